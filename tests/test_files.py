@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captioner.errors import CaptionerError
+from captioner.files import write_atomically
+
+
+def test_writes_text_as_utf_8_and_bytes_as_they_are(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "text", "café\n")
+    write_atomically(tmp_path / "bytes", b"\xff")
+    assert (tmp_path / "text").read_bytes() == "café\n".encode()
+    assert (tmp_path / "bytes").read_bytes() == b"\xff"
+
+
+def test_replaces_a_file_and_leaves_no_other(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", "old")
+    write_atomically(tmp_path / "file", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    write_atomically(tmp_path / "file", "")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_failed_replacement_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "file", "old")
+
+    def full_disk(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(CaptionerError, match=r"cannot write .*file: No space left on device"):
+        write_atomically(tmp_path / "file", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_an_absent_folder_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(CaptionerError, match=r"cannot write .*absent/file: No such file or directory"):
+        write_atomically(tmp_path / "absent" / "file", "text")
