@@ -1,0 +1,133 @@
+"""Words: from a caption to tokens, from tokens to ids, and back to a readable sentence.
+
+Captions are taken apart the way the Penn Treebank does it (``isn't`` -> ``is n't``), so that a
+generated sentence falls into the same tokens again when it is evaluated. Punctuation is split off and
+then left out: the metrics of the field do not count it, and a model that need not predict commas
+spends its capacity on words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from captioner.errors import OptionError
+
+PAD, START, END, UNKNOWN = range(4)
+SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
+
+_CLITIC = r"(?:n't|'(?:s|re|ve|ll|d|m))"
+# A letter or digit of any script; combining marks and Indic or Thai vowel signs belong to the word.
+_LETTER = r"(?:[^\W_]|[\u0300-\u036f\u0900-\u0963\u0966-\u0eff])"
+_TOKEN = re.compile(
+    rf"""
+      {_CLITIC}(?!{_LETTER})                          # a clitic that stands alone: 's
+    | \d+(?:[.,:]\d+)+                                # 10,000  3.5  12:30
+    | {_LETTER}+(?:['&-]{_LETTER}+)*                  # dog  t-shirt  o'clock  r&b
+    | [^\s]                                           # punctuation, one sign at a time
+    """,
+    re.VERBOSE,
+)
+_CLITIC_END = re.compile(rf"(.+?)((?:{_CLITIC})+)")
+_CLITICS = re.compile(_CLITIC)
+_WORD = re.compile(rf"{_CLITIC}|\d.*|{_LETTER}.*", re.DOTALL)
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00b4": "'", "`": "'"})
+_SENTENCE_END = (".", "!", "?")
+_NO_SPACE_BEFORE = frozenset(".,!?;:%)]}")
+_NO_SPACE_AFTER = frozenset("([{$#")
+
+
+def tokenize(text: str) -> list[str]:
+    """Split a text into lower-case tokens: words, clitics, numbers and single punctuation signs.
+
+    >>> tokenize("The man's dog isn't wet.")
+    ['the', 'man', "'s", 'dog', 'is', "n't", 'wet', '.']
+    """
+    tokens: list[str] = []
+    # Twice NFC: lower-casing a composed letter (U+0130) may leave marks in another order.
+    normal = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
+    for match in _TOKEN.finditer(normal.translate(_QUOTES)):
+        token = match.group()
+        parts = _CLITIC_END.fullmatch(token)
+        if parts is None:
+            tokens.append(token)
+        else:
+            tokens.append(parts.group(1))
+            tokens.extend(_CLITICS.findall(parts.group(2)))
+    return tokens
+
+
+def caption_words(text: str) -> list[str]:
+    """The words of a caption: its tokens without punctuation. This is what models are trained on."""
+    return [token for token in tokenize(text) if _WORD.fullmatch(token)]
+
+
+def detokenize(tokens: Sequence[str]) -> str:
+    """Make a readable sentence: capital letter, clitics and punctuation closed up, a full stop at the end.
+
+    >>> detokenize(["the", "man", "'s", "dog", "is", "n't", "wet"])
+    "The man's dog isn't wet."
+    """
+    text = ""
+    for token in tokens:
+        attached = token in _NO_SPACE_BEFORE or _CLITICS.fullmatch(token) is not None
+        if text and not attached and text[-1] not in _NO_SPACE_AFTER:
+            text += " "
+        text += token
+    if not text:
+        return ""
+    first = text[0].upper()
+    # Letters such as the German sharp s have no single capital; they stay, so that nothing is lost.
+    if first.lower() == text[0]:
+        text = first + text[1:]
+    return text if text.endswith(_SENTENCE_END) else text + "."
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words a model knows, in the order of their ids; the first four are special.
+
+    Attributes:
+        words: ``("<pad>", "<start>", "<end>", "<unk>", ...)``; a word's position is its id.
+
+    Raises:
+        OptionError: the special words are not in front, or a word occurs twice.
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.words[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
+            raise OptionError(f"a vocabulary must start with {' '.join(SPECIAL_WORDS)}")
+        if len(self._ids) != len(self.words):
+            raise OptionError("a vocabulary must not contain a word twice")
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int = 1) -> Vocabulary:
+        """Collect words that occur at least ``min_count`` times, frequent ones first, then by alphabet."""
+        counts = Counter(word for caption in captions for word in caption_words(caption))
+        frequent = [word for word, count in counts.items() if count >= min_count]
+        frequent.sort(key=lambda word: (-counts[word], word))
+        return cls(SPECIAL_WORDS + tuple(frequent))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: index for index, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._ids
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """Ids of words; a word that is not known becomes ``<unk>``. No start or end is added."""
+        return [self._ids.get(word, UNKNOWN) for word in words]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Words of ids, special ones included."""
+        return [self.words[index] for index in ids]
