@@ -1,0 +1,18 @@
+"""Pictures: find them, open them, and turn them into the pixels that an encoder sees."""
+
+from captioner.images.finding import IMAGE_EXTENSIONS, find_images
+from captioner.images.opening import DEFAULT_MAX_PIXELS, Source, display_name, open_image, to_rgb
+from captioner.images.preprocessing import Interpolation, Preprocessing, Resize
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_EXTENSIONS",
+    "Interpolation",
+    "Preprocessing",
+    "Resize",
+    "Source",
+    "display_name",
+    "find_images",
+    "open_image",
+    "to_rgb",
+]

@@ -1,0 +1,113 @@
+"""Find pictures: from the files and folders that a user names to a stream of paths in a stable order."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from captioner.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".avif", ".heic", ".heif"}
+)
+
+# Device and inode numbers, which all links to one folder share.
+_FolderId: TypeAlias = tuple[int, int]
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = True) -> Iterator[Path]:
+    """Yield the pictures that paths name: files as they are, folders by the extensions of their files.
+
+    Folders are read one at a time, when their turn comes: first a folder's own files, then its sub-folders,
+    each in natural order (`img2` before `img10`). Names that begin with a dot are skipped in folders. A
+    folder is entered once, however many links lead to it, and a file is yielded once, however often it is
+    named; two links to one file are two files. What `open_image` will refuse is yielded as well, so that it
+    gets an error of its own while the others are captioned: a named file that is absent, a broken link, a
+    folder that cannot be read.
+
+    Args:
+        paths: Files and folders, in the order wanted. A file named here is yielded whatever its extension.
+        recursive: Whether to look into the folders inside folders.
+
+    Yields:
+        Paths that begin as the given path did.
+
+    Raises:
+        ImageError: A path is an empty string.
+    """
+    entered: set[_FolderId] = set()
+    named: set[tuple[_FolderId | None, str]] = set()
+    for path in map(_checked, paths):
+        if _is_folder(path):
+            for folder, file in _walk(path, entered, recursive):
+                if (folder, file.name) not in named:
+                    yield file
+            continue
+        folder = _folder_id(path.parent)
+        key = (folder, str(path) if folder is None else path.name)
+        if key not in named and not (folder in entered and _is_listed(path.name)):
+            named.add(key)
+            yield path
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    if not os.fspath(path):  # `Path("")` would be the current folder.
+        raise ImageError("an empty path was given; name a picture or a folder")
+    return Path(path)
+
+
+def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple[_FolderId | None, Path]]:
+    """Yield (folder's identity, file) for the pictures in folders that have not been entered before."""
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        identity = _folder_id(folder)
+        if identity in entered:
+            continue
+        if identity is not None:
+            entered.add(identity)
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted((e for e in entries if not e.name.startswith(".")), key=_natural_order)
+        except OSError:
+            yield None, folder
+            continue
+        folders: list[Path] = []
+        for entry in listed:
+            if _is_folder(entry):
+                folders.append(folder / entry.name)
+            elif _is_listed(entry.name):
+                yield identity, folder / entry.name
+        if recursive:
+            waiting.extend(reversed(folders))
+
+
+def _natural_order(entry: os.DirEntry[str]) -> tuple[list[str | int], str]:
+    parts = re.split("([0-9]+)", Path(entry.name).stem.casefold())  # Text and numbers in turn.
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], entry.name
+
+
+def _is_listed(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def _is_folder(path: Path | os.DirEntry[str]) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # A link to itself, a forbidden folder above it, a null character.
+        return False
+
+
+def _folder_id(folder: Path) -> _FolderId | None:
+    """Return a folder's identity, or None where there is no such folder."""
+    try:
+        status = folder.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

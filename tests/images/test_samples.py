@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captioner.images import find_images, open_image
+
+FOLDER = Path(__file__).parents[2] / "data" / "samples"
+SAMPLES = list(find_images([FOLDER]))
+
+
+def test_there_are_at_least_eight_samples() -> None:
+    assert len(SAMPLES) >= 8
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_each_sample_opens_is_small_and_has_its_licence_written_down(path: Path) -> None:
+    assert max(open_image(path).size) <= 800
+    assert path.stat().st_size < 150_000
+    (row,) = [
+        line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line
+    ]
+    assert any(licence in row for licence in ("public domain", "CC0", "CC BY"))
+
+
+def test_the_cat_lies_on_its_side_and_is_turned_upright() -> None:
+    assert open_image(FOLDER / "cat.jpg").size == (451, 300)
