@@ -1,0 +1,60 @@
+"""Captioned photographs as records, one module per format on disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from captioner.datasets import coco, flickr8k, karpathy, table
+from captioner.datasets.options import KINDS, DatasetOptions
+from captioner.datasets.records import ImageId, Record, canonical_split, present
+from captioner.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from captioner.datasets.options import Source
+
+__all__ = ["KINDS", "DatasetOptions", "ImageId", "Record", "present", "read_each", "read_records"]
+
+_READERS: dict[str, Callable[[Source, str], list[Record]]] = {
+    "coco": coco.read,
+    "karpathy": karpathy.read,
+    "flickr8k": flickr8k.read,
+    "table": table.read,
+}
+
+
+def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Record]]]:
+    """Reads one split of each data set.
+
+    Args:
+        options: which data sets, and where.
+        split: ``train``, ``val`` (also ``dev``, ``validation``), ``test`` or ``all``.
+
+    Returns:
+        Per data set, in the order given: a short label that is unique among them (``table``, ``table-2``)
+        and its records, at least one; captions of one picture are in one record.
+
+    Raises:
+        OptionError: for an unknown split.
+        DatasetError: for a data set that cannot be read or has nothing in the split.
+    """
+    wanted = canonical_split(split)
+    labelled: list[tuple[str, list[Record]]] = []
+    sources = options.sources()
+    for position, source in enumerate(sources):
+        nth = 1 + sum(earlier.kind == source.kind for earlier in sources[:position])
+        records = _READERS[source.kind](source, wanted)
+        if not records:
+            place = source.folder or source.annotations
+            raise DatasetError(f"{source.kind} in {place}: no captioned picture in the split '{split}'")
+        labelled.append((source.kind if nth == 1 else f"{source.kind}-{nth}", records))
+    return labelled
+
+
+def read_records(options: DatasetOptions, split: str) -> list[Record]:
+    """One split of all data sets, joined in the order given; see :func:`read_each`.
+
+    Ids are unique within a data set only: two data sets that share pictures both contribute them.
+    """
+    return [record for _, records in read_each(options, split) for record in records]

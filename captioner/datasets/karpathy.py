@@ -1,0 +1,87 @@
+"""Karpathy's splits: ``dataset_coco.json``, ``dataset_flickr8k.json`` and ``dataset_flickr30k.json``.
+
+Karpathy and Fei-Fei 2015, arXiv:1412.2306. COCO's ``restval`` (val2014 photos outside val and test) joins
+train, as in the literature.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from captioner.datasets.reading import annotations_in, inside, photo_folder, read_json, spoken
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
+from captioner.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from captioner.datasets.options import Source
+
+_SPLITS = {**SPLIT_NAMES, "restval": "train"}
+
+
+def read(source: Source, split: str) -> list[Record]:
+    """Records of one split in the file's order; the id is ``cocoid`` where there is one, else the file name.
+
+    Raises:
+        DatasetError: for a file that is absent, malformed or of another kind.
+    """
+    file = annotations_in(source, ("dataset_*.json",))
+    contents = read_json(file)
+    match contents:
+        case {"images": [{"sentences": _}, *_]}:
+            pass
+        case {"images": [*_], "annotations": _}:
+            raise DatasetError(f"{file}: a COCO file, not one of Karpathy's; read it with --dataset coco")
+        case _:
+            raise DatasetError(f"{file}: not one of Karpathy's files (images with sentences are expected)")
+    photos = _Photos(source, file)
+    records: list[Record] = []
+    seen: set[ImageId] = set()
+    for position, image in enumerate(contents["images"]):
+        record = _record(image, photos, f"{file}: images[{position}]")
+        if record.image_id in seen:
+            raise DatasetError(f"{file}: images[{position}] repeats the picture {record.image_id}")
+        seen.add(record.image_id)
+        if record.captions and split in (record.split, ALL):
+            records.append(record)
+    return records
+
+
+def _record(image: Any, photos: _Photos, where: str) -> Record:
+    match image:
+        case {"filename": str(name), "split": str(split), "sentences": [*sentences]}:
+            pass
+        case _:
+            raise DatasetError(f"{where} lacks a text 'filename', a text 'split' or a list 'sentences'")
+    if split not in _SPLITS:
+        raise DatasetError(f"{where} is in an unknown split {split!r}; known are {', '.join(_SPLITS)}")
+    captions = []
+    for sentence in sentences:
+        match sentence:
+            case {"raw": str(raw)}:
+                captions.append(raw)
+            case _:
+                raise DatasetError(f"{where} has a sentence without a text 'raw'")
+    number, folder = image.get("cocoid", name), image.get("filepath", "")
+    if not isinstance(number, int | str) or not isinstance(folder, str):
+        raise DatasetError(f"{where} has a 'cocoid' that is no number or a 'filepath' that is no text")
+    return Record(number, photos.path(folder, name), spoken(captions), _SPLITS[split])
+
+
+class _Photos:
+    """Finds photos that lie in subfolders (``filepath``) or all in one folder."""
+
+    def __init__(self, source: Source, file: Path) -> None:
+        self._file = file
+        self._folder = photo_folder(source, file)
+        self._roots = [self._folder]
+        if source.images is None:
+            self._roots.append(source.folder or file.parent)
+        self._found: dict[str, Path] = {"": self._folder}
+
+    def path(self, folder: str, name: str) -> Path:
+        if folder not in self._found:
+            places = [inside(root, folder, self._file) for root in self._roots]
+            self._found[folder] = next((place for place in places if place.is_dir()), self._folder)
+        return inside(self._found[folder], name, self._file)

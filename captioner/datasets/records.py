@@ -1,0 +1,86 @@
+"""A captioned photograph, the names of splits, and the question whether the photographs are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from captioner.errors import DatasetError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+ImageId = int | str
+
+ALL = "all"
+"""Asks for every split; as a record's own split: the data set does not say."""
+
+SPLIT_NAMES = {"train": "train", "val": "val", "dev": "val", "validation": "val", "test": "test"}
+"""Every accepted name of a split, and what the split is called here."""
+
+_NAMED = 3  # how many absent photos an error names
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph and all of its captions.
+
+    Attributes:
+        image_id: COCO's number where the data set has one, else the photo's name; unique within a data set.
+        path: where the photo should lie; whether it does is for :func:`present` to say.
+        captions: the captions as written, in the file's order, at least one.
+        split: ``"train"``, ``"val"`` or ``"test"``, or ``"all"`` where the data set does not say.
+    """
+
+    image_id: ImageId
+    path: Path
+    captions: tuple[str, ...]
+    split: str
+
+
+def canonical_split(name: str) -> str:
+    """The name used here for a split: ``train``, ``val`` (also dev, validation), ``test`` or ``all``.
+
+    Raises:
+        OptionError: for any other name.
+    """
+    if name == ALL:
+        return ALL
+    if name not in SPLIT_NAMES:
+        raise OptionError(f"--split {name}: no such split; choose from {', '.join(SPLIT_NAMES)}, {ALL}")
+    return SPLIT_NAMES[name]
+
+
+def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record], list[Record]]:
+    """Divides records into those whose photo is on disk and those whose photo is absent.
+
+    Args:
+        records: what a reader returned.
+        skip_missing: whether absent photos are left out instead of being an error.
+
+    Returns:
+        The kept and the absent records, each in the order given.
+
+    Raises:
+        DatasetError: when not one photo is there, or when some are absent and ``skip_missing`` is false.
+    """
+    kept: list[Record] = []
+    absent: list[Record] = []
+    for record in records:
+        (kept if record.path.is_file() else absent).append(record)
+    if records and not kept:
+        folders = list(dict.fromkeys(str(record.path.parent) for record in records))
+        looked = ", ".join(folders[:_NAMED]) + (", ..." if len(folders) > _NAMED else "")
+        raise DatasetError(
+            f"not one of the {len(records):,} photos is in {looked} (the first would be "
+            f"{records[0].path.name}); say with --images where the photos are"
+        )
+    if absent and not skip_missing:
+        names = ", ".join(record.path.name for record in absent[:_NAMED])
+        more = ", ..." if len(absent) > _NAMED else ""
+        raise DatasetError(
+            f"{len(absent):,} of {len(records):,} photos are absent from {absent[0].path.parent}: "
+            f"{names}{more}; give --skip-missing to go on without them"
+        )
+    return kept, absent

@@ -1,0 +1,150 @@
+"""People's own pictures: a CSV or JSONL table with one row a caption.
+
+Columns ``image`` and ``caption``; optionally ``split`` and ``image_id`` (whole numbers). Other columns are
+ignored. Without a ``split`` column a seeded share of the pictures is held out for validation.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from captioner.datasets.reading import annotations_in, inside, open_text, photo_folder, spoken
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
+from captioner.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from captioner.datasets.options import Source
+
+_PATTERNS = ("captions.csv", "captions.jsonl", "*.csv", "*.jsonl")
+_DELIMITERS = ",;\t"
+_JSONL_SUFFIXES = (".jsonl", ".ndjson")
+
+
+@dataclass
+class _Picture:
+    """What the rows of one picture say."""
+
+    split: str | None
+    image_id: ImageId
+    captions: list[str] = field(default_factory=list)
+
+
+def read(source: Source, split: str) -> list[Record]:
+    """Records of one split in the order in which pictures first appear; rows of one picture are joined.
+
+    Raises:
+        DatasetError: for a table that is absent, malformed, lacks a column, or contradicts itself.
+    """
+    file = annotations_in(source, _PATTERNS)
+    photos = photo_folder(source, file)
+    pictures = _pictures(file)
+    held_out = _held_out(pictures, source.holdout, source.holdout_seed)
+    records = []
+    for name, picture in pictures.items():
+        own = picture.split or ("val" if name in held_out else "train")
+        if picture.captions and split in (own, ALL):
+            path = inside(photos, name, file)
+            records.append(Record(picture.image_id, path, tuple(picture.captions), own))
+    return records
+
+
+def _held_out(pictures: Mapping[str, _Picture], share: float, seed: int) -> frozenset[str]:
+    """The pictures held out among those without a split.
+
+    A digest of seed and name ranks them, so that the choice does not depend on the order of the rows. Unless
+    the share is 0, at least one picture is held out, and at least one is left.
+    """
+    names = [name for name, picture in pictures.items() if picture.split is None and picture.captions]
+    count = min(max(1, round(share * len(names))), len(names) - 1) if share and names else 0
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return frozenset(ranked[:count])
+
+
+def _pictures(file: Path) -> dict[str, _Picture]:
+    rows = _json_rows(file) if file.suffix.lower() in _JSONL_SUFFIXES else _csv_rows(file)
+    pictures: dict[str, _Picture] = {}
+    owners: dict[ImageId, str] = {}
+    for line, row in rows:
+        where = f"{file}: line {line}"
+        name, caption = row.get("image"), row.get("caption")
+        if not isinstance(name, str) or not name or not isinstance(caption, str):
+            raise DatasetError(f"{where} lacks a text 'image' or a text 'caption'")
+        split = _split(row["split"], where) if "split" in row else None
+        image_id = _image_id(row["image_id"], where) if "image_id" in row else name
+        picture = pictures.setdefault(name, _Picture(split, image_id))
+        if (picture.split, picture.image_id) != (split, image_id):
+            raise DatasetError(f"{where} gives {name} another split or image_id than an earlier line")
+        if owners.setdefault(image_id, name) != name:
+            raise DatasetError(f"{where} gives {name} the image_id {image_id} of {owners[image_id]}")
+        picture.captions.extend(spoken([caption]))
+    return pictures
+
+
+def _split(value: object, where: str) -> str:
+    if not isinstance(value, str) or value.strip().lower() not in SPLIT_NAMES:
+        raise DatasetError(f"{where} has the unknown split {value!r}; known are {', '.join(SPLIT_NAMES)}")
+    return SPLIT_NAMES[value.strip().lower()]
+
+
+def _image_id(value: object, where: str) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise DatasetError(f"{where} has the image_id {value!r}, which is not a whole number")
+
+
+def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    with open_text(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"{file}: line {number} is not valid JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise DatasetError(f"{file}: line {number} is not a JSON object")
+            yield number, row
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    with open_text(file) as lines:
+        first = lines.readline()
+        delimiter = max(_DELIMITERS, key=first.count)
+        lines.seek(0)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        header: list[str] = []
+        try:
+            for fields in rows:
+                if not fields:
+                    continue
+                if not header:
+                    header = _header(fields, file)
+                elif len(fields) != len(header):
+                    raise DatasetError(
+                        f"{file}: line {rows.line_num} has {len(fields)} fields, the header {len(header)}; "
+                        f"put captions that contain {delimiter!r} between double quotes"
+                    )
+                else:
+                    yield rows.line_num, dict(zip(header, fields, strict=True))
+        except csv.Error as error:
+            raise DatasetError(f"{file}: line {rows.line_num} is not valid CSV ({error})") from error
+
+
+def _header(fields: list[str], file: Path) -> list[str]:
+    header = [name.strip().lower() for name in fields]
+    if len(set(header)) < len(header):
+        raise DatasetError(f"{file}: two columns have the same name (found: {', '.join(fields)})")
+    if not {"image", "caption"} <= set(header):
+        raise DatasetError(
+            f"{file}: the columns 'image' and 'caption' are needed (found: {', '.join(fields)})"
+        )
+    return header
