@@ -1,0 +1,1 @@
+"""The network: encoder, recurrent cell, attention, decoder. Knows no words."""

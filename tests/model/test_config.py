@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from captioner.errors import OptionError
+from captioner.model.config import ModelConfig
+from tests.model.test_decoder import SMALL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 0},
+        {"hidden_size": "8"},
+        {"hidden_size": 1 << 40},
+        {"channels": True},
+        {"encoder": 5},
+        {"cell": "transformer"},
+        {"attention": "hard"},
+        {"tie_embeddings": 1},
+        {"dropout": 1.0},
+        {"dropout": None},
+    ],
+)
+def test_impossible_values_are_refused_by_name(change: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match=next(iter(change))):
+        ModelConfig(**(SMALL | change))  # type: ignore[arg-type]
+
+
+def test_a_configuration_survives_being_written_down() -> None:
+    config = ModelConfig(**SMALL)  # type: ignore[arg-type]
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_absent_and_unknown_fields_are_named() -> None:
+    data = ModelConfig(**SMALL).to_dict()  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="layers"):
+        ModelConfig.from_dict(data | {"layers": 3})
+    del data["cell"]
+    with pytest.raises(OptionError, match="cell"):
+        ModelConfig.from_dict(data)
