@@ -1,0 +1,1 @@
+"""Writing word sequences with a decoder: one loop, several strategies. Knows no pixels."""

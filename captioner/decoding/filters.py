@@ -1,0 +1,114 @@
+"""Rules on which word may come next. Each filter strikes out words; none changes a probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from captioner.decoding.options import DecodingOptions
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids that decoding treats apart.
+
+    Attributes:
+        start: the word before the first.
+        end: the word that closes a caption.
+        banned: words that are never written, such as ``<pad>`` and ``<unk>``.
+    """
+
+    start: int
+    end: int
+    banned: tuple[int, ...]
+
+
+class Filter(Protocol):
+    """A rule on the next word."""
+
+    def strike(self, words: Tensor, allowed: Tensor) -> None:
+        """Set forbidden entries of ``allowed`` to false, in place.
+
+        Args:
+            words: ``(rows, time)`` ids so far, without ``<start>``.
+            allowed: ``(rows, vocab)`` booleans.
+        """
+
+
+class BanWords:
+    """Some words are never written."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+
+    def strike(self, words: Tensor, allowed: Tensor) -> None:
+        """See :class:`Filter`."""
+        allowed[:, self.ids] = False
+
+
+class Length:
+    """A caption has at least ``shortest`` and at most ``longest`` words."""
+
+    def __init__(self, shortest: int, longest: int, end: int) -> None:
+        self.shortest, self.longest, self.end = shortest, longest, end
+
+    def strike(self, words: Tensor, allowed: Tensor) -> None:
+        """See :class:`Filter`."""
+        length = words.shape[1]
+        if length < self.shortest:
+            allowed[:, self.end] = False
+        elif length >= self.longest:
+            # The end is written, and its probability counted, rather than the sentence broken off.
+            allowed[:, : self.end] = False
+            allowed[:, self.end + 1 :] = False
+
+
+class NoRepeatWord:
+    """No word follows itself."""
+
+    def strike(self, words: Tensor, allowed: Tensor) -> None:
+        """See :class:`Filter`."""
+        if words.shape[1]:
+            allowed.scatter_(1, words[:, -1:], False)
+
+
+class NoRepeatNgram:
+    """No sequence of ``size`` words occurs twice (Paulus et al. 2018, section 2.5)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def strike(self, words: Tensor, allowed: Tensor) -> None:
+        """See :class:`Filter`."""
+        if words.shape[1] < self.size:
+            return
+        windows = words.unfold(1, self.size, 1)  # (rows, windows, size)
+        latest = words[:, words.shape[1] - self.size + 1 :].unsqueeze(1)  # (rows, 1, size - 1)
+        repeats = (windows[..., :-1] == latest).all(dim=-1)
+        rows, positions = repeats.nonzero(as_tuple=True)
+        allowed[rows, windows[rows, positions, -1]] = False
+
+
+def build_filters(options: DecodingOptions, special: SpecialIds) -> list[Filter]:
+    """The filters that the options ask for."""
+    filters: list[Filter] = [BanWords(special.banned)]
+    if options.no_repeat_ngram:
+        filters.append(NoRepeatNgram(options.no_repeat_ngram))
+    if options.no_repeat_word:
+        filters.append(NoRepeatWord())
+    filters.append(Length(options.min_length, options.max_length, special.end))
+    return filters
+
+
+def allowed_words(filters: Sequence[Filter], words: Tensor, vocabulary_size: int, end: int) -> Tensor:
+    """Words that no filter strikes out: ``(rows, vocab)`` booleans, at least one true in each row."""
+    allowed = torch.ones(len(words), vocabulary_size, dtype=torch.bool, device=words.device)
+    for rule in filters:
+        rule.strike(words, allowed)
+    # Rules can contradict each other (nothing left to say, yet too short): then the caption ends.
+    allowed[:, end] |= ~allowed.any(dim=1)
+    return allowed

@@ -1,0 +1,76 @@
+"""The one decoding loop: every caption, however it is chosen, is written here."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.strategies import Hypothesis, build_strategy
+
+
+class DecodingState(Protocol):
+    """What the loop asks of a decoder's state."""
+
+    def expand(self: S, width: int) -> S:
+        """Each row ``width`` times."""
+
+    def reorder(self: S, rows: Tensor) -> S:
+        """Other rows of the same picture."""
+
+
+S = TypeVar("S", bound=DecodingState)
+
+
+class StepModel(Protocol, Generic[S]):
+    """A decoder as the loop sees it."""
+
+    def initial_state(self, regions: Tensor) -> S:
+        """State before the first word, one row a picture."""
+
+    def step(self, words: Tensor, state: S) -> tuple[Tensor, S]:
+        """Previous words ``(rows,)`` and state -> logits ``(rows, vocab)`` and the next state."""
+
+
+@torch.inference_mode()
+def decode(
+    model: StepModel[S],
+    regions: Tensor,
+    options: DecodingOptions,
+    special: SpecialIds,
+    seeds: list[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """Write captions for a batch of pictures.
+
+    Args:
+        model: decoder.
+        regions: ``(pictures, regions, channels)`` as the encoder gives them.
+        options: decoding options.
+        special: ids that are treated apart.
+        seeds: for sampling, one seed a picture; by default ``options.seed`` for each.
+
+    Returns:
+        For each picture at least one and at most ``options.num_captions`` captions.
+    """
+    pictures = len(regions)
+    if pictures == 0:
+        return []
+    device = regions.device
+    strategy = build_strategy(options, seeds or [options.seed] * pictures, special.end, device)
+    filters = build_filters(options, special)
+    state = model.initial_state(regions).expand(options.width)
+    words = torch.empty(pictures * options.width, 0, dtype=torch.long, device=device)
+    latest = torch.full((len(words),), special.start, dtype=torch.long, device=device)
+    for _ in range(options.max_length + 1):
+        logits, state = model.step(latest, state)
+        log_probs = logits.float().log_softmax(dim=-1)
+        allowed = allowed_words(filters, words, log_probs.shape[1], special.end)
+        parents, latest = strategy.choose(log_probs, allowed, words)
+        if strategy.done():
+            break
+        words = torch.cat((words[parents], latest.unsqueeze(1)), dim=1)
+        state = state.reorder(parents)
+    return strategy.hypotheses()

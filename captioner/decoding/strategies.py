@@ -1,0 +1,264 @@
+"""How the next words are chosen: by beam search (greedy with a beam of one) or by sampling.
+
+A strategy keeps ``width`` captions in the making for each picture, as rows ``picture * width + slot``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from captioner.decoding.options import DecodingOptions
+
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished caption as ids.
+
+    Attributes:
+        words: ids, without ``<start>`` and ``<end>``.
+        word_log_probs: natural log-probability of each word given those before it and the picture.
+        end_log_prob: that of ending here.
+        log_prob: log P(caption | picture), the sum of all these.
+        score: what n-best lists are ordered by.
+    """
+
+    words: tuple[int, ...]
+    word_log_probs: tuple[float, ...]
+    end_log_prob: float
+    log_prob: float
+    score: float
+
+
+class Choice(NamedTuple):
+    """Which rows go on, and with which word: two tensors ``(rows,)``."""
+
+    parents: Tensor
+    words: Tensor
+
+
+class Strategy(Protocol):
+    """What the decoding loop asks of a strategy."""
+
+    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
+        """Choose the next words.
+
+        Args:
+            log_probs: ``(rows, vocab)``, the model's own.
+            allowed: ``(rows, vocab)``, false where a filter forbids the word.
+            words: ``(rows, time)`` words so far, without ``<start>``.
+        """
+
+    def done(self) -> bool:
+        """Whether no further word can change the result."""
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """For each picture ``num_captions`` captions (fewer if no more exist)."""
+
+
+def length_normalisation(length: int, exponent: float) -> float:
+    """Divisor of a caption's log-probability, ``((5 + length) / 6) ** exponent``.
+
+    Wu et al. 2016 ("Google's Neural Machine Translation System"), eq. 14; ``length`` counts words
+    without ``<end>``.
+    """
+    return float(((5 + length) / 6) ** exponent)
+
+
+def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of each row, largest first; of equal ones the earliest. Deterministic.
+
+    ``torch.topk`` leaves the order of equal values open, and a stable sort of a whole vocabulary is slow.
+
+    Shapes: ``(rows, n)`` -> values and indices ``(rows, count)``.
+    """
+    threshold = scores.topk(count, dim=1).values[:, -1:]
+    above, equal = scores > threshold, scores == threshold
+    room = count - above.sum(dim=1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(dim=1) <= room))
+    indices = chosen.nonzero()[:, 1].view(len(scores), count)
+    values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)
+
+
+class BeamSearch:
+    """Beam search over all pictures at once.
+
+    The beam holds unfinished captions only: a caption that ends moves to a pool of the best
+    ``num_captions`` finished ones and does not take a place in the beam. A picture is done when no
+    unfinished caption can still enter the full pool (log-probabilities only fall, so the bound is the
+    present one at the most favourable length). Ties go to the better beam, then to the lower word id.
+
+    Args:
+        pictures: number of pictures.
+        options: decoding options.
+        end: id of ``<end>``.
+        device: where the tensors live.
+    """
+
+    def __init__(self, pictures: int, options: DecodingOptions, end: int, device: torch.device) -> None:
+        self.width, self.end, self.options = options.width, end, options
+        shape = (pictures, self.width)
+        # All beams start equal, so that only the first may count.
+        self.scores = torch.full(shape, _NEVER, device=device)
+        self.scores[:, 0] = 0.0
+        steps = options.max_length + 1
+        self.history = torch.zeros(*shape, steps, device=device)  # log-probability of each word so far
+        pool = (pictures, options.num_captions)
+        self.pool_scores = torch.full(pool, _NEVER, device=device)
+        self.pool_lengths = torch.zeros(pool, dtype=torch.long, device=device)
+        self.pool_words = torch.zeros(*pool, steps, dtype=torch.long, device=device)
+        self.pool_history = torch.zeros(*pool, steps, device=device)
+
+    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
+        """See :class:`Strategy`."""
+        pictures, width = self.scores.shape
+        length, vocabulary = words.shape[1], log_probs.shape[1]
+        log_probs = log_probs.view(pictures, width, vocabulary)
+        totals = self.scores.unsqueeze(-1) + log_probs
+        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), _NEVER)
+        self._finish(totals[..., self.end], log_probs[..., self.end], words.view(pictures, width, length))
+
+        totals[..., self.end] = _NEVER
+        self.scores, flat = top(totals.view(pictures, width * vocabulary), width)
+        parents, chosen = flat // vocabulary, flat % vocabulary
+        self.history = _take(self.history, parents)
+        if length < self.options.max_length:
+            self.history[..., length] = log_probs.flatten(1).gather(1, flat)
+        first_row = torch.arange(pictures, device=flat.device).unsqueeze(1) * width
+        return Choice((first_row + parents).flatten(), chosen.flatten())
+
+    def _finish(self, totals: Tensor, end_log_probs: Tensor, words: Tensor) -> None:
+        """Let captions that end here compete for the pool: ``(pictures, width)`` each."""
+        length = words.shape[2]
+        scores = totals / length_normalisation(length, self.options.length_penalty)
+        lengths = torch.full_like(scores, length, dtype=torch.long)
+        ended_words = words.new_zeros(self.history.shape)
+        ended_words[..., :length] = words
+        history = self.history.clone()
+        history[..., length] = end_log_probs
+        every_score = torch.cat((self.pool_scores, scores), dim=1)
+        self.pool_scores, order = top(every_score, self.options.num_captions)
+        self.pool_lengths = torch.cat((self.pool_lengths, lengths), dim=1).gather(1, order)
+        self.pool_words = _take(torch.cat((self.pool_words, ended_words), dim=1), order)
+        self.pool_history = _take(torch.cat((self.pool_history, history), dim=1), order)
+
+    def done(self) -> bool:
+        """See :class:`Strategy`."""
+        most = length_normalisation(self.options.max_length, self.options.length_penalty)
+        bound = self.scores.amax(dim=1) / most
+        return bool((bound <= self.pool_scores.amin(dim=1)).all())
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """See :class:`Strategy`; the best caption first."""
+        return _hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
+
+
+class Sampling:
+    """Draws words from the model's distribution, sharpened by temperature and cut by top-k and top-p.
+
+    Top-p ("nucleus") sampling: Holtzman et al. 2020, section 3.1. Every picture has a random stream of
+    its own, so that its captions do not depend on the pictures beside it.
+
+    Args:
+        seeds: one seed for each picture.
+        options: decoding options; ``num_captions`` captions are drawn for each picture, in the order drawn.
+        end: id of ``<end>``.
+    """
+
+    def __init__(self, seeds: list[int], options: DecodingOptions, end: int) -> None:
+        self.options, self.end = options, end
+        self.pictures, self.width = len(seeds), options.width
+        steps = options.max_length + 1
+        streams = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            streams.append(torch.rand(self.width, steps, dtype=torch.float64, generator=generator))
+        rows = self.pictures * self.width
+        self.uniforms = torch.stack(streams).view(rows, steps)
+        self.words = torch.full((rows, steps), end, dtype=torch.long)
+        self.history = torch.zeros(rows, steps)
+        self.lengths = torch.zeros(rows, dtype=torch.long)
+        self.ended = torch.zeros(rows, dtype=torch.bool)
+
+    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
+        """See :class:`Strategy`."""
+        # Inverse transform sampling in float64 on the CPU: the same draw on every device.
+        time = words.shape[1]
+        drawn = self._draw(log_probs.cpu().double(), allowed.cpu(), self.uniforms[:, time])
+        drawn = torch.where(self.ended, self.end, drawn)
+        picked = log_probs.cpu().gather(1, drawn.unsqueeze(1)).squeeze(1)
+        self.history[:, time] = torch.where(self.ended, 0.0, picked)
+        self.words[:, time] = drawn
+        self.ended |= drawn == self.end
+        self.lengths += ~self.ended
+        rows = torch.arange(len(words), device=words.device)
+        return Choice(rows, drawn.to(words.device))
+
+    def _draw(self, log_probs: Tensor, allowed: Tensor, uniforms: Tensor) -> Tensor:
+        temperature = 1.0 if self.options.temperature is None else self.options.temperature
+        logits = (log_probs / temperature).masked_fill(~allowed, _NEVER)
+        probs, words = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        if self.options.top_k:
+            probs[:, self.options.top_k :] = 0.0
+        if self.options.top_p < 1:
+            share = probs.cumsum(dim=-1) / probs.sum(dim=-1, keepdim=True)
+            # A word stays while those before it hold less than the share; the first always stays.
+            before = torch.cat((torch.zeros_like(share[:, :1]), share[:, :-1]), dim=-1)
+            probs[before >= self.options.top_p] = 0.0
+        cumulative = probs.cumsum(dim=-1)
+        wanted = uniforms.unsqueeze(1) * cumulative[:, -1:]
+        places = torch.searchsorted(cumulative, wanted, right=True)
+        # Rounding may leave the last place behind all words that have a probability.
+        last = (probs > 0).sum(dim=-1, keepdim=True) - 1
+        return words.gather(1, torch.minimum(places, last)).squeeze(1)
+
+    def done(self) -> bool:
+        """See :class:`Strategy`."""
+        return bool(self.ended.all())
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """See :class:`Strategy`; in the order drawn."""
+        shape = (self.pictures, self.width)
+        scores = self.history.sum(dim=1).view(shape)
+        words = self.words.view(*shape, -1)
+        return _hypotheses(words, self.history.view(*shape, -1), self.lengths.view(shape), scores)
+
+
+def build_strategy(options: DecodingOptions, seeds: list[int], end: int, device: torch.device) -> Strategy:
+    """The strategy that the options ask for, over ``len(seeds)`` pictures."""
+    if options.sampling:
+        return Sampling(seeds, options, end)
+    return BeamSearch(len(seeds), options, end, device)
+
+
+def _take(values: Tensor, beams: Tensor) -> Tensor:
+    """``values[picture, beams[picture, i]]``: ``(pictures, beams, time)`` -> ``(pictures, width, time)``."""
+    return values.gather(1, beams.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def _hypotheses(words: Tensor, history: Tensor, lengths: Tensor, scores: Tensor) -> list[list[Hypothesis]]:
+    results: list[list[Hypothesis]] = []
+    rows = zip(words.tolist(), history.tolist(), lengths.tolist(), scores.tolist(), strict=True)
+    for picture in rows:
+        found = []
+        for ids, log_probs, length, score in zip(*picture, strict=True):
+            if score == _NEVER:
+                continue
+            *word_log_probs, end_log_prob = log_probs[: length + 1]
+            found.append(
+                Hypothesis(
+                    words=tuple(ids[:length]),
+                    word_log_probs=tuple(word_log_probs),
+                    end_log_prob=end_log_prob,
+                    log_prob=sum(word_log_probs) + end_log_prob,
+                    score=score,
+                )
+            )
+        results.append(found)
+    return results

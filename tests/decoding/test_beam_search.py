@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captioner.decoding.loop import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.strategies import Hypothesis, top
+from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, pictures
+
+FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
+
+
+def search(model: TableModel, count: int, options: DecodingOptions) -> list[list[Hypothesis]]:
+    return decode(model, pictures(count), options, SPECIAL)
+
+
+@pytest.mark.parametrize("vocabulary", [4, 5, 6])
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 1.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wide_beam_finds_what_exhaustive_enumeration_finds(
+    vocabulary: int, penalty: float, seed: int
+) -> None:
+    model = TableModel(vocabulary, seed)
+    widest = (vocabulary - 3) ** 3  # as many unfinished captions as there can be
+    options = DecodingOptions(
+        beam_size=widest, num_captions=min(4, widest), max_length=3, length_penalty=penalty, **FREE
+    )
+    for picture, found in enumerate(search(model, 3, options)):
+        best = enumerate_captions(model, picture, max_length=3, penalty=penalty)[: options.num_captions]
+        assert [hypothesis.words for hypothesis in found] == [words for _, words in best]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx(
+            [score for score, _ in best], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_beam_as_wide_as_the_vocabulary_is_exact_as_long_as_it_holds_all_prefixes(seed: int) -> None:
+    for vocabulary, max_length in ((12, 1), (6, 2), (5, 3)):
+        model = TableModel(vocabulary, seed)
+        beam = min(vocabulary**2, (vocabulary - 3) ** max_length)
+        options = DecodingOptions(beam_size=beam, max_length=max_length, length_penalty=0.0, **FREE)
+        (found,) = search(model, 1, options)
+        assert found[0].words == enumerate_captions(model, 0, max_length, penalty=0.0)[0][1]
+
+
+def reference_beam_search(model: TableModel, picture: int, options: DecodingOptions) -> tuple[int, ...]:
+    """Beam search written down plainly with Python lists, without early stopping."""
+    beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    finished: list[tuple[float, tuple[int, ...]]] = []
+    for length in range(options.max_length + 1):
+        grown = []
+        for total, words in beams:
+            log_probs = model.logits((picture, START, *words)).log_softmax(0).tolist()
+            normaliser = ((5 + length) / 6) ** options.length_penalty
+            finished.append(((total + log_probs[END]) / normaliser, words))
+            for word, log_prob in enumerate(log_probs):
+                if word not in (START, END, UNK):
+                    grown.append((total + log_prob, (*words, word)))
+        beams = sorted(grown, key=lambda item: -item[0])[: options.beam_size]
+    return max(finished, key=lambda item: item[0])[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 6),
+    st.integers(4, 9),
+    st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    st.integers(1, 6),
+)
+def test_narrow_beams_equal_a_plain_reference(
+    seed: int, beam: int, vocabulary: int, penalty: float, max_length: int
+) -> None:
+    model = TableModel(vocabulary, seed)
+    options = DecodingOptions(beam_size=beam, max_length=max_length, length_penalty=penalty, **FREE)
+    for picture, found in enumerate(search(model, 2, options)):
+        assert found[0].words == reference_beam_search(model, picture, options)
+
+
+def test_a_batch_gives_what_its_pictures_give_alone() -> None:
+    model = TableModel(12, seed=3)
+    options = DecodingOptions(beam_size=4, num_captions=3, max_length=8)
+    together = search(model, 9, options)
+    for picture in range(9):
+        (alone,) = decode(model, pictures(9)[picture : picture + 1], options, SPECIAL)
+        assert together[picture] == alone
+
+
+def test_a_beam_of_one_is_greedy() -> None:
+    model = TableModel(10, seed=5, end_bias=-1.0)
+    options = DecodingOptions(beam_size=1, max_length=12, length_penalty=0.0, **FREE)
+    for picture, found in enumerate(search(model, 6, options)):
+        # Greedy search follows the best word that is not the end; the pool keeps the best place to stop.
+        words, best = (), (float("-inf"), ())
+        total = 0.0
+        for _ in range(13):
+            log_probs = model.logits((picture, START, *words)).log_softmax(0)
+            best = max(best, (total + float(log_probs[END]), words))
+            log_probs[[START, END, UNK]] = float("-inf")
+            total += float(log_probs.max())
+            words = (*words, int(log_probs.argmax()))
+        assert found[0].words == best[1]
+
+
+def test_a_model_that_never_ends_still_gives_captions() -> None:
+    model = TableModel(8, end_bias=-50.0)
+    options = DecodingOptions(beam_size=3, num_captions=3, max_length=5, **FREE)
+    (found,) = search(model, 1, options)
+    assert len(found) == 3
+    assert all(len(hypothesis.words) <= 5 for hypothesis in found)
+    assert all(hypothesis.log_prob < -40 for hypothesis in found)  # the forced end is paid for
+
+
+def test_more_captions_than_the_beam_widen_it() -> None:
+    (found,) = search(TableModel(9), 1, DecodingOptions(beam_size=2, num_captions=5, max_length=4))
+    assert len({hypothesis.words for hypothesis in found}) == 5
+
+
+def test_fewer_captions_when_no_more_exist() -> None:
+    (found,) = search(TableModel(4), 1, DecodingOptions(beam_size=9, num_captions=9, max_length=2, **FREE))
+    assert [len(hypothesis.words) for hypothesis in sorted(found, key=lambda h: len(h.words))] == [0, 1, 2]
+
+
+def test_log_probabilities_are_the_models_own() -> None:
+    model = TableModel(9, seed=2)
+    for picture, found in enumerate(search(model, 3, DecodingOptions(num_captions=3, max_length=6))):
+        for hypothesis in found:
+            own = model.log_probs(picture, hypothesis.words)
+            assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own, abs=1e-5)
+            assert hypothesis.log_prob == pytest.approx(sum(own), abs=1e-4)
+
+
+def test_an_empty_batch_gives_nothing() -> None:
+    assert search(TableModel(5), 0, DecodingOptions()) == []
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 6)
+)
+def test_top_is_a_stable_sort(rows: list[list[int]], count: int) -> None:
+    scores = torch.tensor(rows).float()
+    scores[scores == 0] = float("-inf")
+    values, indices = top(scores, count)
+    expected_values, expected = scores.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(indices, expected[:, :count])
+    assert torch.equal(values, expected_values[:, :count])
+
+
+def test_ties_go_to_the_lower_word_id() -> None:
+    class Flat(TableModel):
+        def logits(self, history: tuple[int, ...]) -> torch.Tensor:
+            return torch.zeros(self.vocabulary)
+
+    options = DecodingOptions(beam_size=2, max_length=2, **(FREE | {"min_length": 2}))
+    (found,) = search(Flat(6), 1, options)
+    assert found[0].words == (3, 3)
