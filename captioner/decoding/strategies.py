@@ -87,12 +87,13 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 class BeamSearch:
-    """Beam search over all pictures at once.
+    """Beam search over all pictures at once; with a beam of one, greedy search.
 
-    The beam holds unfinished captions only: a caption that ends moves to a pool of the best
-    ``num_captions`` finished ones and does not take a place in the beam. A picture is done when no
-    unfinished caption can still enter the full pool (log-probabilities only fall, so the bound is the
-    present one at the most favourable length). Ties go to the better beam, then to the lower word id.
+    In each step the best ``width`` continuations of all beams are looked at. Those among them that end
+    go to a pool of the best ``num_captions`` finished captions; the beam is filled up with the best
+    unfinished ones, so that finished captions never take a place in it. A picture is done when no
+    unfinished caption can still enter the full pool: log-probabilities only fall, so the bound is the
+    present one at the most favourable length. Ties go to the better beam, then to the lower word id.
 
     Args:
         pictures: number of pictures.
@@ -103,6 +104,8 @@ class BeamSearch:
 
     def __init__(self, pictures: int, options: DecodingOptions, end: int, device: torch.device) -> None:
         self.width, self.end, self.options = options.width, end, options
+        # Greedy search never compares captions of different lengths: it stops where the end is most likely.
+        self.exponent = options.length_penalty if self.width > 1 else 0.0
         shape = (pictures, self.width)
         # All beams start equal, so that only the first may count.
         self.scores = torch.full(shape, _NEVER, device=device)
@@ -119,39 +122,48 @@ class BeamSearch:
         """See :class:`Strategy`."""
         pictures, width = self.scores.shape
         length, vocabulary = words.shape[1], log_probs.shape[1]
-        log_probs = log_probs.view(pictures, width, vocabulary)
-        totals = self.scores.unsqueeze(-1) + log_probs
-        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), _NEVER)
-        self._finish(totals[..., self.end], log_probs[..., self.end], words.view(pictures, width, length))
-
-        totals[..., self.end] = _NEVER
-        self.scores, flat = top(totals.view(pictures, width * vocabulary), width)
-        parents, chosen = flat // vocabulary, flat % vocabulary
-        self.history = _take(self.history, parents)
-        if length < self.options.max_length:
-            self.history[..., length] = log_probs.flatten(1).gather(1, flat)
+        totals = self.scores.unsqueeze(-1) + log_probs.view(pictures, width, vocabulary)
+        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), _NEVER).flatten(1)
+        # Each beam can end once, so twice the width always holds enough that go on.
+        totals, flat = top(totals, min(2 * width, totals.shape[1]))
+        ends = flat % vocabulary == self.end
+        history = _take(self.history, flat // vocabulary)
+        history[..., length] = log_probs.view(pictures, width * vocabulary).gather(1, flat)
+        best = slice(0, width)
+        self._finish(
+            totals[:, best].masked_fill(~ends[:, best], _NEVER),
+            _take(words.view(pictures, width, length), flat[:, best] // vocabulary),
+            history[:, best],
+        )
+        # Those that go on, best first: a stable sort keeps the order within ended and unended ones.
+        order = ends.long().sort(dim=1, stable=True).indices[:, best]
+        self.scores = totals.masked_fill(ends, _NEVER).gather(1, order)
+        self.history = _take(history, order)
+        flat = flat.gather(1, order)
         first_row = torch.arange(pictures, device=flat.device).unsqueeze(1) * width
-        return Choice((first_row + parents).flatten(), chosen.flatten())
+        return Choice((first_row + flat // vocabulary).flatten(), (flat % vocabulary).flatten())
 
-    def _finish(self, totals: Tensor, end_log_probs: Tensor, words: Tensor) -> None:
-        """Let captions that end here compete for the pool: ``(pictures, width)`` each."""
+    def _finish(self, totals: Tensor, words: Tensor, history: Tensor) -> None:
+        """Let captions that end here compete for the pool.
+
+        Args:
+            totals: ``(pictures, width)`` their log-probabilities; minus infinity for those that do not end.
+            words: ``(pictures, width, length)``.
+            history: ``(pictures, width, steps)``.
+        """
         length = words.shape[2]
-        scores = totals / length_normalisation(length, self.options.length_penalty)
-        lengths = torch.full_like(scores, length, dtype=torch.long)
-        ended_words = words.new_zeros(self.history.shape)
+        scores = totals / length_normalisation(length, self.exponent)
+        ended_words = words.new_zeros(history.shape)
         ended_words[..., :length] = words
-        history = self.history.clone()
-        history[..., length] = end_log_probs
-        every_score = torch.cat((self.pool_scores, scores), dim=1)
-        self.pool_scores, order = top(every_score, self.options.num_captions)
+        lengths = torch.full_like(scores, length, dtype=torch.long)
+        self.pool_scores, order = top(torch.cat((self.pool_scores, scores), dim=1), self.options.num_captions)
         self.pool_lengths = torch.cat((self.pool_lengths, lengths), dim=1).gather(1, order)
         self.pool_words = _take(torch.cat((self.pool_words, ended_words), dim=1), order)
         self.pool_history = _take(torch.cat((self.pool_history, history), dim=1), order)
 
     def done(self) -> bool:
         """See :class:`Strategy`."""
-        most = length_normalisation(self.options.max_length, self.options.length_penalty)
-        bound = self.scores.amax(dim=1) / most
+        bound = self.scores.amax(dim=1) / length_normalisation(self.options.max_length, self.exponent)
         return bool((bound <= self.pool_scores.amin(dim=1)).all())
 
     def hypotheses(self) -> list[list[Hypothesis]]:
