@@ -1,0 +1,183 @@
+"""``captioner evaluate``: caption the photos of a data set and score them, or score a results file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.cli.caption import add_model_arguments
+from captioner.cli.options import add_options, read_options
+from captioner.datasets.options import DatasetOptions
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import OptionError
+from captioner.evaluation.options import EvaluationOptions
+
+if TYPE_CHECKING:
+    from captioner.datasets.records import ImageId
+    from captioner.evaluation.references import HumanCaptions
+    from captioner.evaluation.signature import Provenance
+
+SUMMARY = "Score captions against human captions, as the COCO server does."
+EXAMPLES = """\
+examples:
+  captioner evaluate --dataset flickr8k --data DIR --split dev --output results.json
+  captioner evaluate --dataset coco --images val2017 --annotations captions_val2017.json
+  captioner evaluate --predictions results.json --annotations captions_val2017.json
+  captioner evaluate --predictions results.json --dataset flickr8k --data DIR --split dev --report report.html
+"""
+
+# one caption for each photo is judged, so there is no flag for how many are made
+_SKIPPED = "num_captions"
+_DECODING = [item.name for item in fields(DecodingOptions) if item.name not in (_SKIPPED, "seed")]
+_GENERATING = ("weights", "output", "limit", *_DECODING)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    parser.add_argument("--predictions", metavar="FILE", help="score this results file; caption nothing")
+    parser.add_argument("--output", metavar="FILE", help="write the captions in COCO's results format")
+    parser.add_argument("--report", metavar="FILE", help="write an HTML page with figures and photos")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, figures on a 0-1 scale")
+    add_options(parser, DatasetOptions, "data set")
+    parser.add_argument("--split", help="split to evaluate (default: val; all of a COCO file given by name)")
+    add_model_arguments(parser)
+    add_options(parser, EvaluationOptions, "evaluation")
+    parser.add_argument(
+        "--novelty", action="store_true", help="report how many captions do not occur in the train split"
+    )
+    parser.add_argument(
+        "--document-frequencies",
+        metavar="FILE",
+        help="table of CIDEr's document frequencies (default: those of the evaluated references)",
+    )
+    parser.add_argument(
+        "--save-document-frequencies",
+        metavar="FILE",
+        help="write the table of document frequencies of the split's references, and stop",
+    )
+    add_options(parser, DecodingOptions, "decoding", skip=(_SKIPPED,))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from captioner.evaluation.evaluate import evaluate
+    from captioner.evaluation.inputs import training_captions
+    from captioner.evaluation.report import write_report
+    from captioner.evaluation.text import evaluation_table
+    from captioner.metrics.frequencies import DocumentFrequencies
+
+    options = read_options(args, EvaluationOptions)
+    if args.save_document_frequencies is not None:
+        return _save_frequencies(args)
+    _check_flags(args, options)
+    # Everything that can be wrong is read before the long part begins.
+    table = args.document_frequencies
+    frequencies = None if table is None else DocumentFrequencies.load(table)
+    seen = training_captions(read_options(args, DatasetOptions)) if args.novelty else None
+    make = _generate if args.predictions is None else _read_predictions
+    captions, human, provenance = make(args, options)
+    # of photos captioned here, those left out are counted as absent or unreadable
+    subset = options.subset or args.predictions is None
+    references = human.judging(
+        captions, subset=subset, source=args.predictions or "the captions", frequencies=frequencies
+    )
+    evaluation = evaluate(
+        captions, references, provenance, options, seed=args.seed or 0, training_captions=seen
+    )
+    if args.report is not None:
+        write_report(args.report, evaluation, human.photos)
+    print(json.dumps(evaluation.to_dict()) if args.json else evaluation_table(evaluation))
+    return 0
+
+
+def _check_flags(args: argparse.Namespace, options: EvaluationOptions) -> None:
+    if args.predictions is None and args.dataset is None:
+        raise OptionError("give --dataset to caption its photos, or --predictions to score a results file")
+    if args.predictions is None and options.subset:
+        raise OptionError("--subset goes with --predictions; use --limit to caption fewer photos")
+    if args.predictions is not None:
+        for name in _GENERATING:
+            if getattr(args, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                raise OptionError(f"{flag} is about captioning photos; it does not go with --predictions")
+    if args.novelty and args.dataset is None:
+        raise OptionError("--novelty needs --dataset, to know the captions of its train split")
+    for path in (args.output, args.report):
+        if path is not None and not Path(path).parent.is_dir():
+            raise OptionError(f"cannot write {path}: there is no folder {Path(path).parent}")
+
+
+def _generate(
+    args: argparse.Namespace, options: EvaluationOptions
+) -> tuple[dict[ImageId, str], HumanCaptions, Provenance]:
+    """Captions the photos of the data set."""
+    from tqdm import tqdm
+
+    from captioner.captioner import Captioner
+    from captioner.evaluation.generate import generate
+    from captioner.evaluation.inputs import find_photos
+    from captioner.evaluation.references import HumanCaptions
+    from captioner.evaluation.results import write_results
+    from captioner.evaluation.signature import Provenance
+
+    dataset = read_options(args, DatasetOptions)
+    photos = find_photos(dataset, args.split, options.limit)
+    human = HumanCaptions.from_records(photos.records)
+    captioner = Captioner.load(args.weights, device=args.device, precision=args.precision)
+    decoding = read_options(args, DecodingOptions, captioner.options)
+    with tqdm(total=len(photos.records), unit="photo", file=sys.stderr) as bar:
+        made = generate(
+            captioner,
+            photos.records,
+            decoding,
+            batch_size=args.batch_size,
+            skip_unreadable=dataset.skip_missing,
+            on_progress=bar.update,
+        )
+    if args.output is not None:
+        write_results(args.output, made.captions)
+    provenance = Provenance(
+        data=photos.name,
+        available=photos.available,
+        checkpoint=captioner.digest,
+        decoding=decoding,
+        absent=photos.absent,
+        unreadable=len(made.unreadable),
+    )
+    return made.captions, human, provenance
+
+
+def _read_predictions(
+    args: argparse.Namespace, options: EvaluationOptions
+) -> tuple[dict[ImageId, str], HumanCaptions, Provenance]:
+    """Reads the results file and what to judge it by."""
+    from captioner.evaluation.results import read_results
+    from captioner.evaluation.signature import Provenance
+
+    captions = read_results(args.predictions)
+    human, name = find_human_captions(args)
+    return captions, human, Provenance(name, len(human.captions))
+
+
+def _save_frequencies(args: argparse.Namespace) -> int:
+    from captioner.metrics.evaluate import References
+    from captioner.metrics.frequencies import DocumentFrequencies
+
+    human, name = find_human_captions(args)
+    tokens = References(human.captions).tokens
+    table = DocumentFrequencies.from_tokens(list(tokens.values()))
+    table.save(args.save_document_frequencies)
+    print(f"{args.save_document_frequencies}: document frequencies of {table.documents:,} photos ({name})")
+    return 0
+
+
+def find_human_captions(args: argparse.Namespace) -> tuple[HumanCaptions, str]:
+    """Reads the human captions that the flags of :func:`add_arguments` name, and says what to call them."""
+    from captioner.evaluation.inputs import find_references
+
+    dataset = None if args.dataset is None else read_options(args, DatasetOptions)
+    return find_references(dataset, args.split, annotations=args.annotations, images=args.images)

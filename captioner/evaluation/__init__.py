@@ -1,0 +1,1 @@
+"""From pictures and references to figures: results files, comparison, report."""

@@ -1,0 +1,113 @@
+"""An evaluation as the command prints it: figures, intervals, METEOR where it can be had, signature."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from captioner.errors import EvaluationError
+from captioner.evaluation.signature import Provenance, signature
+from captioner.metrics.bootstrap import Interval, intervals
+from captioner.metrics.evaluate import References, score
+from captioner.metrics.meteor import meteor
+from captioner.metrics.tokenizer import tokenize_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from captioner.datasets.records import ImageId
+    from captioner.evaluation.options import EvaluationOptions
+    from captioner.metrics.scores import Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found about one set of captions.
+
+    Attributes:
+        scores: corpus figures and per-photo scores.
+        intervals: 95 % interval of each figure; empty without a bootstrap.
+        meteor: METEOR, or None where it was not computed.
+        not_computed: metrics that were not computed, each with the reason.
+        signature: everything needed to reproduce the figures, in one line.
+        provenance: where the captions are from.
+        captions: the captions judged.
+        references: the human captions that they were judged by.
+    """
+
+    scores: Scores
+    intervals: Mapping[str, Interval]
+    meteor: float | None
+    not_computed: Mapping[str, str]
+    signature: str
+    provenance: Provenance
+    captions: Mapping[ImageId, str]
+    references: Mapping[ImageId, Sequence[str]]
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns plain values for JSON, not multiplied by 100: a CIDEr of 1.0 is printed as 100."""
+        found: dict[str, object] = {"scale": "0-1", **self.scores.figures}
+        if self.meteor is not None:
+            found["METEOR"] = self.meteor
+        return found | {
+            "images": self.scores.images,
+            "references": self.scores.references,
+            "images_available": self.provenance.available,
+            "skipped": {"absent": self.provenance.absent, "unreadable": self.provenance.unreadable},
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "not_computed": dict(self.not_computed),
+            "diversity": asdict(self.scores.diversity),
+            "signature": self.signature,
+        }
+
+
+def evaluate(
+    captions: Mapping[ImageId, str],
+    references: References,
+    provenance: Provenance,
+    options: EvaluationOptions,
+    *,
+    seed: int = 0,
+    training_captions: Iterable[str] | None = None,
+) -> Evaluation:
+    """Judges one caption for each photo.
+
+    Args:
+        captions: the captions to judge.
+        references: the human captions of the same photos.
+        provenance: where the captions are from.
+        options: intervals and METEOR.
+        seed: of the bootstrap.
+        training_captions: raw captions that the model was trained on.
+
+    Raises:
+        EvaluationError: captions and references are not of the same photos.
+    """
+    scores = score(captions, references, training_captions=training_captions)
+    value, not_computed = _meteor(captions, references) if options.meteor else (None, "switched off")
+    return Evaluation(
+        scores=scores,
+        intervals=intervals(scores, options.bootstrap, seed) if options.bootstrap else {},
+        meteor=value,
+        not_computed={} if value is not None else {"METEOR": not_computed},
+        signature=signature(
+            scores,
+            provenance,
+            captions,
+            references.captions,
+            bootstrap=f"{options.bootstrap} seed {seed}" if options.bootstrap else "none",
+            meteor=value is not None,
+        ),
+        provenance=provenance,
+        captions=captions,
+        references=references.captions,
+    )
+
+
+def _meteor(captions: Mapping[ImageId, str], references: References) -> tuple[float | None, str]:
+    """Returns METEOR, or why it was not computed."""
+    try:
+        tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])
+        return meteor(tokens, list(references.tokens.values())), ""
+    except EvaluationError as error:
+        return None, str(error)

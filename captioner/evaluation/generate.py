@@ -1,0 +1,95 @@
+"""Captions for the photos of a data set."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from captioner.errors import EvaluationError, ImageError, OptionError
+from captioner.metrics.matching import name_some
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from captioner.captioner import Captioner, Pixels
+    from captioner.datasets.records import ImageId, Record
+    from captioner.decoding.options import DecodingOptions
+
+    Picture = Pixels | ImageError
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The captions made, and the photos that could not be read, each with the reason."""
+
+    captions: dict[ImageId, str]
+    unreadable: dict[ImageId, str]
+
+
+def generate(
+    captioner: Captioner,
+    records: Sequence[Record],
+    decoding: DecodingOptions,
+    *,
+    batch_size: int,
+    skip_unreadable: bool,
+    on_progress: Callable[[int], Any] = lambda photos: None,
+) -> Generated:
+    """Captions the photos of some records, the best caption of each.
+
+    Args:
+        captioner: the model with its preprocessing.
+        records: the photos.
+        decoding: how to search for captions.
+        batch_size: photos captioned at once.
+        skip_unreadable: whether broken photos are left out instead of being an error.
+        on_progress: called with the number of photos done since the last call.
+
+    Raises:
+        OptionError: the batch size is below 1.
+        EvaluationError: a photo is broken, and ``skip_unreadable`` is false; or all photos are.
+    """
+    if batch_size < 1:
+        raise OptionError(f"--batch-size must be at least 1, not {batch_size}")
+    found = Generated({}, {})
+    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
+    for batch, pictures in zip(batches, _read_ahead(captioner, batches), strict=True):
+        broken = {
+            r.image_id: str(p) for r, p in zip(batch, pictures, strict=True) if isinstance(p, ImageError)
+        }
+        if broken and not skip_unreadable:
+            reason = next(iter(broken.values()))
+            raise EvaluationError(
+                f"{len(broken)} photos cannot be read: {name_some(broken)} ({reason}); "
+                "give --skip-missing to go on without them"
+            )
+        found.unreadable.update(broken)
+        readable = [r.image_id for r in batch if r.image_id not in broken]
+        if readable:
+            made = captioner.caption([p for p in pictures if not isinstance(p, ImageError)], decoding)
+            found.captions.update({i: best[0].text for i, best in zip(readable, made, strict=True)})
+        on_progress(len(batch))
+    if not found.captions:
+        raise EvaluationError(f"not one of {len(records)} photos can be read")
+    return found
+
+
+def _read_ahead(captioner: Captioner, batches: Sequence[Sequence[Record]]) -> Iterator[list[Picture]]:
+    """Yields the photos of each batch; threads read the next batch while the model works on this one."""
+
+    def read(path: Path) -> Picture:
+        try:
+            return captioner.preprocess(path)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        coming = deque([pool.submit(read, record.path) for record in batch] for batch in batches[:1])
+        for batch in batches[1:]:
+            coming.append([pool.submit(read, record.path) for record in batch])
+            yield [photo.result() for photo in coming.popleft()]
+        for last in coming:
+            yield [photo.result() for photo in last]

@@ -1,0 +1,190 @@
+"""An evaluation as one HTML page that needs nothing else: no script, no outside request, photos embedded."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from captioner.errors import ImageError
+from captioner.evaluation.text import describe_photos, diversity_rows, interval_text
+from captioner.files import write_atomically
+from captioner.images import open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from captioner.datasets.records import ImageId
+    from captioner.evaluation.evaluate import Evaluation
+
+_SHOWN = 8  # photos in each of the three galleries
+_THUMBNAIL = 320  # pixels of the long side
+_BIN = 20  # width of a bar of the histogram, on the scale of CIDEr-D x100
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --line: #8886; --quiet: #888; --bar: #3a7bbf; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; }}
+h2 {{ font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }}
+.side {{ display: flex; flex-wrap: wrap; gap: 2rem 4rem; align-items: flex-start; }}
+table {{ border-collapse: collapse; }}
+th, td {{ text-align: right; padding: .2rem .8rem; border-bottom: 1px solid var(--line); }}
+th:first-child {{ text-align: left; padding-left: 0; }}
+td {{ font-variant-numeric: tabular-nums; }}
+code {{ overflow-wrap: anywhere; font-size: .85rem; }}
+.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1.5rem; }}
+figure {{ margin: 0; }}
+figure img, .absent {{ width: 100%; height: 12rem; object-fit: contain; background: #8882; }}
+.absent {{ display: grid; place-items: center; color: var(--quiet); }}
+figcaption strong {{ display: block; margin: .3rem 0; }}
+figcaption ul {{ margin: .3rem 0; padding-left: 1.2rem; font-size: .9rem; }}
+small {{ color: var(--quiet); overflow-wrap: anywhere; }}
+svg {{ max-width: 100%; height: auto; }}
+svg text {{ fill: currentColor; font-size: 12px; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{photos}</p>
+<div class="side">
+<section><h2>Figures, x100</h2>{figures}</section>
+<section><h2>CIDEr-D of the photos, x100</h2>{distribution}</section>
+<section><h2>Diversity</h2>{diversity}</section>
+</div>
+{galleries}
+<h2>Signature</h2>
+<p><code>{signature}</code></p>
+</body>
+</html>
+"""
+
+
+def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[ImageId, Path]) -> None:
+    """Writes the page.
+
+    Args:
+        path: the HTML file.
+        evaluation: what to show.
+        photos: where the photos lie; one that is not at hand leaves a grey box.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    page = _PAGE.format(
+        title=escape(f"Captions of {evaluation.provenance.data}"),
+        photos=escape(describe_photos(evaluation)),
+        figures=_figures(evaluation),
+        distribution=_histogram(evaluation.scores.per_image["CIDEr"]),
+        diversity=_table(("of the captions", ""), diversity_rows(evaluation.scores.diversity)),
+        galleries="\n".join(_galleries(evaluation, photos)),
+        signature=escape(evaluation.signature),
+    )
+    write_atomically(path, page)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(c)}</td>" for c in cells)}</tr>'
+        for name, *cells in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _figures(evaluation: Evaluation) -> str:
+    rows = [
+        (name, f"{100 * figure:.2f}", interval_text(evaluation, name))
+        for name, figure in evaluation.scores.figures.items()
+    ]
+    if evaluation.meteor is not None:
+        rows.append(("METEOR", f"{100 * evaluation.meteor:.2f}", ""))
+    rows += [(name, "not computed", why) for name, why in evaluation.not_computed.items()]
+    return _table(("metric", "figure", "95% interval"), rows)
+
+
+def _histogram(values: npt.NDArray[np.float64]) -> str:
+    """Draws how many photos have which CIDEr-D, as an SVG of 480 by 240 units."""
+    width, height, left, bottom = 480, 240, 40, 36
+    top = 100 * max(1, math.ceil(float(values.max())))
+    bins = top // _BIN
+    counts, edges = np.histogram(100 * values, bins=bins, range=(0, top))
+    step, scale = (width - left) / bins, (height - bottom - 16) / counts.max()
+    bars = "".join(
+        f'<rect x="{left + place * step + 1:.1f}" y="{height - bottom - count * scale:.1f}" '
+        f'width="{step - 2:.1f}" height="{count * scale:.1f}" fill="var(--bar)">'
+        f"<title>{low:.0f} to {high:.0f}: {count} photos</title></rect>"
+        for place, (count, low, high) in enumerate(zip(counts.tolist(), edges, edges[1:], strict=False))
+    )
+    marks = "".join(
+        f'<text x="{left + place * step:.1f}" y="{height - bottom + 16}" text-anchor="middle">'
+        f"{edges[place]:.0f}</text>"
+        for place in range(0, bins + 1, 100 // _BIN)
+    )
+    mean = left + float(100 * values.mean() / top) * (width - left)
+    return (
+        f'<svg viewBox="0 0 {width + 20} {height}" width="{width + 20}" role="img" '
+        'aria-label="Histogram of CIDEr-D over photos">'
+        f'{bars}{marks}<path d="M{left} {height - bottom}H{width}" stroke="currentColor"/>'
+        f'<path d="M{mean:.1f} 12V{height - bottom}" stroke="currentColor" stroke-dasharray="4"/>'
+        f'<text x="{mean + 4:.1f}" y="12">mean {100 * values.mean():.1f}</text>'
+        f'<text x="{left - 6}" y="20" text-anchor="end">{counts.max()}</text>'
+        f'<text x="{left - 6}" y="{height - bottom}" text-anchor="end">0</text>'
+        f'<text x="{width}" y="{height - 4}" text-anchor="end">CIDEr-D; height: photos</text></svg>'
+    )
+
+
+def _galleries(evaluation: Evaluation, photos: Mapping[ImageId, Path]) -> Iterator[str]:
+    """Yields the best, the median and the worst photos by CIDEr-D; of fewer than three, all of them."""
+    ranked = np.argsort(-evaluation.scores.per_image["CIDEr"], kind="stable").tolist()
+    some = min(_SHOWN, len(ranked) // 3)
+    middle = (len(ranked) - some) // 2
+    parts = {
+        "Best photos": ranked[:some],
+        "Median photos": ranked[middle : middle + some],
+        "Worst photos": ranked[::-1][:some],
+    }
+    for title, places in parts.items() if some else [("Photos", ranked)]:
+        cards = "\n".join(_card(evaluation, place, photos) for place in places)
+        yield f'<h2>{title}</h2>\n<div class="gallery">\n{cards}\n</div>'
+
+
+def _card(evaluation: Evaluation, place: int, photos: Mapping[ImageId, Path]) -> str:
+    image_id = evaluation.scores.ids[place]
+    caption = evaluation.captions[image_id]
+    references = "".join(f"<li>{escape(text)}</li>" for text in evaluation.references[image_id])
+    cider, bleu = (100 * float(evaluation.scores.per_image[name][place]) for name in ("CIDEr", "BLEU-4"))
+    return (
+        f"<figure>{_thumbnail(photos.get(image_id), caption)}"
+        f"<figcaption><strong>{escape(caption)}</strong>"
+        f"<small>CIDEr-D {cider:.1f}, BLEU-4 {bleu:.1f}, photo {escape(str(image_id))}</small>"
+        f"<ul>{references}</ul></figcaption></figure>"
+    )
+
+
+def _thumbnail(photo: Path | None, caption: str) -> str:
+    try:
+        picture = None if photo is None else open_image(photo, min_size=_THUMBNAIL)
+    except ImageError:
+        picture = None
+    if picture is None:
+        return '<div class="absent">photo not at hand</div>'
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=80)
+    encoded = base64.b64encode(data.getvalue()).decode("ascii")
+    return f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{encoded}">'

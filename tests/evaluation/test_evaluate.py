@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from captioner.errors import EvaluationError, OptionError
+from captioner.evaluation.evaluate import Evaluation, evaluate
+from captioner.evaluation.options import EvaluationOptions
+from captioner.evaluation.signature import Provenance
+from captioner.metrics.evaluate import References, score
+from captioner.metrics.scores import METRICS
+from tests.evaluation.small import CAPTIONS, REFERENCES
+
+PROVENANCE = Provenance("coco val", 6)
+
+
+def test_json_has_the_figures_on_a_0_to_1_scale_and_says_so(evaluation: Evaluation) -> None:
+    found = json.loads(json.dumps(evaluation.to_dict()))
+    assert found["scale"] == "0-1"
+    for name in METRICS:
+        assert found[name] == evaluation.scores.figures[name]
+        low, high = found["intervals"][name]
+        assert low <= high
+    assert all(0 <= found[name] <= 1 for name in METRICS[:5])
+    assert (found["images"], found["references"], found["images_available"]) == (6, 18, 8)
+    assert found["skipped"] == {"absent": 2, "unreadable": 0}
+    assert found["not_computed"] == {"METEOR": "switched off"}
+    assert found["diversity"]["unseen"] == pytest.approx(4 / 6)
+    assert found["signature"] == evaluation.signature
+
+
+def test_without_a_bootstrap_there_are_no_intervals() -> None:
+    options = EvaluationOptions(bootstrap=0, meteor=False)
+    found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, options)
+    assert found.intervals == {}
+    assert "|bootstrap:none|" in found.signature
+
+
+def test_the_figures_are_those_of_the_metrics() -> None:
+    found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, EvaluationOptions(meteor=False))
+    assert found.scores.figures == score(CAPTIONS, REFERENCES).figures
+
+
+def test_meteor_is_named_with_the_reason_where_it_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, EvaluationOptions())
+    assert found.meteor is None
+    assert found.not_computed == {"METEOR": "METEOR needs Java, and there is no program 'java'"}
+    assert "METEOR" not in found.to_dict()
+    assert "METEOR" not in found.signature
+
+
+def test_meteor_is_in_result_and_signature_where_it_can_be_had() -> None:
+    if shutil.which("java") is None:
+        pytest.skip("METEOR needs Java")
+    pytest.importorskip("pycocoevalcap.meteor.meteor", reason="pycocoevalcap is not installed (extra: dev)")
+    found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, EvaluationOptions())
+    assert found.meteor is not None
+    assert 0 < found.meteor < 1
+    assert found.to_dict()["METEOR"] == found.meteor
+    assert "+METEOR-1.5|" in found.signature
+
+
+def test_captions_of_other_photos_are_an_error() -> None:
+    with pytest.raises(EvaluationError, match="1 are of photos without references: 7"):
+        evaluate({**CAPTIONS, 7: "a"}, References(REFERENCES), PROVENANCE, EvaluationOptions())
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"bootstrap": -1}])
+def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"--{next(iter(wrong))}"):
+        EvaluationOptions(**wrong)
