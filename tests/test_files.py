@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from captioner.errors import CaptionerError
-from captioner.files import write_atomically
+from captioner.files import file_digest, write_atomically
 
 
 def test_writes_text_as_utf_8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -42,3 +43,25 @@ def test_a_failed_replacement_keeps_the_old_file(tmp_path: Path, monkeypatch: py
 def test_an_absent_folder_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CaptionerError, match=r"cannot write .*absent/file: No such file or directory"):
         write_atomically(tmp_path / "absent" / "file", "text")
+
+
+def test_ctrl_c_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_root_or_a_folder_is_no_file(tmp_path: Path) -> None:
+    for path in ("/", tmp_path):
+        with pytest.raises(CaptionerError, match=f"cannot write {path}: "):
+            write_atomically(path, "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_digest_is_the_beginning_of_the_sha_256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea"

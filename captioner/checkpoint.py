@@ -1,0 +1,349 @@
+"""One file for everything a trained model needs: weights, architecture, words and preprocessing.
+
+The file is in the safetensors format, which has no place for code: weights are tensors, all else is JSON in
+the metadata, and nothing is unpickled. Nothing in this module trusts the file: shapes are compared with the
+configuration before memory is taken for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import CaptionerError, CheckpointError, EncoderError
+from captioner.files import file_digest, write_atomically
+from captioner.images import Preprocessing
+from captioner.model.blueprint import decoder_blueprint
+from captioner.model.config import ModelConfig
+from captioner.model.encoder import Encoder, output_shape
+from captioner.model.network import CaptionNetwork
+from captioner.vocabulary import Vocabulary
+
+T = TypeVar("T")
+
+FORMAT = "captioner"
+FORMAT_VERSION = 1
+_MOST_BYTES = 16 << 30
+_LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
+_MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_ENCODER, _DECODER = "encoder.", "decoder."
+_TIED = "decoder.output.weight"  # the same tensor as the embedding, stored once
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and what belongs to it.
+
+    Attributes:
+        network: the network, in evaluation mode.
+        vocabulary: its words.
+        preprocessing: what its encoder expects.
+        decoding: decoding options that suit it best.
+        training: how it came about (data, figures, date, versions), as plain values for JSON.
+        digest: first 16 hexadecimal digits of the file's SHA-256; empty if it has no file yet.
+    """
+
+    network: CaptionNetwork
+    vocabulary: Vocabulary
+    preprocessing: Preprocessing
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    training: Mapping[str, object] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself, without its weights.
+
+    Attributes:
+        config: architecture.
+        vocabulary: words.
+        preprocessing: pixels.
+        decoding: default decoding options.
+        training: how it came about.
+        encoder_digest: digest of the encoder's weights, see :func:`encoder_digest`.
+        embedded: whether the encoder's weights are in the file.
+        shapes: shape of each tensor in the file.
+        dtypes: type of each tensor, such as ``F16``.
+    """
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    preprocessing: Preprocessing
+    decoding: DecodingOptions
+    training: Mapping[str, object]
+    encoder_digest: str
+    embedded: bool
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+
+
+def save_checkpoint(
+    path: str | Path,
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype = torch.float16,
+    external_encoder: bool = False,
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: the file; one that is there is replaced.
+        checkpoint: what to write.
+        dtype: type of the stored weights; tensors that it cannot hold (overflow, integers) stay as they are.
+        external_encoder: leave the encoder out and record its name and digest.
+
+    Raises:
+        CheckpointError: the file cannot be written, or a weight is not a number.
+    """
+    path, network = Path(path), checkpoint.network
+    tensors = {}
+    for key, value in network.state_dict().items():
+        tied = key == _TIED and network.config.tie_embeddings
+        external = external_encoder and key.startswith(_ENCODER)
+        if not (tied or external):
+            _check_values(path, key, value)
+            tensors[key] = _stored(value, dtype)
+    metadata = {
+        "format": FORMAT,
+        "version": str(FORMAT_VERSION),
+        "config": json.dumps(network.config.to_dict()),
+        "vocabulary": json.dumps(checkpoint.vocabulary.words),
+        "preprocessing": json.dumps(checkpoint.preprocessing.to_dict()),
+        "decoding": json.dumps(checkpoint.decoding.to_dict()),
+        "training": json.dumps(checkpoint.training, allow_nan=False),
+        "encoder": json.dumps({"embedded": not external_encoder, "digest": encoder_digest(network.encoder)}),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save(tensors, metadata))
+    except CaptionerError as error:
+        raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint {path}: {_reason(error)}") from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, corrupt, foreign, of a newer format, or does not
+            fit its own configuration.
+        EncoderError: the encoder was left out of the file and its weights cannot be had.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        header = _header(path, file)
+        network = _network(path, header, pretrained=not header.embedded)
+        for key, target in network.state_dict().items():  # these share their memory with the network
+            # Counters and index tables come with the network; wrong ones would fail much later.
+            if key in header.shapes and target.is_floating_point():
+                value = file.get_tensor(key)
+                _check_values(path, key, value)
+                target.copy_(value)
+    if not header.embedded and encoder_digest(network.encoder) != header.encoder_digest:
+        raise CheckpointError(
+            f"{path}: was trained with other weights of {header.config.encoder} than the installed ones"
+        )
+    return Checkpoint(
+        network=network.eval(),
+        vocabulary=header.vocabulary,
+        preprocessing=header.preprocessing,
+        decoding=header.decoding,
+        training=header.training,
+        digest=file_digest(path),
+    )
+
+
+def read_header(path: str | Path) -> Header:
+    """Read all of a checkpoint but its weights.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        return _header(path, file)
+
+
+def describe(path: str | Path) -> dict[str, object]:
+    """What a person wants to know of a checkpoint, as plain values.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
+    path = Path(path)
+    header = read_header(path)
+    network = _network(path, header, pretrained=False)
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "digest": file_digest(path),
+        "format": f"{FORMAT} {FORMAT_VERSION}",
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "stored as": ", ".join(sorted(set(header.dtypes.values()))),
+        "encoder": "embedded" if header.embedded else f"external, digest {header.encoder_digest}",
+        "model": header.config.to_dict(),
+        "preprocessing": header.preprocessing.to_dict(),
+        "vocabulary": f"{len(header.vocabulary)} words",
+        "decoding": header.decoding.to_dict(),
+        "training": dict(header.training),
+    }
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """Fingerprint of an encoder's weights (as float16, so that storage does not change it)."""
+    digest = hashlib.sha256()
+    for key, value in sorted(encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(_stored(value, torch.float16).float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    if not value.is_floating_point():
+        return value
+    smaller = value.to(dtype)
+    return smaller if smaller.isfinite().all() else value
+
+
+def _opened(path: Path) -> Any:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise CheckpointError(f"{path}: is a folder, not a checkpoint")
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for its writer
+            raise CheckpointError(f"{path}: is not a regular file")
+        if status.st_size > _MOST_BYTES:
+            raise CheckpointError(f"{path}: {status.st_size} bytes are too many for a checkpoint")
+        return safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: truncated, damaged or not a safetensors file ({_reason(error)})"
+        ) from error
+
+
+def _header(path: Path, file: Any) -> Header:
+    metadata = file.metadata() or {}
+    _check_format(path, metadata)
+    slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    try:
+        encoder = json.loads(metadata["encoder"])
+        header = Header(
+            config=ModelConfig.from_dict(json.loads(metadata["config"])),
+            vocabulary=Vocabulary(tuple(_words(json.loads(metadata["vocabulary"])))),
+            preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
+            decoding=DecodingOptions.from_dict(json.loads(metadata["decoding"])),
+            training=_summary(json.loads(metadata["training"])),
+            encoder_digest=_typed(encoder["digest"], str),
+            embedded=_typed(encoder["embedded"], bool),
+            shapes={key: tuple(part.get_shape()) for key, part in slices.items()},
+            dtypes={key: str(part.get_dtype()) for key, part in slices.items()},
+        )
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, CaptionerError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else _reason(error)
+        raise CheckpointError(f"{path}: its metadata are damaged: {reason}") from error
+    if len(header.vocabulary) != header.config.vocabulary_size:
+        raise CheckpointError(
+            f"{path}: has {len(header.vocabulary)} words for {header.config.vocabulary_size} outputs"
+        )
+    if header.preprocessing.size != header.config.image_size:
+        raise CheckpointError(f"{path}: prepares pictures of another size than its encoder expects")
+    return header
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is a safetensors file, but not a checkpoint of captioner")
+    version = metadata.get("version", "")
+    if not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise CheckpointError(f"{path}: its metadata are damaged: version {version[:20]!r}")
+    if int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: is of format {version}, this captioner reads {FORMAT_VERSION}; upgrade captioner"
+        )
+
+
+def _network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
+    """The network of a header, whose tensors are known to fit it."""
+    config = header.config
+    # The decoder's sizes are free, so they are compared before memory is taken; an encoder has its name's.
+    _check_tensors(path, header, _DECODER, decoder_blueprint(config))
+    try:
+        network = CaptionNetwork(config, pretrained=pretrained)
+    except EncoderError as error:
+        raise EncoderError(f"{path}: {error}") from error
+    if header.embedded:
+        _check_tensors(path, header, _ENCODER, network.encoder)
+    known = (_DECODER, _ENCODER) if header.embedded else _DECODER
+    if foreign := [key for key in header.shapes if not key.startswith(known)]:
+        raise CheckpointError(f"{path}: holds {foreign[0][:80]!r}, which is not part of its model")
+    _, channels = output_shape(network.encoder, min(config.image_size, _MOST_PROBED))
+    if channels != config.channels:
+        raise CheckpointError(
+            f"{path}: its decoder takes {config.channels} channels, {config.encoder} gives {channels}"
+        )
+    return network
+
+
+def _check_tensors(path: Path, header: Header, prefix: str, module: nn.Module) -> None:
+    expected = {prefix + key: value for key, value in module.state_dict().items()}
+    if header.config.tie_embeddings:
+        expected.pop(_TIED, None)
+    odd = sorted(expected.keys() ^ {key for key in header.shapes if key.startswith(prefix)})
+    if odd:
+        raise CheckpointError(
+            f"{path}: {len(odd)} tensors are absent or superfluous, such as {odd[0][:80]!r}"
+        )
+    for key, value in expected.items():
+        if header.shapes[key] != tuple(value.shape):
+            raise CheckpointError(
+                f"{path}: {key} has shape {header.shapes[key]}, its configuration says {tuple(value.shape)}"
+            )
+        if (header.dtypes[key] in _FLOATS) != value.is_floating_point():
+            raise CheckpointError(f"{path}: {key} holds numbers of the wrong type, {header.dtypes[key]}")
+
+
+def _check_values(path: Path, key: str, value: Tensor) -> None:
+    # Written so that not-a-number fails too.
+    if value.is_floating_point() and not (value.float().abs() <= _LARGEST_WEIGHT).all():
+        raise CheckpointError(f"{path}: {key} holds values that are infinite or not numbers")
+
+
+def _words(value: object) -> list[str]:
+    return [_typed(word, str) for word in _typed(value, list)]
+
+
+def _summary(value: object) -> dict[str, object]:
+    summary = _typed(value, dict)
+    json.dumps(summary, indent=2, allow_nan=False)  # what cannot be written again is refused here
+    return summary
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
+    return value
+
+
+def _reason(error: Exception) -> str:
+    """In one line of reasonable length, whatever a file made of the message."""
+    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]

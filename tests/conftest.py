@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Imported by the fixtures that need them, so that tests of what does without torch do without it.
+if TYPE_CHECKING:
+    from captioner.captioner import Captioner
+    from captioner.checkpoint import Checkpoint
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; not part of the project."""
+    folder = os.environ.get("CAPTIONER_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("CAPTIONER_DATA does not name the folder of real data sets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    """A small model that writes varied nonsense; not to be changed."""
+    from tests.small_model import small_checkpoint
+
+    return small_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model as a file; not to be changed."""
+    from captioner.checkpoint import save_checkpoint
+
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def captioner(checkpoint_file: Path) -> Captioner:
+    """The small model, ready to caption, in float32 on the CPU."""
+    from captioner.captioner import Captioner
+
+    return Captioner.load(checkpoint_file, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """The sample photographs that come with the project."""
+    folder = Path(__file__).parent.parent / "data" / "samples"
+    return sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))

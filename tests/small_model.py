@@ -1,0 +1,55 @@
+"""A model with a real encoder that runs in milliseconds. Its captions are nonsense that the picture sways."""
+
+from __future__ import annotations
+
+import torch
+
+from captioner.checkpoint import Checkpoint
+from captioner.decoding.options import DecodingOptions
+from captioner.images import Preprocessing
+from captioner.model.config import ModelConfig
+from captioner.model.encoder import encoder_preprocessing
+from captioner.model.network import CaptionNetwork
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+
+WORDS = (
+    "a the man dog runs on in grass red ball with and two is n't 's girl boy water beach tree sits stands "
+    "near of by small large bird cat"
+)
+SIZE = 64
+
+
+def small_preprocessing() -> Preprocessing:
+    return encoder_preprocessing("efficientnet_lite0", image_size=SIZE)
+
+
+def small_checkpoint(
+    *,
+    cell: str = "lstm",
+    attention: str = "none",
+    tie_embeddings: bool = True,
+    training: dict[str, object] | None = None,
+) -> Checkpoint:
+    """A seeded decoder on the pretrained ``efficientnet_lite0`` for pictures of 64 px."""
+    vocabulary = Vocabulary(SPECIAL_WORDS + tuple(WORDS.split()))
+    config = ModelConfig(
+        encoder="efficientnet_lite0",
+        image_size=SIZE,
+        channels=1280,
+        vocabulary_size=len(vocabulary),
+        cell=cell,
+        hidden_size=24,
+        embedding_size=16,
+        attention=attention,
+        attention_size=8,
+        tie_embeddings=tie_embeddings,
+    )
+    torch.manual_seed(0)
+    network = CaptionNetwork(config, pretrained=True)
+    with torch.no_grad():
+        # Freshly initialised decoders say much the same of every picture.
+        for parameter in network.decoder.parameters():
+            if parameter.dim() > 1:
+                parameter *= 4
+    decoding = DecodingOptions(min_length=4, max_length=8)
+    return Checkpoint(network.eval(), vocabulary, small_preprocessing(), decoding, training or {})
