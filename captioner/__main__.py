@@ -1,0 +1,7 @@
+"""``python -m captioner`` is the same as ``captioner``."""
+
+import sys
+
+from captioner.cli import main
+
+sys.exit(main())

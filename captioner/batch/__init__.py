@@ -1,0 +1,1 @@
+"""Long jobs over many pictures."""

@@ -1,0 +1,259 @@
+"""The one service that every door uses: pictures in, captions out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.decoding.filters import SpecialIds
+from captioner.decoding.loop import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.strategies import Hypothesis
+from captioner.errors import CheckpointError, ImageError, OptionError
+from captioner.images import DEFAULT_MAX_PIXELS, Source
+from captioner.model.inference import fuse, supports_fast_bfloat16
+from captioner.vocabulary import END, PAD, START, UNKNOWN, detokenize
+
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
+Picture: TypeAlias = "Source | Image.Image | Pixels"
+
+DEFAULT_WEIGHTS = "captioner"
+SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
+PRECISIONS = ("auto", "fp32", "bf16")
+_LARGEST_FEATURE = 1e12
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and how probable the model finds it.
+
+    Attributes:
+        text: readable sentence.
+        log_prob: natural logarithm of P(caption | picture): all words and the end of the sentence.
+        words: tokens of the sentence.
+        word_log_probs: log-probability of each word, given the picture and the words before it.
+        end_log_prob: log-probability of ending after the last word; with ``word_log_probs`` it sums to
+            ``log_prob``.
+    """
+
+    text: str
+    log_prob: float
+    words: tuple[str, ...]
+    word_log_probs: tuple[float, ...]
+    end_log_prob: float
+
+
+class Captioner:
+    """Writes captions with one checkpoint.
+
+    Args:
+        checkpoint: the model.
+        device: ``auto`` (cuda, mps or cpu, what is there) or the name of a torch device.
+        precision: of the encoder: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it.
+            The decoder always works in float32; it takes a small part of the time.
+
+    Raises:
+        OptionError: the device or the precision is not to be had.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        self.vocabulary = checkpoint.vocabulary
+        self.preprocessing = checkpoint.preprocessing
+        self.options = checkpoint.decoding
+        self.training = checkpoint.training
+        self.digest = checkpoint.digest
+        # Fused first: folding batch-norm in bfloat16 would cost accuracy.
+        encoder = fuse(checkpoint.network.encoder.eval())
+        self.encoder = encoder.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.decoder = checkpoint.network.decoder.eval().to(self.device)
+
+    @classmethod
+    def load(
+        cls, weights: str | Path | None = None, *, device: str = "auto", precision: str = "auto"
+    ) -> Captioner:
+        """Load a checkpoint.
+
+        Args:
+            weights: a file or a shipped name, see :func:`find_weights`.
+            device: see :class:`Captioner`.
+            precision: see :class:`Captioner`.
+
+        Raises:
+            CheckpointError: the file is absent, broken or foreign.
+            OptionError: the device or the precision is not to be had.
+        """
+        return cls(load_checkpoint(find_weights(weights)), device=device, precision=precision)
+
+    def preprocess(self, source: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+        """Open a picture and scale it for the encoder.
+
+        Args:
+            source: a path, bytes or file object; or a Pillow image, taken as it lies; or an array from
+                this method, returned as it is.
+            max_pixels: larger files are refused before they are decoded.
+
+        Returns:
+            uint8 ``(size, size, 3)``.
+
+        Raises:
+            ImageError: the picture is absent, broken or too large, or no picture at all.
+        """
+        if isinstance(source, np.ndarray):
+            return self._checked(source)
+        if isinstance(source, Image.Image):
+            try:
+                return self.preprocessing.pixels(source)
+            except (
+                OSError,
+                ValueError,
+                SyntaxError,
+            ) as error:  # Pillow reads a file when pixels are asked for
+                raise ImageError(f"broken Pillow image ({error})") from error
+        if not isinstance(source, str | bytes | os.PathLike) and not hasattr(source, "read"):
+            raise ImageError(f"not a picture: {type(source).__name__}; give a path, bytes or a Pillow image")
+        return self.preprocessing.load(source, max_pixels=max_pixels)
+
+    def _checked(self, pixels: Pixels) -> Pixels:
+        shape = (self.preprocessing.size, self.preprocessing.size, 3)
+        if pixels.dtype != np.uint8 or pixels.shape != shape:
+            raise ImageError(
+                f"an array must be uint8 {shape} as preprocess() makes it, not {pixels.dtype} {pixels.shape};"
+                " others go through PIL.Image.fromarray"
+            )
+        return pixels
+
+    @torch.inference_mode()
+    def encode(self, pixels: Sequence[Pixels]) -> Tensor:
+        """Region features of preprocessed pictures: float32 ``(pictures, regions, channels)``.
+
+        Raises:
+            CheckpointError: the encoder's weights make no sense, so that it overflows.
+        """
+        batch = torch.from_numpy(np.stack(list(pixels))).to(self.device)
+        images = self.preprocessing.normalise(batch).to(self.dtype, memory_format=torch.channels_last)
+        regions: Tensor = self.encoder(images).float()
+        # Written so that not-a-number fails too. The decoder could do nothing but crash on these.
+        if not (regions.abs() <= _LARGEST_FEATURE).all():
+            raise CheckpointError("the encoder gives no numbers: the checkpoint is damaged")
+        return regions
+
+    def caption(
+        self, images: Sequence[Picture], options: DecodingOptions | None = None
+    ) -> list[list[Caption]]:
+        """Caption a batch of pictures.
+
+        Args:
+            images: a list of pictures, each as :meth:`preprocess` takes it.
+            options: decoding options; the checkpoint's own if absent.
+
+        Returns:
+            For each picture its captions: the best first when searching, in the order drawn when sampling.
+
+        Raises:
+            ImageError: a picture is absent, broken or too large.
+            OptionError: a single picture instead of a list.
+        """
+        if isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read"):
+            raise OptionError("caption() takes a list of pictures; put a single one into brackets")
+        pixels = [self.preprocess(image) for image in images]
+        if not pixels:
+            return []
+        return self.decode(self.encode(pixels), options, seeds=self.seeds(pixels, options))
+
+    def decode(
+        self, regions: Tensor, options: DecodingOptions | None = None, *, seeds: list[int] | None = None
+    ) -> list[list[Caption]]:
+        """Write captions for encoded pictures.
+
+        Args:
+            regions: ``(pictures, regions, channels)``, from :meth:`encode`.
+            options: decoding options; the checkpoint's own if absent.
+            seeds: see :meth:`seeds`.
+        """
+        hypotheses = decode(self.decoder, regions, options or self.options, SPECIAL_IDS, seeds)
+        return [[self._caption(hypothesis) for hypothesis in of_picture] for of_picture in hypotheses]
+
+    def seeds(self, pixels: Sequence[Pixels], options: DecodingOptions | None = None) -> list[int]:
+        """Seeds of sampling, one a picture, from its pixels and ``options.seed``.
+
+        So a picture gets the same captions wherever it stands in a batch, a folder or a shard.
+        """
+        key = str((options or self.options).seed).encode()
+        digests = (hashlib.blake2b(array.tobytes(), digest_size=7, key=key).digest() for array in pixels)
+        return [int.from_bytes(digest, "big") for digest in digests]
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        words = tuple(self.vocabulary.decode(hypothesis.words))
+        return Caption(
+            text=detokenize(words),
+            log_prob=hypothesis.log_prob,
+            words=words,
+            word_log_probs=hypothesis.word_log_probs,
+            end_log_prob=hypothesis.end_log_prob,
+        )
+
+
+def find_weights(weights: str | Path | None = None) -> Path:
+    """Path of a checkpoint.
+
+    Args:
+        weights: the name of a shipped checkpoint, such as ``captioner``, or else a file; the shipped
+            default if absent.
+
+    Raises:
+        CheckpointError: the default is wanted, but not installed.
+    """
+    name = DEFAULT_WEIGHTS if weights is None else str(weights)
+    # In an installed package the weights lie inside it, in a clone beside it.
+    package = Path(__file__).resolve().parent
+    for folder in (package / "weights", package.parent / "weights"):
+        shipped = {file.stem: file for file in folder.glob("*.safetensors")}
+        if name in shipped:
+            return shipped[name]
+    if weights is None:
+        raise CheckpointError("no weights are installed; give a checkpoint with --weights FILE")
+    return Path(weights)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` takes the best that is there.
+
+    Raises:
+        OptionError: there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # some devices exist in name only
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise OptionError(f"device {name!r} is not to be had here ({reason}); try cpu") from error
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number format of a precision on a device.
+
+    Raises:
+        OptionError: no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    fast = precision == "auto" and supports_fast_bfloat16(device)
+    return torch.bfloat16 if fast or precision == "bf16" else torch.float32

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import captioner as package
+from captioner.captioner import Caption, Captioner, choose_device, choose_dtype, find_weights
+from captioner.checkpoint import load_checkpoint
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import CheckpointError, ImageError, OptionError
+from captioner.vocabulary import detokenize
+from tests.small_model import SIZE, small_checkpoint
+
+SAMPLING = DecodingOptions(temperature=1.0, num_captions=2, max_length=8, seed=7)
+
+
+def texts(captions: list[list[Caption]]) -> list[str]:
+    return [best.text for best, *_ in captions]
+
+
+def test_every_kind_of_picture_gives_the_same_caption(captioner: Captioner, photos: list[Path]) -> None:
+    # Not a JPEG, which is read at reduced scale, but by Pillow's own open at full scale.
+    path = next(photo for photo in photos if photo.suffix == ".png")
+    content = path.read_bytes()
+    with Image.open(path) as image:
+        kinds: list[Any] = [path, str(path), content, io.BytesIO(content), image, captioner.preprocess(path)]
+        captions = captioner.caption(kinds)
+    assert captions == [captions[0]] * len(kinds)
+
+
+def test_captions_come_in_the_order_of_the_pictures_whatever_the_batch(
+    captioner: Captioner, photos: list[Path]
+) -> None:
+    together = captioner.caption(photos)
+    alone = [captioner.caption([photo])[0] for photo in photos]
+    assert texts(together) == texts(alone)
+    assert len(set(texts(together))) > len(photos) // 2  # the pictures matter
+    assert texts(captioner.caption(photos[::-1])) == texts(together)[::-1]
+    for one, other in zip(together, alone, strict=True):
+        assert one[0].word_log_probs == pytest.approx(other[0].word_log_probs, abs=1e-3)
+
+
+def test_no_pictures_give_no_captions(captioner: Captioner) -> None:
+    assert captioner.caption([]) == []
+
+
+def test_log_probabilities_add_up_and_words_make_the_text(captioner: Captioner, photos: list[Path]) -> None:
+    for options in (None, DecodingOptions(num_captions=3), SAMPLING):
+        for captions in captioner.caption(photos[:3], options):
+            for caption in captions:
+                assert len(caption.words) == len(caption.word_log_probs)
+                assert caption.text == detokenize(caption.words)
+                assert all(value <= 0 for value in (*caption.word_log_probs, caption.end_log_prob))
+                total = math.fsum((*caption.word_log_probs, caption.end_log_prob))
+                assert caption.log_prob == pytest.approx(total)
+
+
+def test_several_captions_are_different_and_the_first_is_the_single_one(
+    captioner: Captioner, photos: list[Path]
+) -> None:
+    several = captioner.caption(photos, DecodingOptions(beam_size=4, num_captions=4))
+    single = captioner.caption(photos, DecodingOptions(beam_size=4))
+    assert texts(several) == texts(single)
+    assert all(len({caption.words for caption in captions}) == 4 for captions in several)
+
+
+def test_the_options_of_the_checkpoint_are_the_default(captioner: Captioner, photos: list[Path]) -> None:
+    assert captioner.options == DecodingOptions(min_length=4, max_length=8)
+    default = captioner.caption(photos)
+    assert default == captioner.caption(photos, captioner.options)
+    assert all(4 <= len(best.words) <= 8 for best, *_ in default)
+    longer = captioner.caption(photos, replace(captioner.options, min_length=10, max_length=12))
+    assert all(10 <= len(best.words) <= 12 for best, *_ in longer)
+
+
+def test_sampling_with_a_seed_does_not_depend_on_batch_or_order(
+    captioner: Captioner, photos: list[Path]
+) -> None:
+    def sampled(pictures: list[Path]) -> list[list[str]]:
+        return [[caption.text for caption in of_one] for of_one in captioner.caption(pictures, SAMPLING)]
+
+    together = sampled(photos)
+    assert together == [sampled([photo])[0] for photo in photos]
+    assert sampled(photos[::-1]) == together[::-1]
+    assert all(first != second for first, second in together)
+
+
+def test_another_seed_samples_other_captions(captioner: Captioner, photos: list[Path]) -> None:
+    first = captioner.caption(photos, SAMPLING)
+    other = captioner.caption(photos, replace(SAMPLING, seed=8))
+    assert texts(first) != texts(other)
+
+
+def test_seeds_never_change(captioner: Captioner) -> None:
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    assert captioner.seeds([pixels, pixels + 1], DecodingOptions(seed=1)) == [
+        4768889700107766,
+        57896684847225318,
+    ]
+
+
+def test_half_precision_hardly_changes_the_features(photos: list[Path]) -> None:
+    full = Captioner(small_checkpoint(), device="cpu", precision="fp32")
+    half = Captioner(small_checkpoint(), device="cpu", precision="bf16")
+    pixels = [full.preprocess(photo) for photo in photos[:2]]
+    exact, rounded = full.encode(pixels).mean(dim=1), half.encode(pixels).mean(dim=1)
+    assert rounded.dtype == torch.float32
+    assert (torch.cosine_similarity(exact, rounded, dim=1) > 0.99).all()
+    assert all(best.text for best, *_ in half.caption(pixels))
+
+
+def test_precisions() -> None:
+    cpu = torch.device("cpu")
+    assert choose_dtype("fp32", cpu) == torch.float32
+    assert choose_dtype("bf16", cpu) == torch.bfloat16
+    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(OptionError, match="precision must be one of auto, fp32, bf16, not 'fp16'"):
+        choose_dtype("fp16", cpu)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cuda", "mps", "cpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["cuda:99", "meta", "vulkan", "hpu", "opengl", "nonsense", "", "cpu:-1", "cuda:x\n"]
+)
+def test_a_device_that_is_not_there_is_one_clear_line(name: str) -> None:
+    with pytest.raises(OptionError, match="is not to be had here") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((SIZE, SIZE, 3), np.float32),
+        np.zeros((SIZE, SIZE + 1, 3), np.uint8),
+        np.zeros((SIZE, SIZE), np.uint8),
+        np.zeros((1, SIZE, SIZE, 3), np.uint8),
+        np.zeros((3, SIZE, SIZE), np.uint8),
+        np.zeros((), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_an_array_that_preprocess_did_not_make_is_refused(captioner: Captioner, array: Any) -> None:
+    with pytest.raises(ImageError, match=r"an array must be uint8 \(64, 64, 3\)"):
+        captioner.caption([array])
+
+
+@pytest.mark.parametrize("thing", [None, 7, bytearray(b"x"), ["x.jpg"], object()], ids=repr)
+def test_what_is_no_picture_is_refused(captioner: Captioner, thing: Any) -> None:
+    with pytest.raises(ImageError, match=f"not a picture: {type(thing).__name__}"):
+        captioner.caption([thing])
+
+
+def test_a_single_picture_instead_of_a_list_is_refused(captioner: Captioner, photos: list[Path]) -> None:
+    content = photos[0].read_bytes()
+    singles: list[Any] = [photos[0], str(photos[0]), content, io.BytesIO(content), Image.new("RGB", (2, 2))]
+    for single in singles:
+        with pytest.raises(OptionError, match="takes a list of pictures"):
+            captioner.caption(single)
+
+
+def test_a_broken_picture_names_itself(captioner: Captioner, photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "half.jpg").write_bytes(photos[0].read_bytes()[:5000])
+    with pytest.raises(ImageError, match=r"half\.jpg"):
+        captioner.caption([photos[0], tmp_path / "half.jpg"])
+    with Image.open(tmp_path / "half.jpg") as image, pytest.raises(ImageError, match="broken Pillow image"):
+        captioner.caption([image])
+
+
+def test_pillow_images_of_any_mode_are_taken(captioner: Captioner) -> None:
+    images = [Image.new(mode, (30, 20)) for mode in ("1", "L", "P", "RGBA", "CMYK", "I;16", "F")]
+    assert len(captioner.caption(images)) == len(images)
+
+
+def test_too_many_pixels_are_refused(captioner: Captioner, photos: list[Path]) -> None:
+    with pytest.raises(ImageError, match="limit of 100 pixels"):
+        captioner.preprocess(photos[0], max_pixels=100)
+
+
+def test_an_encoder_that_overflows_is_one_clear_error(photos: list[Path]) -> None:
+    checkpoint = small_checkpoint()
+    checkpoint.network.state_dict()["encoder.backbone.network._bn0.running_var"].fill_(-1)
+    with pytest.raises(CheckpointError, match="the encoder gives no numbers"):
+        Captioner(checkpoint, device="cpu", precision="fp32").caption(photos[:1])
+
+
+def test_loading_by_path_gives_the_digest_and_the_training_summary(checkpoint_file: Path) -> None:
+    loaded = package.load(str(checkpoint_file), device="cpu")
+    assert isinstance(loaded, package.Captioner)
+    assert loaded.digest == load_checkpoint(checkpoint_file).digest
+    assert loaded.training == {}
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Pretends that the package lies elsewhere: a function from names of weights to their paths."""
+    monkeypatch.setattr("captioner.captioner.__file__", str(tmp_path / "captioner" / "captioner.py"))
+    monkeypatch.chdir(tmp_path)
+
+    def add(name: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
+    return add
+
+
+@pytest.mark.parametrize("folder", ["weights", "captioner/weights"])
+def test_shipped_weights_are_found_by_name(installation: Callable[..., Path], folder: str) -> None:
+    default = installation(f"{folder}/captioner.safetensors")
+    large = installation(f"{folder}/large.safetensors")
+    assert find_weights() == find_weights("captioner") == default
+    assert find_weights("large") == large
+
+
+def test_a_name_that_is_not_shipped_is_a_file(installation: Callable[..., Path]) -> None:
+    installation("weights/captioner.safetensors")
+    for name in ("captioner.safetensors", "./captioner", "other", ""):
+        assert find_weights(name) == Path(name)
+    with pytest.raises(CheckpointError, match="other: no such checkpoint"):
+        Captioner.load("other")
+
+
+def test_without_shipped_weights_the_message_says_what_to_do(installation: Callable[..., Path]) -> None:
+    with pytest.raises(CheckpointError, match="give a checkpoint with --weights FILE"):
+        Captioner.load()
+
+
+def test_the_package_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Captions'"):
+        package.Captions  # noqa: B018
