@@ -1,0 +1,96 @@
+"""The command line: parse, call, print. One module a sub-command; no logic lives here."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from captioner import __version__
+from captioner.cli.options import one_line
+from captioner.errors import CaptionerError
+
+COMMANDS = ("caption", "evaluate", "compare", "train", "download", "info")
+
+_EXAMPLES = """\
+examples:
+  captioner caption photo.jpg                     one sentence on the screen
+  captioner caption PHOTOS --format jsonl         every picture of a folder
+  captioner evaluate --dataset flickr8k --data DIR --split dev
+  captioner train --dataset flickr8k --data DIR --output mine.safetensors
+"""
+
+INTERRUPTED = 130
+WRONG_USE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        Exit code: 0 all done, 1 some pictures failed, 2 wrong use, 130 interrupted.
+    """
+    if sys.stdout is None:
+        print("captioner: error: standard output is closed", file=sys.stderr)
+        return WRONG_USE
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names may hold bytes that are no text; in JSON the escape is even the correct one.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        try:
+            args = build_parser().parse_args(arguments)
+            code: int = args.run(args)
+            return code
+        finally:
+            sys.stdout.flush()
+    except CaptionerError as error:
+        print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("captioner: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone (such as ``head``): nothing is wrong
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        print("captioner: error: cannot write the output, the disk is full", file=sys.stderr)
+        return WRONG_USE
+
+
+def _discard_output() -> None:
+    """Keep Python from writing the rest of the output again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all sub-commands. Imports neither torch nor any other heavy package."""
+    parser = argparse.ArgumentParser(
+        prog="captioner",
+        description="Looks at a photograph and writes a sentence about it, on your own machine.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"captioner {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"captioner.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,95 @@
+"""Command-line flags made from the fields of options dataclasses, so that the two cannot drift apart."""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Collection
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from captioner.errors import OptionError
+
+T = TypeVar("T")
+
+
+def add_options(
+    parser: argparse.ArgumentParser, options: type, title: str, *, skip: Collection[str] = ()
+) -> None:
+    """Add one flag for each field: ``beam_size: int`` becomes ``--beam-size N``.
+
+    A field's metadata give its ``help`` and, where only some words are allowed, its ``choices``. Booleans
+    become a pair ``--x`` / ``--no-x``; tuples take several values.
+
+    Args:
+        parser: where the flags go.
+        options: a dataclass.
+        title: heading of the flags in ``--help``.
+        skip: fields without a flag.
+    """
+    group = parser.add_argument_group(title)
+    hints = get_type_hints(options)
+    for item in fields(options):
+        if item.name in skip or not item.init:
+            continue
+        kind = _value_type(hints[item.name])
+        text = item.metadata.get("help", "").replace("%", "%%")
+        if item.default not in (MISSING, None, ()):
+            text += f" (default: {_shown(item.default)})"
+        flag = "--" + item.name.replace("_", "-")
+        settings: dict[str, Any] = {"dest": item.name, "default": None, "help": text}
+        if kind is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        elif kind is tuple:
+            # Both "--dataset a b" and "--dataset a --dataset b" are natural.
+            settings |= {"nargs": "+", "action": "extend", "type": str, "metavar": "VALUE"}
+        else:
+            settings |= {"type": kind, "choices": item.metadata.get("choices")}
+            if settings["choices"] is None:
+                settings["metavar"] = {int: "N", float: "X"}.get(kind, "VALUE")
+        group.add_argument(flag, **settings)
+
+
+def read_options(args: argparse.Namespace, options: type[T], base: T | None = None) -> T:
+    """Build a dataclass from the flags that were given.
+
+    Args:
+        args: parsed arguments.
+        options: the dataclass that :func:`add_options` made flags from.
+        base: where flags that were not given take their values from; the fields' defaults if absent.
+
+    Raises:
+        OptionError: a value is refused by the dataclass, or a field without default was not given.
+    """
+    values: dict[str, Any] = {}
+    for item in fields(options):  # type: ignore[arg-type]  # T is a dataclass
+        if not item.init:
+            continue
+        value = getattr(args, item.name, None)
+        if value is not None:
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+        elif base is not None:
+            values[item.name] = getattr(base, item.name)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise OptionError(f"--{item.name.replace('_', '-')} is missing; {item.metadata.get('help', '')}")
+    return options(**values)
+
+
+def one_line(text: str) -> str:
+    """Make control characters visible (a file name may hold newlines), so that a text stays one line."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _value_type(hint: Any) -> type:
+    """``int`` from ``int``, ``int | None`` and the like; ``tuple`` from ``tuple[str, ...]``."""
+    if get_origin(hint) in (types.UnionType, Union):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    origin = get_origin(hint)
+    value_type: type = origin if origin is not None else hint
+    return value_type
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return str(default)
