@@ -1,0 +1,1 @@
+"""The page: one captioner in the browser."""
