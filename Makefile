@@ -1,0 +1,43 @@
+# A bare machine needs Python >= 3.10, make and a package index.
+#   make demo   caption the sample photographs with the shipped weights
+#   make app    open the page in the browser
+#   make test   check everything
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
+INPUTS := pyproject.toml requirements.lock
+
+.PHONY: demo app test check clean
+
+demo: .venv/demo.done
+	@$(BIN)/captioner caption data/samples --log-prob
+
+app: .venv/app.done
+	@$(BIN)/python app.py
+
+test: .venv/test.done check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term:skip-covered
+
+check: .venv/test.done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Each target installs what it needs once; a change of the dependencies installs again.
+.venv/demo.done: .venv/bin/python $(INPUTS)
+	$(INSTALL) .
+	@touch $@
+
+.venv/app.done: .venv/bin/python $(INPUTS)
+	$(INSTALL) '.[app]'
+	@touch $@
+
+.venv/test.done: .venv/bin/python $(INPUTS)
+	$(INSTALL) '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
