@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def test_rules_hold_for_every_caption(
             assert lengths[0] <= len(words) <= lengths[1]
             assert not set(words) & {START, UNK}
             assert len(set(ngrams(words, size))) == len(ngrams(words, size))
-            assert all(left != right for left, right in zip(words, words[1:], strict=False))
+            assert all(left != right for left, right in itertools.pairwise(words))
 
 
 def test_repeats_are_allowed_when_asked_for() -> None:

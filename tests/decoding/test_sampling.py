@@ -44,7 +44,7 @@ def test_second_words_follow_the_models_probabilities_too() -> None:
     model = TableModel(6, seed=1, scale=1.0)
     options = DecodingOptions(temperature=1.0, num_captions=DRAWS, max_length=4, **FREE)
     (found,) = decode(model, pictures(1), options, SPECIAL)
-    pairs = Counter((h.words + (END, END))[:2] for h in found)
+    pairs = Counter(((*h.words, END, END))[:2] for h in found)
     first = next_word_probs(model)
     for word, count in Counter({w: c for (w, _), c in pairs.items() if w != END}).items():
         total = sum(c for (w, _), c in pairs.items() if w == word)
