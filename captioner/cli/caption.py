@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()
     with tqdm(results, unit=" pictures", file=sys.stderr, leave=False, disable=quiet) as progress:
         for result in progress:
-            for line in _lines(result, args):
+            for line in _lines(result, args, several=options.num_captions > 1):
                 print(line, flush=True)
             if result.error is not None:
                 failed += 1
@@ -98,21 +98,21 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _lines(result: Result, args: argparse.Namespace) -> Iterator[str]:
+def _lines(result: Result, args: argparse.Namespace, *, several: bool) -> Iterator[str]:
     if args.format == "jsonl":
-        yield json.dumps(_record(result), ensure_ascii=False)
+        yield json.dumps(_record(result, several=several), ensure_ascii=False)
         return
     for caption in result.captions:
         line = f"{one_line(str(result.image))}\t{one_line(caption.text)}"
         yield f"{line}\t{caption.log_prob:.2f}" if args.log_prob else line
 
 
-def _record(result: Result) -> dict[str, object]:
+def _record(result: Result, *, several: bool) -> dict[str, object]:
     image = str(result.image)
     if result.error is not None:
         return {"image": image, "error": result.error}
-    best, *others = result.captions
+    best = result.captions[0]
     record: dict[str, object] = {"image": image, "caption": best.text, "log_prob": best.log_prob}
-    if others:
+    if several:
         record["captions"] = [{"caption": c.text, "log_prob": c.log_prob} for c in result.captions]
     return record

@@ -1,0 +1,71 @@
+"""Captions as padded tensors, batched by photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captioner.vocabulary import END, PAD, START, Vocabulary, caption_words
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some photos with all of their captions.
+
+    Attributes:
+        photos: positions of the photos in the training set.
+        owners: ``(captions,)``, for each caption the place of its photo within ``photos``.
+        words: ``(captions, time)`` ids: ``<start>``, words, ``<end>``, padding; the longest caption first.
+        lengths: ``(captions,)`` words of each caption with its ``<end>``.
+    """
+
+    photos: list[int]
+    owners: Tensor
+    words: Tensor
+    lengths: Tensor
+
+
+def encode_caption(text: str, vocabulary: Vocabulary, max_words: int) -> list[int]:
+    """Ids of a caption between ``<start>`` and ``<end>``, cut after ``max_words`` words."""
+    return [START, *vocabulary.encode(caption_words(text)[:max_words]), END]
+
+
+def make_batch(photos: list[int], captions: Sequence[Sequence[list[int]]]) -> Batch:
+    """Pad the captions of some photos to one tensor.
+
+    Args:
+        photos: positions in ``captions``.
+        captions: for every photo of the training set, the ids of its captions.
+    """
+    pairs = [(place, ids) for place, photo in enumerate(photos) for ids in captions[photo]]
+    pairs.sort(key=lambda pair: -len(pair[1]))
+    longest = len(pairs[0][1])
+    words = torch.tensor([ids + [PAD] * (longest - len(ids)) for _, ids in pairs])
+    lengths = torch.tensor([len(ids) - 1 for _, ids in pairs])
+    return Batch(photos, torch.tensor([place for place, _ in pairs]), words, lengths)
+
+
+def epoch_batches(
+    captions: Sequence[Sequence[list[int]]], batch_size: int, *, seed: int, epoch: int, start: int = 0
+) -> Iterator[Batch]:
+    """All photos once, in an order that depends on seed and epoch alone, so that a run can be resumed.
+
+    Args:
+        captions: for every photo of the training set, the ids of its captions.
+        batch_size: photos in a batch; the last one may hold fewer.
+        seed: of the run.
+        epoch: epochs before this one.
+        start: batches that are left out because they are done already.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(len(captions), generator=generator).tolist()
+    for first in range(start * batch_size, len(order), batch_size):
+        yield make_batch(order[first : first + batch_size], captions)
+
+
+def batches_per_epoch(photos: int, batch_size: int) -> int:
+    """How many batches :func:`epoch_batches` gives."""
+    return -(-photos // batch_size)

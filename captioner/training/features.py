@@ -1,0 +1,235 @@
+"""Features of a frozen encoder, computed once and kept on disk.
+
+A store is a folder with two files: ``features.bin``, rows of float16 one behind the other, and
+``index.txt``, one line a row with the SHA-256 of the photo's bytes. The folder's name tells encoder,
+weights and preprocessing, so features can never be taken for those of another model. Rows are on disk
+before their lines: whatever a crash leaves behind the last whole line is cut off at the next start.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from captioner.captioner import Pixels
+from captioner.checkpoint import encoder_digest
+from captioner.errors import ImageError, TrainingError
+from captioner.images import Preprocessing
+from captioner.model.encoder import Encoder, output_shape
+from captioner.model.inference import fuse
+
+_BATCH = 32
+_READERS = min(8, os.cpu_count() or 1)
+_LINE = re.compile(rb"[0-9a-f]{64}\n")
+_LINE_BYTES = 65
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Where the features of some photos are.
+
+    Attributes:
+        array: memory-mapped float16 ``(rows, regions, channels)``.
+        rows: for each photo asked for, its row; -1 for a broken photo.
+        digests: for each photo asked for, the SHA-256 of its bytes; empty if it cannot be read.
+        broken: why photos are broken, by their position among those asked for.
+    """
+
+    array: npt.NDArray[np.float16]
+    rows: npt.NDArray[np.int64]
+    digests: Sequence[str]
+    broken: Mapping[int, str]
+
+    def fetch(self, photos: Sequence[int], device: torch.device) -> Tensor:
+        """Features of whole photos, by their position among those asked for.
+
+        Returns:
+            float32 ``(photos, regions, channels)``.
+        """
+        return torch.from_numpy(self.array[self.rows[list(photos)]]).to(device).float()
+
+
+class FeatureStore:
+    """Features of one encoder with one preprocessing.
+
+    Args:
+        folder: cache folder; the store gets a sub-folder of its own.
+        encoder: the encoder, in evaluation mode; it is not changed.
+        preprocessing: what it sees.
+        pooled: keep only the mean over regions, which is all that a decoder without attention needs.
+        device: where to encode.
+        dtype: precision of encoding.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        encoder: Encoder,
+        preprocessing: Preprocessing,
+        *,
+        pooled: bool,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        regions, channels = output_shape(encoder, preprocessing.size)
+        self.preprocessing, self.pooled = preprocessing, pooled
+        self.shape = (1 if pooled else regions, channels)
+        self.device, self.dtype = device, dtype
+        facts = json.dumps([encoder_digest(encoder), preprocessing.to_dict(), pooled, str(dtype)])
+        key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        self.folder = Path(folder).expanduser() / "features" / f"{encoder.name}-{key}"
+        self.data, self.index = self.folder / "features.bin", self.folder / "index.txt"
+        fused = fuse(encoder)
+        if fused is encoder:  # nothing to fuse; the caller's must keep its device and precision
+            fused = copy.deepcopy(encoder)
+        self.encoder = fused.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def collect(self, paths: Sequence[Path]) -> FeatureRows:
+        """Features of photos; those that are not in the store yet are encoded, with a progress bar.
+
+        Raises:
+            TrainingError: the store cannot be written, for instance because the disk is full.
+        """
+        digests = _digests(paths)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / "lock"):
+                known = self._repair()
+                reasons = self._encode_missing(dict(zip(digests, paths, strict=True)), known)
+                rows = np.array([known.get(digest, -1) for digest in digests], dtype=np.int64)
+                array = self._map()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot keep features in {self.folder}: {error.strerror or error}; "
+                "free some space, or choose another folder with --cache"
+            ) from error
+        broken = {place: reasons[digest] for place, digest in enumerate(digests) if digest in reasons}
+        readable = [digest if len(digest) == 64 else "" for digest in digests]
+        return FeatureRows(array, rows, readable, broken)
+
+    def _map(self) -> npt.NDArray[np.float16]:
+        count = self.data.stat().st_size // self._row_bytes
+        if not count:  # an empty file cannot be mapped
+            return np.empty((0, *self.shape), np.float16)
+        return np.memmap(self.data, np.float16, "r", shape=(count, *self.shape))
+
+    @property
+    def _row_bytes(self) -> int:
+        return 2 * self.shape[0] * self.shape[1]
+
+    def _repair(self) -> dict[str, int]:
+        """Read the index, cutting off what a crash left unfinished: digest -> row."""
+        self.data.touch()
+        self.index.touch()
+        whole_rows = self.data.stat().st_size // self._row_bytes
+        known: dict[str, int] = {}
+        count = 0
+        with self.index.open("rb") as file:
+            for line in file:
+                if not _LINE.fullmatch(line) or count == whole_rows:
+                    break
+                known.setdefault(line.decode().strip(), count)
+                count += 1
+        os.truncate(self.index, count * _LINE_BYTES)
+        os.truncate(self.data, count * self._row_bytes)
+        return known
+
+    def _encode_missing(self, photos: Mapping[str, Path], known: dict[str, int]) -> dict[str, str]:
+        """Encode photos whose digest is not known and add them to it; returns why others are broken."""
+        missing = {digest: path for digest, path in photos.items() if digest not in known}
+        broken: dict[str, str] = {}
+        if not missing:
+            return broken
+        count = self.data.stat().st_size // self._row_bytes
+        progress = tqdm(total=len(missing), desc="encoding photos", unit="photo")
+        with self.data.open("ab") as data, self.index.open("a") as index, progress:
+            for batch in self._batches(list(missing.items())):
+                good = {digest: pixels for digest, pixels in batch.items() if not isinstance(pixels, str)}
+                broken |= {digest: reason for digest, reason in batch.items() if isinstance(reason, str)}
+                if good:
+                    data.write(self._encode(list(good.values())).tobytes())
+                    data.flush()
+                    os.fsync(data.fileno())  # a power cut must not leave lines without their rows
+                index.writelines(f"{digest}\n" for digest in good)
+                index.flush()
+                known |= {digest: count + place for place, digest in enumerate(good)}
+                count += len(good)
+                progress.update(len(batch))
+        return broken
+
+    def _batches(self, missing: Sequence[tuple[str, Path]]) -> Iterator[dict[str, Pixels | str]]:
+        """Pixels by digest, or why there are none; one batch is read while the one before is encoded."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            following = {digest: readers.submit(self._load, path) for digest, path in missing[:_BATCH]}
+            for start in range(_BATCH, len(missing) + _BATCH, _BATCH):
+                batch = following
+                part = missing[start : start + _BATCH]
+                following = {digest: readers.submit(self._load, path) for digest, path in part}
+                yield {digest: pixels.result() for digest, pixels in batch.items()}
+
+    def _load(self, path: Path) -> Pixels | str:
+        try:
+            return self.preprocessing.load(path)
+        except ImageError as error:
+            return str(error)
+
+    @torch.inference_mode()
+    def _encode(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float16]:
+        images = self.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(self.device))
+        regions = self.encoder(images.to(self.dtype, memory_format=torch.channels_last)).float()
+        if self.pooled:
+            regions = regions.mean(dim=1, keepdim=True)
+        # Beyond float16 lies nothing useful, but infinity would poison training.
+        features: npt.NDArray[np.float16] = regions.clamp(-65504, 65504).half().cpu().numpy()
+        return features
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that two trainings do not fill one store at the same time."""
+    with path.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: one training at a time is the user's business
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another training that encodes photos into {path.parent}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digests(paths: Sequence[Path]) -> list[str]:
+    with ThreadPoolExecutor(_READERS) as readers:
+        try:
+            digests = readers.map(_digest, paths)
+            return list(tqdm(digests, "reading photos", len(paths), unit="photo", leave=False))
+        except KeyboardInterrupt:
+            readers.shutdown(cancel_futures=True)  # else all photos would be read before the program ends
+            raise
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a file that cannot be read, a text that is no digest."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return f"unreadable:{path}"

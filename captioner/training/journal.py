@@ -1,0 +1,130 @@
+"""The record of a training run: CSV files, a plot, and TensorBoard events where that is installed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from captioner.errors import TrainingError
+from captioner.files import write_atomically
+
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "gradient_norm", "clipped")
+
+
+class Journal:
+    """Writes ``steps.csv``, ``epochs.csv``, ``plot.png`` and TensorBoard events into a folder.
+
+    Args:
+        folder: where the files go.
+        after: continue an earlier journal: what it says of later steps is dropped; None starts anew.
+
+    Raises:
+        TrainingError: the earlier journal is damaged, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, after: int | None = None) -> None:
+        self.folder = folder
+        self.steps = _read_rows(folder / "steps.csv", after)
+        self.epochs = _read_rows(folder / "epochs.csv", after)
+        self.plots = importlib.util.find_spec("matplotlib") is not None
+        if not self.plots:
+            print(
+                "plot.png is not drawn without matplotlib; to get it: pip install 'captioner[train]'",
+                file=sys.stderr,
+            )
+        self.tensorboard: Any = None
+        with suppress(ImportError), self._events():
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = None if after is None else after + 1
+            self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+
+    def step(self, row: Mapping[str, float]) -> None:
+        """Note one step; written at the next :meth:`flush`."""
+        self.steps.append({name: _text(row[name]) for name in STEP_COLUMNS})
+        if self.tensorboard is not None:
+            with self._events():
+                for name in ("loss", "lr", "gradient_norm"):
+                    self.tensorboard.add_scalar(f"step/{name}", row[name], int(row["step"]))
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Note one epoch and write everything."""
+        self.epochs.append({name: _text(value) for name, value in row.items()})
+        if self.tensorboard is not None:
+            with self._events():
+                for name, value in row.items():
+                    self.tensorboard.add_scalar(f"epoch/{name}", value, int(row["step"]))
+        self.flush()
+        if self.plots:
+            self._plot()
+
+    def flush(self) -> None:
+        """Write the CSV files.
+
+        Raises:
+            CaptionerError: they cannot be written.
+        """
+        for name, rows in (("steps.csv", self.steps), ("epochs.csv", self.epochs)):
+            if rows:
+                text = io.StringIO()
+                writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+                write_atomically(self.folder / name, text.getvalue())
+        if self.tensorboard is not None:
+            with self._events():
+                self.tensorboard.flush()
+
+    def _plot(self) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        losses, scores = figure.subplots(1, 2)
+        epochs = [float(row["epoch"]) for row in self.epochs]
+        losses.plot(epochs, [float(row["loss"]) for row in self.epochs], marker="o")
+        losses.set(title="training loss per word", xlabel="epoch", ylabel="nats")
+        for name in self.epochs[0]:
+            if name.endswith(("CIDEr", "BLEU-4")):
+                scores.plot(epochs, [100 * float(row[name]) for row in self.epochs], marker="o", label=name)
+        scores.set(title="validation captions", xlabel="epoch", ylabel="score x 100")
+        scores.legend()
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=120)
+        write_atomically(self.folder / "plot.png", image.getvalue())
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        if self.tensorboard is not None:
+            with suppress(OSError):  # reported by the last flush already
+                self.tensorboard.close()
+
+    @contextmanager
+    def _events(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.folder / 'tensorboard'}: {error.strerror or error}"
+            ) from error
+
+
+def _text(value: float) -> str:
+    """Whole numbers in full, so that a step can be found again; others with six digits."""
+    return str(int(value)) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _read_rows(path: Path, after: int | None) -> list[dict[str, str]]:
+    """Rows of an earlier journal up to a step."""
+    if after is None or not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["step"]) <= after]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise TrainingError(f"{path}: is damaged; delete it to go on without the earlier log") from error

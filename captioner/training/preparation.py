@@ -1,0 +1,183 @@
+"""From data sets on disk to what the training loop runs over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from captioner.datasets import DatasetOptions, Record, present, read_each
+from captioner.errors import DatasetError
+from captioner.metrics.evaluate import References
+from captioner.training.data import encode_caption
+from captioner.training.features import FeatureRows, FeatureStore
+from captioner.training.options import TrainingOptions
+from captioner.training.validation import ValidationSet
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+
+_NAMED = 3  # how many photos a message names
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What the data sets hold, photos that are absent left out.
+
+    Attributes:
+        train: for each data set its label and its training photos.
+        validation: the same for validation.
+    """
+
+    train: Sequence[tuple[str, Sequence[Record]]]
+    validation: Sequence[tuple[str, Sequence[Record]]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that is trained and validated on.
+
+    Attributes:
+        vocabulary: words of the training captions.
+        captions: for each training photo, the ids of its captions.
+        photos: position of each training photo in ``features``.
+        features: encoded photos.
+        validation: one set for each data set.
+        summary: counts for the log and the checkpoint.
+        identity: counts and a fingerprint of all captions and photos, so that a run is resumed on the same
+            data only.
+    """
+
+    vocabulary: Vocabulary
+    captions: Sequence[Sequence[list[int]]]
+    photos: Sequence[int]
+    features: FeatureRows
+    validation: Sequence[ValidationSet]
+    summary: dict[str, object]
+    identity: str
+
+
+def read_splits(datasets: DatasetOptions) -> Splits:
+    """Read captions, and see which photos are there.
+
+    Raises:
+        DatasetError: a data set is absent or malformed, or photos are absent and must not be skipped.
+    """
+    train, validation = (
+        [
+            (label, _present(label, records, datasets.skip_missing))
+            for label, records in read_each(datasets, split)
+        ]
+        for split in ("train", "val")
+    )
+    return Splits(train, validation)
+
+
+def prepare(
+    splits: Splits, options: TrainingOptions, store: FeatureStore, *, skip_missing: bool
+) -> TrainingData:
+    """Encode the photos and build the vocabulary.
+
+    Several data sets are joined for training: every photo of every one is seen once an epoch. For
+    validation they stay apart, and the mean of their scores chooses the best epoch. A training photo
+    that is also a validation photo (same bytes) is left out of training.
+
+    Raises:
+        DatasetError: photos are broken and must not be skipped, or nothing is left to train on, to validate
+            on, or to say.
+        TrainingError: the features cannot be kept on disk.
+    """
+    parts = (*splits.train, *splits.validation)
+    records = [record for _, part in parts for record in part]
+    features = store.collect([record.path for record in records])
+    _report_broken(features, records, skip_missing)
+    first_validation = sum(len(part) for _, part in splits.train)
+    sound = [position for position, row in enumerate(features.rows) if row >= 0]
+    held_out = {int(features.rows[position]) for position in sound if position >= first_validation}
+    train = [position for position in sound if position < first_validation]
+    usable = [position for position in train if int(features.rows[position]) not in held_out]
+    if not usable:
+        raise DatasetError("no training photo is left: all are broken or also in the validation split")
+    texts = [records[position].captions for position in usable]
+    vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
+    if len(vocabulary) == len(SPECIAL_WORDS):
+        raise DatasetError(
+            f"no word occurs {options.min_count} times in the training captions; lower --min-count"
+        )
+    sets = list(_validation_sets(splits, features, first_validation))
+    if options.select_by == "CIDEr" and all(len(part.records) == 1 for part in sets):
+        raise DatasetError(
+            f"{sets[0].label}: there is one validation photo, and the CIDEr of a single photo is always 0; "
+            "take more photos, a larger --holdout or --select-by BLEU-4"
+        )
+    summary: dict[str, object] = {
+        "datasets": [f"{label}: {len(part)} photos" for label, part in splits.train],
+        "training photos": len(usable),
+        "training captions": sum(len(captions) for captions in texts),
+        "words": len(vocabulary),
+        "broken photos": len(features.broken),
+        "training photos left out as validation photos": len(train) - len(usable),
+        "validation": [f"{part.label}: {len(part.records)} photos" for part in sets],
+    }
+    return TrainingData(
+        vocabulary=vocabulary,
+        captions=[
+            [encode_caption(text, vocabulary, options.max_words) for text in captions] for captions in texts
+        ],
+        photos=usable,
+        features=features,
+        validation=sets,
+        summary=summary,
+        identity=_identity(records, usable, sets, features, store.folder.name),
+    )
+
+
+def _present(label: str, records: Sequence[Record], skip_missing: bool) -> Sequence[Record]:
+    there, absent = present(list(records), skip_missing)
+    if absent:
+        names = _listed([record.path.name for record in absent], ", ")
+        print(f"{label}: left out {len(absent):,} absent photos: {names}", file=sys.stderr)
+    return there
+
+
+def _report_broken(features: FeatureRows, records: Sequence[Record], skip_missing: bool) -> None:
+    if not features.broken:
+        return
+    named = _listed(list(features.broken.values()), "; ")
+    if not skip_missing:
+        raise DatasetError(
+            f"{len(features.broken):,} of {len(records):,} photos are broken: {named}; "
+            "give --skip-missing to go on without them"
+        )
+    print(f"left out {len(features.broken):,} broken photos: {named}", file=sys.stderr)
+
+
+def _listed(names: Sequence[str], separator: str) -> str:
+    more = ["..."] if len(names) > _NAMED else []
+    return separator.join([*names[:_NAMED], *more])
+
+
+def _validation_sets(splits: Splits, features: FeatureRows, start: int) -> Iterator[ValidationSet]:
+    for label, part in splits.validation:
+        kept = [place for place in range(len(part)) if features.rows[start + place] >= 0]
+        if not kept:
+            raise DatasetError(f"{label}: not one validation photo can be read")
+        records = [part[place] for place in kept]
+        references = References({record.image_id: record.captions for record in records})
+        yield ValidationSet(label, records, [start + place for place in kept], features, references)
+        start += len(part)
+
+
+def _identity(
+    records: Sequence[Record],
+    usable: Sequence[int],
+    validation: Sequence[ValidationSet],
+    features: FeatureRows,
+    encoder: str,
+) -> str:
+    """What must be equal for two runs to see the same data: the features too come from encoder and photo."""
+    digest = hashlib.sha256(encoder.encode())
+    for position in [*usable, *(photo for part in validation for photo in part.photos)]:
+        digest.update(json.dumps([features.digests[position], records[position].captions]).encode())
+    captions = sum(len(records[position].captions) for position in usable)
+    return f"{len(usable)} photos with {captions} captions, digest {digest.hexdigest()[:16]}"

@@ -1,0 +1,114 @@
+"""What is needed to go on with an interrupted run as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.errors import TrainingError
+from captioner.files import write_atomically
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass
+class TrainingState:
+    """Progress of a run; it lies in ``OUTPUT.run/state.pt``, behind its own SHA-256.
+
+    Attributes:
+        identity: options and data; a run goes on only with the same.
+        epoch: epochs finished.
+        batch: batches of the next epoch that are done already.
+        step: optimiser steps taken in all.
+        loss_sum: sum of the losses of these batches, weighted by words.
+        words: words in them.
+        best_score: best validation score so far.
+        best_epoch: its epoch.
+        decoder: weights.
+        optimiser: state of the optimiser.
+        random: states of the generators that draw dropout, see :func:`random_states`.
+    """
+
+    identity: dict[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    words: int = 0
+    best_score: float = float("-inf")
+    best_epoch: int = 0
+    decoder: dict[str, Any] = field(default_factory=dict)
+    optimiser: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def why_finished(self, epochs: int, patience: int) -> str:
+        """Why there is nothing left to train; empty as long as there is."""
+        if self.epoch >= epochs:
+            return f"all {epochs} epochs are done"
+        waited = self.epoch - self.best_epoch
+        if 0 < patience <= waited:
+            return f"no better score for {waited} epochs"
+        return ""
+
+    def check_identity(self, now: Mapping[str, Any]) -> None:
+        """Accept to go on with these options and data.
+
+        Raises:
+            TrainingError: they are not those that the run began with; the message says which.
+        """
+        differing = [name for name, value in now.items() if self.identity.get(name) != value]
+        if differing:
+            name = differing[0]
+            raise TrainingError(
+                f"cannot resume with other settings than the run began with: {', '.join(differing)} "
+                f"({name} was {self.identity.get(name)}, is now {now[name]})"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all.
+
+        Raises:
+            CaptionerError: it cannot be written.
+        """
+        buffer = io.BytesIO()
+        torch.save({name: getattr(self, name) for name in self.__dataclass_fields__}, buffer)
+        content = buffer.getvalue()
+        write_atomically(path, hashlib.sha256(content).digest() + content)
+
+
+def load_state(path: Path) -> TrainingState:
+    """Read a state.
+
+    Raises:
+        TrainingError: it is damaged or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        # torch itself does not notice every flipped bit.
+        if hashlib.sha256(content).digest() == digest:
+            return TrainingState(**torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
+    raise TrainingError(f"{path}: is damaged and cannot be resumed; start anew with --overwrite")
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """States of torch's generators on the CPU and on the device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Inverse of :func:`random_states`; a device that the run did not use before keeps its state."""
+    torch.set_rng_state(states["cpu"])
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type])

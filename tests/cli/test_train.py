@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from captioner.cli import build_parser, main
+from captioner.training import trainer
+from captioner.training.interruption import Interrupted
+from captioner.training.journal import Journal
+from captioner.training.options import TrainingOptions
+from tests.training import shapes
+
+Train = Callable[..., int]
+
+TINY = [
+    "--encoder=efficientnet_lite0",
+    "--image-size=64",
+    "--hidden-size=32",
+    "--embedding-size=32",
+    "--min-count=1",
+    "--epochs=1",
+    "--batch-size=8",
+    "--device=cpu",
+    "--precision=fp32",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def train(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Runs ``captioner train`` with flags for a run of a second; later flags win."""
+    monkeypatch.setattr(Journal, "_plot", lambda _journal: None)
+
+    def run(*flags: str) -> int:
+        places = ["--output", str(tmp_path / "model.safetensors"), "--cache", str(cache)]
+        return main(["train", *TINY, *places, *flags])
+
+    return run
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that tells what is wrong."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if line.startswith("captioner: error: ")]
+    assert len(lines) == 1
+    assert captured.err.endswith(f"{lines[0]}\n")
+    return lines[0]
+
+
+@pytest.mark.parametrize("kind", ["flickr8k", "karpathy", "coco", "table"])
+def test_every_kind_of_data_set_trains(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    getattr(shapes, f"write_{kind}")(tmp_path / "data", 8, 4)
+    assert train("--dataset", kind, "--data", str(tmp_path / "data")) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'model.safetensors'}\n"
+    assert f"datasets: {kind}: 8 photos" in captured.err
+    assert f"validation: {kind}: 4 photos" in captured.err
+    assert "epoch 1: loss " in captured.err
+
+
+def test_ones_own_photos_train_from_a_table_and_a_folder(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = shapes.write_table(tmp_path / "data", 20, suffix=".jsonl")
+    photos = (tmp_path / "data" / "images").rename(tmp_path / "photos")
+    flags = ["--dataset=table", f"--annotations={table}", f"--images={photos}", "--holdout=0.25"]
+    assert train(*flags) == 0
+    said = capsys.readouterr().err
+    assert "training photos: 15" in said
+    assert "validation: table: 5 photos" in said
+
+
+def test_several_data_sets_train_together_and_info_tells_of_it(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes.write_flickr8k(tmp_path / "one", 8, 4)
+    shapes.write_table(tmp_path / "two", 6, 3, first_seed=20)
+    assert train("--dataset", f"flickr8k:{tmp_path}/one", "--dataset", f"table:{tmp_path}/two") == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "model.safetensors"), "--json"]) == 0
+    training = json.loads(capsys.readouterr().out)["training"]
+    assert training["data"]["datasets"] == ["flickr8k: 8 photos", "table: 6 photos"]
+    assert training["data"]["validation"] == ["flickr8k: 4 photos", "table: 3 photos"]
+    assert training["options"]["hidden_size"] == 32
+    assert {"flickr8k CIDEr", "table CIDEr", "flickr8k BLEU-4", "table BLEU-4"} <= set(training["validation"])
+    assert main(["info", str(tmp_path / "model.safetensors")]) == 0
+    assert "flickr8k: 8 photos" in capsys.readouterr().out
+
+
+def test_every_option_of_a_training_is_a_flag() -> None:
+    values = {"output": "x.safetensors", "resize": "crop", "cell": "gru", "attention": "additive"}
+    values |= {
+        "select_by": "BLEU-4",
+        "device": "cpu",
+        "precision": "fp32",
+        "encoder": "resnet18",
+        "cache": "c",
+    }
+    arguments = ["train", "--dataset=coco:D"]
+    for item in fields(TrainingOptions):
+        flag = "--" + item.name.replace("_", "-")
+        if isinstance(item.default, bool):
+            arguments.append(flag.replace("--", "--no-", 1) if item.default else flag)
+        else:
+            arguments.append(f"{flag}={values.get(item.name, '7')}")
+    args = build_parser().parse_args(arguments)
+    for item in fields(TrainingOptions):
+        value = getattr(args, item.name)
+        assert value is not None
+        assert value != item.default or item.name in ("cache", "device")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs=0"], "epochs must be a whole number from 1"),
+        (["--lr=nan"], "lr must be above 0 and finite, not nan"),
+        (["--dropout=1"], "dropout must be at least 0 and below 1"),
+        (["--hidden-size=0"], "hidden_size must be a whole number"),
+        (["--output=model.bin"], "output must be a file name that ends in .safetensors"),
+        (["--encoder=resnet51"], "no encoder is called 'resnet51'"),
+        (["--image-size=16"], "at least 32 px"),
+        (["--device=toaster"], "device 'toaster' is not to be had"),
+        (["--resume", "--overwrite"], "give one of them"),
+        (["--dataset=imagenet:D"], "unknown kind 'imagenet'"),
+        (["--data=D"], "names a folder already"),
+        (["--min-count=99999"], "no word occurs 99999 times"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    shapes.write_table(tmp_path / "data", 4, 2)
+    assert train(f"--dataset=table:{tmp_path}/data", *flags) == 2
+    assert message in _error(capsys)
+    assert not (tmp_path / "model.run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--epochs=some", "--cell=transformer", "--select-by=METEOR", "--unknown=1"])
+def test_a_flag_that_cannot_be_read_is_exit_code_2(
+    train: Train, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train("--dataset=table:D", flag)
+    assert stopped.value.code == 2
+    assert flag.split("=")[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("missing", ["output", "dataset"])
+def test_what_must_be_given_is_asked_for(capsys: pytest.CaptureFixture[str], missing: str) -> None:
+    flags = {"output": "--output=x.safetensors", "dataset": "--dataset=coco:D"}
+    del flags[missing]
+    assert main(["train", *flags.values()]) == 2
+    assert f"--{missing} is missing" in _error(capsys)
+
+
+def test_an_earlier_run_is_refused_resumed_or_replaced(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes.write_table(tmp_path / "data", 4, 2)
+    data = f"--dataset=table:{tmp_path}/data"
+    assert train(data) == 0
+    capsys.readouterr()
+    assert train(data) == 2
+    assert "--resume goes on with it, --overwrite replaces it" in _error(capsys)
+    assert train(data, "--resume") == 0
+    assert "nothing to do, all 1 epochs are done" in capsys.readouterr().err
+    assert train(data, "--overwrite") == 0
+    assert "epoch 1: loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("interruption", "flags", "hint"),
+    [
+        (Interrupted("saved"), [], "saved; to go on, give the same command with --resume\n"),
+        (
+            Interrupted("saved"),
+            ["--overwrite"],
+            "saved; to go on, give the same command with --resume instead of --overwrite\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            ["--overwrite"],
+            "encoded so far are kept; to go on, give the same command again\n",
+        ),
+    ],
+)
+def test_an_interrupt_tells_how_to_go_on(
+    train: Train,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    interruption: KeyboardInterrupt,
+    flags: list[str],
+    hint: str,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise interruption
+
+    monkeypatch.setattr(trainer, "train", interrupted)
+    assert train("--dataset=table:D", *flags) == 130
+    assert capsys.readouterr().err.endswith(hint)

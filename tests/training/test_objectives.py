@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captioner.model.config import ModelConfig
+from captioner.model.decoder import Decoder
+from captioner.training.data import make_batch
+from captioner.training.objectives import cross_entropy
+from captioner.vocabulary import END, PAD, START
+
+CAPTIONS = [[[START, 5, 6, 7, END], [START, 4, END]], [[START, END], [START, 9, 8, 7, 6, 5, END]]]
+
+
+def _decoder(cell: str, attention: str, tie: bool) -> Decoder:
+    torch.manual_seed(3)
+    config = ModelConfig(
+        encoder="none",
+        image_size=1,
+        channels=6,
+        vocabulary_size=11,
+        cell=cell,
+        hidden_size=8,
+        embedding_size=8 if tie else 5,
+        attention=attention,
+        attention_size=7,
+        tie_embeddings=tie,
+        dropout=0.0,
+    )
+    return Decoder(config).double()
+
+
+def _oracle(decoder: Decoder, regions: Tensor, smoothing: float) -> Tensor:
+    """One caption at a time, one word at a time, padded; torch ignores the padding."""
+    rows, targets = [], []
+    for photo, captions in enumerate(CAPTIONS):
+        for ids in captions:
+            state = decoder.initial_state(regions[photo : photo + 1])
+            logits = []
+            for word in ids[:-1] + [PAD] * (9 - len(ids)):
+                scores, state = decoder.step(torch.tensor([word]), state)
+                logits.append(scores)
+            rows.append(torch.cat(logits))
+            targets.append(torch.tensor(ids[1:] + [PAD] * (9 - len(ids))))
+    return nn.functional.cross_entropy(
+        torch.cat(rows), torch.cat(targets), ignore_index=PAD, label_smoothing=smoothing
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize(
+    ("cell", "attention", "tie"), [("lstm", "none", True), ("gru", "none", False), ("lstm", "additive", True)]
+)
+def test_loss_and_gradient_equal_torchs_over_padded_logits(
+    cell: str, attention: str, tie: bool, smoothing: float
+) -> None:
+    decoder = _decoder(cell, attention, tie)
+    regions = torch.randn(2, 3, 6, dtype=torch.float64)
+    batch = make_batch([0, 1], CAPTIONS)
+
+    state = decoder.initial_state(regions).select(batch.owners)
+    loss = cross_entropy(decoder, state, batch.words, batch.lengths, smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {
+        name: value.grad.clone() for name, value in decoder.named_parameters() if value.grad is not None
+    }
+    decoder.zero_grad()
+    expected = _oracle(decoder, regions, smoothing)
+    expected.backward()  # type: ignore[no-untyped-call]
+
+    # The loss itself is computed in float32.
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert set(gradients) == {name for name, _ in decoder.named_parameters()}
+    for name, value in decoder.named_parameters():
+        torch.testing.assert_close(gradients[name], value.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_padding_does_not_change_the_loss() -> None:
+    decoder = _decoder("lstm", "none", True)
+    regions = torch.randn(1, 1, 6, dtype=torch.float64)
+    batch = make_batch([0], CAPTIONS)
+    state = decoder.initial_state(regions).select(batch.owners)
+    wider = nn.functional.pad(batch.words, (0, 4), value=PAD)
+    assert torch.equal(
+        cross_entropy(decoder, state, batch.words, batch.lengths),
+        cross_entropy(decoder, state, wider, batch.lengths),
+    )

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from captioner.errors import OptionError
+from captioner.training.options import TrainingOptions
+
+WRONG = [
+    ("output", "model.pt"),
+    ("image_size", 0),
+    ("resize", "stretch"),
+    ("cell", "transformer"),
+    ("hidden_size", 0),
+    ("embedding_size", -1),
+    ("attention", "much"),
+    ("attention_size", 0),
+    ("dropout", 1.0),
+    ("dropout", math.nan),
+    ("min_count", 0),
+    ("max_words", 0),
+    ("epochs", 0),
+    ("epochs", 1.5),
+    ("batch_size", 0),
+    ("lr", 0.0),
+    ("lr", -1e-3),
+    ("lr", math.nan),
+    ("lr", math.inf),
+    ("warmup", 1.0),
+    ("warmup", -0.1),
+    ("weight_decay", -1.0),
+    ("weight_decay", math.inf),
+    ("label_smoothing", 1.0),
+    ("clip_norm", -1.0),
+    ("clip_norm", math.inf),
+    ("clip_value", -0.5),
+    ("clip_value", math.nan),
+    ("patience", -1),
+    ("select_by", "METEOR"),
+    ("beam_size", 0),
+    ("seed", -1),
+    ("seed", 1 << 31),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_an_impossible_value_is_named_in_one_line(name: str, value: object) -> None:
+    with pytest.raises(OptionError) as raised:
+        TrainingOptions(**{"output": "x.safetensors", name: value})  # type: ignore[arg-type]
+    message = str(raised.value)
+    assert name in message
+    assert str(value) in message
+    assert "\n" not in message
+
+
+def test_all_options_but_the_output_have_working_defaults() -> None:
+    options = TrainingOptions(output="x.safetensors")
+    assert options.clip_norm == 5.0
+    assert options.clip_value is None
+
+
+def test_every_option_is_explained() -> None:
+    assert [item.name for item in fields(TrainingOptions) if not item.metadata.get("help")] == []
+
+
+def test_every_option_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    flags = ["--" + item.name.replace("_", "-") for item in fields(TrainingOptions)]
+    assert [flag for flag in flags if flag not in text] == []

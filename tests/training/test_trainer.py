@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from captioner.captioner import Captioner
+from captioner.checkpoint import load_checkpoint, read_header
+from captioner.datasets import DatasetOptions, read_records
+from captioner.errors import CaptionerError, EncoderError, OptionError, TrainingError
+from captioner.metrics.evaluate import score
+from captioner.training import trainer as trainer_module
+from captioner.training.data import Batch
+from captioner.training.options import TrainingOptions
+from captioner.training.trainer import Trainer, train
+from captioner.training.validation import ValidationSet
+from tests.training import shapes
+from tests.training.runs import assert_same_run, read_rows, run_folder
+
+Tiny = Callable[..., TrainingOptions]
+
+
+def _weights(path: str | Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).network.state_dict()
+
+
+def test_a_tiny_model_learns_to_name_colours_and_shapes(tmp_path: Path, tiny: Tiny) -> None:
+    shapes.write_table(tmp_path / "shapes", 48, 16)
+    datasets = DatasetOptions(dataset=(f"table:{tmp_path}/shapes",))
+    output = train(datasets, tiny(epochs=8, batch_size=8))
+    records = read_records(datasets, "val")
+    captioner = Captioner.load(output, device="cpu", precision="fp32")
+    captions = {
+        record.image_id: best.text
+        for record, (best, *_) in zip(
+            records, captioner.caption([record.path for record in records]), strict=True
+        )
+    }
+    figures = score(captions, {record.image_id: record.captions for record in records}).figures
+    assert figures["BLEU-4"] > 0.9
+    assert figures["CIDEr"] > 6
+    recorded = read_header(output).training["validation"]
+    assert isinstance(recorded, dict)
+    assert recorded["table BLEU-4"] == pytest.approx(figures["BLEU-4"], abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny
+) -> None:
+    train(datasets, tiny("again", epochs=2))
+    assert_same_run(finished.output, tiny("again", epochs=2).output)
+    train(datasets, tiny("other", epochs=2, seed=1))
+    ours, theirs = _weights(finished.output), _weights(tiny("other").output)
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours if key.startswith("decoder."))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key.startswith("encoder."))
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(
+    datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = iter([0.1, 0.5, 0.3, 0.5, 0.9])
+
+    def judged(*_: Any) -> dict[str, float]:
+        return {"CIDEr": next(scores), "BLEU-4": 0.2}
+
+    monkeypatch.setattr(ValidationSet, "score", judged)
+    options = tiny(epochs=9, patience=2)
+    train(datasets, options)
+    assert "finished, no better score for 2 epochs; the best epoch was 2" in capsys.readouterr().err
+    assert [row["score"] for row in read_rows(run_folder(options).path / "epochs.csv")] == [
+        "0.1",
+        "0.5",
+        "0.3",
+        "0.5",
+    ]
+
+    def epoch(path: Path) -> object:
+        validation = read_header(path).training["validation"]
+        assert isinstance(validation, Mapping)
+        return validation["epoch"]
+
+    assert epoch(Path(options.output)) == 2
+    assert epoch(run_folder(options).last) == 4
+
+
+@pytest.mark.parametrize("metric", ["CIDEr", "BLEU-4"])
+def test_the_mean_over_data_sets_of_the_chosen_metric_decides(
+    tmp_path: Path, table: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    shapes.write_flickr8k(tmp_path / "flickr", 4, 2, first_seed=40)
+    figures = {
+        "table": iter([(0.2, 0.1), (0.4, 0.2), (0.1, 0.9)]),
+        "flickr8k": iter([(0.2, 0.1), (0.2, 0.2), (0.2, 0.1)]),
+    }
+
+    def judged(part: ValidationSet, *_: Any) -> dict[str, float]:
+        return dict(zip(("CIDEr", "BLEU-4"), next(figures[part.label]), strict=True))
+
+    monkeypatch.setattr(ValidationSet, "score", judged)
+    options = tiny(epochs=3, select_by=metric)
+    train(DatasetOptions(dataset=(f"table:{table}", f"flickr8k:{tmp_path}/flickr")), options)
+    rows = read_rows(run_folder(options).path / "epochs.csv")
+    means = {"CIDEr": [0.2, 0.3, 0.15], "BLEU-4": [0.1, 0.2, 0.5]}[metric]
+    assert [float(row["score"]) for row in rows] == pytest.approx(means)
+    assert [float(row["table CIDEr"]) for row in rows] == [0.2, 0.4, 0.1]
+    validation = read_header(options.output).training["validation"]
+    assert isinstance(validation, Mapping)
+    assert validation["epoch"] == {"CIDEr": 2, "BLEU-4": 3}[metric]
+
+
+def test_the_log_tells_every_step_and_epoch(finished: TrainingOptions) -> None:
+    folder = run_folder(finished)
+    steps = read_rows(folder.path / "steps.csv")
+    assert [int(row["step"]) for row in steps] == list(range(1, 13))
+    assert [int(row["epoch"]) for row in steps] == [1] * 6 + [2] * 6
+    assert float(steps[-1]["loss"]) < float(steps[0]["loss"])
+    assert float(steps[-1]["lr"]) < 2e-4
+    for row in steps:
+        assert row["clipped"] == str(int(float(row["gradient_norm"]) > 5))
+    epochs = read_rows(folder.path / "epochs.csv")
+    assert list(epochs[0]) == ["epoch", "step", "loss", "score", "table BLEU-4", "table CIDEr"]
+    assert [row["score"] for row in epochs] == [row["table CIDEr"] for row in epochs]
+
+
+def test_gradients_are_clipped_as_the_options_say(
+    datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def measured(optimiser: torch.optim.AdamW) -> None:
+        gradients = [
+            parameter.grad.flatten()
+            for group in optimiser.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        norms.append(torch.cat(gradients).norm().item())
+        step(optimiser)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", measured)
+    for clip_norm, clip_value in ((0.01, None), (0.0, None), (None, 1e-4)):
+        name = f"{clip_norm}-{clip_value}"
+        options = tiny(name, epochs=1, clip_norm=clip_norm, clip_value=clip_value)
+        train(datasets, options)
+        rows = read_rows(run_folder(options).path / "steps.csv")
+        told = [float(row["gradient_norm"]) for row in rows]
+        assert min(told) > 0.05
+        if clip_norm:
+            assert norms == pytest.approx([0.01] * 6, rel=1e-3)
+            assert [row["clipped"] for row in rows] == ["1"] * 6
+        elif clip_value:
+            assert all(0 < norm < told_norm for norm, told_norm in zip(norms, told, strict=True))
+        else:
+            assert norms == pytest.approx(told, rel=1e-4)
+            assert [row["clipped"] for row in rows] == ["0"] * 6
+        norms.clear()
+
+
+def test_a_loss_that_is_no_number_is_one_line_and_the_log_is_kept(
+    datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned: list[Trainer] = []
+    step = Trainer._step
+
+    def poisoning(trainer: Trainer, batch: Batch) -> None:
+        if trainer.state.step == 3:
+            with torch.no_grad():
+                trainer.decoder.embedding.weight[:] = float("nan")
+            poisoned.append(trainer)
+        step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_step", poisoning)
+    with pytest.raises(TrainingError, match=r"no longer a number at step 4; .*--lr \(now 0.01\)") as raised:
+        train(datasets, tiny())
+    assert "\n" not in str(raised.value)
+    assert [row["step"] for row in read_rows(run_folder(tiny()).path / "steps.csv")] == ["1", "2", "3"]
+
+
+def test_the_checkpoint_tells_how_it_came_about_but_not_where(
+    finished: TrainingOptions, table: Path, cache: Path
+) -> None:
+    training = read_header(finished.output).training
+    options, data, validation = training["options"], training["data"], training["validation"]
+    assert isinstance(options, dict)
+    assert isinstance(data, dict)
+    assert isinstance(validation, dict)
+    assert options["seed"] == 0
+    assert options["lr"] == 1e-2
+    assert not {"output", "cache", "device"} & set(options)
+    assert data["datasets"] == ["table: 24 photos"]
+    assert data["training captions"] == 48
+    assert {"epoch", "loss", "table CIDEr", "table BLEU-4"} <= set(validation)
+    assert str(training["date"])[:2] == "20"
+    assert isinstance(training["versions"], dict)
+    assert set(training["versions"]) == {"captioner", "torch", "torchvision", "python"}
+    text = json.dumps(training)
+    assert str(table) not in text
+    assert str(cache) not in text
+
+
+def test_mixed_precision_trains(datasets: DatasetOptions, tiny: Tiny) -> None:
+    options = tiny(precision="bf16", epochs=1)
+    train(datasets, options)
+    losses = [float(row["loss"]) for row in read_rows(run_folder(options).path / "steps.csv")]
+    assert losses[-1] < losses[0]
+    # Computed in bfloat16, but the weights themselves stay whole.
+    weights = load_checkpoint(options.output).network.decoder.state_dict()["embedding.weight"]
+    assert not torch.equal(weights, weights.bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cell": "gru", "tie_embeddings": False, "embedding_size": 20},
+        {"attention": "additive", "attention_size": 16, "resize": "crop", "external_encoder": True},
+    ],
+)
+def test_other_architectures_train_and_load(
+    datasets: DatasetOptions, tiny: Tiny, table: Path, changes: dict[str, object]
+) -> None:
+    options = tiny(epochs=1, **changes)
+    train(datasets, options)
+    checkpoint = load_checkpoint(options.output)
+    for name, value in changes.items():
+        if name in ("cell", "tie_embeddings", "embedding_size", "attention", "attention_size"):
+            assert getattr(checkpoint.network.config, name) == value
+    assert checkpoint.preprocessing.resize == options.resize
+    assert Captioner(checkpoint, device="cpu").caption([next((table / "images").iterdir())])
+
+
+def test_what_cannot_work_is_refused_before_any_photo_is_read(
+    datasets: DatasetOptions, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise AssertionError("photos are read")
+
+    monkeypatch.setattr(trainer_module, "prepare", unreachable)
+    monkeypatch.setattr(trainer_module, "read_splits", unreachable)
+    failures: list[tuple[dict[str, object], type[CaptionerError], str]] = [
+        ({"encoder": "resnet51"}, EncoderError, "resnet51.*did you mean resnet50"),
+        ({"device": "toaster"}, OptionError, "device 'toaster'"),
+        ({"precision": "fp8"}, OptionError, "precision must be"),
+        ({"output": str(tmp_path / "absent" / "x.safetensors")}, TrainingError, "no such folder"),
+    ]
+    for changes, kind, message in failures:
+        with pytest.raises(kind, match=message):
+            train(datasets, tiny(**changes))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.captioner import SPECIAL_IDS
+from captioner.datasets import Record
+from captioner.decoding.loop import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.metrics.evaluate import References, score
+from captioner.model.config import ModelConfig
+from captioner.model.decoder import Decoder
+from captioner.training.features import FeatureRows
+from captioner.training.validation import ValidationSet
+from captioner.vocabulary import Vocabulary, detokenize
+
+CPU = torch.device("cpu")
+WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "grass"]
+VOCABULARY = Vocabulary.build([" ".join(WORDS)])
+
+
+def _set(count: int) -> ValidationSet:
+    chance = np.random.default_rng(0)
+    records = [
+        Record(f"{number}.jpg", Path(f"{number}.jpg"), (" ".join(chance.choice(WORDS, 5)),), "val")
+        for number in range(count)
+    ]
+    array = chance.normal(size=(2 * count, 1, 12)).astype(np.float16)
+    rows = chance.permutation(2 * count)
+    features = FeatureRows(array, rows, [""] * (2 * count), {})
+    references = References({record.image_id: record.captions for record in records})
+    return ValidationSet("some", records, [2 * place for place in range(count)], features, references)
+
+
+def _decoder() -> Decoder:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder="none",
+        image_size=1,
+        channels=12,
+        vocabulary_size=len(VOCABULARY),
+        hidden_size=16,
+        embedding_size=16,
+    )
+    return Decoder(config).eval()
+
+
+def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, decoder, options = _set(70), _decoder(), DecodingOptions(beam_size=2, max_length=6)
+    captions = {}
+    for record, photo in zip(part.records, part.photos, strict=True):
+        ((best,),) = decode(decoder, part.features.fetch([photo], CPU), options, SPECIAL_IDS)
+        captions[record.image_id] = detokenize(VOCABULARY.decode(best.words))
+    expected = score(captions, {record.image_id: record.captions for record in part.records}).figures
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("teacher forcing")
+
+    monkeypatch.setattr(Decoder, "unroll", forbidden)
+    assert part.score(decoder, VOCABULARY, options, CPU) == pytest.approx(expected)
+
+
+def test_scores_do_not_draw_random_numbers() -> None:
+    part, decoder = _set(5), _decoder()
+    torch.manual_seed(1)
+    first = torch.rand(1)
+    torch.manual_seed(1)
+    part.score(decoder, VOCABULARY, DecodingOptions(max_length=5), CPU)
+    assert torch.equal(torch.rand(1), first)
