@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from captioner import __version__
 from captioner.cli.options import one_line
@@ -70,9 +71,16 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers wrong use with one line instead of a screenful of flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all sub-commands. Imports neither torch nor any other heavy package."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="captioner",
         description="Looks at a photograph and writes a sentence about it, on your own machine.",
         epilog=_EXAMPLES,

@@ -21,11 +21,11 @@ def fuse(network: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode that runs faster and computes the same.
 
     Batch-norm is folded into the convolution before it, and activations whose input nobody else reads
-    work in place. A network without batch-norm (transformers) is returned as it is.
+    work in place. In a network without batch-norm (transformers) there is nothing to fold.
     """
+    network = copy.deepcopy(network).eval()
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
-    network = copy.deepcopy(network).eval()
     graph = _Tracer().trace(network)
     fused = fx.GraphModule(network, graph)
     modules: dict[str, Any] = dict(fused.named_modules())

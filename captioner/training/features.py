@@ -8,7 +8,6 @@ before their lines: whatever a crash leaves behind the last whole line is cut of
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -94,10 +93,7 @@ class FeatureStore:
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
         self.folder = Path(folder).expanduser() / "features" / f"{encoder.name}-{key}"
         self.data, self.index = self.folder / "features.bin", self.folder / "index.txt"
-        fused = fuse(encoder)
-        if fused is encoder:  # nothing to fuse; the caller's must keep its device and precision
-            fused = copy.deepcopy(encoder)
-        self.encoder = fused.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = fuse(encoder).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def collect(self, paths: Sequence[Path]) -> FeatureRows:
         """Features of photos; those that are not in the store yet are encoded, with a progress bar.

@@ -157,9 +157,11 @@ def test_an_impossible_picture_size_is_refused(name: str, size: int) -> None:
         build_encoder(name, size, pretrained=False)
 
 
-def test_transformers_have_nothing_to_fuse() -> None:
+def test_fusing_never_hands_out_the_original() -> None:
+    """The caller moves and converts what it gets; the original must not follow."""
     encoder = build_encoder("vit_b_32", 224, pretrained=False)
-    assert fuse(encoder) is encoder
+    fuse(encoder).bfloat16()
+    assert next(encoder.parameters()).dtype == torch.float32
 
 
 class _Server(BaseHTTPRequestHandler):

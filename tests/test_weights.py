@@ -1,0 +1,56 @@
+"""The shipped weights: what every visitor sees first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.captioner import Captioner, find_weights
+from captioner.images import open_image
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = sorted(path for path in (ROOT / "data" / "samples").iterdir() if path.suffix in (".jpg", ".png"))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Captioner:
+    return Captioner.load()
+
+
+def test_one_file_under_the_size_limit_with_a_card() -> None:
+    assert find_weights().stat().st_size < 80 << 20
+    card = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
+    for heading in ("Data", "Licence", "Recipe", "Figures", "Failings"):
+        assert f"## {heading}" in card
+
+
+def test_the_checkpoint_says_how_it_came_about(shipped: Captioner) -> None:
+    assert {"options", "data", "validation", "date", "versions"} <= set(shipped.training)
+
+
+def test_samples_get_captions_of_their_own(shipped: Captioner) -> None:
+    captions = [found[0] for found in shipped.caption(SAMPLES)]
+    assert all(len(caption.words) >= 3 for caption in captions)
+    assert len({caption.text for caption in captions}) >= 0.8 * len(SAMPLES)
+
+
+@pytest.mark.parametrize(("name", "word"), [("dogs.jpg", "dog")])
+def test_plain_photographs_are_recognised(shipped: Captioner, name: str, word: str) -> None:
+    ((caption,),) = shipped.caption([ROOT / "data" / "samples" / name])
+    assert word in caption.text.lower()
+
+
+def test_reading_large_photographs_at_reduced_scale_keeps_their_captions(
+    shipped: Captioner, tmp_path: Path
+) -> None:
+    """A JPEG of several megapixels is decoded at a fraction of its size; the caption must not notice."""
+    for sample in SAMPLES:
+        with Image.open(sample) as picture:
+            large = picture.convert("RGB").resize((4 * picture.width, 4 * picture.height))
+        path = tmp_path / f"{sample.stem}.jpg"
+        large.save(path, quality=90)
+        whole = shipped.preprocess(open_image(path))
+        reduced = shipped.preprocess(path)
+        assert shipped.caption([reduced])[0][0].text == shipped.caption([whole])[0][0].text, sample.name
