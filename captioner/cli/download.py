@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from captioner.download.catalog import COLLECTIONS
-from captioner.download.disk import free_space, gigabytes
+from captioner.download.disk import free_space, readable_size
 from captioner.errors import OptionError
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ def run(
 
 def _description(plan: Plan) -> str:
     lines = [f"{plan.collection.name}: {plan.collection.title}"]
-    lines += [f"  {gigabytes(plan.to_fetch(archive)):>9}  {archive.address}" for archive in plan.archives]
+    lines += [f"  {readable_size(plan.to_fetch(archive)):>9}  {archive.address}" for archive in plan.archives]
     lines.append(f"licence: {plan.collection.licence}")
     lines.append(
-        f"into {plan.folder}: {gigabytes(plan.bytes_to_fetch)} to fetch, at most "
-        f"{gigabytes(plan.bytes_needed)} of disk needed, {gigabytes(free_space(plan.folder))} free"
+        f"into {plan.folder}: {readable_size(plan.bytes_to_fetch)} to fetch, at most "
+        f"{readable_size(plan.bytes_needed)} of disk needed, {readable_size(free_space(plan.folder))} free"
     )
     return "\n".join(lines)
 
@@ -83,7 +83,7 @@ def _description(plan: Plan) -> str:
 def _confirmed(plan: Plan) -> bool:
     if not sys.stdin.isatty():
         raise OptionError("nobody is there to confirm the download; give --yes to fetch without asking")
-    print(f"fetch {gigabytes(plan.bytes_to_fetch)}? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"fetch {readable_size(plan.bytes_to_fetch)}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

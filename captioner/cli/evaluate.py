@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("--predictions", metavar="FILE", help="score this results file; caption nothing")
     parser.add_argument("--output", metavar="FILE", help="write the captions in COCO's results format")
+    parser.add_argument(
+        "--per-image", metavar="FILE", help="write the scores of every photo as JSON, on a 0-1 scale"
+    )
     parser.add_argument("--report", metavar="FILE", help="write an HTML page with figures and photos")
     parser.add_argument("--json", action="store_true", help="print one JSON object, figures on a 0-1 scale")
     add_options(parser, DatasetOptions, "data set")
@@ -67,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.evaluation.evaluate import evaluate
     from captioner.evaluation.inputs import training_captions
     from captioner.evaluation.report import write_report
+    from captioner.evaluation.results import write_records
     from captioner.evaluation.text import evaluation_table
     from captioner.metrics.frequencies import DocumentFrequencies
 
@@ -88,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     evaluation = evaluate(
         captions, references, provenance, options, seed=args.seed or 0, training_captions=seen
     )
+    if args.per_image is not None:
+        write_records(args.per_image, evaluation.to_records())
     if args.report is not None:
         write_report(args.report, evaluation, human.photos)
     print(json.dumps(evaluation.to_dict()) if args.json else evaluation_table(evaluation))
@@ -106,9 +112,13 @@ def _check_flags(args: argparse.Namespace, options: EvaluationOptions) -> None:
                 raise OptionError(f"{flag} is about captioning photos; it does not go with --predictions")
     if args.novelty and args.dataset is None:
         raise OptionError("--novelty needs --dataset, to know the captions of its train split")
-    for path in (args.output, args.report):
+    if args.seed is not None and args.seed < 0:
+        raise OptionError(f"--seed must be at least 0, not {args.seed}")
+    for path in (args.output, args.per_image, args.report):
         if path is not None and not Path(path).parent.is_dir():
             raise OptionError(f"cannot write {path}: there is no folder {Path(path).parent}")
+        if path is not None and Path(path).is_dir():
+            raise OptionError(f"cannot write {path}: it is a folder; name a file")
 
 
 def _generate(
@@ -145,6 +155,7 @@ def _generate(
         available=photos.available,
         checkpoint=captioner.digest,
         decoding=decoding,
+        precision=str(captioner.dtype).removeprefix("torch."),
         absent=photos.absent,
         unreadable=len(made.unreadable),
     )

@@ -40,6 +40,6 @@ def free_space(folder: Path) -> int:
         return shutil.disk_usage(existing).free
 
 
-def gigabytes(size: int) -> str:
-    """A size as people say it: decimal gigabytes."""
-    return f"{size / 1e9:.2f} GB"
+def readable_size(size: int) -> str:
+    """A size as people say it: decimal gigabytes, of small files megabytes."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.error import HTTPError
 
-from captioner.download.disk import disk_errors, gigabytes
+from captioner.download.disk import disk_errors, readable_size
 from captioner.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def fetch(address: str, target: Path, size: int, patience: Patience, progress: P
         furthest = max(furthest, reached)
         if failures >= patience.attempts:
             raise DatasetError(
-                f"{address}: gave up after {failures} attempts ({lost}); {gigabytes(reached)} of "
-                f"{gigabytes(size)} are here, give the same command again to go on from there"
+                f"{address}: gave up after {failures} attempts ({lost}); {readable_size(reached)} of "
+                f"{readable_size(size)} are here, give the same command again to go on from there"
             )
         time.sleep(min(patience.pause * 2**failures, _LONGEST_PAUSE))
     with disk_errors(target):

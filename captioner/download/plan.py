@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from captioner.download.disk import disk_errors, free_space, gigabytes
+from captioner.download.disk import disk_errors, free_space, readable_size
 from captioner.download.fetch import fetch, size_on_disk
 from captioner.download.unpack import unpack
 from captioner.errors import DatasetError
@@ -69,8 +69,8 @@ def make_plan(collection: Collection, folder: Path, split: str) -> Plan:
     free = free_space(folder)
     if free < plan.bytes_needed:
         raise DatasetError(
-            f"{folder}: {gigabytes(plan.bytes_needed)} are needed to fetch and unpack {collection.name}, "
-            f"{gigabytes(free)} are free; make room or choose another folder"
+            f"{folder}: {readable_size(plan.bytes_needed)} are needed to fetch and unpack {collection.name}, "
+            f"{readable_size(free)} are free; make room or choose another folder"
         )
     return plan
 

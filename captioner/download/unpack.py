@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from captioner.download.disk import disk_errors, gigabytes
+from captioner.download.disk import disk_errors, readable_size
 from captioner.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def _checked_members(contents: zipfile.ZipFile, archive: Archive) -> list[zipfil
     total = sum(member.file_size for member in kept)
     if total > archive.unpacked:
         raise zipfile.BadZipFile(
-            f"it would unpack to {gigabytes(total)} where at most {gigabytes(archive.unpacked)} are expected"
+            f"it would unpack to {readable_size(total)} where at most "
+            f"{readable_size(archive.unpacked)} are expected"
         )
     return kept
 

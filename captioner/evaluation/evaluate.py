@@ -60,6 +60,15 @@ class Evaluation:
             "signature": self.signature,
         }
 
+    def to_records(self) -> list[dict[str, object]]:
+        """Returns plain values for JSON of each photo: its id, its caption and its scores from 0 to 1."""
+        per_image = {name: values.tolist() for name, values in self.scores.per_image.items()}
+        return [
+            {"image_id": image_id, "caption": self.captions[image_id]}
+            | {name: values[place] for name, values in per_image.items()}
+            for place, image_id in enumerate(self.scores.ids)
+        ]
+
 
 def evaluate(
     captions: Mapping[ImageId, str],

@@ -94,7 +94,8 @@ def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[Image
         galleries="\n".join(_galleries(evaluation, photos)),
         signature=escape(evaluation.signature),
     )
-    write_atomically(path, page)
+    # half a character, which JSON may hold and UTF-8 may not, becomes a question mark
+    write_atomically(path, page.encode("utf-8", "replace"))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ from captioner.files import write_atomically
 from captioner.metrics.matching import name_some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from captioner.datasets.records import ImageId
 
@@ -27,9 +27,20 @@ def write_results(path: str | Path, captions: Mapping[ImageId, str]) -> None:
     Raises:
         CaptionerError: the file cannot be written.
     """
-    entries = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
-    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-    write_atomically(path, f"[\n{lines}\n]\n")
+    write_records(
+        path, [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
+    )
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, object]]) -> None:
+    """Writes one line of JSON for each photo, all together a list.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    # half a character, which JSON may hold and UTF-8 may not, becomes an escape of JSON
+    write_atomically(path, f"[\n{lines}\n]\n".encode("utf-8", "backslashreplace"))
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 METRIC_SET = "BLEU-1..4(coco,closest)+ROUGE-L(beta1.2)+CIDEr-D(n4,sigma6)"
 
+_UNKNOWN = "unknown (captions from a file)"
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -28,6 +30,7 @@ class Provenance:
         available: photos with references there.
         checkpoint: digest of the model; None where the captions were read from a file.
         decoding: how the captions were searched for; None where they were read from a file.
+        precision: number format in which the encoder computed; None where they were read from a file.
         absent: photos left out because they are not on disk.
         unreadable: photos left out because they are broken.
     """
@@ -36,6 +39,7 @@ class Provenance:
     available: int
     checkpoint: str | None = None
     decoding: DecodingOptions | None = None
+    precision: str | None = None
     absent: int = 0
     unreadable: int = 0
 
@@ -72,7 +76,8 @@ def signature(
         "references": f"{scores.references} sha256:{_digest(references)}",
         "frequencies": scores.frequencies,
         "bootstrap": bootstrap,
-        "checkpoint": provenance.checkpoint or "unknown (captions from a file)",
+        "checkpoint": provenance.checkpoint or _UNKNOWN,
+        "precision": provenance.precision or _UNKNOWN,
         "decoding": _decoding(provenance.decoding),
         "captions": f"sha256:{_digest(captions)}",
     }
@@ -81,7 +86,7 @@ def signature(
 
 def _decoding(options: DecodingOptions | None) -> str:
     if options is None:
-        return "unknown (captions from a file)"
+        return _UNKNOWN
     return ",".join(f"{name}={value}" for name, value in options.to_dict().items())
 
 

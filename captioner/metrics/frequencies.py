@@ -44,7 +44,7 @@ class DocumentFrequencies:
         if self.documents < 1:
             raise EvaluationError("document frequencies need the references of at least one photo")
         if max(self.counts.values(), default=0) > self.documents:
-            raise EvaluationError(f"{self.source}: an n-gram occurs in more photos than the table counts")
+            raise EvaluationError("an n-gram occurs in more photos than the table counts")
 
     @classmethod
     def from_tokens(cls, references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequencies:
@@ -84,7 +84,10 @@ class DocumentFrequencies:
             raise EvaluationError(f"{path} is no table of document frequencies: not valid JSON") from error
         counts = _checked_counts(table, path)
         digest = hashlib.sha256(content).hexdigest()[:12]
-        return cls(table["documents"], counts, f"table of {table['documents']} photos sha256:{digest}")
+        try:
+            return cls(table["documents"], counts, f"table of {table['documents']} photos sha256:{digest}")
+        except EvaluationError as error:
+            raise EvaluationError(f"{path}: {error}") from error
 
 
 def _checked_counts(table: Any, path: str | Path) -> dict[NGram, int]:
@@ -99,6 +102,8 @@ def _checked_counts(table: Any, path: str | Path) -> dict[NGram, int]:
     if type(table.get("documents")) is not int or not isinstance(counts, dict):
         raise EvaluationError(f"{path}: 'documents' must be a number and 'counts' an object")
     ngrams = {tuple(key.split()): count for key, count in counts.items()}
-    if not all(type(count) is int and 1 <= len(ngram) <= MAX_ORDER for ngram, count in ngrams.items()):
-        raise EvaluationError(f"{path}: every count must be a number of an n-gram of 1 to {MAX_ORDER} words")
+    if not all(type(count) is int and count > 0 for count in counts.values()) or not all(
+        1 <= len(ngram) <= MAX_ORDER for ngram in ngrams
+    ):
+        raise EvaluationError(f"{path}: every count must be above 0, of an n-gram of 1 to {MAX_ORDER} words")
     return ngrams

@@ -43,7 +43,7 @@ def check_ids(
     if unknown := _absent(captioned, referenced):
         hint = _hint_at_types(unknown, referenced)
         raise EvaluationError(
-            f"{source}: {len(unknown)} are of photos without references: {name_some(unknown)}{hint}"
+            f"{source}: {len(unknown)} captions are of photos without references: {name_some(unknown)}{hint}"
         )
     if not subset and (missing := _absent(referenced, captioned)):
         raise EvaluationError(

@@ -30,6 +30,9 @@ class TrainingOptions:
     output: str = field(
         metadata={"help": "checkpoint to write; logs and resume files go to OUTPUT's .run folder"}
     )
+    init: str | None = _option(
+        None, "checkpoint to go on from: its decoder and its words; for fine-tuning, perhaps on other data"
+    )
     encoder: str = _option("efficientnet_lite2", "pretrained encoder, see docs/training.md for the names")
     image_size: int | None = _option(None, "side of the picture in pixels; by default the encoder's own")
     resize: str = _option(

@@ -74,9 +74,14 @@ def read_splits(datasets: DatasetOptions) -> Splits:
 
 
 def prepare(
-    splits: Splits, options: TrainingOptions, store: FeatureStore, *, skip_missing: bool
+    splits: Splits,
+    options: TrainingOptions,
+    store: FeatureStore,
+    *,
+    skip_missing: bool,
+    vocabulary: Vocabulary | None = None,
 ) -> TrainingData:
-    """Encode the photos and build the vocabulary.
+    """Encode the photos and build the vocabulary, unless one is given.
 
     Several data sets are joined for training: every photo of every one is seen once an epoch. For
     validation they stay apart, and the mean of their scores chooses the best epoch. A training photo
@@ -99,7 +104,8 @@ def prepare(
     if not usable:
         raise DatasetError("no training photo is left: all are broken or also in the validation split")
     texts = [records[position].captions for position in usable]
-    vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
+    if vocabulary is None:
+        vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
     if len(vocabulary) == len(SPECIAL_WORDS):
         raise DatasetError(
             f"no word occurs {options.min_count} times in the training captions; lower --min-count"

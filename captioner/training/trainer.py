@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner import __version__
-from captioner.captioner import choose_device, choose_dtype
-from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.captioner import choose_device, choose_dtype, find_weights
+from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.errors import TrainingError
 from captioner.model.encoder import build_encoder, encoder_preprocessing
@@ -36,7 +36,8 @@ from captioner.training.preparation import TrainingData, prepare, read_splits
 from captioner.training.schedule import learning_rate
 from captioner.training.state import TrainingState, load_state, random_states, restore_random_states
 
-_PLACES = ("output", "cache", "device")  # where a run is computed; another place makes no other run
+# Where a run is computed makes no other run; the checkpoint it goes on from counts by its digest.
+_PLACES = ("output", "cache", "device", "init")
 
 
 def train(
@@ -67,7 +68,8 @@ def train(
     dtype = choose_dtype(options.precision, device)
     folder = RunFolder(Path(options.output).expanduser())
     folder.check(resume=resume, overwrite=overwrite)
-    identity = _recorded(options)
+    initial = None if options.init is None else load_checkpoint(find_weights(options.init))
+    identity = _recorded(options) | {"init": None if initial is None else initial.digest}
     state = _resumed(folder, identity) if resume else None
     if state is not None and (why := state.why_finished(options.epochs, options.patience)):
         _say(f"nothing to do, {why}; the best epoch was {state.best_epoch}")
@@ -78,7 +80,13 @@ def train(
     store = FeatureStore(
         options.cache, encoder, preprocessing, pooled=options.attention == "none", device=device, dtype=dtype
     )
-    data = prepare(splits, options, store, skip_missing=datasets.skip_missing)
+    data = prepare(
+        splits,
+        options,
+        store,
+        skip_missing=datasets.skip_missing,
+        vocabulary=None if initial is None else initial.vocabulary,
+    )
     for name, value in data.summary.items():
         _say(f"{name}: {'; '.join(value) if isinstance(value, list) else value}")
     identity["data"] = data.identity
@@ -94,9 +102,21 @@ def train(
         )
     )
     network.encoder = encoder
+    if initial is not None:
+        _go_on_from(initial, network, options)
     checkpoint = Checkpoint(network, data.vocabulary, preprocessing, options.decoding_options())
     Trainer(checkpoint, data, options, state, folder, device=device, dtype=dtype).run()
     return folder.output
+
+
+def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingOptions) -> None:
+    """Take over the decoder of a checkpoint, which must be of the same architecture."""
+    own, other = network.config.to_dict(), initial.network.config.to_dict()
+    differing = [name for name in own if own[name] != other[name] and name != "dropout"]
+    if differing:
+        named = ", ".join(f"{name} {other[name]!r}" for name in differing)
+        raise TrainingError(f"cannot go on from {options.init}, whose options are {named}; give the same")
+    network.decoder.load_state_dict(initial.network.decoder.state_dict())
 
 
 def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | None:
@@ -268,7 +288,7 @@ class Trainer:
 
     def _save_checkpoint(self, path: Path, row: Mapping[str, float]) -> None:
         training = {
-            "options": _recorded(self.options),
+            "options": {**_recorded(self.options), "init": self.state.identity.get("init")},
             "data": self.data.summary,
             "validation": {name: round(value, 6) for name, value in row.items()},
             "date": datetime.now(timezone.utc).date().isoformat(),

@@ -44,7 +44,7 @@ def test_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("second", "flags", "message"),
     [
-        ({**WORSE, 7: "a"}, [], "b.json: 1 are of photos without references: 7"),
+        ({**WORSE, 7: "a"}, [], "b.json: 1 captions are of photos without references: 7"),
         ({10: "a"}, [], "b.json: 5 of 6 photos have no caption"),
         ({10: "a"}, ["--subset"], "5 photos have a caption in one of the two files only"),
         (WORSE, ["--bootstrap", "0"], "--bootstrap must be at least 1"),

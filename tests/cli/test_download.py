@@ -51,7 +51,7 @@ def test_fetches_and_says_how_to_use_it(
     assert server.address("val2017.zip") in err
     assert server.address("train2017.zip") not in err
     assert "licence: captions: CC BY 4.0" in err
-    assert "GB to fetch" in err
+    assert "MB to fetch" in err
     assert "free" in err
     assert "fetching val2017.zip: 100%" in err
     assert "unpacking val2017.zip: 100%" in err
@@ -80,7 +80,7 @@ def test_asks_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", _Terminal(answer))
     assert _run(server, "karpathy", "--to", str(tmp_path / "data")) == code
-    assert "fetch 0.00 GB? [y/N]" in capsys.readouterr().err
+    assert "fetch 0.0 MB? [y/N]" in capsys.readouterr().err
     assert (tmp_path / "data").exists() == (code == 0)
     assert bool(server.requests) == (code == 0)
 

@@ -55,6 +55,24 @@ def test_scores_a_results_file(tmp_path: Path, run: Run) -> None:
     assert "|images:6 of 6|" in found["signature"]
 
 
+def test_writes_the_scores_of_every_photo(tmp_path: Path, run: Run) -> None:
+    annotations, table = write_coco(tmp_path), tmp_path / "scores.json"
+    captions = {**CAPTIONS, 60: "half a \ud83d caf\u00e9"}
+    predictions = write_results_file(tmp_path / "results.json", captions)
+    code, out, _ = run(
+        "--predictions", predictions, "--annotations", annotations, "--per-image", table, "--json"
+    )
+    assert code == 0
+    content = table.read_text(encoding="utf-8")
+    assert "café" in content
+    records = json.loads(content)
+    assert {record["image_id"]: record["caption"] for record in records} == captions
+    assert all(set(METRICS) <= set(record) for record in records)
+    for name in ("ROUGE-L", "CIDEr"):
+        mean = sum(record[name] for record in records) / len(records)
+        assert mean == pytest.approx(json.loads(out)[name])
+
+
 def test_prints_a_table_for_people(tmp_path: Path, run: Run) -> None:
     annotations = write_coco(tmp_path)
     predictions = write_results_file(tmp_path / "results.json", CAPTIONS)
@@ -102,6 +120,7 @@ def test_captions_a_data_set_and_writes_what_scores_the_same(
     assert {options.beam_size for options in captioner.decoded if options} == {5}
     found = json.loads(out)
     assert f"|checkpoint:{captioner.digest}|" in found["signature"]
+    assert "|precision:bfloat16|" in found["signature"]
     assert "beam_size=5" in found["signature"]
     assert [entry["image_id"] for entry in json.loads(output.read_text())] == list(CAPTIONS)
     assert report.read_text(encoding="utf-8").count("<img") == 6
@@ -186,6 +205,8 @@ def test_novelty_compares_with_the_train_split(tmp_path: Path, run: Run) -> None
             ("--predictions", "R", "--annotations", "A", "--report", "absent/r.html"),
             "there is no folder absent",
         ),
+        (("--dataset", "coco", "--annotations", "A", "--output", "."), "cannot write .: it is a folder"),
+        (("--predictions", "R", "--annotations", "A", "--seed", "-1"), "--seed must be at least 0"),
         (("--dataset", "coco", "--annotations", "A", "--subset"), "--subset goes with --predictions"),
         (("--predictions", "R", "--annotations", "A", "--bootstrap", "-1"), "--bootstrap must be at least 0"),
         (("--predictions", "R", "--annotations", "A", "--document-frequencies", "A"), "no table of document"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from captioner.download.disk import disk_errors, free_space, gigabytes
+from captioner.download.disk import disk_errors, free_space, readable_size
 from captioner.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -26,4 +26,5 @@ def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
 
 
 def test_sizes_are_decimal() -> None:
-    assert gigabytes(815_585_330) == "0.82 GB"
+    assert readable_size(815_585_330) == "0.82 GB"
+    assert readable_size(2_340_801) == "2.3 MB"

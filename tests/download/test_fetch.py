@@ -61,7 +61,7 @@ def test_dropped_connections_are_resumed_where_they_broke(server: FileServer, fe
 
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server: FileServer, fetching: _Fetching) -> None:
     server.manners = [Manner(send=100_000), *[Manner(status=503)] * 3]
-    with pytest.raises(DatasetError, match=r"gave up after 3 attempts \(the server answers 503 .*0\.00 GB"):
+    with pytest.raises(DatasetError, match=r"gave up after 3 attempts \(the server answers 503 .*0\.1 MB of"):
         fetching.run()
     assert fetching.target.stat().st_size == 100_000
     server.requests.clear()

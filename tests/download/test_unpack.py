@@ -103,7 +103,7 @@ def _with_changed_end(offset: int, change: int) -> bytes:
         (_with_changed_end(15, 0x80), ""),
         (_with_changed_end(17, 0x01), ""),
         (_with_member("other", stat.S_IFLNK | 0o777), "is a link or a device"),
-        (zipped({**FILES, "photos/3.jpg": b"x" * 2000}), "would unpack to 0.00 GB where at most"),
+        (zipped({**FILES, "photos/3.jpg": b"x" * 2000}), "would unpack to 0.0 MB where at most"),
         (
             zipped({"photos/1.jpg": b"one", "texts/captions.json": b"{}"}),
             "lacks photos/, in whole or in part",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from captioner.decoding.options import DecodingOptions
@@ -66,6 +67,7 @@ class ColourCaptioner:
 
     options: DecodingOptions = field(default_factory=DecodingOptions)
     digest: str = "0123456789abcdef"
+    dtype: torch.dtype = torch.bfloat16
     batches: list[int] = field(default_factory=list)
     decoded: list[DecodingOptions | None] = field(default_factory=list)
 

@@ -64,6 +64,14 @@ def test_captions_are_text_not_markup(tmp_path: Path, evaluation: Evaluation) ->
     assert not any("onload" in attributes for _, attributes in found.tags)
 
 
+def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
+    captions = {**CAPTIONS, 60: "a blue \ud83d square"}
+    evaluation = evaluate(
+        captions, References(REFERENCES), Provenance("coco val", 6), EvaluationOptions(meteor=False)
+    )
+    assert "a blue ? square" in page(tmp_path, evaluation).text
+
+
 def test_nothing_is_requested_from_outside(tmp_path: Path, evaluation: Evaluation) -> None:
     write_coco(tmp_path)
     found = page(tmp_path, evaluation)

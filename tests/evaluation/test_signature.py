@@ -9,7 +9,9 @@ from captioner.metrics.evaluate import score
 from captioner.metrics.tokenizer import TOKENIZER_VERSION
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
-GENERATED = Provenance("coco val", 9, "abc123", DecodingOptions(beam_size=5), absent=2, unreadable=1)
+GENERATED = Provenance(
+    "coco val", 9, "abc123", DecodingOptions(beam_size=5), "bfloat16", absent=2, unreadable=1
+)
 
 
 def sign(
@@ -33,13 +35,15 @@ def test_names_everything_needed_to_reproduce_the_figures() -> None:
     assert found["references"].startswith("18 sha256:")
     assert found["frequencies"] == "evaluated references"
     assert found["checkpoint"] == "abc123"
+    assert found["precision"] == "bfloat16"
     assert "beam_size=5" in found["decoding"]
     assert "seed=0" in found["decoding"]
 
 
 def test_says_that_nothing_is_known_about_captions_from_a_file() -> None:
     found = sign(provenance=Provenance("captions.json", 6))
-    assert found["checkpoint"] == found["decoding"] == "unknown (captions from a file)"
+    for name in ("checkpoint", "precision", "decoding"):
+        assert found[name] == "unknown (captions from a file)"
 
 
 def test_does_not_depend_on_the_order_of_the_photos() -> None:

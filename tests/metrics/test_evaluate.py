@@ -91,7 +91,7 @@ def test_repeating_a_training_caption_is_told_after_tokenising() -> None:
     [
         ({}, "there is nothing to score"),
         ({1: "a"}, r"2 of 3 photos have no caption: 2, 'three.jpg'"),
-        ({**HYPOTHESES, 7: "a", 8: "b"}, r"2 are of photos without references: 7, 8"),
+        ({**HYPOTHESES, 7: "a", 8: "b"}, r"2 captions are of photos without references: 7, 8"),
         ({**HYPOTHESES, "1": "a"}, r"'1' \(the references write 1\)"),
         ({**HYPOTHESES, **dict.fromkeys(range(10, 20), "a")}, r"10, 11, 12, 13, 14 and 5 more"),
     ],

@@ -59,6 +59,29 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours if key.startswith("encoder."))
 
 
+def test_a_run_can_go_on_from_a_checkpoint_with_its_words(
+    finished: TrainingOptions, tmp_path: Path, tiny: Tiny
+) -> None:
+    shapes.write_table(tmp_path / "few", 8, 4, first_seed=500)
+    other = DatasetOptions(dataset=(f"table:{tmp_path}/few",))
+    options = tiny(init=finished.output, epochs=1, lr=1e-9, weight_decay=0.0, min_count=3, dropout=0.0)
+    header = read_header(train(other, options))
+    assert header.vocabulary == read_header(finished.output).vocabulary
+    ours, theirs = _weights(options.output), _weights(finished.output)
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], atol=1e-4, rtol=1e-3)
+    recorded = header.training["options"]
+    assert isinstance(recorded, dict)
+    assert recorded["init"] == load_checkpoint(finished.output).digest
+
+
+def test_another_architecture_cannot_be_gone_on_from(
+    finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny
+) -> None:
+    with pytest.raises(TrainingError, match="hidden_size 48"):
+        train(datasets, tiny(init=finished.output, hidden_size=32))
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(
     datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
