@@ -96,7 +96,7 @@ def test_many_visitors_at_once_get_their_own_captions(address: str, shipped: Cap
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False)
-    paths = [SAMPLES / name for name in ("dogs.jpg", "cat.jpg", "coffee.jpg", "bridge.jpg")]
+    paths = [SAMPLES / name for name in ("dogs.jpg", "cat.jpg", "coffee.jpg", "tulips.jpg")]
     answers: dict[Path, str] = {}
 
     def ask(path: Path) -> None:
