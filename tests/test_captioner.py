@@ -159,7 +159,9 @@ def test_an_array_that_preprocess_did_not_make_is_refused(captioner: Captioner, 
         captioner.caption([array])
 
 
-@pytest.mark.parametrize("thing", [None, 7, bytearray(b"x"), ["x.jpg"], object()], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [None, 7, bytearray(b"x"), ["x.jpg"], pytest.param(object(), id="object")], ids=repr
+)
 def test_what_is_no_picture_is_refused(captioner: Captioner, thing: Any) -> None:
     with pytest.raises(ImageError, match=f"not a picture: {type(thing).__name__}"):
         captioner.caption([thing])

@@ -93,7 +93,7 @@ def _with_changed_end(offset: int, change: int) -> bytes:
     [
         (_with_member("../outside.txt"), "would lie outside the folder"),
         (_with_member("photos/../../outside.txt"), "would lie outside the folder"),
-        (_with_member("/tmp/outside.txt"), "would lie outside the folder"),
+        (_with_member("/outside.txt"), "would lie outside the folder"),
         (_with_member("photos\\..\\..\\outside.txt"), "would lie outside the folder"),
         (_with_member("C:/outside.txt"), "would lie outside the folder"),
         (_with_member("photos/3.jpg", stat.S_IFLNK | 0o777), "is a link or a device"),
@@ -115,6 +115,8 @@ def _with_changed_end(offset: int, change: int) -> bytes:
         (b"<html>Please log in</html>", "not a zip file"),
         (b"", "not a zip file"),
     ],
+    # An archive holds the time at which it was made, so its bytes are no name for a test.
+    ids=lambda value: "" if isinstance(value, bytes) else value,
 )
 def test_unsafe_and_broken_archives_are_deleted_and_leave_nothing(
     tmp_path: Path, content: bytes, message: str
