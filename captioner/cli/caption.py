@@ -57,7 +57,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (default: auto)"
     )
     group.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the encoder (default: auto)"
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the encoder (default: auto, fp32)",
     )
     group.add_argument(
         "--batch-size", type=int, default=16, metavar="N", help="pictures at once (default: 16)"
