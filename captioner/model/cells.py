@@ -1,50 +1,154 @@
-"""Recurrent cells. One class per cell; the decoder picks one by name.
+"""The recurrent family. One class per cell; the decoder picks one by name.
 
-The state of a cell is one tensor ``(batch, parts, hidden)``: an LSTM has two parts (hidden state and
-memory), other cells one. Part 0 is always the output, so nothing outside this file needs to know which
-cell it holds, and a beam is reordered by indexing one tensor.
+Every cell reads an input ``x_t`` and its own last state and makes the next one. ``W``, ``U`` are matrices,
+``b`` is a vector, products without a sign are matrix products, ``*`` works on each element.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence
 
+from captioner.model.recurrence import Cell, RecurrentCell
+from captioner.model.stack import Stack
 
-class RecurrentCell(nn.Module, ABC):
-    """What every cell offers: one step, and whole sequences at once.
+
+class FusedCell(Cell):
+    """A cell for which torch has a kernel that runs a whole sequence.
 
     Attributes:
-        parts: number of tensors of length ``hidden`` that make up the state.
+        core: torch's layer, which holds the weights.
     """
 
-    parts: ClassVar[int]
+    core: nn.RNNBase
 
-    @abstractmethod
-    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """One time step: ``(batch, inputs)``, ``(batch, parts, hidden)`` -> ``(batch, parts, hidden)``."""
+    @property
+    def recurrent_weight(self) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        return self.core.all_weights[0][1]
 
-    @abstractmethod
-    def forward(self, inputs: PackedSequence, state: Tensor) -> Tensor:
-        """All outputs for sequences that are known beforehand, by torch's fused kernel.
+    def forward(
+        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`~captioner.model.recurrence.RecurrentCell`.
 
-        Args:
-            inputs: packed ``(batch, time, inputs)``, longest sequence first.
-            state: ``(batch, parts, hidden)``.
-
-        Returns:
-            ``(words, hidden)``: one row for each real position, in packed order (time-major).
+        The kernel shows no gradient between two steps, so a limit on it is set step by step.
         """
+        if hidden_limit is not None:
+            return super().forward(inputs, state, hidden_limit)
+        first = state.transpose(0, 1).contiguous()
+        outputs, last = self.core(inputs, first.chunk(2) if self.parts == 2 else first)
+        last = torch.cat(last) if self.parts == 2 else last
+        return outputs.data, last.transpose(0, 1)
 
 
-class LSTM(RecurrentCell):
+class RNN(FusedCell):
+    """The vanilla cell (Elman 1990): ``h_t = s(W h_{t-1} + U x_t + b)``, ``s`` being tanh or the sigmoid."""
+
+    parts = 1
+
+    def __init__(self, input_size: int, hidden_size: int, nonlinearity: str = "tanh") -> None:
+        super().__init__()
+        self.core = nn.RNN(input_size, hidden_size)
+        self.nonlinearity = nonlinearity
+        self.squash: Callable[[Tensor], Tensor] = torch.sigmoid if nonlinearity == "sigmoid" else torch.tanh
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """``U x + b``."""
+        weight, _, bias, _ = self.core.all_weights[0]
+        return linear(inputs, weight, bias)
+
+    def advance(self, projected: Tensor, state: Tensor) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        _, weight, _, bias = self.core.all_weights[0]
+        return self.squash(projected + linear(state[:, 0], weight, bias)).unsqueeze(1)
+
+    def forward(
+        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`~captioner.model.recurrence.RecurrentCell`. torch has a kernel for tanh only."""
+        run = Cell.forward if self.nonlinearity == "sigmoid" else FusedCell.forward
+        return run(self, inputs, state, hidden_limit)
+
+
+class ResidualRNN(Cell):
+    """Adds to its state instead of replacing it: ``h_t = h_{t-1} + tanh(W h_{t-1} + U x_t + b)``.
+
+    The gradient has a way back that no matrix stands in: ``dh_t/dh_{t-1} = 1 + diag(1 - tanh^2) W``, the
+    idea of He et al. 2016 ("Deep residual learning", eq. 1) over time instead of depth.
+    """
+
+    parts = 1
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.of_input = nn.Linear(input_size, hidden_size)
+        self.of_state = nn.Linear(hidden_size, hidden_size, bias=False)
+        # With W = 0 the cell starts as a sum of its inputs, and every gradient comes back as it was. With
+        # torch's usual random W powers of 1 + W explode: after 5 epochs on Flickr8k CIDEr 29.6, not 38.5.
+        nn.init.zeros_(self.of_state.weight)
+
+    @property
+    def recurrent_weight(self) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        return self.of_state.weight
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """``U x + b``."""
+        projected: Tensor = self.of_input(inputs)
+        return projected
+
+    def advance(self, projected: Tensor, state: Tensor) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        hidden = state[:, 0]
+        return (hidden + torch.tanh(projected + self.of_state(hidden))).unsqueeze(1)
+
+
+class GatedRNN(Cell):
+    """Forgets a part of its state before it adds: ``h_t = forget * h_{t-1} + update``.
+
+    ``forget = sigmoid(W_f h_{t-1} + U_f x_t + b_f)``, ``update = tanh(W_u h_{t-1} + U_u x_t + b_u)``: a
+    residual cell that can let go, and half of the way to the LSTM.
+    """
+
+    parts = 1
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        # forget and update in one matrix, so that a step costs one multiplication
+        self.of_input = nn.Linear(input_size, 2 * hidden_size)
+        self.of_state = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
+        nn.init.zeros_(self.of_state.weight)  # as in ResidualRNN; with two layers CIDEr 36.6, not 33.8
+        nn.init.zeros_(self.of_input.bias)
+        nn.init.ones_(self.of_input.bias[:hidden_size])  # the gate starts open, as that of the LSTM
+
+    @property
+    def recurrent_weight(self) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        return self.of_state.weight
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """``U x + b`` of both."""
+        projected: Tensor = self.of_input(inputs)
+        return projected
+
+    def advance(self, projected: Tensor, state: Tensor) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        hidden = state[:, 0]
+        forget, update = (projected + self.of_state(hidden)).chunk(2, dim=-1)
+        return (torch.sigmoid(forget) * hidden + torch.tanh(update)).unsqueeze(1)
+
+
+class LSTM(FusedCell):
     """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000).
 
-    ``i, f, o = sigmoid(...)``, ``g = tanh(...)``, ``c_t = f c_{t-1} + i g``, ``h_t = o tanh(c_t)``.
+    ``i, f, o = sigmoid(W h_{t-1} + U x_t + b)``, each with its own weights, ``g = tanh(W_g h_{t-1} + U_g x_t
+    + b_g)``, ``c_t = f * c_{t-1} + i * g``, ``h_t = o * tanh(c_t)``. The memory ``c`` is the second part of
+    the state.
     """
 
     parts = 2
@@ -59,22 +163,23 @@ class LSTM(RecurrentCell):
             input_bias[hidden_size : 2 * hidden_size] = 1.0
             hidden_bias.zero_()
 
-    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """See :class:`RecurrentCell`."""
-        hidden, memory = torch.lstm_cell(inputs, (state[:, 0], state[:, 1]), *self.core.all_weights[0])
+    def advance(self, projected: Tensor, state: Tensor) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        hidden, memory = torch.lstm_cell(projected, (state[:, 0], state[:, 1]), *self.core.all_weights[0])
         return torch.stack((hidden, memory), dim=1)
 
-    def forward(self, inputs: PackedSequence, state: Tensor) -> Tensor:
-        """See :class:`RecurrentCell`."""
-        hidden, memory = state.transpose(0, 1).contiguous().chunk(2)
-        outputs: PackedSequence = self.core(inputs, (hidden, memory))[0]
-        return outputs.data
 
+class GRU(FusedCell):
+    """Gated recurrent unit (Cho et al. 2014, eq. 5 to 8), in torch's form.
 
-class GRU(RecurrentCell):
-    """Gated recurrent unit (Cho et al. 2014), in torch's form.
+    The textbook has ``z, r = sigmoid(W [h_{t-1}, x_t])``, ``h' = tanh(W_h [r * h_{t-1}, x_t])``,
+    ``h_t = (1 - z) * h_{t-1} + z * h'`` (Chung et al. 2014, section 3.2). torch has the same ``z, r``, but
+    ``n = tanh(U_n x_t + b_n + r * (W_n h_{t-1} + c_n))``, ``h_t = (1 - z) * n + z * h_{t-1}``.
 
-    ``r, z = sigmoid(...)``, ``n = tanh(W x + b + r * (U h + c))``, ``h_t = (1 - z) n + z h_{t-1}``.
+    Two things differ. The reset gate ``r`` is applied *after* the recurrent matrix instead of before it, so
+    that the matrices of both gates and of the candidate work in one multiplication; this is another cell,
+    though neither is known to be better. And ``z`` keeps (as in Cho et al.) where the textbook's ``z``
+    renews, which is a matter of names: ``1 - sigmoid(a) = sigmoid(-a)``.
     """
 
     parts = 1
@@ -83,20 +188,45 @@ class GRU(RecurrentCell):
         super().__init__()
         self.core = nn.GRU(input_size, hidden_size)
 
-    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """See :class:`RecurrentCell`."""
-        hidden = torch.gru_cell(inputs, state[:, 0], *self.core.all_weights[0])
-        return hidden.unsqueeze(1)
-
-    def forward(self, inputs: PackedSequence, state: Tensor) -> Tensor:
-        """See :class:`RecurrentCell`."""
-        outputs: PackedSequence = self.core(inputs, state.transpose(0, 1).contiguous())[0]
-        return outputs.data
+    def advance(self, projected: Tensor, state: Tensor) -> Tensor:
+        """See :class:`~captioner.model.recurrence.Cell`."""
+        return torch.gru_cell(projected, state[:, 0], *self.core.all_weights[0]).unsqueeze(1)
 
 
-_CELLS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
+_CELLS: dict[str, Callable[[int, int], Cell]] = {
+    "residual_rnn": ResidualRNN,
+    "gated_rnn": GatedRNN,
+    "lstm": LSTM,
+    "gru": GRU,
+}
 
 
-def build_cell(name: str, input_size: int, hidden_size: int) -> RecurrentCell:
-    """The cell called ``name``, one of :data:`captioner.model.config.CELLS`."""
-    return _CELLS[name](input_size, hidden_size)
+def build_cell(
+    name: str,
+    input_size: int,
+    hidden_size: int,
+    *,
+    layers: int = 1,
+    nonlinearity: str = "tanh",
+    residual_layers: bool = False,
+    dropout: float = 0.0,
+) -> RecurrentCell:
+    """One cell, or several on top of each other.
+
+    Args:
+        name: one of :data:`captioner.model.config.CELLS`.
+        input_size: length of one input.
+        hidden_size: length of each part of the state.
+        layers: number of cells; each reads the outputs of the one below.
+        nonlinearity: of the cell ``rnn``, one of :data:`captioner.model.config.NONLINEARITIES`.
+        residual_layers: whether each layer from the second up adds its output to what it reads.
+        dropout: share of activations dropped between layers.
+    """
+
+    def layer(size: int) -> Cell:
+        return RNN(size, hidden_size, nonlinearity) if name == "rnn" else _CELLS[name](size, hidden_size)
+
+    if layers == 1:
+        return layer(input_size)
+    sizes = [input_size] + [hidden_size] * (layers - 1)
+    return Stack([layer(size) for size in sizes], residual=residual_layers, dropout=dropout)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from captioner.errors import OptionError
 
-CELLS = ("lstm", "gru")
+CELLS = ("rnn", "residual_rnn", "gated_rnn", "lstm", "gru")
+NONLINEARITIES = ("tanh", "sigmoid")
 ATTENTIONS = ("none", "additive")
+NO_ENCODER = "none"
+"""In place of an encoder's name: the model takes ready-made vectors."""
 
 _MOST = 1 << 20  # no real size comes near; stops a forged file from asking for all memory
+_MOST_LAYERS = 16
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,9 @@ class ModelConfig:
     """Architecture of one captioning network.
 
     Attributes:
-        encoder: name of the encoder, see :func:`captioner.model.encoder.encoder_names`.
-        image_size: side of the square picture that the encoder sees, in pixels.
+        encoder: name of the encoder, see :func:`captioner.model.encoder.encoder_names`, or
+            :data:`NO_ENCODER`.
+        image_size: side of the square picture that the encoder sees, in pixels; 1 without encoder.
         channels: length of the feature vector of one region.
         vocabulary_size: number of words, special ones included.
         cell: recurrent cell, one of :data:`CELLS`.
@@ -29,6 +34,9 @@ class ModelConfig:
         attention_size: length of the vectors that attention compares; unused without attention.
         tie_embeddings: whether the output layer shares its weights with the word vectors.
         dropout: share of activations dropped in training, 0 <= dropout < 1.
+        layers: number of recurrent layers.
+        nonlinearity: of the cell ``rnn``, one of :data:`NONLINEARITIES`; others have their own.
+        residual_layers: whether each recurrent layer from the second up adds its output to its input.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.
@@ -45,6 +53,9 @@ class ModelConfig:
     attention_size: int = 512
     tie_embeddings: bool = True
     dropout: float = 0.5
+    layers: int = 1
+    nonlinearity: str = "tanh"
+    residual_layers: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -58,16 +69,26 @@ class ModelConfig:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MOST:
                 raise OptionError(f"{name} must be a whole number from 1 to {_MOST}, not {value!r}")
+        if type(self.layers) is not int or not 1 <= self.layers <= _MOST_LAYERS:
+            raise OptionError(f"layers must be a whole number from 1 to {_MOST_LAYERS}, not {self.layers!r}")
         if not isinstance(self.encoder, str):
             raise OptionError(f"encoder must be a name, not {self.encoder!r}")
-        if self.cell not in CELLS:
-            raise OptionError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
-        if self.attention not in ATTENTIONS:
-            raise OptionError(f"attention must be one of {', '.join(ATTENTIONS)}, not {self.attention!r}")
-        if type(self.tie_embeddings) is not bool:
-            raise OptionError(f"tie_embeddings must be true or false, not {self.tie_embeddings!r}")
+        for name, known in (("cell", CELLS), ("nonlinearity", NONLINEARITIES), ("attention", ATTENTIONS)):
+            if getattr(self, name) not in known:
+                raise OptionError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        for name in ("tie_embeddings", "residual_layers"):
+            if type(getattr(self, name)) is not bool:
+                raise OptionError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise OptionError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+        self._check_effect()
+
+    def _check_effect(self) -> None:
+        """Refuse what would be asked for in vain."""
+        if self.nonlinearity != "tanh" and self.cell != "rnn":
+            raise OptionError(f"nonlinearity is a choice of the cell rnn; {self.cell} has its own")
+        if self.residual_layers and self.layers == 1:
+            raise OptionError("residual_layers links layers from the second up; give at least 2 layers")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -75,13 +96,13 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> ModelConfig:
-        """Inverse of :meth:`to_dict`.
+        """Inverse of :meth:`to_dict`; an older checkpoint may lack fields that have a default.
 
         Raises:
             OptionError: a field is absent, unknown or has an impossible value.
         """
         known = {field.name for field in fields(cls)}
-        if set(data) != known:
-            odd = ", ".join(sorted(set(data) ^ known))
-            raise OptionError(f"the model configuration has absent or unknown fields: {odd}")
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if odd := sorted((set(data) - known) | (needed - set(data))):
+            raise OptionError(f"the model configuration has absent or unknown fields: {', '.join(odd)}")
         return cls(**data)  # type: ignore[arg-type]  # __post_init__ checks every type

@@ -6,15 +6,20 @@ hidden and cell state through learned layers, as in Xu et al. 2015, section 3.1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from captioner.model.attention import AdditiveAttention
 from captioner.model.cells import build_cell
 from captioner.model.config import ModelConfig
+from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
+
+Feed: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class State:
 
     def first(self, count: int) -> State:
         """The first ``count`` rows."""
+        if count == len(self.cell):
+            return self  # a slice of all rows would still cost a copy of their gradient
         memory = self.memory and (self.memory[0][:count], self.memory[1][:count])
         return State(self.cell[:count], memory)
 
@@ -63,7 +70,15 @@ class Decoder(nn.Module):
         if config.attention == "additive":
             self.attention = AdditiveAttention(config.channels, config.hidden_size, config.attention_size)
             input_size += config.channels
-        self.cell = build_cell(config.cell, input_size, config.hidden_size)
+        self.cell = build_cell(
+            config.cell,
+            input_size,
+            config.hidden_size,
+            layers=config.layers,
+            nonlinearity=config.nonlinearity,
+            residual_layers=config.residual_layers,
+            dropout=config.dropout,
+        )
         self.initial = nn.Linear(config.channels, self.cell.parts * config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
         self.hidden_size = config.hidden_size
@@ -78,7 +93,7 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.weight
 
     def initial_state(self, regions: Tensor) -> State:
-        """First state from the picture, ``tanh`` of a learned layer on the mean region.
+        """First state of all layers from the picture, ``tanh`` of a learned layer on the mean region.
 
         Args:
             regions: ``(batch, regions, channels)``; one region (the mean) is enough without attention.
@@ -104,33 +119,76 @@ class Decoder(nn.Module):
         Returns:
             Logits of the next word ``(batch, vocab)`` and the state after ``words``.
         """
-        state = self._advance(self.dropout(self.embedding(words)), state)
-        return self.logits(state.cell[:, 0]), state
+        state = self._advance(self._embed(words), state)
+        return self.logits(self.cell.output(state.cell)), state
 
-    def unroll(self, words: Tensor, lengths: Tensor, state: State) -> Tensor:
-        """Outputs under teacher forcing, at real positions only: padding costs nothing.
+    def unroll(
+        self,
+        words: Tensor,
+        lengths: Tensor,
+        state: State,
+        flow: GradientFlow = FULL_FLOW,
+        feed: Feed | None = None,
+    ) -> Tensor:
+        """Outputs for known captions, at real positions only: padding costs nothing.
 
         Args:
             words: ``(batch, time)`` ids of the true words, padded; the longest caption first.
             lengths: ``(batch,)`` number of real positions of each row, on the CPU.
             state: first states, one row a caption.
+            flow: how gradients flow back through time.
+            feed: chooses the words that are fed, from the second step on: from the outputs of the step
+                before, ``(rows, hidden)``, and the true words ``(rows,)`` of the captions that still run, it
+                makes ``(rows,)`` ids. None feeds the true words (teacher forcing).
 
         Returns:
             ``(lengths.sum(), hidden)`` in the order of ``pack_padded_sequence`` (time-major).
         """
-        inputs = pack_padded_sequence(self.dropout(self.embedding(words)), lengths, batch_first=True)
-        if self.attention is None:
-            sequence: Tensor = self.cell(inputs, state.cell)
-            return sequence
+        true = pack_padded_sequence(words, lengths, batch_first=True)
+        if self.attention is None and feed is None:
+            inputs = true._replace(data=self._embed(true.data))
+            return self._unroll_whole(inputs, state.cell, flow)
+        return self._unroll_stepwise(true, state, flow, feed)
+
+    def _embed(self, words: Tensor) -> Tensor:
+        vectors: Tensor = self.dropout(self.embedding(words))
+        return vectors
+
+    def _unroll_whole(self, inputs: PackedSequence, cell: Tensor, flow: GradientFlow) -> Tensor:
+        """Whole sequences, or stretches between which no gradient flows, by the cell's fastest way."""
+        stretch = flow.truncate or len(inputs.batch_sizes)
+        sizes = torch.split(inputs.batch_sizes, stretch)
+        data = torch.split(inputs.data, [int(part.sum()) for part in sizes])
         outputs = []
-        for step in torch.split(inputs.data, inputs.batch_sizes.tolist()):
-            # The longest come first, so the captions that go on are the first rows.
-            state = self._advance(step, state.first(len(step)))
-            outputs.append(state.cell[:, 0])
+        for number, part in enumerate(zip(data, sizes, strict=True)):
+            rows = int(part[1][0])
+            output, cell = self.cell(
+                PackedSequence(*part), (cell.detach() if number else cell)[:rows], flow.hidden_limit
+            )
+            outputs.append(output)
         return torch.cat(outputs)
 
-    def _advance(self, inputs: Tensor, state: State) -> State:
+    def _unroll_stepwise(
+        self, true: PackedSequence, state: State, flow: GradientFlow, feed: Feed | None
+    ) -> Tensor:
+        """For inputs that depend on the state: the context of attention, words that the model chose."""
+        sizes = true.batch_sizes.tolist()
+        # Where all words are known beforehand, one look-up has one gradient to add up instead of many.
+        known = torch.split(self._embed(true.data), sizes) if feed is None else None
+        outputs: list[Tensor] = []
+        for time, words in enumerate(torch.split(true.data, sizes)):
+            state = state.first(len(words))  # the longest come first, so those that go on are the first
+            if flow.stops_at(time):
+                state = replace(state, cell=state.cell.detach())
+            if feed is not None and time:
+                words = feed(outputs[-1][: len(words)], words)
+            vectors = self._embed(words) if known is None else known[time]
+            state = self._advance(vectors, state, flow.hidden_limit)
+            outputs.append(self.cell.output(state.cell))
+        return torch.cat(outputs)
+
+    def _advance(self, inputs: Tensor, state: State, hidden_limit: float | None = None) -> State:
         if self.attention is not None and state.memory is not None:
-            context, _ = self.attention(state.cell[:, 0], *state.memory)
+            context, _ = self.attention(self.cell.output(state.cell), *state.memory)
             inputs = torch.cat((inputs, context), dim=-1)
-        return replace(state, cell=self.cell.step(inputs, state.cell))
+        return replace(state, cell=self.cell.step(inputs, state.cell, hidden_limit))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
+from captioner.model.stages import Stage, split
 
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
@@ -35,7 +36,8 @@ class Encoder(nn.Module):
 
     Attributes:
         name: name of the encoder.
-        backbone: network that maps ``(batch, 3, height, width)`` to ``(batch, channels, rows, columns)``.
+        backbone: the network, whose stages map ``(batch, 3, height, width)`` to
+            ``(batch, channels, rows, columns)``.
     """
 
     def __init__(self, name: str, backbone: nn.Module) -> None:
@@ -48,8 +50,22 @@ class Encoder(nn.Module):
 
         Shapes: ``(batch, 3, size, size)`` normalised pixels -> ``(batch, regions, channels)``.
         """
-        feature_map: Tensor = self.backbone(images)
-        return feature_map.flatten(2).transpose(1, 2)
+        features = images
+        for stage in self.stages:
+            features = stage(features)
+        return as_regions(features)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The network as a row of stages; together they map pictures to the feature map."""
+        if isinstance(self.backbone, _VisionTransformer | _EfficientNetLite):
+            return self.backbone.stages()
+        return split(self.backbone)
+
+
+def as_regions(feature_map: Tensor) -> Tensor:
+    """``(batch, channels, rows, columns)`` -> ``(batch, regions, channels)``, in reading order."""
+    return feature_map.flatten(2).transpose(1, 2)
 
 
 class _VisionTransformer(nn.Module):
@@ -60,13 +76,26 @@ class _VisionTransformer(nn.Module):
         self.network = network
         self.network.heads = nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def stages(self) -> tuple[Stage, ...]:
+        """The patches, then each layer; the last one with the normalisation behind it."""
+        network, encoder = self.network, self.network.encoder
+        patches = (network.conv_proj, network.class_token, encoder.pos_embedding)
+        layers = [Stage(name, (layer,)) for name, layer in encoder.layers.named_children()]
+        last = Stage(layers[-1].name, (*layers[-1].parts, encoder.ln, self._feature_map))
+        return (Stage("patches", (self._tokens,), patches), *layers[:-1], last)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """``(batch, 1 + patches, channels)``: a token for the class and one for each patch, placed."""
         patches = self.network._process_input(images)
         start = self.network.class_token.expand(len(images), -1, -1)
-        tokens: Tensor = self.network.encoder(torch.cat((start, patches), dim=1))[:, 1:]
-        batch, patch_count, channels = tokens.shape
-        side = math.isqrt(patch_count)
-        return tokens.transpose(1, 2).reshape(batch, channels, side, side)
+        encoder = self.network.encoder
+        placed: Tensor = encoder.dropout(torch.cat((start, patches), dim=1) + encoder.pos_embedding)
+        return placed
+
+    def _feature_map(self, tokens: Tensor) -> Tensor:
+        batch, token_count, channels = tokens.shape
+        side = math.isqrt(token_count - 1)
+        return tokens[:, 1:].transpose(1, 2).reshape(batch, channels, side, side)
 
 
 class _EfficientNetLite(nn.Module):
@@ -79,9 +108,17 @@ class _EfficientNetLite(nn.Module):
         self.network = package.EfficientNet.from_name(name.replace("_", "-"), image_size=image_size)
         self.network._fc = nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
-        feature_map: Tensor = self.network.extract_features(images)
-        return feature_map
+    def stages(self) -> tuple[Stage, ...]:
+        """The nine stages of the paper: the first convolution, seven rows of blocks, the last convolution."""
+        network = self.network
+        rows: list[list[nn.Module]] = []
+        for block in network._blocks:
+            if not rows or block._block_args.input_filters != block._block_args.output_filters:
+                rows.append([])
+            rows[-1].append(block)
+        blocks = (Stage(f"blocks{number}", tuple(row)) for number, row in enumerate(rows, 1))
+        first = Stage("stem", (network._conv_stem, network._bn0, network._swish))
+        return (first, *blocks, Stage("head", (network._conv_head, network._bn1, network._swish)))
 
 
 @cache
@@ -130,8 +167,9 @@ def build_encoder(name: str, image_size: int, *, pretrained: bool) -> Encoder:
 
 def output_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
     """Number of regions and length of one region's vector: ``(regions, channels)``."""
+    device = next((parameter.device for parameter in encoder.parameters()), None)
     with torch.inference_mode():
-        _, regions, channels = encoder(torch.zeros(1, 3, image_size, image_size)).shape
+        _, regions, channels = encoder(torch.zeros(1, 3, image_size, image_size, device=device)).shape
     return regions, channels
 
 
@@ -261,6 +299,11 @@ def _load_torchvision_weights(network: nn.Module, name: str) -> None:
             f"the weights of {name} at {path} are not the right file ({reason}); {by_hand}"
         ) from error
     try:
-        network.load_state_dict({key: states[key] for key in network.state_dict()})
+        network.load_state_dict({key: _kept(key, states[key]) for key in network.state_dict()})
     except (KeyError, TypeError, RuntimeError) as error:
         raise EncoderError(f"{path} does not hold the weights of {name}; {by_hand}") from error
+
+
+def _kept(key: str, value: Tensor) -> Tensor:
+    # Nothing reads these counters, and checkpoints do not keep them; weights keep their fingerprint without.
+    return torch.zeros_like(value) if key.endswith("num_batches_tracked") else value

@@ -20,6 +20,15 @@ from tests.model.test_decoder import SMALL
         {"tie_embeddings": 1},
         {"dropout": 1.0},
         {"dropout": None},
+        {"layers": 0},
+        {"layers": 17},
+        {"layers": "2"},
+        {"layers": True},
+        {"nonlinearity": "relu"},
+        {"nonlinearity": ["tanh"]},
+        {"nonlinearity": "sigmoid", "cell": "lstm"},
+        {"residual_layers": 1, "layers": 2},
+        {"residual_layers": True},
     ],
 )
 def test_impossible_values_are_refused_by_name(change: dict[str, object]) -> None:
@@ -34,8 +43,14 @@ def test_a_configuration_survives_being_written_down() -> None:
 
 def test_absent_and_unknown_fields_are_named() -> None:
     data = ModelConfig(**SMALL).to_dict()  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="layers"):
-        ModelConfig.from_dict(data | {"layers": 3})
-    del data["cell"]
-    with pytest.raises(OptionError, match="cell"):
+    with pytest.raises(OptionError, match="depth"):
+        ModelConfig.from_dict(data | {"depth": 3})
+    del data["channels"]
+    with pytest.raises(OptionError, match="channels"):
         ModelConfig.from_dict(data)
+
+
+def test_the_configuration_of_an_older_checkpoint_has_one_layer() -> None:
+    data = ModelConfig(**SMALL).to_dict()  # type: ignore[arg-type]
+    older = {name: data[name] for name in data if name not in ("layers", "nonlinearity", "residual_layers")}
+    assert ModelConfig.from_dict(older) == ModelConfig(**SMALL)  # type: ignore[arg-type]

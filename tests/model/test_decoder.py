@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captioner.model.attention import AdditiveAttention
-from captioner.model.config import ModelConfig
+from captioner.model.config import CELLS, ModelConfig
 from captioner.model.decoder import Decoder
 
 SMALL = {
@@ -30,6 +30,9 @@ VARIANTS = [
     for cell, attention, tied, hidden in itertools.product(
         ("lstm", "gru"), ("none", "additive"), (True, False), (8, 9)
     )
+] + [
+    {"cell": cell, "attention": attention, "layers": layers, "residual_layers": layers > 1}
+    for cell, attention, layers in itertools.product(CELLS, ("none", "additive"), (1, 3))
 ]
 
 
@@ -68,6 +71,13 @@ def test_the_first_state_is_tanh_of_a_layer_on_the_mean_region() -> None:
     regions = torch.randn(2, 4, 6, dtype=torch.float64)
     expected = torch.tanh(decoder.initial(regions.mean(dim=1))).view(2, 2, 8)
     assert torch.equal(decoder.initial_state(regions).cell, expected)
+
+
+def test_the_picture_sets_the_first_state_of_all_layers() -> None:
+    decoder = small_decoder(layers=3)
+    state = decoder.initial_state(torch.randn(2, 4, 6, dtype=torch.float64)).cell
+    assert state.shape == (2, 6, 8)
+    assert state.abs().min() > 0
 
 
 def test_tied_embeddings_are_one_tensor() -> None:

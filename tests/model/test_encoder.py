@@ -11,6 +11,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from captioner.checkpoint import encoder_digest
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
 from captioner.model import encoder as encoder_module
@@ -273,6 +274,20 @@ def test_a_wrong_file_placed_by_hand_is_named(
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", lambda _name: here)
     with pytest.raises(EncoderError, match=str(path)):
         build_encoder("shufflenet_v2_x0_5", 224, pretrained=True)
+
+
+def test_counters_of_batch_norm_do_not_make_weights_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Checkpoints do not keep them, and an encoder from one must be known as the pretrained one."""
+    network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
+    states = network.state_dict()
+    here = encoder_module.WeightsFile("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth")
+    monkeypatch.setattr(encoder_module, "torchvision_weights_file", lambda _name: here)
+    torch.save(states, here.path)
+    digest = encoder_digest(build_encoder("shufflenet_v2_x0_5", 32, pretrained=True))
+    torch.save({key: value if value.ndim else value + 12345 for key, value in states.items()}, here.path)
+    assert encoder_digest(build_encoder("shufflenet_v2_x0_5", 32, pretrained=True)) == digest
 
 
 def test_preprocessing_can_be_asked_for_another_size() -> None:
