@@ -1,0 +1,1 @@
+"""How gradients fade on their way back through time, measured and drawn."""
