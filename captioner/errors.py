@@ -6,6 +6,8 @@ The doors (command line, page) print the message and nothing else. Anything that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class CaptionerError(Exception):
     """A failure with a one-line message that names the file or option and says what to do."""
@@ -35,5 +37,33 @@ class EvaluationError(CaptionerError):
     """Captions and references do not fit together, or a results file is malformed."""
 
 
+class OutputError(CaptionerError):
+    """Captions cannot be written where they are wanted, or would mix with others."""
+
+
 class TrainingError(CaptionerError):
     """Training cannot start or go on (not-a-number loss, full disk, nothing to resume)."""
+
+
+class ProcessError(TrainingError):
+    """A failure that one of several processes has met alone, and must tell of itself."""
+
+
+class CacheError(CaptionerError):
+    """The cache of encoded pictures cannot be written."""
+
+
+class BusyError(CaptionerError):
+    """A server has more to do than it can; the same request succeeds later."""
+
+
+class UnknownWordsError(CaptionerError):
+    """A text holds words that the model does not know.
+
+    Attributes:
+        words: each of them once, in the order of the text.
+    """
+
+    def __init__(self, message: str, words: Sequence[str]) -> None:
+        super().__init__(message)
+        self.words = tuple(words)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from html import escape
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ import numpy as np
 from captioner.errors import ImageError
 from captioner.evaluation.text import describe_photos, diversity_rows, interval_text
 from captioner.files import write_atomically
-from captioner.images import open_image
+from captioner.images.thumbnails import thumbnail_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -179,13 +177,9 @@ def _card(evaluation: Evaluation, place: int, photos: Mapping[ImageId, Path]) ->
 
 def _thumbnail(photo: Path | None, caption: str) -> str:
     try:
-        picture = None if photo is None else open_image(photo, min_size=_THUMBNAIL)
+        address = None if photo is None else thumbnail_uri(photo, _THUMBNAIL)
     except ImageError:
-        picture = None
-    if picture is None:
+        address = None
+    if address is None:
         return '<div class="absent">photo not at hand</div>'
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=80)
-    encoded = base64.b64encode(data.getvalue()).decode("ascii")
-    return f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{encoded}">'
+    return f'<img alt="{escape(caption)}" src="{address}">'

@@ -3,7 +3,8 @@
 A store is a folder with two files: ``features.bin``, rows of float16 one behind the other, and
 ``index.txt``, one line a row with the SHA-256 of the photo's bytes. The folder's name tells encoder,
 weights and preprocessing, so features can never be taken for those of another model. Rows are on disk
-before their lines: whatever a crash leaves behind the last whole line is cut off at the next start.
+before their lines: whatever a crash leaves behind the last whole line is cut off at the next start. Digests
+of files that have not changed come from an index beside the stores.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner.captioner import Pixels
 from captioner.checkpoint import encoder_digest
-from captioner.errors import ImageError, TrainingError
+from captioner.datasets.records import Record
+from captioner.errors import CacheError, ImageError
+from captioner.features.digests import READERS, DigestIndex
 from captioner.images import Preprocessing
+from captioner.images.opening import display_name
 from captioner.model.encoder import Encoder, output_shape
 from captioner.model.inference import fuse
 
 _BATCH = 32
-_READERS = min(8, os.cpu_count() or 1)
 _LINE = re.compile(rb"[0-9a-f]{64}\n")
 _LINE_BYTES = 65
 
@@ -43,13 +47,13 @@ class FeatureRows:
     """Where the features of some photos are.
 
     Attributes:
-        array: memory-mapped float16 ``(rows, regions, channels)``.
+        array: memory-mapped float16 or float32 ``(rows, regions, channels)``.
         rows: for each photo asked for, its row; -1 for a broken photo.
         digests: for each photo asked for, the SHA-256 of its bytes; empty if it cannot be read.
         broken: why photos are broken, by their position among those asked for.
     """
 
-    array: npt.NDArray[np.float16]
+    array: npt.NDArray[np.float16] | npt.NDArray[np.float32]
     rows: npt.NDArray[np.int64]
     digests: Sequence[str]
     broken: Mapping[int, str]
@@ -68,7 +72,7 @@ class FeatureStore:
 
     Args:
         folder: cache folder; the store gets a sub-folder of its own.
-        encoder: the encoder, in evaluation mode; it is not changed.
+        encoder: the encoder, in evaluation mode; it is not changed, nor may others change it meanwhile.
         preprocessing: what it sees.
         pooled: keep only the mean over regions, which is all that a decoder without attention needs.
         device: where to encode.
@@ -93,16 +97,32 @@ class FeatureStore:
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
         self.folder = Path(folder).expanduser() / "features" / f"{encoder.name}-{key}"
         self.data, self.index = self.folder / "features.bin", self.folder / "index.txt"
-        self.encoder = fuse(encoder).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.digests = DigestIndex(Path(folder).expanduser() / "features" / "digests.sqlite")
+        self._given = encoder
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The encoder, made fast; seldom needed, since most photos have been encoded before."""
+        fused: nn.Module = fuse(self._given).to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return fused
+
+    @property
+    def name(self) -> str:
+        """What tells features of this store from those of another, beside the digests of the photos."""
+        return self.folder.name
+
+    def features_of(self, records: Sequence[Record]) -> FeatureRows:
+        """Features of the photos of records; see :meth:`collect`."""
+        return self.collect([record.path for record in records])
 
     def collect(self, paths: Sequence[Path]) -> FeatureRows:
         """Features of photos; those that are not in the store yet are encoded, with a progress bar.
 
         Raises:
-            TrainingError: the store cannot be written, for instance because the disk is full.
+            CacheError: the store cannot be written, for instance because the disk is full.
         """
-        digests = _digests(paths)
         try:
+            digests = self.digests.digests(paths)
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / "lock"):
                 known = self._repair()
@@ -110,11 +130,15 @@ class FeatureStore:
                 rows = np.array([known.get(digest, -1) for digest in digests], dtype=np.int64)
                 array = self._map()
         except OSError as error:
-            raise TrainingError(
+            raise CacheError(
                 f"cannot keep features in {self.folder}: {error.strerror or error}; "
                 "free some space, or choose another folder with --cache"
             ) from error
-        broken = {place: reasons[digest] for place, digest in enumerate(digests) if digest in reasons}
+        broken = {
+            place: f"{display_name(paths[place])}: {reasons[digest]}"
+            for place, digest in enumerate(digests)
+            if digest in reasons
+        }
         readable = [digest if len(digest) == 64 else "" for digest in digests]
         return FeatureRows(array, rows, readable, broken)
 
@@ -170,7 +194,7 @@ class FeatureStore:
 
     def _batches(self, missing: Sequence[tuple[str, Path]]) -> Iterator[dict[str, Pixels | str]]:
         """Pixels by digest, or why there are none; one batch is read while the one before is encoded."""
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(READERS) as readers:
             following = {digest: readers.submit(self._load, path) for digest, path in missing[:_BATCH]}
             for start in range(_BATCH, len(missing) + _BATCH, _BATCH):
                 batch = following
@@ -182,7 +206,7 @@ class FeatureStore:
         try:
             return self.preprocessing.load(path)
         except ImageError as error:
-            return str(error)
+            return str(error).removeprefix(f"{display_name(path)}: ")
 
     @torch.inference_mode()
     def _encode(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float16]:
@@ -197,35 +221,16 @@ class FeatureStore:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two trainings do not fill one store at the same time."""
+    """Hold a lock file, so that two runs do not fill one store at the same time."""
     with path.open("w") as file:
         try:
             import fcntl
-        except ImportError:  # Windows: one training at a time is the user's business
+        except ImportError:  # Windows: one run at a time is the user's business
             yield
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another training that encodes photos into {path.parent}", file=sys.stderr)
+            print(f"waiting for another run that encodes photos into {path.parent}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _digests(paths: Sequence[Path]) -> list[str]:
-    with ThreadPoolExecutor(_READERS) as readers:
-        try:
-            digests = readers.map(_digest, paths)
-            return list(tqdm(digests, "reading photos", len(paths), unit="photo", leave=False))
-        except KeyboardInterrupt:
-            readers.shutdown(cancel_futures=True)  # else all photos would be read before the program ends
-            raise
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file's bytes; of a file that cannot be read, a text that is no digest."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return f"unreadable:{path}"

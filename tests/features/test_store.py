@@ -4,8 +4,7 @@ import os
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,11 @@ import torch
 from torch import nn
 
 from captioner.captioner import Pixels
-from captioner.errors import TrainingError
+from captioner.errors import CacheError
+from captioner.features import store as features
+from captioner.features.store import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
-from captioner.training import features
-from captioner.training.features import FeatureStore
 from tests.training import processes, shapes
 
 CPU = torch.device("cpu")
@@ -205,7 +204,7 @@ def test_progress_is_shown(tmp_path: Path, photos: list[Path], capsys: pytest.Ca
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, photos: list[Path]) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(TrainingError, match=r"cannot keep features in .*file.*--cache") as raised:
+    with pytest.raises(CacheError, match=r"cannot keep features in .*file.*--cache") as raised:
         _store(tmp_path / "file").collect(photos)
     assert "\n" not in str(raised.value)
 
@@ -216,27 +215,6 @@ def test_values_beyond_float16_stay_finite(tmp_path: Path, photos: list[Path]) -
         for value in encoder.parameters():
             value.mul_(1e7)
     assert np.isfinite(_store(tmp_path, encoder).collect(photos).array).all()
-
-
-def test_ctrl_c_does_not_wait_until_all_photos_are_read(
-    tmp_path: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-
-    def reading(path: Path) -> str:
-        read.append(path)
-        time.sleep(0.002)
-        return "0" * 64
-
-    def interrupted(digests: Iterator[str], *_: object, **__: object) -> Iterator[str]:
-        yield next(digests)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(features, "_digest", reading)
-    monkeypatch.setattr(features, "tqdm", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        _store(tmp_path).collect(photos * 500)
-    assert len(read) < 3000
 
 
 def _collect(
@@ -261,7 +239,7 @@ def _collect(
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     try:
         found = _store(folder, preprocessing=_preprocessing(size=size)).collect(paths)
-    except TrainingError as error:
+    except CacheError as error:
         print("error:", error)
         sys.exit(2)
     print("rows:", len(found.array))
@@ -300,7 +278,7 @@ def test_two_processes_share_a_store(tmp_path: Path, photos: list[Path]) -> None
     torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos), rtol=2e-3, atol=2e-3)
 
 
-def test_who_waits_for_another_training_is_told(tmp_path: Path, photos: list[Path]) -> None:
+def test_who_waits_for_another_run_is_told(tmp_path: Path, photos: list[Path]) -> None:
     import fcntl
 
     store = _store(tmp_path)
@@ -308,7 +286,7 @@ def test_who_waits_for_another_training_is_told(tmp_path: Path, photos: list[Pat
     with (store.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = processes.start(_collect, tmp_path / "log", tmp_path, photos, 4)
-        while "waiting for another training" not in _log(tmp_path / "log"):
+        while "waiting for another run" not in _log(tmp_path / "log"):
             assert process.is_alive()
             process.join(0.05)
     assert processes.finish(process) == 0

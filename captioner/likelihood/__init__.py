@@ -1,0 +1,1 @@
+"""How probable the model finds a text, given a picture."""

@@ -1,0 +1,1 @@
+"""Finding pictures by a sentence: log P(text | picture) over encoded pictures."""

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import pytest
+import torch
+
+from captioner.captioner import Captioner
+from captioner.errors import CaptionerError, OptionError, UnknownWordsError
+from captioner.likelihood import scores as module
+from captioner.likelihood.scores import MOST_RUNNERS_UP, Score, score_texts
+from tests.likelihood.small import VOCABULARY, log_prob_by_steps, pictures, small_decoder
+from tests.small_model import WORDS
+
+
+def _texts(count: int, longest: int = 12) -> list[str]:
+    chance = random.Random(5)
+    return [" ".join(chance.choices(WORDS.split(), k=chance.randint(0, longest))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_every_word_has_the_probability_that_steps_give_it(cell: str, attention: str) -> None:
+    decoder, texts = small_decoder(cell, attention), _texts(20)
+    regions = pictures(20)
+    for score, text, picture in zip(
+        score_texts(decoder, VOCABULARY, regions, texts), texts, regions, strict=True
+    ):
+        expected = log_prob_by_steps(decoder, picture, VOCABULARY.encode(text.split()))
+        assert score.text == text
+        assert score.words == tuple(text.split())
+        assert [*score.word_log_probs, score.end_log_prob] == pytest.approx(expected, abs=1e-4)
+        assert score.log_prob == pytest.approx(sum(expected), abs=1e-4)
+
+
+def test_groups_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, texts, regions = small_decoder(), _texts(30), pictures(30)
+    whole = score_texts(decoder, VOCABULARY, regions, texts, runners_up=2)
+    for name, value in (("_MOST_ROWS", 4), ("_MOST_POSITIONS", 20), ("_LOGIT_ROWS", 7)):
+        monkeypatch.setattr(module, name, value)
+    parts = score_texts(decoder, VOCABULARY, regions, texts, runners_up=2)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.words == other.words
+        assert one.word_log_probs == pytest.approx(other.word_log_probs, abs=1e-4)
+        assert [[word for word, _ in place] for place in one.runners_up] == [
+            [word for word, _ in place] for place in other.runners_up
+        ]
+
+
+def test_the_captioners_own_captions_have_the_log_probabilities_it_gave_them(
+    captioner: Captioner, photos: list[object]
+) -> None:
+    regions = captioner.encode([captioner.preprocess(photo) for photo in photos[:3]])  # type: ignore[arg-type]
+    options = dataclasses.replace(captioner.options, num_captions=3, beam_size=3)
+    for captions, picture in zip(captioner.decode(regions, options), regions, strict=True):
+        scores = captioner.score(picture.expand(3, -1, -1), [caption.text for caption in captions])
+        for caption, score in zip(captions, scores, strict=True):
+            assert score.words == caption.words
+            assert score.log_prob == pytest.approx(caption.log_prob, abs=1e-4)
+            assert score.word_log_probs == pytest.approx(caption.word_log_probs, abs=1e-4)
+            assert score.end_log_prob == pytest.approx(caption.end_log_prob, abs=1e-4)
+
+
+def test_the_figures_follow_from_the_log_probabilities() -> None:
+    score = Score("a dog", ("a", "dog"), (math.log(0.5), math.log(0.25)), math.log(0.125))
+    assert score.log_prob == pytest.approx(math.log(1 / 64))
+    assert score.surprisals == pytest.approx((1, 2, 3))
+    assert score.mean_log_prob == pytest.approx(math.log(0.25))
+    assert score.perplexity == pytest.approx(4)
+    assert Score("", (), (), -1000.0).perplexity == math.inf
+
+
+def test_runners_up_are_the_most_probable_words_at_each_place() -> None:
+    decoder, picture = small_decoder(), pictures(1)
+    (score,) = score_texts(decoder, VOCABULARY, picture, ["the dog runs"], runners_up=4)
+    state = decoder.initial_state(picture)
+    for at_place, word in zip(score.runners_up, ["<start>", "the", "dog", "runs"], strict=True):
+        logits, state = decoder.step(torch.tensor(VOCABULARY.encode([word])), state)
+        probabilities = dict(zip(VOCABULARY.words, logits[0].softmax(dim=-1).tolist(), strict=True))
+        for unseen in ("<pad>", "<start>", "<unk>"):
+            probabilities.pop(unseen)
+        best = sorted(probabilities, key=lambda word: -probabilities[word])[:4]
+        assert [word for word, _ in at_place] == best
+        assert [chance for _, chance in at_place] == pytest.approx([probabilities[word] for word in best])
+
+
+def test_at_most_all_words_are_runners_up() -> None:
+    (score,) = score_texts(small_decoder(), VOCABULARY, pictures(1), ["a dog"], runners_up=MOST_RUNNERS_UP)
+    assert [len(place) for place in score.runners_up] == [len(VOCABULARY) - 3] * 3
+    (none,) = score_texts(small_decoder(), VOCABULARY, pictures(1), ["a dog"])
+    assert none.runners_up == ()
+
+
+def test_no_texts_give_no_scores() -> None:
+    assert score_texts(small_decoder(), VOCABULARY, pictures(0), []) == []
+
+
+def test_ten_thousand_words_are_scored() -> None:
+    text = "the dog runs " * 3333 + "on"
+    (score,) = score_texts(small_decoder("gru"), VOCABULARY, pictures(1), [text], runners_up=1)
+    assert len(score.words) == len(score.runners_up) - 1 == 10_000
+    assert math.isfinite(score.log_prob)
+    assert score.perplexity > 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "runners_up", "error"),
+    [
+        (["a dog"], 0, OptionError),
+        (["a dog", "the man"], -1, OptionError),
+        (["a dog", "the man"], 101, OptionError),
+        (["a dog", "the unicorn"], 0, UnknownWordsError),
+        (["a dog", "the \udce9"], 0, OptionError),
+    ],
+)
+def test_wrong_use_is_an_error(texts: list[str], runners_up: int, error: type[CaptionerError]) -> None:
+    with pytest.raises(error):
+        score_texts(small_decoder(), VOCABULARY, pictures(2), texts, runners_up=runners_up)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from captioner.captioner import Captioner
+from captioner.errors import UnknownWordsError
+from captioner.search.gallery import Gallery
+from captioner.search.query import search
+
+MakeGallery = Callable[..., Gallery]
+TEXT = "a dog runs on the beach"
+
+
+def test_pictures_come_in_the_order_of_their_log_probabilities(
+    photos: list[Path], captioner: Captioner, make_gallery: MakeGallery
+) -> None:
+    answer = search(make_gallery(photos), TEXT)
+    regions = captioner.encode([captioner.preprocess(photo) for photo in photos])
+    expected = {
+        photo: score.log_prob
+        for photo, score in zip(photos, captioner.score(regions, [TEXT] * len(photos)), strict=True)
+    }
+    mean = sum(expected.values()) / len(photos)
+    assert [match.path for match in answer.matches] == sorted(photos, key=lambda photo: -expected[photo])
+    assert answer.mean_log_prob == pytest.approx(mean, abs=0.05)
+    for match in answer.matches:
+        assert match.log_prob == pytest.approx(expected[match.path], rel=0.01)
+        assert match.score == pytest.approx(match.log_prob - answer.mean_log_prob)
+    assert sum(match.score for match in answer.matches) == pytest.approx(0, abs=1e-6)
+    assert answer.words == tuple(TEXT.split())
+
+
+def test_equal_pictures_keep_their_order(folder: Path, make_gallery: MakeGallery) -> None:
+    first = sorted(folder.iterdir())[0]
+    copies = [folder / f"copy{number}.jpg" for number in range(3)]
+    for copy in copies:
+        shutil.copy(first, copy)
+    matches = search(make_gallery([copies[1], first, copies[0], copies[2]]), TEXT).matches
+    assert [match.path for match in matches] == [copies[1], first, copies[0], copies[2]]
+    assert [match.score for match in matches] == [0, 0, 0, 0]
+
+
+def test_unknown_words_are_named(folder: Path, make_gallery: MakeGallery) -> None:
+    with pytest.raises(UnknownWordsError, match="'unicorn'"):
+        search(make_gallery(sorted(folder.iterdir())), "a unicorn on the beach")
