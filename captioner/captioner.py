@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +15,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
 from captioner.decoding.filters import SpecialIds
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
-from captioner.errors import CheckpointError, ImageError, OptionError
+from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, Source
+from captioner.likelihood.scores import Score, score_texts
+from captioner.model.config import NO_ENCODER
 from captioner.model.inference import fuse, supports_fast_bfloat16
+from captioner.model.no_encoder import CANNOT_SEE
 from captioner.vocabulary import END, PAD, START, UNKNOWN, detokenize
+from captioner.weights import find_weights as find_weights
 
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 Picture: TypeAlias = "Source | Image.Image | Pixels"
 
-DEFAULT_WEIGHTS = "captioner"
 SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 PRECISIONS = ("auto", "fp32", "bf16")
 _LARGEST_FEATURE = 1e12
@@ -77,6 +80,7 @@ class Captioner:
         self.options = checkpoint.decoding
         self.training = checkpoint.training
         self.digest = checkpoint.digest
+        self.config = checkpoint.network.config
         # Fused first: folding batch-norm in bfloat16 would cost accuracy.
         encoder = fuse(checkpoint.network.encoder.eval())
         self.encoder = encoder.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,7 +88,14 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, weights: str | Path | None = None, *, device: str = "auto", precision: str = "auto"
+        cls,
+        weights: str | Path | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        encoder: str | None = None,
+        image_size: int | None = None,
+        resize: str | None = None,
     ) -> Captioner:
         """Load a checkpoint.
 
@@ -92,12 +103,32 @@ class Captioner:
             weights: a file or a shipped name, see :func:`find_weights`.
             device: see :class:`Captioner`.
             precision: see :class:`Captioner`.
+            encoder: for a checkpoint that was trained on vectors, what made them; without it such a
+                checkpoint takes vectors only, see :meth:`decode`.
+            image_size: side of the picture that this encoder saw; by default its own.
+            resize: how it saw pictures, ``squash`` (default) or ``crop``.
 
         Raises:
             CheckpointError: the file is absent, broken or foreign.
-            OptionError: the device or the precision is not to be had.
+            EncoderError: the encoder is not to be had, or gives other vectors than the checkpoint takes.
+            OptionError: the device or the precision is not to be had, or there is an encoder already.
         """
-        return cls(load_checkpoint(find_weights(weights)), device=device, precision=precision)
+        checkpoint = load_model(weights, encoder=encoder, image_size=image_size, resize=resize)
+        return cls(checkpoint, device=device, precision=precision)
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether there is an encoder; else only ready-made vectors can be captioned."""
+        return self.config.encoder != NO_ENCODER
+
+    def check_sees_pictures(self) -> None:
+        """Accept to be given pictures.
+
+        Raises:
+            EncoderError: this is a model of vectors, which cannot encode pictures; says what to do.
+        """
+        if not self.sees_pictures:
+            raise EncoderError(CANNOT_SEE)
 
     def preprocess(self, source: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
         """Open a picture and scale it for the encoder.
@@ -112,7 +143,9 @@ class Captioner:
 
         Raises:
             ImageError: the picture is absent, broken or too large, or no picture at all.
+            EncoderError: this is a model of vectors, which cannot encode pictures.
         """
+        self.check_sees_pictures()
         if isinstance(source, np.ndarray):
             return self._checked(source)
         if isinstance(source, Image.Image):
@@ -181,15 +214,49 @@ class Captioner:
         """Write captions for encoded pictures.
 
         Args:
-            regions: ``(pictures, regions, channels)``, from :meth:`encode`.
+            regions: ``(pictures, regions, channels)``, from :meth:`encode` or elsewhere; or
+                ``(pictures, channels)``, one vector a picture.
             options: decoding options; the checkpoint's own if absent.
             seeds: see :meth:`seeds`.
+
+        Raises:
+            OptionError: the vectors are of another shape than the model takes, or hold no numbers.
         """
+        regions = self._regions(regions)
+        if not len(regions):
+            return []
         hypotheses = decode(self.decoder, regions, options or self.options, SPECIAL_IDS, seeds)
         return [[self._caption(hypothesis) for hypothesis in of_picture] for of_picture in hypotheses]
 
-    def seeds(self, pixels: Sequence[Pixels], options: DecodingOptions | None = None) -> list[int]:
-        """Seeds of sampling, one a picture, from its pixels and ``options.seed``.
+    def _regions(self, vectors: Tensor) -> Tensor:
+        """Vectors from anywhere as float32 ``(pictures, regions, channels)`` where the decoder is."""
+        regions = vectors[:, None] if vectors.ndim == 2 else vectors
+        channels = self.config.channels
+        if regions.ndim != 3 or not regions.shape[1] or regions.shape[2] != channels:
+            shape = tuple(vectors.shape)
+            raise OptionError(f"vectors must be (pictures, regions, {channels}) for this model, not {shape}")
+        regions = regions.to(self.device, torch.float32)
+        if not (regions.abs() <= _LARGEST_FEATURE).all():
+            raise OptionError("the vectors hold values that are infinite or not numbers")
+        return regions
+
+    def score(self, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0) -> list[Score]:
+        """Score given texts: log P(text | picture) and what it is made of.
+
+        Args:
+            regions: as :meth:`decode` takes them.
+            texts: one for each picture.
+            runners_up: how many of the most probable words to list at each place of a text.
+
+        Raises:
+            UnknownWordsError: a text holds words that the model does not know.
+            OptionError: as :meth:`decode` and :func:`captioner.likelihood.scores.score_texts`.
+        """
+        regions = self._regions(regions)
+        return score_texts(self.decoder, self.vocabulary, regions, texts, runners_up=runners_up)
+
+    def seeds(self, pixels: Sequence[npt.NDArray[Any]], options: DecodingOptions | None = None) -> list[int]:
+        """Seeds of sampling, one a picture, from its pixels (or its vectors) and ``options.seed``.
 
         So a picture gets the same captions wherever it stands in a batch, a folder or a shard.
         """
@@ -208,26 +275,20 @@ class Captioner:
         )
 
 
-def find_weights(weights: str | Path | None = None) -> Path:
-    """Path of a checkpoint.
-
-    Args:
-        weights: the name of a shipped checkpoint, such as ``captioner``, or else a file; the shipped
-            default if absent.
-
-    Raises:
-        CheckpointError: the default is wanted, but not installed.
-    """
-    name = DEFAULT_WEIGHTS if weights is None else str(weights)
-    # In an installed package the weights lie inside it, in a clone beside it.
-    package = Path(__file__).resolve().parent
-    for folder in (package / "weights", package.parent / "weights"):
-        shipped = {file.stem: file for file in folder.glob("*.safetensors")}
-        if name in shipped:
-            return shipped[name]
-    if weights is None:
-        raise CheckpointError("no weights are installed; give a checkpoint with --weights FILE")
-    return Path(weights)
+def load_model(
+    weights: str | Path | None = None,
+    *,
+    encoder: str | None = None,
+    image_size: int | None = None,
+    resize: str | None = None,
+) -> Checkpoint:
+    """Load a checkpoint; see :meth:`Captioner.load`."""
+    if encoder is None and not (image_size is None and resize is None):
+        raise OptionError("--image-size and --resize tell of --encoder; give it too, or leave them out")
+    checkpoint = load_checkpoint(find_weights(weights))
+    if encoder is None:
+        return checkpoint
+    return with_encoder(checkpoint, encoder, image_size=image_size, resize=resize)
 
 
 def choose_device(name: str) -> torch.device:
@@ -259,3 +320,8 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     fast = precision == "auto" and supports_fast_bfloat16(device)
     return torch.bfloat16 if fast or precision == "bf16" else torch.float32
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The precision that :func:`choose_dtype` makes this number format of."""
+    return "bf16" if dtype == torch.bfloat16 else "fp32"

@@ -12,7 +12,7 @@ import json
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +22,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import CaptionerError, CheckpointError, EncoderError
+from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
 from captioner.files import file_digest, write_atomically
 from captioner.images import Preprocessing
 from captioner.model.blueprint import decoder_blueprint
-from captioner.model.config import ModelConfig
-from captioner.model.encoder import Encoder, output_shape
+from captioner.model.config import NO_ENCODER, ModelConfig
+from captioner.model.encoder import Encoder, encoder_preprocessing, output_shape
 from captioner.model.network import CaptionNetwork
+from captioner.model.stages import listed
 from captioner.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -188,6 +189,7 @@ def describe(path: str | Path) -> dict[str, object]:
     path = Path(path)
     header = read_header(path)
     network = _network(path, header, pretrained=False)
+    blind = header.config.encoder == NO_ENCODER
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -195,13 +197,56 @@ def describe(path: str | Path) -> dict[str, object]:
         "format": f"{FORMAT} {FORMAT_VERSION}",
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "stored as": ", ".join(sorted(set(header.dtypes.values()))),
-        "encoder": "embedded" if header.embedded else f"external, digest {header.encoder_digest}",
+        "encoder": _encoder_in_words(header),
+        "encoder stages": "none" if blind else listed(network.encoder.stages),
         "model": header.config.to_dict(),
-        "preprocessing": header.preprocessing.to_dict(),
+        "preprocessing": "none" if blind else header.preprocessing.to_dict(),
         "vocabulary": f"{len(header.vocabulary)} words",
         "decoding": header.decoding.to_dict(),
         "training": dict(header.training),
     }
+
+
+def _encoder_in_words(header: Header) -> str:
+    if header.config.encoder == NO_ENCODER:
+        return f"none; captions vectors of {header.config.channels} features, see docs/training.md"
+    return "embedded" if header.embedded else f"external, digest {header.encoder_digest}"
+
+
+def with_encoder(
+    checkpoint: Checkpoint, name: str, *, image_size: int | None = None, resize: str | None = None
+) -> Checkpoint:
+    """Gives an encoder to a model that was trained on vectors, so that it captions pictures too.
+
+    Args:
+        checkpoint: a model without encoder; it is not changed.
+        name: the encoder that made the vectors, see :func:`captioner.model.encoder.encoder_names`.
+        image_size: side of the picture that it saw; by default the one of its pretrained weights.
+        resize: how it saw pictures, ``squash`` (default) or ``crop``.
+
+    Raises:
+        OptionError: the model has an encoder already, or the picture size is impossible.
+        EncoderError: the encoder is unknown, its weights cannot be had, or it gives other vectors.
+    """
+    config = checkpoint.network.config
+    if config.encoder != NO_ENCODER:
+        raise OptionError(
+            f"--encoder {name}: the checkpoint carries its own encoder, {config.encoder}; leave it out"
+        )
+    if image_size is not None and image_size < 1:
+        raise OptionError(f"--image-size must be at least 1, not {image_size}")
+    preprocessing = encoder_preprocessing(name, image_size=image_size, resize=resize or "squash")
+    network = CaptionNetwork(replace(config, encoder=name, image_size=preprocessing.size), pretrained=True)
+    _, channels = output_shape(network.encoder, preprocessing.size)
+    if channels != config.channels:
+        raise EncoderError(
+            f"--encoder {name}: gives vectors of {channels} features, the checkpoint was trained on "
+            f"{config.channels}; another encoder made those"
+        )
+    network.decoder = checkpoint.network.decoder
+    # The file's digest alone would not tell with which eyes it sees.
+    digest = f"{checkpoint.digest}+{name}-{preprocessing.size}-{preprocessing.resize}"
+    return replace(checkpoint, network=network.eval(), preprocessing=preprocessing, digest=digest)
 
 
 def encoder_digest(encoder: Encoder) -> str:
@@ -296,6 +341,8 @@ def _network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
     known = (_DECODER, _ENCODER) if header.embedded else _DECODER
     if foreign := [key for key in header.shapes if not key.startswith(known)]:
         raise CheckpointError(f"{path}: holds {foreign[0][:80]!r}, which is not part of its model")
+    if config.encoder == NO_ENCODER:
+        return network
     _, channels = output_shape(network.encoder, min(config.image_size, _MOST_PROBED))
     if channels != config.channels:
         raise CheckpointError(

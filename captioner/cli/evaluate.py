@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.caption import add_model_arguments
+from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.decoding.options import DecodingOptions
@@ -33,7 +33,7 @@ examples:
 # one caption for each photo is judged, so there is no flag for how many are made
 _SKIPPED = "num_captions"
 _DECODING = [item.name for item in fields(DecodingOptions) if item.name not in (_SKIPPED, "seed")]
-_GENERATING = ("weights", "output", "limit", *_DECODING)
+_GENERATING = ("weights", "encoder", "image_size", "resize", "output", "limit", *_DECODING)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +127,6 @@ def _generate(
     """Captions the photos of the data set."""
     from tqdm import tqdm
 
-    from captioner.captioner import Captioner
     from captioner.evaluation.generate import generate
     from captioner.evaluation.inputs import find_photos
     from captioner.evaluation.references import HumanCaptions
@@ -137,8 +136,7 @@ def _generate(
     dataset = read_options(args, DatasetOptions)
     photos = find_photos(dataset, args.split, options.limit)
     human = HumanCaptions.from_records(photos.records)
-    captioner = Captioner.load(args.weights, device=args.device, precision=args.precision)
-    decoding = read_options(args, DecodingOptions, captioner.options)
+    captioner, decoding = load_captioner(args)
     with tqdm(total=len(photos.records), unit="photo", file=sys.stderr) as bar:
         made = generate(
             captioner,

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
+from captioner.cli.config import checked_values, write_configuration
 from captioner.cli.options import one_line
+from captioner.cli.train import GROUPS
+from captioner.errors import CheckpointError, OptionError
 
 SUMMARY = "Print what is inside a checkpoint."
 EXAMPLES = """\
 examples:
   captioner info                          the shipped weights
   captioner info mine.safetensors --json  for programs
+  captioner info mine.safetensors --config > mine.toml
+                                          how to train it again: captioner train --config mine.toml
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("file", nargs="?", help="checkpoint (default: the shipped one)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument(
+        "--config", action="store_true", help="print the options it was trained with as a configuration file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,9 +39,13 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError: the file is absent, broken or foreign.
     """
     from captioner.captioner import find_weights
-    from captioner.checkpoint import describe
+    from captioner.checkpoint import describe, read_header
 
-    description = describe(find_weights(args.file))
+    path = find_weights(args.file)
+    if args.config:
+        print(_configuration(path, read_header(path).training), end="")
+        return 0
+    description = describe(path)
     if args.json:
         print(json.dumps(description, ensure_ascii=False, indent=2))
         return 0
@@ -42,6 +57,23 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(f"{name}: {_shown(value)}")
     return 0
+
+
+def _configuration(path: Path, training: Mapping[str, object]) -> str:
+    """The options of a training as a file that ``captioner train --config`` takes."""
+    datasets, options = training.get("datasets"), training.get("options")
+    if not isinstance(datasets, dict) or not isinstance(options, dict):
+        raise CheckpointError(f"{path}: does not tell the options it was trained with")
+    # The recorded options name the checkpoint that training went on from by its digest; beside is its file.
+    table = {**datasets, **options, "init": training.get("init"), "output": path.name}
+    given = {name: value for name, value in table.items() if value is not None}
+    try:
+        values = checked_values(given, list(GROUPS.values()), where=str(path))
+    except OptionError as error:
+        raise CheckpointError(
+            f"{error}; another captioner trained it, its options cannot be given back"
+        ) from error
+    return write_configuration(values, GROUPS)
 
 
 def _shown(value: object) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import types
-from collections.abc import Collection
-from dataclasses import MISSING, fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from captioner.errors import OptionError
@@ -32,11 +32,11 @@ def add_options(
     for item in fields(options):
         if item.name in skip or not item.init:
             continue
-        kind = _value_type(hints[item.name])
+        kind = value_type(hints[item.name])
         text = item.metadata.get("help", "").replace("%", "%%")
         if item.default not in (MISSING, None, ()):
-            text += f" (default: {_shown(item.default)})"
-        flag = "--" + item.name.replace("_", "-")
+            text += f" (default: {shown(item.default)})"
+        flag = flag_of(item.name)
         settings: dict[str, Any] = {"dest": item.name, "default": None, "help": text}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
@@ -50,29 +50,53 @@ def add_options(
         group.add_argument(flag, **settings)
 
 
-def read_options(args: argparse.Namespace, options: type[T], base: T | None = None) -> T:
+def read_options(
+    args: argparse.Namespace, options: type[T], base: T | None = None, values: Mapping[str, Any] | None = None
+) -> T:
     """Build a dataclass from the flags that were given.
 
     Args:
         args: parsed arguments.
         options: the dataclass that :func:`add_options` made flags from.
         base: where flags that were not given take their values from; the fields' defaults if absent.
+        values: values by field, such as those of a file; flags go before them, they before ``base``.
 
     Raises:
         OptionError: a value is refused by the dataclass, or a field without default was not given.
     """
-    values: dict[str, Any] = {}
+    given = given_values(args, options, values)
     for item in fields(options):  # type: ignore[arg-type]  # T is a dataclass
-        if not item.init:
+        if not item.init or item.name in given:
             continue
+        if base is not None:
+            given[item.name] = getattr(base, item.name)
+        elif is_needed(item):
+            raise OptionError(f"{flag_of(item.name)} is missing; {item.metadata.get('help', '')}")
+    return options(**given)
+
+
+def given_values(
+    args: argparse.Namespace, options: type, values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What flags, or else ``values``, give to the fields of a dataclass; see :func:`read_options`."""
+    given: dict[str, Any] = {}
+    for item in fields(options):
         value = getattr(args, item.name, None)
-        if value is not None:
-            values[item.name] = tuple(value) if isinstance(value, list) else value
-        elif base is not None:
-            values[item.name] = getattr(base, item.name)
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise OptionError(f"--{item.name.replace('_', '-')} is missing; {item.metadata.get('help', '')}")
-    return options(**values)
+        if value is None and values is not None:
+            value = values.get(item.name)
+        if item.init and value is not None:
+            given[item.name] = tuple(value) if isinstance(value, list) else value
+    return given
+
+
+def is_needed(item: Field[Any]) -> bool:
+    """Whether a field has no default."""
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def flag_of(name: str) -> str:
+    """``--beam-size`` of ``beam_size``."""
+    return "--" + name.replace("_", "-")
 
 
 def one_line(text: str) -> str:
@@ -80,16 +104,17 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def _value_type(hint: Any) -> type:
-    """``int`` from ``int``, ``int | None`` and the like; ``tuple`` from ``tuple[str, ...]``."""
+def value_type(hint: Any) -> type:
+    """What a field holds: ``int`` of ``int | None`` and the like; ``tuple`` of ``tuple[str, ...]``."""
     if get_origin(hint) in (types.UnionType, Union):
         hint = next(part for part in get_args(hint) if part is not type(None))
     origin = get_origin(hint)
-    value_type: type = origin if origin is not None else hint
-    return value_type
+    kind: type = origin if origin is not None else hint
+    return kind
 
 
-def _shown(default: object) -> str:
+def shown(default: object) -> str:
+    """A default in words."""
     if isinstance(default, bool):
         return "yes" if default else "no"
     return str(default)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from captioner.datasets import coco, flickr8k, karpathy, table
+from captioner.datasets import coco, codes, flickr8k, karpathy, table
 from captioner.datasets.options import KINDS, DatasetOptions
 from captioner.datasets.records import ImageId, Record, canonical_split, present
 from captioner.errors import DatasetError
@@ -21,6 +21,7 @@ _READERS: dict[str, Callable[[Source, str], list[Record]]] = {
     "karpathy": karpathy.read,
     "flickr8k": flickr8k.read,
     "table": table.read,
+    "codes": codes.read,
 }
 
 
@@ -46,7 +47,7 @@ def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Recor
         nth = 1 + sum(earlier.kind == source.kind for earlier in sources[:position])
         records = _READERS[source.kind](source, wanted)
         if not records:
-            place = source.folder or source.annotations
+            place = source.folder or source.annotations or source.captions
             raise DatasetError(f"{source.kind} in {place}: no captioned picture in the split '{split}'")
         labelled.append((source.kind if nth == 1 else f"{source.kind}-{nth}", records))
     return labelled

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from captioner.errors import OptionError
 
-KINDS = ("coco", "karpathy", "flickr8k", "table")
+CODES = "codes"
+"""The kind of data set that has ready-made vectors instead of photos."""
+
+KINDS = ("coco", "karpathy", "flickr8k", "table", CODES)
 """Every kind of data set that can be read; one module of this package each."""
+
+_OF_PHOTOS, _OF_CODES = ("annotations", "images"), ("codes", "captions")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One data set on disk: its kind, and the folder, captions and photos as far as they were named."""
+    """One data set on disk: its kind, and the folder and files as far as they were named."""
 
     kind: str
     folder: Path | None
@@ -21,6 +26,9 @@ class Source:
     images: Path | None
     holdout: float
     holdout_seed: int
+    codes: Path | None = None
+    captions: Path | None = None
+    skip_missing: bool = False
 
 
 def _help(text: str) -> dict[str, str]:
@@ -45,15 +53,24 @@ class DatasetOptions:
     images: str | None = field(
         default=None, metadata=_help("folder with the photos (default: the usual place in DIR)")
     )
-    skip_missing: bool = field(default=False, metadata=_help("go on without photos that are absent"))
+    codes: str | None = field(
+        default=None,
+        metadata=_help("with --dataset codes: .npy file (images, features) or (images, regions, features)"),
+    )
+    captions: str | None = field(
+        default=None, metadata=_help("with --dataset codes: JSON file, a list of lists of captions")
+    )
+    skip_missing: bool = field(
+        default=False, metadata=_help("go on without photos that are absent, and vectors that cannot be used")
+    )
     holdout: float = field(
         default=0.05,
-        metadata=_help("share of pictures held out for validation from a table without a split column"),
+        metadata=_help("share of pictures held out for validation where the data set has no splits"),
     )
     holdout_seed: int = field(default=0, metadata=_help("which pictures are held out"))
 
     def __post_init__(self) -> None:
-        """Checks that every data set has a known kind and exactly one place."""
+        """Checks that every data set has a known kind and exactly one place, and no flag of another kind."""
         if not self.dataset:
             raise OptionError(f"--dataset is missing; choose from {', '.join(KINDS)}")
         if not 0 <= self.holdout < 1:
@@ -62,6 +79,20 @@ class DatasetOptions:
             self._check_entry(entry)
         if len(set(self.dataset)) < len(self.dataset):
             raise OptionError(f"--dataset {' '.join(self.dataset)}: the same data set is given twice")
+        self._check_flags_of_kind()
+
+    @property
+    def of_vectors(self) -> bool:
+        """Whether there are ready-made vectors instead of photos."""
+        return self.dataset[0].partition(":")[0] == CODES
+
+    def _check_flags_of_kind(self) -> None:
+        for flag in _OF_PHOTOS if self.of_vectors else _OF_CODES:
+            if getattr(self, flag) is not None:
+                place = "is about photos; --dataset codes takes --codes and --captions"
+                raise OptionError(
+                    f"--{flag} {place if self.of_vectors else 'goes with --dataset codes only'}"
+                )
 
     def _check_entry(self, entry: str) -> None:
         kind, colon, folder = entry.partition(":")
@@ -70,6 +101,8 @@ class DatasetOptions:
         if colon and not folder:
             raise OptionError(f"--dataset {entry}: the folder after the colon is missing")
         if len(self.dataset) > 1:
+            if kind == CODES:
+                raise OptionError(f"--dataset {entry}: ready-made vectors go with no other data set")
             if not colon:
                 raise OptionError(f"--dataset {entry}: with several data sets give each as {kind}:DIR")
             for flag in ("data", "annotations", "images"):
@@ -77,8 +110,15 @@ class DatasetOptions:
                     raise OptionError(f"--{flag} works with one data set only; {len(self.dataset)} are given")
         elif colon and self.data is not None:
             raise OptionError(f"--dataset {entry} names a folder already; leave out --data {self.data}")
+        elif kind == CODES:
+            self._check_codes(entry, has_folder=bool(folder or self.data))
         elif not colon and self.data is None and self.annotations is None:
             raise OptionError(f"--dataset {entry}: say where it is with --data DIR or {kind}:DIR")
+
+    def _check_codes(self, entry: str, *, has_folder: bool) -> None:
+        for flag in _OF_CODES:
+            if getattr(self, flag) is None and not has_folder:
+                raise OptionError(f"--dataset {entry}: say where the {flag} are with --{flag} FILE")
 
     def sources(self) -> tuple[Source, ...]:
         """The data sets in the order given."""
@@ -93,6 +133,9 @@ class DatasetOptions:
                     images=_path(self.images),
                     holdout=self.holdout,
                     holdout_seed=self.holdout_seed,
+                    codes=_path(self.codes),
+                    captions=_path(self.captions),
+                    skip_missing=self.skip_missing,
                 )
             )
         return tuple(sources)

@@ -31,12 +31,14 @@ class Record:
         path: where the photo should lie; whether it does is for :func:`present` to say.
         captions: the captions as written, in the file's order, at least one.
         split: ``"train"``, ``"val"`` or ``"test"``, or ``"all"`` where the data set does not say.
+        row: where there is a ready-made vector instead of a photo, its row in the array at ``path``.
     """
 
     image_id: ImageId
     path: Path
     captions: tuple[str, ...]
     split: str
+    row: int | None = None
 
 
 def canonical_split(name: str) -> str:

@@ -7,17 +7,17 @@ ignored. Without a ``split`` column a seeded share of the pictures is held out f
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from captioner.datasets.holdout import held_out
 from captioner.datasets.reading import annotations_in, inside, open_text, photo_folder, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
 from captioner.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from captioner.datasets.options import Source
@@ -45,26 +45,15 @@ def read(source: Source, split: str) -> list[Record]:
     file = annotations_in(source, _PATTERNS)
     photos = photo_folder(source, file)
     pictures = _pictures(file)
-    held_out = _held_out(pictures, source.holdout, source.holdout_seed)
+    undivided = [name for name, picture in pictures.items() if picture.split is None and picture.captions]
+    held_back = held_out(undivided, source.holdout, source.holdout_seed)
     records = []
     for name, picture in pictures.items():
-        own = picture.split or ("val" if name in held_out else "train")
+        own = picture.split or ("val" if name in held_back else "train")
         if picture.captions and split in (own, ALL):
             path = inside(photos, name, file)
             records.append(Record(picture.image_id, path, tuple(picture.captions), own))
     return records
-
-
-def _held_out(pictures: Mapping[str, _Picture], share: float, seed: int) -> frozenset[str]:
-    """The pictures held out among those without a split.
-
-    A digest of seed and name ranks them, so that the choice does not depend on the order of the rows. Unless
-    the share is 0, at least one picture is held out, and at least one is left.
-    """
-    names = [name for name, picture in pictures.items() if picture.split is None and picture.captions]
-    count = min(max(1, round(share * len(names))), len(names) - 1) if share and names else 0
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    return frozenset(ranked[:count])
 
 
 def _pictures(file: Path) -> dict[str, _Picture]:

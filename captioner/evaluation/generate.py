@@ -11,7 +11,7 @@ from captioner.errors import EvaluationError, ImageError, OptionError
 from captioner.metrics.matching import name_some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from captioner.captioner import Captioner, Pixels
@@ -54,27 +54,65 @@ def generate(
     """
     if batch_size < 1:
         raise OptionError(f"--batch-size must be at least 1, not {batch_size}")
+    if records and records[0].row is not None:
+        return _generate_of_vectors(captioner, records, decoding, batch_size, skip_unreadable, on_progress)
     found = Generated({}, {})
     batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
     for batch, pictures in zip(batches, _read_ahead(captioner, batches), strict=True):
         broken = {
             r.image_id: str(p) for r, p in zip(batch, pictures, strict=True) if isinstance(p, ImageError)
         }
-        if broken and not skip_unreadable:
-            reason = next(iter(broken.values()))
-            raise EvaluationError(
-                f"{len(broken)} photos cannot be read: {name_some(broken)} ({reason}); "
-                "give --skip-missing to go on without them"
-            )
+        _check_readable(broken, skip_unreadable)
         found.unreadable.update(broken)
         readable = [r.image_id for r in batch if r.image_id not in broken]
         if readable:
             made = captioner.caption([p for p in pictures if not isinstance(p, ImageError)], decoding)
             found.captions.update({i: best[0].text for i, best in zip(readable, made, strict=True)})
         on_progress(len(batch))
+    _check_some(found, records)
+    return found
+
+
+def _generate_of_vectors(
+    captioner: Captioner,
+    records: Sequence[Record],
+    decoding: DecodingOptions,
+    batch_size: int,
+    skip_unreadable: bool,
+    on_progress: Callable[[int], Any],
+) -> Generated:
+    """Captions ready-made vectors, all of one file."""
+    from captioner.batch.vectors import caption_rows, check_shape
+    from captioner.datasets.vectors import open_vectors
+
+    found = Generated({}, {})
+    vectors = open_vectors(records[0].path)
+    check_shape(captioner, vectors)
+    rows = [record.row for record in records if record.row is not None]
+    results = caption_rows(captioner, vectors, rows, decoding, batch_size=batch_size)
+    for record, result in zip(records, results, strict=True):
+        if result.error is None:
+            found.captions[record.image_id] = result.captions[0].text
+        else:
+            found.unreadable[record.image_id] = result.error
+        _check_readable(found.unreadable, skip_unreadable)
+        on_progress(1)
+    _check_some(found, records)
+    return found
+
+
+def _check_readable(broken: Mapping[ImageId, str], skip_unreadable: bool) -> None:
+    if broken and not skip_unreadable:
+        reason = next(iter(broken.values()))
+        raise EvaluationError(
+            f"{len(broken)} photos cannot be read: {name_some(broken)} ({reason}); "
+            "give --skip-missing to go on without them"
+        )
+
+
+def _check_some(found: Generated, records: Sequence[Record]) -> None:
     if not found.captions:
         raise EvaluationError(f"not one of {len(records)} photos can be read")
-    return found
 
 
 def _read_ahead(captioner: Captioner, batches: Sequence[Sequence[Record]]) -> Iterator[list[Picture]]:

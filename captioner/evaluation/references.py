@@ -40,7 +40,7 @@ class HumanCaptions:
         captions = {record.image_id: record.captions for record in records}
         if len(captions) < len(records):
             raise EvaluationError("two photos have the same id; evaluate data sets that share ids one by one")
-        return cls(captions, {record.image_id: record.path for record in records})
+        return cls(captions, {record.image_id: record.path for record in records if record.row is None})
 
     def judging(
         self,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.cli.options import add_options, one_line, read_options
+from captioner.cli.options import add_options, given_values, one_line, read_options
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 
@@ -55,6 +55,17 @@ def test_a_base_gives_what_is_not_given_and_flags_win() -> None:
     base = Options("base", beam_size=9, loud=True, names=("z",))
     assert parse(base=base) == base
     assert parse("--no-loud", "--beam-size", "2", base=base) == Options("base", beam_size=2, names=("z",))
+
+
+def test_flags_go_before_values_and_values_before_defaults() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Options, "options")
+    values = {"must": "file", "beam_size": 7, "names": ("a",), "of_another_command": 1}
+    args = parser.parse_args(["--beam-size", "9"])
+    assert read_options(args, Options, values=values) == Options("file", beam_size=9, names=("a",))
+    assert given_values(args, Options, values) == {"must": "file", "beam_size": 9, "names": ("a",)}
+    base = Options("base", beam_size=2, colour="blue")
+    assert read_options(args, Options, base, values) == Options("file", 9, colour="blue", names=("a",))
 
 
 def test_a_missing_value_is_named_as_a_flag() -> None:

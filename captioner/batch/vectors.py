@@ -1,0 +1,113 @@
+"""Caption ready-made vectors, in order, whatever some of them are like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captioner.batch.runner import Result
+from captioner.captioner import Captioner
+from captioner.datasets.vectors import SUFFIX, Vectors, open_vectors
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import DatasetError, OptionError
+
+
+def named_vectors(paths: Iterable[str | Path]) -> list[Vectors]:
+    """Opens files of vectors, if such are named by their suffix ``.npy``.
+
+    Returns:
+        The files; none where pictures and folders are named.
+
+    Raises:
+        OptionError: both vectors and pictures are named.
+        DatasetError: a file cannot be read or holds no vectors.
+    """
+    names = [Path(path) for path in paths]
+    vectors = [name for name in names if name.suffix.lower() == SUFFIX]
+    if vectors and len(vectors) < len(names):
+        raise OptionError(f"{vectors[0]} holds vectors, other files are pictures; caption them one by one")
+    return [open_vectors(name) for name in vectors]
+
+
+def caption_vectors(
+    captioner: Captioner, files: Sequence[Vectors], options: DecodingOptions, *, batch_size: int = 16
+) -> Iterator[Result]:
+    """Caption the vectors of files.
+
+    A vector that holds no numbers gives a result with an error, and the others go on.
+
+    Args:
+        captioner: the model; with or without encoder.
+        files: opened by :func:`captioner.datasets.vectors.open_vectors`.
+        options: decoding options.
+        batch_size: vectors that go through the decoder together; does not change the captions.
+
+    Yields:
+        One result a vector in the order of the rows, called ``FILE#ROW``; rows are counted from 0.
+
+    Raises:
+        OptionError: ``batch_size`` is below 1.
+        DatasetError: the vectors of a file are not such as the model takes.
+    """
+    for vectors in files:
+        check_shape(captioner, vectors)
+    for vectors in files:
+        yield from caption_rows(captioner, vectors, range(len(vectors)), options, batch_size=batch_size)
+
+
+def caption_rows(
+    captioner: Captioner, vectors: Vectors, rows: Sequence[int], options: DecodingOptions, *, batch_size: int
+) -> Iterator[Result]:
+    """Caption some rows of a file that :func:`check_shape` has accepted; see :func:`caption_vectors`."""
+    if batch_size < 1:
+        raise OptionError(f"--batch-size must be at least 1, not {batch_size}")
+    for start in range(0, len(rows), batch_size):
+        yield from _caption_batch(captioner, vectors, rows[start : start + batch_size], options)
+
+
+def check_shape(captioner: Captioner, vectors: Vectors) -> None:
+    """Accept vectors as what the encoder of a model makes, as far as their shape tells.
+
+    Raises:
+        DatasetError: another encoder must have made them.
+    """
+    _, regions, channels = vectors.array.shape
+    config = captioner.config
+    if channels != config.channels:
+        raise DatasetError(
+            f"{vectors.path}: has {channels} features a vector, the checkpoint takes {config.channels}; "
+            "another encoder made these vectors"
+        )
+    if config.attention == "none":  # only their mean counts then
+        return
+    if regions == 1:
+        raise DatasetError(
+            f"{vectors.path}: has one vector an image, but the checkpoint looks at regions; "
+            "give an array (images, regions, features)"
+        )
+    if captioner.sees_pictures:
+        size = captioner.preprocessing.size
+        made = captioner.encode([np.zeros((size, size, 3), np.uint8)]).shape[1]
+        if made != regions:
+            raise DatasetError(
+                f"{vectors.path}: has {regions} regions an image, the encoder of the checkpoint makes {made}"
+            )
+
+
+def _caption_batch(
+    captioner: Captioner, vectors: Vectors, rows: Sequence[int], options: DecodingOptions
+) -> Iterator[Result]:
+    block = vectors.array[list(rows)]
+    problems = vectors.problems(rows, block)
+    sound = block[[row not in problems for row in rows]]
+    made = captioner.decode(torch.from_numpy(sound), options, seeds=captioner.seeds(list(sound), options))
+    captions = iter(made)
+    for row in rows:
+        name = Path(vectors.name(row))
+        if row in problems:
+            yield Result(name, error=problems[row])
+        else:
+            yield Result(name, captions=tuple(next(captions)))

@@ -1,0 +1,78 @@
+"""Flags that say which model runs, and the captioner that they describe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from captioner.cli.options import read_options
+from captioner.decoding.options import DecodingOptions
+
+if TYPE_CHECKING:
+    from captioner.captioner import Captioner
+    from captioner.checkpoint import Checkpoint
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
+    """Declares the flags that :func:`load_captioner` reads, and for batches ``--batch-size``."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--weights", metavar="FILE", help="checkpoint (default: the shipped one)")
+    group.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="what made the vectors that the checkpoint was trained on, if it carries no encoder itself",
+    )
+    group.add_argument(
+        "--image-size", type=int, metavar="N", help="side of the picture that --encoder sees, in pixels"
+    )
+    group.add_argument(
+        "--resize",
+        choices=("squash", "crop"),
+        help="how --encoder sees a picture: the whole, or its centre in true proportion (default: squash)",
+    )
+    group.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (default: auto)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the encoder (default: auto, fp32)",
+    )
+    if batches:
+        group.add_argument(
+            "--batch-size", type=int, default=16, metavar="N", help="pictures at once (default: 16)"
+        )
+
+
+def load_captioner(args: argparse.Namespace) -> tuple[Captioner, DecodingOptions]:
+    """The captioner of the flags, and how it is to decode: the decoding flags over the checkpoint's own.
+
+    Args:
+        args: with the flags of :func:`add_model_arguments`, and of ``DecodingOptions`` as far as there are.
+
+    Raises:
+        CaptionerError: the checkpoint, the encoder, the device or an option is not to be had.
+    """
+    from captioner.captioner import Captioner
+
+    captioner = Captioner.load(
+        args.weights,
+        device=args.device,
+        precision=args.precision,
+        encoder=args.encoder,
+        image_size=args.image_size,
+        resize=args.resize,
+    )
+    return captioner, read_options(args, DecodingOptions, captioner.options)
+
+
+def read_checkpoint(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint of the flags, for commands that need no captioner.
+
+    Raises:
+        CaptionerError: the checkpoint or the encoder is not to be had.
+    """
+    from captioner.captioner import load_model
+
+    return load_model(args.weights, encoder=args.encoder, image_size=args.image_size, resize=args.resize)
