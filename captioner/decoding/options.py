@@ -8,6 +8,7 @@ from typing import Any
 
 from captioner.errors import OptionError
 
+_LARGEST_PENALTY = 10  # far beyond what is useful; length ** penalty must stay a float32
 _MOST_WORDS = 1000
 
 
@@ -64,6 +65,8 @@ class DecodingOptions:
                 raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
         if type(self.no_repeat_word) is not bool:
             raise OptionError(f"no_repeat_word must be true or false, not {self.no_repeat_word!r}")
+        if self.length_penalty > _LARGEST_PENALTY:
+            raise OptionError(f"length_penalty must be at most {_LARGEST_PENALTY}, not {self.length_penalty}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p!r}")
         if self.min_length > self.max_length:

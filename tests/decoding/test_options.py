@@ -21,6 +21,7 @@ from captioner.errors import OptionError
         {"num_captions": 0},
         {"length_penalty": -0.1},
         {"length_penalty": float("inf")},
+        {"length_penalty": 10.5},
         {"min_length": -1},
         {"max_length": 0},
         {"max_length": 10**9},
