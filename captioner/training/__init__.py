@@ -1,1 +1,1 @@
-"""Fitting a model: features, objective, clipping, the loop, and its journal."""
+"""Fitting a model: objective, clipping, the loop, and its journal."""

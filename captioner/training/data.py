@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -26,6 +27,17 @@ class Batch:
     owners: Tensor
     words: Tensor
     lengths: Tensor
+
+    def part(self, first: int, end: int) -> Batch:
+        """Its photos from place ``first`` to before ``end``, with their captions; there may be none."""
+        if (first, end) == (0, len(self.photos)):
+            return self
+        rows = (first <= self.owners) & (self.owners < end)
+        lengths = self.lengths[rows]
+        longest = int(lengths[0]) if len(lengths) else 0
+        return Batch(
+            self.photos[first:end], self.owners[rows] - first, self.words[rows, : longest + 1], lengths
+        )
 
 
 def encode_caption(text: str, vocabulary: Vocabulary, max_words: int) -> list[int]:
@@ -66,6 +78,14 @@ def epoch_batches(
         yield make_batch(order[first : first + batch_size], captions)
 
 
-def batches_per_epoch(photos: int, batch_size: int) -> int:
-    """How many batches :func:`epoch_batches` gives."""
-    return -(-photos // batch_size)
+def steps_of(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
+    """The batches that make each step together: ``accumulate`` of them, in the last step perhaps fewer."""
+    rest = iter(batches)
+    while parts := list(islice(rest, accumulate)):
+        yield parts
+
+
+def steps_per_epoch(photos: int, batch_size: int, accumulate: int) -> int:
+    """How many steps :func:`steps_of` makes of an epoch."""
+    batches = -(-photos // batch_size)
+    return -(-batches // accumulate)

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 _NOTICE = b"\nfinishing this step and saving; Ctrl-C again breaks off without saving\n"
+_NOTICE_TO_SEVERAL = (
+    b"\nasked to stop, or another process of this run has ended; finishing this step and saving, so that the "
+    b"same command with --resume goes on\n"
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -16,21 +20,37 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def on_interrupt(note: Callable[[], None]) -> Iterator[None]:
-    """Call ``note`` at the first Ctrl-C instead of breaking off; a second one breaks off."""
+def on_interrupt(
+    note: Callable[[], None], *, notice: bytes = _NOTICE, several: bool = False, quiet: bool = False
+) -> Iterator[None]:
+    """Call ``note`` at the first Ctrl-C instead of breaking off; a second one breaks off.
+
+    Args:
+        note: called in the main thread.
+        notice: what a person at the keyboard is told.
+        several: this is one of several processes under ``torchrun``. It passes SIGINT and SIGTERM on, and
+            kills what has not ended half a minute later, so that no second signal is needed; none counts.
+        quiet: say nothing; another process does.
+    """
+    said = _NOTICE_TO_SEVERAL if several else notice
+    numbers = (signal.SIGINT, signal.SIGTERM) if several else (signal.SIGINT,)
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        # The signal may have come while Python was writing to stderr, which must not be entered twice.
-        os.write(2, _NOTICE)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not quiet:
+            # The signal may have come while Python was writing to stderr, which must not be entered twice.
+            os.write(2, said)
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN if several else signal.default_int_handler)
         note()
 
     try:
-        previous = signal.signal(signal.SIGINT, handle)
+        previous = [(number, signal.signal(number, handle)) for number in numbers]
     except ValueError:  # not in the main thread, where signals do not arrive either
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous:
+            if signal.getsignal(number) != signal.SIG_IGN:  # else the process is about to end
+                signal.signal(number, handler)

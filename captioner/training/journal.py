@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Any
 from captioner.errors import TrainingError
 from captioner.files import write_atomically
 
-STEP_COLUMNS = ("step", "epoch", "loss", "lr", "gradient_norm", "clipped")
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "gradient_norm", "threshold", "clipped", "skipped")
 
 
 class Journal:
@@ -23,15 +24,16 @@ class Journal:
     Args:
         folder: where the files go.
         after: continue an earlier journal: what it says of later steps is dropped; None starts anew.
+        epochs: what an earlier journal says of later epochs is dropped.
 
     Raises:
         TrainingError: the earlier journal is damaged, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, after: int | None = None) -> None:
+    def __init__(self, folder: Path, after: int | None = None, epochs: int = 0) -> None:
         self.folder = folder
-        self.steps = _read_rows(folder / "steps.csv", after)
-        self.epochs = _read_rows(folder / "epochs.csv", after)
+        self.steps = [] if after is None else _read_rows(folder / "steps.csv", "step", after)
+        self.epochs = [] if after is None else _read_rows(folder / "epochs.csv", "epoch", epochs)
         self.plots = importlib.util.find_spec("matplotlib") is not None
         if not self.plots:
             print(
@@ -45,13 +47,20 @@ class Journal:
             purge = None if after is None else after + 1
             self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
-    def step(self, row: Mapping[str, float]) -> None:
-        """Note one step; written at the next :meth:`flush`."""
+    def step(self, number: int, row: Mapping[str, float | None]) -> None:
+        """Note one step; written at the next :meth:`flush`.
+
+        Args:
+            number: steps so far, this one included.
+            row: the other columns of ``steps.csv``; None where there is nothing to say.
+        """
+        row = {"step": number, **row}
         self.steps.append({name: _text(row[name]) for name in STEP_COLUMNS})
         if self.tensorboard is not None:
             with self._events():
-                for name in ("loss", "lr", "gradient_norm"):
-                    self.tensorboard.add_scalar(f"step/{name}", row[name], int(row["step"]))
+                for name in ("loss", "lr", "gradient_norm", "threshold"):
+                    if (value := row[name]) is not None and math.isfinite(value):
+                        self.tensorboard.add_scalar(f"step/{name}", value, number)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Note one epoch and write everything."""
@@ -114,17 +123,19 @@ class Journal:
             ) from error
 
 
-def _text(value: float) -> str:
+def _text(value: float | None) -> str:
     """Whole numbers in full, so that a step can be found again; others with six digits."""
+    if value is None:
+        return ""
     return str(int(value)) if isinstance(value, int) else f"{value:.6g}"
 
 
-def _read_rows(path: Path, after: int | None) -> list[dict[str, str]]:
-    """Rows of an earlier journal up to a step."""
-    if after is None or not path.exists():
+def _read_rows(path: Path, column: str, last: int) -> list[dict[str, str]]:
+    """Rows of an earlier journal up to a step or epoch."""
+    if not path.exists():
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) <= after]
+            return [row for row in csv.DictReader(file) if int(row[column]) <= last]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TrainingError(f"{path}: is damaged; delete it to go on without the earlier log") from error

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
-from captioner.model.config import ATTENTIONS, CELLS, ModelConfig
+from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES, ModelConfig
+from captioner.training.limits import ClipLimits
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
+AUGMENTATIONS = ("none", "flip", "crop")
+_USUAL_ENCODER = "efficientnet_lite2"
+_ENCODER_LR = 1e-5
 
 _MOST = (1 << 31) - 1
+
+# Where a run is computed and how often it is saved makes no other run; the checkpoint it goes on from
+# counts by its digest.
+_UNRECORDED = ("output", "cache", "device", "init", "save_every")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -31,16 +43,37 @@ class TrainingOptions:
         metadata={"help": "checkpoint to write; logs and resume files go to OUTPUT's .run folder"}
     )
     init: str | None = _option(
-        None, "checkpoint to go on from: its decoder and its words; for fine-tuning, perhaps on other data"
+        None, "checkpoint to go on from: encoder, decoder and words; for fine-tuning, perhaps on other data"
     )
-    encoder: str = _option("efficientnet_lite2", "pretrained encoder, see docs/training.md for the names")
+    encoder: str = _option(
+        "auto",
+        f"pretrained encoder, see docs/training.md for the names; auto is {_USUAL_ENCODER}, or none for "
+        "--dataset codes",
+    )
     image_size: int | None = _option(None, "side of the picture in pixels; by default the encoder's own")
     resize: str = _option(
         "squash",
         "squash shows the whole picture, crop its centre in true proportion",
         choices=("squash", "crop"),
     )
+    finetune_from: str | None = _option(
+        None,
+        "train the encoder too, from this stage on: its number or name, which captioner info lists, or all",
+    )
+    encoder_lr: float = _option(_ENCODER_LR, "highest learning rate of the encoder that is trained")
+    augment: str = _option(
+        "none",
+        "changes of photos for an encoder that is trained: flip mirrors, crop also cuts margins off and "
+        "changes light and colours",
+        choices=AUGMENTATIONS,
+    )
+    checkpoint_activations: bool = _option(
+        False, "train the encoder in less memory and more time: within a stage, activations are made twice"
+    )
     cell: str = _option("lstm", "recurrent cell", choices=CELLS)
+    layers: int = _option(1, "recurrent layers, with dropout between them")
+    residual_layers: bool = _option(False, "each layer from the second up adds its output to its input")
+    nonlinearity: str = _option("tanh", "of the cell rnn", choices=NONLINEARITIES)
     hidden_size: int = _option(512, "length of the recurrent state")
     embedding_size: int = _option(512, "length of a word vector")
     attention: str = _option("none", "how the decoder looks at regions of the picture", choices=ATTENTIONS)
@@ -51,14 +84,31 @@ class TrainingOptions:
     max_words: int = _option(30, "longer captions are cut in training")
     epochs: int = _option(15, "passes over the training captions")
     batch_size: int = _option(32, "photos in a batch, each with all of its captions")
+    accumulate: int = _option(
+        1, "batches whose gradients make one step: as a batch so many times larger, in the memory of one"
+    )
     lr: float = _option(1e-3, "highest learning rate")
     warmup: float = _option(
         0.05, "share of the steps in which the learning rate rises; then it falls as a cosine"
     )
     weight_decay: float = _option(0.01, "of AdamW; not on biases")
     label_smoothing: float = _option(0.1, "share of the probability spread over all words")
-    clip_norm: float | None = _option(5.0, "gradients with a larger norm are scaled down; 0 for no limit")
-    clip_value: float | None = _option(None, "limit of every single element of the gradient")
+    clip: str = _option(
+        "norm:5",
+        "limits on gradients: norm:X of all together, value:X of each element by a weight, hidden:X of each "
+        "element by a hidden state, auto:PERCENT of past norms (10 without a number); several with commas; "
+        "or none",
+    )
+    truncate_bptt: int | None = _option(
+        None, "gradients flow back through so many words at most; by default through the whole caption"
+    )
+    scheduled_sampling: float = _option(
+        0.0, "probability of reading the model's own word instead of the true one, rising to this from zero"
+    )
+    ema: float = _option(
+        0.0,
+        "decay of a moving average of the weights, such as 0.999, that is validated and saved; 0 for none",
+    )
     patience: int = _option(4, "epochs without a better score before training stops; 0 never stops early")
     select_by: str = _option(
         "CIDEr", "score of generated captions that chooses the best epoch", choices=SELECTION_METRICS
@@ -67,6 +117,9 @@ class TrainingOptions:
     seed: int = _option(0, "of all that is random")
     device: str = _option("auto", "cpu, cuda, mps or auto")
     precision: str = _option("auto", "of encoding and training", choices=("auto", "fp32", "bf16"))
+    save_every: float = _option(
+        10.0, "minutes after which a run that is killed can be resumed; 0 for the ends of epochs alone"
+    )
     cache: str = _option("~/.cache/captioner", "folder that keeps the features of encoded photos")
     external_encoder: bool = _option(False, "leave the encoder's weights out of the checkpoint")
 
@@ -76,24 +129,49 @@ class TrainingOptions:
             ("max_words", 1),
             ("epochs", 1),
             ("batch_size", 1),
+            ("accumulate", 1),
             ("patience", 0),
             ("seed", 0),
         ):
             self._check_whole(name, least)
-        if self.image_size is not None:
-            self._check_whole("image_size", 1)
-        for name in ("warmup", "label_smoothing", "weight_decay"):
-            most = math.inf if name == "weight_decay" else 1
+        for name in ("image_size", "truncate_bptt"):
+            if getattr(self, name) is not None:
+                self._check_whole(name, 1)
+        for name in ("warmup", "label_smoothing", "ema", "weight_decay", "save_every"):
+            most = math.inf if name in ("weight_decay", "save_every") else 1
             self._check(name, 0 <= getattr(self, name) < most, f"at least 0 and below {most}")
-        self._check("lr", 0 < self.lr < math.inf, "above 0 and finite")
-        for name in ("clip_norm", "clip_value"):
-            limit = getattr(self, name)
-            self._check(name, limit is None or 0 <= limit < math.inf, "at least 0 and finite")
+        for name in ("lr", "encoder_lr"):
+            self._check(name, 0 < getattr(self, name) < math.inf, "above 0 and finite")
+        self._check("augment", self.augment in AUGMENTATIONS, " or ".join(AUGMENTATIONS))
+        self._check_finetuning()
+        self._check("scheduled_sampling", 0 <= self.scheduled_sampling <= 1, "at least 0 and at most 1")
         self._check("resize", self.resize in ("squash", "crop"), "squash or crop")
         self._check("select_by", self.select_by in SELECTION_METRICS, " or ".join(SELECTION_METRICS))
         self._check("output", self.output.endswith(".safetensors"), "a file name that ends in .safetensors")
-        self.model_config(image_size=1, channels=1, vocabulary_size=1)
-        self.decoding_options()
+        try:
+            ClipLimits.parse(self.clip)
+            self.model_config(image_size=1, channels=1, vocabulary_size=1)
+            self.decoding_options()
+        except OptionError as error:  # begins with the name of a field, which is one of ours
+            name, _, rest = str(error).partition(" ")
+            raise OptionError(f"{_flag(name)} {rest}") from error
+
+    def _check_finetuning(self) -> None:
+        if self.finetune_from is not None:
+            if self.external_encoder:
+                raise OptionError(
+                    "--external-encoder leaves out what --finetune-from trains; give one of them"
+                )
+            return
+        asked = {
+            f"--augment {self.augment}": self.augment != "none",
+            "--checkpoint-activations": self.checkpoint_activations,
+            f"--encoder-lr {self.encoder_lr:g}": self.encoder_lr != _ENCODER_LR,
+        }
+        if option := next((option for option, given in asked.items() if given), None):
+            raise OptionError(
+                f"{option} is for an encoder that is trained; say with --finetune-from from which stage on"
+            )
 
     def _check_whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
@@ -102,7 +180,27 @@ class TrainingOptions:
 
     def _check(self, name: str, good: bool, demand: str) -> None:
         if not good:
-            raise OptionError(f"{name} must be {demand}, not {getattr(self, name)!r}")
+            raise OptionError(f"{_flag(name)} must be {demand}, not {getattr(self, name)!r}")
+
+    def with_encoder_for(self, *, vectors: bool) -> TrainingOptions:
+        """These options with the encoder that ``auto`` stands for.
+
+        Args:
+            vectors: whether ready-made vectors are trained on, not photos.
+
+        Raises:
+            OptionError: photos without encoder, or options of an encoder without one.
+        """
+        encoder = self.encoder
+        if encoder == "auto":
+            encoder = NO_ENCODER if vectors else _USUAL_ENCODER
+        if encoder == NO_ENCODER and not vectors:
+            raise OptionError("--encoder none is for --dataset codes; photos need an encoder")
+        if vectors and self.finetune_from is not None:
+            raise OptionError("--finetune-from needs photos; ready-made vectors cannot be made anew")
+        if encoder == NO_ENCODER and (self.image_size is not None or self.resize != "squash"):
+            raise OptionError("--image-size and --resize tell of the encoder; say with --encoder which it is")
+        return replace(self, encoder=encoder)
 
     def model_config(self, *, image_size: int, channels: int, vocabulary_size: int) -> ModelConfig:
         """The architecture of these options, once encoder and vocabulary are known.
@@ -122,6 +220,9 @@ class TrainingOptions:
             attention_size=self.attention_size,
             tie_embeddings=self.tie_embeddings,
             dropout=self.dropout,
+            layers=self.layers,
+            nonlinearity=self.nonlinearity,
+            residual_layers=self.residual_layers,
         )
 
     def decoding_options(self) -> DecodingOptions:
@@ -131,3 +232,8 @@ class TrainingOptions:
             OptionError: the beam size is impossible.
         """
         return DecodingOptions(beam_size=self.beam_size)
+
+
+def recorded_options(options: TrainingOptions) -> dict[str, Any]:
+    """The options that make a run what it is, not where it was computed."""
+    return {name: value for name, value in asdict(options).items() if name not in _UNRECORDED}

@@ -12,8 +12,8 @@ from captioner.datasets import DatasetOptions, Record, present, read_each
 from captioner.errors import DatasetError
 from captioner.metrics.evaluate import References
 from captioner.training.data import encode_caption
-from captioner.training.features import FeatureRows, FeatureStore
 from captioner.training.options import TrainingOptions
+from captioner.training.photo_features import PhotoFeatures, PhotoStore
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
@@ -51,7 +51,7 @@ class TrainingData:
     vocabulary: Vocabulary
     captions: Sequence[Sequence[list[int]]]
     photos: Sequence[int]
-    features: FeatureRows
+    features: PhotoFeatures
     validation: Sequence[ValidationSet]
     summary: dict[str, object]
     identity: str
@@ -76,7 +76,7 @@ def read_splits(datasets: DatasetOptions) -> Splits:
 def prepare(
     splits: Splits,
     options: TrainingOptions,
-    store: FeatureStore,
+    store: PhotoStore,
     *,
     skip_missing: bool,
     vocabulary: Vocabulary | None = None,
@@ -90,11 +90,11 @@ def prepare(
     Raises:
         DatasetError: photos are broken and must not be skipped, or nothing is left to train on, to validate
             on, or to say.
-        TrainingError: the features cannot be kept on disk.
+        CacheError: the features cannot be kept on disk.
     """
     parts = (*splits.train, *splits.validation)
     records = [record for _, part in parts for record in part]
-    features = store.collect([record.path for record in records])
+    features = store.features_of(records)
     _report_broken(features, records, skip_missing)
     first_validation = sum(len(part) for _, part in splits.train)
     sound = [position for position, row in enumerate(features.rows) if row >= 0]
@@ -134,7 +134,7 @@ def prepare(
         features=features,
         validation=sets,
         summary=summary,
-        identity=_identity(records, usable, sets, features, store.folder.name),
+        identity=_identity(records, usable, sets, features, store.name),
     )
 
 
@@ -146,7 +146,7 @@ def _present(label: str, records: Sequence[Record], skip_missing: bool) -> Seque
     return there
 
 
-def _report_broken(features: FeatureRows, records: Sequence[Record], skip_missing: bool) -> None:
+def _report_broken(features: PhotoFeatures, records: Sequence[Record], skip_missing: bool) -> None:
     if not features.broken:
         return
     named = _listed(list(features.broken.values()), "; ")
@@ -163,7 +163,7 @@ def _listed(names: Sequence[str], separator: str) -> str:
     return separator.join([*names[:_NAMED], *more])
 
 
-def _validation_sets(splits: Splits, features: FeatureRows, start: int) -> Iterator[ValidationSet]:
+def _validation_sets(splits: Splits, features: PhotoFeatures, start: int) -> Iterator[ValidationSet]:
     for label, part in splits.validation:
         kept = [place for place in range(len(part)) if features.rows[start + place] >= 0]
         if not kept:
@@ -178,7 +178,7 @@ def _identity(
     records: Sequence[Record],
     usable: Sequence[int],
     validation: Sequence[ValidationSet],
-    features: FeatureRows,
+    features: PhotoFeatures,
     encoder: str,
 ) -> str:
     """What must be equal for two runs to see the same data: the features too come from encoder and photo."""

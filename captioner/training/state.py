@@ -25,13 +25,18 @@ class TrainingState:
         identity: options and data; a run goes on only with the same.
         epoch: epochs finished.
         batch: batches of the next epoch that are done already.
-        step: optimiser steps taken in all.
-        loss_sum: sum of the losses of these batches, weighted by words.
+        step: steps done in all, skipped ones included.
+        loss_sum: sum of the losses of these batches, weighted by words; without skipped ones.
         words: words in them.
+        clipped: steps of this epoch in which gradients were clipped.
+        skipped: steps of this epoch that were skipped because something was not finite.
+        skipped_in_row: steps skipped since the last one that was not.
         best_score: best validation score so far.
         best_epoch: its epoch.
-        decoder: weights.
+        weights: what is trained, by name in the network.
         optimiser: state of the optimiser.
+        average: moving average of the weights; empty if there is none.
+        norms: norms of past gradients, where their percentile is the limit; else empty.
         random: states of the generators that draw dropout, see :func:`random_states`.
     """
 
@@ -41,11 +46,21 @@ class TrainingState:
     step: int = 0
     loss_sum: float = 0.0
     words: int = 0
+    clipped: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
     best_score: float = float("-inf")
     best_epoch: int = 0
-    decoder: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
     random: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def begin_epoch(self) -> None:
+        """Count one more finished epoch, and begin the sums of the next."""
+        self.epoch += 1
+        self.batch, self.loss_sum, self.words, self.clipped, self.skipped = 0, 0.0, 0, 0, 0
 
     def why_finished(self, epochs: int, patience: int) -> str:
         """Why there is nothing left to train; empty as long as there is."""
@@ -96,6 +111,10 @@ def load_state(path: Path) -> TrainingState:
             return TrainingState(**torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except TypeError as error:  # other fields
+        raise TrainingError(
+            f"{path}: is of another version of captioner; go on with that one, or start anew with --overwrite"
+        ) from error
     raise TrainingError(f"{path}: is damaged and cannot be resumed; start anew with --overwrite")
 
 

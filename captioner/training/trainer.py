@@ -3,138 +3,40 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from captioner import __version__
-from captioner.captioner import choose_device, choose_dtype, find_weights
-from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioner.datasets import DatasetOptions
+from captioner.checkpoint import Checkpoint
 from captioner.errors import TrainingError
-from captioner.model.encoder import build_encoder, encoder_preprocessing
-from captioner.model.network import CaptionNetwork
-from captioner.training.clipping import clip_gradients
-from captioner.training.data import Batch, batches_per_epoch, epoch_batches
-from captioner.training.features import FeatureStore
+from captioner.model.gradient_flow import GradientFlow
+from captioner.training.averaging import WeightAverage
+from captioner.training.clipping import Clipper, gradient_norm
+from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
+from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.folder import RunFolder
+from captioner.training.groups import parameter_groups, trained_parameters
+from captioner.training.inputs import inputs_of
 from captioner.training.interruption import Interrupted, on_interrupt
-from captioner.training.journal import Journal
+from captioner.training.limits import ClipLimits
 from captioner.training.objectives import cross_entropy
 from captioner.training.options import TrainingOptions
-from captioner.training.preparation import TrainingData, prepare, read_splits
+from captioner.training.preparation import TrainingData
+from captioner.training.recorder import Recorder, SilentRecorder
+from captioner.training.sampling import ScheduledSampling, sampling_probability
 from captioner.training.schedule import learning_rate
-from captioner.training.state import TrainingState, load_state, random_states, restore_random_states
+from captioner.training.state import TrainingState, random_states, restore_random_states
 
-# Where a run is computed makes no other run; the checkpoint it goes on from counts by its digest.
-_PLACES = ("output", "cache", "device", "init")
-
-
-def train(
-    datasets: DatasetOptions, options: TrainingOptions, *, resume: bool = False, overwrite: bool = False
-) -> Path:
-    """Train a model with a frozen encoder.
-
-    The best checkpoint goes to ``options.output``; the last one, the log and what a resumed run needs go
-    to the folder ``OUTPUT.run`` beside it.
-
-    Args:
-        datasets: what to train and validate on.
-        options: how.
-        resume: go on with an interrupted run; the result is the same as without the interruption.
-        overwrite: replace an earlier run.
-
-    Returns:
-        Path of the best checkpoint.
-
-    Raises:
-        CaptionerError: data, options, disk or loss do not allow to go on; one line says what to do.
-        Interrupted: Ctrl-C; the run can be resumed.
-    """
-    preprocessing = encoder_preprocessing(
-        options.encoder, image_size=options.image_size, resize=options.resize
-    )
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.precision, device)
-    folder = RunFolder(Path(options.output).expanduser())
-    folder.check(resume=resume, overwrite=overwrite)
-    initial = None if options.init is None else load_checkpoint(find_weights(options.init))
-    identity = _recorded(options) | {"init": None if initial is None else initial.digest}
-    state = _resumed(folder, identity) if resume else None
-    if state is not None and (why := state.why_finished(options.epochs, options.patience)):
-        _say(f"nothing to do, {why}; the best epoch was {state.best_epoch}")
-        return folder.output
-
-    splits = read_splits(datasets)
-    encoder = build_encoder(options.encoder, preprocessing.size, pretrained=True)
-    store = FeatureStore(
-        options.cache, encoder, preprocessing, pooled=options.attention == "none", device=device, dtype=dtype
-    )
-    data = prepare(
-        splits,
-        options,
-        store,
-        skip_missing=datasets.skip_missing,
-        vocabulary=None if initial is None else initial.vocabulary,
-    )
-    for name, value in data.summary.items():
-        _say(f"{name}: {'; '.join(value) if isinstance(value, list) else value}")
-    identity["data"] = data.identity
-    if state is None:
-        folder.start_anew()
-        state = TrainingState(identity)
-    state.check_identity(identity)
-
-    torch.manual_seed(options.seed)
-    network = CaptionNetwork(
-        options.model_config(
-            image_size=preprocessing.size, channels=store.shape[-1], vocabulary_size=len(data.vocabulary)
-        )
-    )
-    network.encoder = encoder
-    if initial is not None:
-        _go_on_from(initial, network, options)
-    checkpoint = Checkpoint(network, data.vocabulary, preprocessing, options.decoding_options())
-    Trainer(checkpoint, data, options, state, folder, device=device, dtype=dtype).run()
-    return folder.output
-
-
-def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingOptions) -> None:
-    """Take over the decoder of a checkpoint, which must be of the same architecture."""
-    own, other = network.config.to_dict(), initial.network.config.to_dict()
-    differing = [name for name in own if own[name] != other[name] and name != "dropout"]
-    if differing:
-        named = ", ".join(f"{name} {other[name]!r}" for name in differing)
-        raise TrainingError(f"cannot go on from {options.init}, whose options are {named}; give the same")
-    network.decoder.load_state_dict(initial.network.decoder.state_dict())
-
-
-def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | None:
-    if not folder.state.exists():
-        _say(f"there is no run in {folder.path} yet; starting from the beginning")
-        return None
-    state = load_state(folder.state)
-    state.check_identity(identity)
-    if state.best_epoch and not folder.output.exists():
-        raise TrainingError(
-            f"cannot resume: {folder.output}, the best checkpoint so far, is gone; "
-            "put it back or start anew with --overwrite"
-        )
-    return state
+MOST_SKIPPED = 25  # steps in a row without a finite gradient: no more hope
 
 
 class Trainer:
-    """Fits the decoder of a checkpoint to captions.
+    """Fits the weights of a network that require gradients to captions.
 
     Args:
         checkpoint: the model; its network is changed.
@@ -144,6 +46,7 @@ class Trainer:
         folder: for log, checkpoints and state.
         device: where to train.
         dtype: bfloat16 for mixed precision, float32 for none.
+        world: the processes that train together.
     """
 
     def __init__(
@@ -156,40 +59,44 @@ class Trainer:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        world: World = ALONE,
     ) -> None:
         self.checkpoint, self.data, self.options = checkpoint, data, options
-        self.state, self.folder = state, folder
-        self.device, self.dtype = device, dtype
+        self.state, self.device, self.dtype, self.world = state, device, dtype, world
         self.decoder = checkpoint.network.decoder.to(device)
-        self.parameters: list[Tensor] = list(self.decoder.parameters())
-        matrices = [parameter for parameter in self.parameters if parameter.ndim > 1]
-        vectors = [parameter for parameter in self.parameters if parameter.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": options.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=options.lr)
-        self.epoch_steps = batches_per_epoch(len(data.captions), options.batch_size)
-        self.interrupted = False
-        resumed = bool(state.decoder)
+        self.inputs = inputs_of(data, options, device)
+        self.parameters = trained_parameters(checkpoint.network)
+        world.send_weights(list(self.parameters.values()))
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.parameters, options), lr=options.lr)
+        limits = ClipLimits.parse(options.clip)
+        self.flow = GradientFlow(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
+        self.clipper = Clipper(limits, state.norms)
+        self.average = WeightAverage(self.parameters, options.ema) if options.ema else None
+        self.epoch_steps = steps_per_epoch(len(data.captions), options.batch_size, options.accumulate)
+        self.interrupted, self.saved = False, time.monotonic()
+        resumed = bool(state.weights)
         if resumed:
-            self.decoder.load_state_dict(state.decoder)
-            self.optimiser.load_state_dict(state.optimiser)
-            restore_random_states(state.random, device)
-        self.journal = Journal(folder.path, after=state.step if resumed else None)
+            self._restore()
+        after = state.step if resumed else None
+        init = state.identity.get("init")
+        self.recorder = (
+            Recorder(checkpoint, data, options, folder, init=init, after=after, epochs=state.epoch)
+            if world.leads
+            else SilentRecorder()
+        )
 
     def run(self) -> None:
         """Train until all epochs are done or nothing gets better.
 
         Raises:
-            TrainingError: the loss is not a number.
+            TrainingError: loss or gradients are not finite any more.
             CaptionerError: a file cannot be written.
             Interrupted: after Ctrl-C, with everything saved, or after a second one.
         """
         state, options = self.state, self.options
         try:
-            with on_interrupt(self._note_interrupt):
-                if not state.decoder:
+            with on_interrupt(self._note_interrupt, several=self.world.size > 1, quiet=not self.world.leads):
+                if not state.weights:
                     self._save_state()  # so that a run that is killed in its first epoch can be resumed too
                 while not (why := state.why_finished(options.epochs, options.patience)):
                     self._epoch()
@@ -197,9 +104,14 @@ class Trainer:
             raise
         except KeyboardInterrupt as error:
             raise Interrupted("broken off, without saving the last steps") from error
+        except ProcessLostError as error:
+            self._save_state()
+            raise TrainingError(
+                f"{error}; {self._kept()}; to go on, give the same command with --resume"
+            ) from error
         finally:
-            self.journal.close()
-        _say(f"finished, {why}; the best epoch was {state.best_epoch}")
+            self.recorder.close()
+        self.recorder.say(f"finished, {why}; the best epoch was {state.best_epoch}")
 
     def _epoch(self) -> None:
         options, state = self.options, self.state
@@ -208,120 +120,201 @@ class Trainer:
             self.data.captions, options.batch_size, seed=options.seed, epoch=state.epoch, start=state.batch
         )
         self.decoder.train()
-        for batch in tqdm(
-            batches,
-            f"epoch {state.epoch + 1}/{options.epochs}",
+        steps = steps_of(batches, options.accumulate)
+        for parts in self.recorder.progress(
+            self.inputs.ahead(steps, self._photos, state.epoch),
+            epoch=state.epoch + 1,
             total=self.epoch_steps,
-            initial=state.batch,
-            unit="batch",
-            leave=False,
+            done=-(-state.batch // options.accumulate),
         ):
-            self._step(batch)
-            state.batch += 1
-            self._stop_if_interrupted()
+            self._step(parts)
+            state.batch += len(parts)
+            self._save_in_between()
         rate = (state.words - words_before) / max(time.monotonic() - started, 1e-3)
-        loss = state.loss_sum / state.words
-        state.epoch, state.batch, state.loss_sum, state.words = state.epoch + 1, 0, 0.0, 0
-        self._validate(loss, rate)
+        self._finish_epoch(rate)
         if not state.why_finished(options.epochs, options.patience):
             self._stop_if_interrupted()
 
-    def _step(self, batch: Batch) -> None:
-        state, options = self.state, self.options
-        features = self.data.features.fetch([self.data.photos[photo] for photo in batch.photos], self.device)
-        words, owners = batch.words.to(self.device), batch.owners.to(self.device)
-        rate = learning_rate(state.step, self.epoch_steps * options.epochs, options.lr, options.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            first = self.decoder.initial_state(features).select(owners)
-            loss = cross_entropy(self.decoder, first, words, batch.lengths, options.label_smoothing)
+    def _photos(self, parts: Sequence[Batch]) -> list[int]:
+        """The photos of a step that this process encodes."""
+        return [photo for part in parts for photo in part.photos[slice(*self.world.span(len(part.photos)))]]
+
+    def _step(self, parts: Sequence[Batch]) -> None:
+        """One step of the optimiser, over the mean loss of all words of some batches."""
+        self._set_learning_rates()
+        self.world.seed(self.options.seed, self.state.epoch, self.state.batch)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self.parameters, norm=options.clip_norm, value=options.clip_value)
-        value = loss.item()
-        if not math.isfinite(value) or not math.isfinite(norm):
-            self.journal.flush()
-            raise TrainingError(
-                f"the loss is no longer a number at step {state.step + 1}; start again with a lower --lr "
-                f"(now {options.lr:g}) or --clip-norm (now {options.clip_norm})"
+        words = sum(int(part.lengths.sum()) for part in parts)
+        shares = [part.part(*self.world.span(len(part.photos))) for part in parts]
+        losses = [self._backward(share, words) for share in shares if share.photos]
+        loss = torch.stack(losses).sum().item() if losses else 0.0
+        self._update(self.world.sum_gradients(list(self.parameters.values()), loss), words)
+
+    def _backward(self, batch: Batch, words: int) -> Tensor:
+        """Add the gradient of a batch's part in the mean over all ``words`` of a step.
+
+        Returns:
+            That part, a scalar.
+        """
+        ids, owners = batch.words.to(self.device), batch.owners.to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            regions = self.inputs.fetch(batch.photos)
+            loss = cross_entropy(
+                self.decoder,
+                self.decoder.initial_state(regions).select(owners),
+                ids,
+                batch.lengths,
+                self.options.label_smoothing,
+                flow=self.flow,
+                feed=self._sampling(),
             )
-        self.optimiser.step()
+        part = loss * (int(batch.lengths.sum()) / words)
+        part.backward()  # type: ignore[no-untyped-call]
+        return part.detach()
+
+    def _update(self, loss: float, words: int) -> None:
+        """Clip the gradients that are there, change the weights, and note it; or skip the step."""
+        state, parameters = self.state, list(self.parameters.values())
+        norm = gradient_norm(parameters)
         state.step += 1
-        count = int(batch.lengths.sum())
-        state.loss_sum += value * count
-        state.words += count
-        self.journal.step(
-            {
-                "step": state.step,
-                "epoch": state.epoch + 1,
-                "loss": value,
-                "lr": rate,
-                "gradient_norm": norm,
-                "clipped": norm > (options.clip_norm or math.inf),
-            }
+        row = {
+            "epoch": state.epoch + 1,
+            "loss": loss,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "gradient_norm": norm,
+        }
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            self.recorder.step(state.step, {**row, "threshold": None, "clipped": False, "skipped": True})
+            self._skip()
+            return
+        clipped = self.clipper.clip(parameters, norm)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
+        state.loss_sum += loss * words
+        state.words += words
+        state.clipped += clipped.acted
+        state.skipped_in_row = 0
+        self.recorder.step(
+            state.step, {**row, "threshold": clipped.threshold, "clipped": clipped.acted, "skipped": False}
         )
 
-    def _validate(self, loss: float, rate: float) -> None:
+    def _skip(self) -> None:
+        """Count a step that leaves weights, average and mean loss as they are."""
+        self.state.skipped += 1
+        self.state.skipped_in_row += 1
+        if self.state.skipped_in_row == MOST_SKIPPED:
+            self._give_up(f"in {MOST_SKIPPED} steps in a row, up to step {self.state.step}")
+
+    def _give_up(self, when: str) -> NoReturn:
+        """End a run that has gone astray, with weights that are still good kept."""
+        with self._averaged():
+            kept = self.recorder.keep_last({"epoch": self.state.epoch, "step": self.state.step})
+        where = f", perhaps from {kept} with --init" if kept else ""
+        raise TrainingError(
+            f"the loss or its gradient is not finite {when}; start again with a lower threshold in --clip "
+            f"(now {self.options.clip}) or a lower --lr (now {self.options.lr:g}){where}"
+        )
+
+    def _set_learning_rates(self) -> None:
+        steps = self.epoch_steps * self.options.epochs
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.state.step, steps, group["highest"], self.options.warmup)
+
+    def _sampling(self) -> ScheduledSampling | None:
+        """What chooses the words that the decoder reads; None for the true ones."""
+        steps = self.epoch_steps * self.options.epochs
+        probability = sampling_probability(self.state.step, steps, self.options.scheduled_sampling)
+        return ScheduledSampling(self.decoder, probability) if probability else None
+
+    def _finish_epoch(self, rate: float) -> None:
         """Score generated captions, and keep what the epoch has brought."""
-        state, options = self.state, self.options
+        state = self.state
+        self._check_epoch()
+        self._save_state()  # validation can take minutes, in which a run may be killed
+        loss, skipped = state.loss_sum / state.words, state.skipped
+        row = {"loss": loss, "clipped": state.clipped / (self.epoch_steps - skipped), "skipped": skipped}
+        with self._averaged():
+            figures, score = self._validate()
+            state.begin_epoch()
+            best = score > state.best_score
+            if best:
+                state.best_score, state.best_epoch = score, state.epoch
+            row = {"epoch": state.epoch, "step": state.step, **row, "score": score, **figures}
+            self.recorder.epoch(row, best=best)
+        self._save_state()
+        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())
+        marks = " (best so far)" * best + f", {skipped} steps skipped" * bool(skipped)
+        self.recorder.say(f"epoch {state.epoch}: loss {loss:.3f}, {shown}{marks}, {rate:.0f} words/s")
+
+    def _check_epoch(self) -> None:
+        """Stop a run that skips most of its steps, or whose weights have left the numbers.
+
+        Raises:
+            TrainingError: it does.
+        """
+        if 2 * self.state.skipped > self.epoch_steps:
+            self._give_up(f"in {self.state.skipped} of {self.epoch_steps} steps of the epoch")
+        if not all(bool(value.isfinite().all()) for value in self.parameters.values()):
+            self._give_up(f"after step {self.state.step}")
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """While it lasts the network has its averaged weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def _validate(self) -> tuple[dict[str, float], float]:
+        """Figures of generated captions by data set and name, and the score that chooses the best epoch."""
         self.decoder.eval()
         figures: dict[str, float] = {}
         scores = []
         for part in self.data.validation:
-            found = part.score(self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device)
+            found = part.score(
+                self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device, self.world
+            )
             figures |= {f"{part.label} {name}": found[name] for name in ("BLEU-4", "CIDEr")}
-            scores.append(found[options.select_by])
-        score = float(np.mean(scores))
-        better = score > state.best_score
-        if better:
-            state.best_score, state.best_epoch = score, state.epoch
-        row = {"epoch": state.epoch, "step": state.step, "loss": loss, "score": score, **figures}
-        self._save_checkpoint(self.folder.last, row)
-        if better:
-            self._save_checkpoint(self.folder.output, row)
-        self.journal.epoch(row)
-        self._save_state()
-        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())
-        best = " (best so far)" if better else ""
-        _say(f"epoch {state.epoch}: loss {loss:.3f}, {shown}{best}, {rate:.0f} words/s")
-
-    def _save_checkpoint(self, path: Path, row: Mapping[str, float]) -> None:
-        training = {
-            "options": {**_recorded(self.options), "init": self.state.identity.get("init")},
-            "data": self.data.summary,
-            "validation": {name: round(value, 6) for name, value in row.items()},
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "versions": {
-                "captioner": __version__,
-                "torch": torch.__version__,
-                "torchvision": version("torchvision"),
-                "python": sys.version.split()[0],
-            },
-        }
-        checkpoint = replace(self.checkpoint, training=training)
-        save_checkpoint(path, checkpoint, external_encoder=self.options.external_encoder)
+            scores.append(found[self.options.select_by])
+        return figures, float(np.mean(scores))
 
     def _save_state(self) -> None:
-        self.journal.flush()
-        self.state.decoder = self.decoder.state_dict()
-        self.state.optimiser = self.optimiser.state_dict()
-        self.state.random = random_states(self.device)
-        self.state.save(self.folder.state)
+        state = self.state
+        state.weights = {name: value.detach() for name, value in self.parameters.items()}
+        state.optimiser = self.optimiser.state_dict()
+        state.average = {} if self.average is None else self.average.state_dict()
+        state.norms = list(self.clipper.norms)
+        state.random = random_states(self.device)
+        self.recorder.save_state(state)
+        self.saved = time.monotonic()
+
+    def _restore(self) -> None:
+        """Go on where the state was saved."""
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(self.state.weights[name])
+        self.optimiser.load_state_dict(self.state.optimiser)
+        if self.average is not None:
+            self.average.load_state_dict(self.state.average)
+        restore_random_states(self.state.random, self.device)
+
+    def _kept(self) -> str:
+        """What is saved, after another process has ended."""
+        return (
+            f"everything is saved up to step {self.state.step}"
+            if self.world.leads
+            else "what process 0 saved last is kept"
+        )
 
     def _note_interrupt(self) -> None:
         self.interrupted = True
 
+    def _save_in_between(self) -> None:
+        """After a step: save when asked to stop, and every few minutes."""
+        self._stop_if_interrupted()
+        waited = time.monotonic() - self.saved
+        # While steps are skipped the weights may be lost already; the state before that is the better one.
+        if 0 < 60 * self.options.save_every <= waited and not self.state.skipped_in_row:
+            self._save_state()
+
     def _stop_if_interrupted(self) -> None:
-        if self.interrupted:
+        if self.world.any(self.interrupted):
             self._save_state()
             raise Interrupted(f"everything is saved up to step {self.state.step}")
-
-
-def _recorded(options: TrainingOptions) -> dict[str, Any]:
-    """The options that make a run what it is, not where it was computed."""
-    return {name: value for name, value in asdict(options).items() if name not in _PLACES}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

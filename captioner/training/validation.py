@@ -13,7 +13,8 @@ from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.metrics.evaluate import References, score
 from captioner.model.decoder import Decoder
-from captioner.training.features import FeatureRows
+from captioner.training.distributed import ALONE, World
+from captioner.training.photo_features import PhotoFeatures
 from captioner.vocabulary import Vocabulary, detokenize
 
 _BATCH = 64
@@ -34,17 +35,32 @@ class ValidationSet:
     label: str
     records: Sequence[Record]
     photos: Sequence[int]
-    features: FeatureRows
+    features: PhotoFeatures
     references: References
 
     def score(
-        self, decoder: Decoder, vocabulary: Vocabulary, options: DecodingOptions, device: torch.device
+        self,
+        decoder: Decoder,
+        vocabulary: Vocabulary,
+        options: DecodingOptions,
+        device: torch.device,
+        world: World = ALONE,
     ) -> dict[str, float]:
-        """Figures of generated captions by name, on the metrics' own scale (see ``captioner.metrics``)."""
+        """Figures of generated captions by name, on the metrics' own scale (see ``captioner.metrics``).
+
+        Several processes caption whole batches in turn, so that each photo is captioned once and in the same
+        company as by one process; rank 0 scores all captions.
+
+        Raises:
+            ProcessLostError: another process has ended.
+        """
         captions: dict[int | str, str] = {}
-        for start in range(0, len(self.records), _BATCH):
+        for start in range(world.rank * _BATCH, len(self.records), world.size * _BATCH):
             features = self.features.fetch(self.photos[start : start + _BATCH], device)
             found = decode(decoder, features, options, SPECIAL_IDS)
             for record, (best, *_) in zip(self.records[start : start + _BATCH], found, strict=True):
                 captions[record.image_id] = detokenize(vocabulary.decode(best.words))
-        return score(captions, self.references).figures
+        parts = world.gather(captions)
+        whole = {name: text for part in parts for name, text in part.items()}
+        whole = {record.image_id: whole[record.image_id] for record in self.records}
+        return world.share(score(whole, self.references).figures if world.leads else {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner.cli import build_parser, main
-from captioner.training import trainer
+from captioner.training import run
 from captioner.training.interruption import Interrupted
 from captioner.training.journal import Journal
 from captioner.training.options import TrainingOptions
@@ -105,6 +105,8 @@ def test_every_option_of_a_training_is_a_flag() -> None:
         "device": "cpu",
         "precision": "fp32",
         "encoder": "resnet18",
+        "augment": "crop",
+        "nonlinearity": "sigmoid",
         "cache": "c",
     }
     arguments = ["train", "--dataset=coco:D"]
@@ -124,12 +126,14 @@ def test_every_option_of_a_training_is_a_flag() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epochs=0"], "epochs must be a whole number from 1"),
-        (["--lr=nan"], "lr must be above 0 and finite, not nan"),
+        (["--epochs=0"], "--epochs must be a whole number from 1"),
+        (["--lr=nan"], "--lr must be above 0 and finite, not nan"),
         (["--dropout=1"], "dropout must be at least 0 and below 1"),
-        (["--hidden-size=0"], "hidden_size must be a whole number"),
+        (["--hidden-size=0"], "--hidden-size must be a whole number"),
         (["--output=model.bin"], "output must be a file name that ends in .safetensors"),
         (["--encoder=resnet51"], "no encoder is called 'resnet51'"),
+        (["--clip=norm:0"], "--clip must have a limit above 0 and finite after norm:, not 'norm:0'"),
+        (["--nonlinearity=sigmoid"], "--nonlinearity is a choice of the cell rnn"),
         (["--image-size=16"], "at least 32 px"),
         (["--device=toaster"], "device 'toaster' is not to be had"),
         (["--resume", "--overwrite"], "give one of them"),
@@ -207,6 +211,6 @@ def test_an_interrupt_tells_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise interruption
 
-    monkeypatch.setattr(trainer, "train", interrupted)
+    monkeypatch.setattr(run, "train", interrupted)
     assert train("--dataset=table:D", *flags) == 130
     assert capsys.readouterr().err.endswith(hint)

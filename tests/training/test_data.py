@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.training.data import batches_per_epoch, encode_caption, epoch_batches, make_batch
+from captioner.training.data import encode_caption, epoch_batches, make_batch, steps_of, steps_per_epoch
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 CAPTIONS = [
@@ -38,7 +38,7 @@ def test_an_epoch_shows_every_caption_once(
 ) -> None:
     captions = [[[START, *ids, END] for ids in of_photo] for of_photo in contents]
     batches = list(epoch_batches(captions, size, seed=seed, epoch=epoch))
-    assert len(batches) == batches_per_epoch(len(captions), size)
+    assert len(batches) == steps_per_epoch(len(captions), size, 1)
     assert sorted(photo for batch in batches for photo in batch.photos) == list(range(len(captions)))
     shown = sorted(
         (batch.photos[owner], row[: length + 1])
@@ -56,6 +56,16 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
     assert order(1, 1) == order(1, 1)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@given(photos=st.integers(1, 40), size=st.integers(1, 5), accumulate=st.integers(1, 6))
+def test_steps_take_the_batches_in_their_order(photos: int, size: int, accumulate: int) -> None:
+    captions = [[[START, END]]] * photos
+    batches = [batch.photos for batch in epoch_batches(captions, size, seed=0, epoch=0)]
+    steps = list(steps_of(epoch_batches(captions, size, seed=0, epoch=0), accumulate))
+    assert [batch.photos for step in steps for batch in step] == batches
+    assert [len(step) for step in steps[:-1]] == [accumulate] * (len(steps) - 1)
+    assert len(steps) == steps_per_epoch(photos, size, accumulate)
 
 
 def test_an_epoch_can_begin_in_its_middle() -> None:

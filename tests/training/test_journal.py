@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,15 @@ from captioner.errors import CaptionerError, TrainingError
 from captioner.training.journal import STEP_COLUMNS, Journal
 
 
-def _step(number: int) -> dict[str, float]:
+def _step(number: int) -> dict[str, float | None]:
     return {
-        "step": number,
         "epoch": 1 + number // 10,
         "loss": 5 / (number + 1),
         "lr": 1e-3,
         "gradient_norm": 0.5,
+        "threshold": None,
         "clipped": False,
+        "skipped": False,
     }
 
 
@@ -53,14 +55,15 @@ def _events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_steps_and_epochs_are_tables_that_can_be_plotted(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.step(_step(1_234_567))
-    journal.step(_step(1_234_568) | {"clipped": True})
+    journal.step(1_234_567, _step(1_234_567))
+    journal.step(1_234_568, _step(1_234_568) | {"clipped": True, "threshold": 0.25})
     journal.epoch(_epoch(1))
     journal.close()
     steps = _rows(tmp_path / "steps.csv")
     assert tuple(steps[0]) == STEP_COLUMNS
     assert [row["step"] for row in steps] == ["1234567", "1234568"]
     assert [row["clipped"] for row in steps] == ["0", "1"]
+    assert [row["threshold"] for row in steps] == ["", "0.25"]
     assert float(steps[0]["loss"]) == pytest.approx(5 / 1_234_568, rel=1e-5)
     assert _rows(tmp_path / "epochs.csv") == [
         {"epoch": "1", "step": "10", "loss": "1", "score": "0.5", "a CIDEr": "0.5", "a BLEU-4": "0.1"}
@@ -69,11 +72,14 @@ def test_steps_and_epochs_are_tables_that_can_be_plotted(tmp_path: Path) -> None
 
 def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.step(_step(1))
+    journal.step(1, _step(1))
+    journal.step(2, _step(2) | {"loss": math.nan, "gradient_norm": math.inf, "skipped": True})
     journal.epoch(_epoch(1))
     journal.close()
+    assert _rows(tmp_path / "steps.csv")[1]["gradient_norm"] == "inf"
     events = _events(tmp_path)
-    assert events["step/loss"] == [(1, 2.5)]
+    assert events["step/loss"] == [(1, 2.5)]  # what is not finite cannot be drawn
+    assert events["step/gradient_norm"] == [(1, 0.5)]
     assert events["epoch/a CIDEr"] == [(10, 0.5)]
 
 
@@ -91,13 +97,13 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
 def test_a_continued_journal_drops_what_came_after(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for number in range(1, 26):
-        journal.step(_step(number))
+        journal.step(number, _step(number))
         if number % 10 == 0:
             journal.epoch(_epoch(number // 10))
     journal.flush()
     journal.close()
-    journal = Journal(tmp_path, after=12)
-    journal.step(_step(13))
+    journal = Journal(tmp_path, after=12, epochs=1)
+    journal.step(13, _step(13))
     journal.flush()
     journal.close()
     assert [int(row["step"]) for row in _rows(tmp_path / "steps.csv")] == list(range(1, 14))
@@ -108,13 +114,13 @@ def test_a_continued_journal_drops_what_came_after(tmp_path: Path) -> None:
 def test_a_new_journal_takes_nothing_from_an_old_one(tmp_path: Path) -> None:
     (tmp_path / "steps.csv").write_text("nonsense")
     journal = Journal(tmp_path)
-    journal.step(_step(1))
+    journal.step(1, _step(1))
     journal.flush()
     journal.close()
     assert [row["step"] for row in _rows(tmp_path / "steps.csv")] == ["1"]
 
 
-@pytest.mark.parametrize("content", ["step\nthree\n", "other\n1\n", "step,loss\n\n,\n", "\udcff"])
+@pytest.mark.parametrize("content", ["epoch\nthree\n", "other\n1\n", "epoch,loss\n\n,\n", "\udcff"])
 def test_a_damaged_table_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "epochs.csv").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(TrainingError, match=r"epochs\.csv: is damaged; delete it"):
@@ -155,7 +161,7 @@ def test_without_tensorboard_the_tables_are_written_all_the_same(
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
     journal = Journal(tmp_path)
-    journal.step(_step(1))
+    journal.step(1, _step(1))
     journal.epoch(_epoch(1))
     journal.close()
     assert not (tmp_path / "tensorboard").exists()

@@ -10,9 +10,9 @@ from torch import nn
 
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError
+from captioner.features.store import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
-from captioner.training.features import FeatureStore
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData, prepare, read_splits
 from tests.training import shapes

@@ -11,6 +11,7 @@ import pytest
 
 from captioner.cli import main
 from captioner.training.folder import RunFolder
+from captioner.training.state import load_state
 from tests.training import processes
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run
@@ -52,6 +53,27 @@ def test_after_kill_9_in_mid_epoch_resuming_ends_like_an_uninterrupted_run(
     assert processes.finish(process) == -signal.SIGKILL
     assert main(command(name, "--resume")) == 0
     assert_same_run(folder / f"{name}.safetensors", whole.output)
+
+
+def test_after_kill_9_everything_that_a_step_depends_on_comes_back(
+    tmp_path: Path, folder: Path, command: Command
+) -> None:
+    # Three steps an epoch. The last state is of step 4, within the second epoch.
+    flags = [
+        "--ema=0.9",
+        "--clip=auto:40,hidden:1",
+        "--scheduled-sampling=0.8",
+        "--accumulate=2",
+        "--layers=2",
+    ]
+    assert main(command("everything", *flags)) == 0
+    often = command("everything-killed", *flags, "--save-every=1e-6")
+    process = processes.start(processes.command, tmp_path / "log", often, 5, signal.SIGKILL)
+    assert processes.finish(process) == -signal.SIGKILL
+    state = load_state(RunFolder(folder / "everything-killed.safetensors").state)
+    assert (state.epoch, state.batch, state.step, len(state.norms)) == (1, 2, 4, 4)
+    assert main([*often, "--resume"]) == 0
+    assert_same_run(folder / "everything-killed.safetensors", folder / "everything.safetensors")
 
 
 def test_ctrl_c_saves_tells_how_to_resume_and_exits_with_130(

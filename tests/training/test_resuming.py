@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from captioner.errors import DatasetError, TrainingError
 from captioner.training.data import Batch
 from captioner.training.interruption import Interrupted
 from captioner.training.options import TrainingOptions
-from captioner.training.trainer import Trainer, train
+from captioner.training.recorder import Recorder
+from captioner.training.run import train
+from captioner.training.trainer import Trainer
 from captioner.training.validation import ValidationSet
 from tests.training import shapes
 from tests.training.runs import assert_same_run, read_rows, run_folder
@@ -25,8 +27,8 @@ def _at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], Non
     """Do something after a step."""
     step = Trainer._step
 
-    def acting(trainer: Trainer, batch: Batch) -> None:
-        step(trainer, batch)
+    def acting(trainer: Trainer, parts: Sequence[Batch]) -> None:
+        step(trainer, parts)
         if trainer.state.step == number:
             act()
 
@@ -86,6 +88,24 @@ def test_an_interrupt_in_validation_stops_after_it(
         patch.setattr(ValidationSet, "score", interrupting)
         with pytest.raises(Interrupted, match="saved up to step 6"):
             train(datasets, tiny(epochs=2))
+    train(datasets, tiny(epochs=2), resume=True)
+    assert_same_run(finished.output, tiny(epochs=2).output)
+
+
+def test_what_an_epoch_wrote_before_its_state_was_saved_is_written_once(
+    finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Recorder.epoch
+
+    def killed(recorder: Recorder, row: Mapping[str, float], *, best: bool) -> None:
+        note(recorder, row, best=best)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "epoch", killed)
+        with pytest.raises(Interrupted, match="without saving"):
+            train(datasets, tiny(epochs=2))
+    assert len(read_rows(run_folder(tiny()).path / "epochs.csv")) == 1
     train(datasets, tiny(epochs=2), resume=True)
     assert_same_run(finished.output, tiny(epochs=2).output)
 

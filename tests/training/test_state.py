@@ -27,8 +27,10 @@ def _state() -> TrainingState:
         words=17,
         best_score=1 / 3,
         best_epoch=1,
-        decoder=layer.state_dict(),
+        weights=layer.state_dict(),
         optimiser=optimiser.state_dict(),
+        average={"steps": 3, "weights": layer.state_dict()},
+        norms=[0.1, 1 / 3],
         random=random_states(CPU),
     )
 
@@ -68,6 +70,15 @@ def test_a_foreign_file_is_one_line(tmp_path: Path) -> None:
         load_state(tmp_path / "state.pt")
 
 
+def test_a_state_with_other_fields_is_of_another_version(tmp_path: Path) -> None:
+    state = _state()
+    state.__dataclass_fields__ = {**state.__dataclass_fields__, "decoder": None}  # type: ignore[dict-item]
+    state.decoder = {}  # type: ignore[attr-defined]
+    state.save(tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"state\.pt: is of another version of captioner; .*--overwrite"):
+        load_state(tmp_path / "state.pt")
+
+
 def test_a_state_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be read: Is a directory"):
         load_state(tmp_path)
@@ -84,6 +95,15 @@ def test_what_differs_is_named() -> None:
     state.check_identity({"lr": 1e-3, "data": "7 photos"})
     with pytest.raises(TrainingError, match=r"other settings .*: lr, new \(lr was 0.001, is now 0.01\)"):
         state.check_identity({"lr": 1e-2, "data": "7 photos", "new": 1})
+
+
+def test_an_epoch_begins_with_nothing_counted() -> None:
+    state = _state()
+    state.clipped, state.skipped, state.skipped_in_row = 3, 2, 1
+    state.begin_epoch()
+    counts = (state.epoch, state.batch, state.loss_sum, state.words, state.clipped, state.skipped)
+    assert counts == (3, 0, 0.0, 0, 0, 0)
+    assert (state.step, state.skipped_in_row) == (40, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from captioner.captioner import SPECIAL_IDS
 from captioner.datasets import Record
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.features.store import FeatureRows
 from captioner.metrics.evaluate import References, score
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.training.features import FeatureRows
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import Vocabulary, detokenize
 

@@ -1,0 +1,70 @@
+"""How gradients are clipped, as data: the value of ``--clip``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from captioner.errors import OptionError
+
+_FORMS = "none or, joined by commas, norm:X, value:X, hidden:X, auto, auto:PERCENT"
+_USUAL_PERCENTILE = 10.0  # Seetharaman et al. 2020, section 4
+
+
+@dataclass(frozen=True)
+class ClipLimits:
+    """Limits on gradients; None for no limit.
+
+    Attributes:
+        norm: of the norm of all gradients together (Pascanu et al. 2013, algorithm 1).
+        value: of each element of dL/dw, the gradient by a weight.
+        hidden: of each element of dL/dh, the gradient by a hidden state, at each time step.
+        percentile: the norm's limit is this percentile of the norms of past steps (AutoClip, Seetharaman et
+            al. 2020), 0 < percentile <= 100.
+    """
+
+    norm: float | None = None
+    value: float | None = None
+    hidden: float | None = None
+    percentile: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ClipLimits:
+        """Read ``norm:5``, ``value:0.5``, ``hidden:1``, ``auto``, ``auto:10``, several of them, or ``none``.
+
+        Raises:
+            OptionError: the text is none of these, a limit is impossible, or two contradict each other.
+        """
+        if text.strip() == "none":
+            return cls()
+        limits: dict[str, float] = {}
+        for part in text.split(","):
+            kind, limit = _read(part.strip(), text)
+            if kind in limits:
+                raise OptionError(f"clip gives {kind.replace('percentile', 'auto')} twice, in {text!r}")
+            limits[kind] = limit
+        if {"norm", "percentile"} <= set(limits):
+            raise OptionError(f"clip takes norm or auto, which both limit the norm, not {text!r}")
+        return cls(**limits)
+
+
+def _read(part: str, text: str) -> tuple[str, float]:
+    kind, colon, number = part.partition(":")
+    if kind == "auto":
+        percentile = _number(number) if colon else _USUAL_PERCENTILE
+        if not 0 < percentile <= 100:
+            raise OptionError(f"clip must have a percentage above 0, at most 100, after auto:, not {text!r}")
+        return "percentile", percentile
+    if kind not in ("norm", "value", "hidden"):
+        raise OptionError(f"clip must be {_FORMS}, not {text!r}")
+    limit = _number(number)
+    if not 0 < limit < math.inf:
+        raise OptionError(f"clip must have a limit above 0 and finite after {kind}:, not {text!r}")
+    return kind, limit
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,144 @@
+"""A whole training: from options and data on disk to the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.captioner import choose_device, choose_dtype, find_weights, precision_name
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.datasets import DatasetOptions
+from captioner.errors import TrainingError
+from captioner.images import Preprocessing
+from captioner.model.encoder import Encoder
+from captioner.model.network import CaptionNetwork
+from captioner.training.distributed import ALONE, World
+from captioner.training.folder import RunFolder
+from captioner.training.options import TrainingOptions, recorded_options
+from captioner.training.photo_features import PhotoStore
+from captioner.training.preparation import TrainingData, prepare, read_splits
+from captioner.training.recorder import say
+from captioner.training.sources import open_source
+from captioner.training.state import TrainingState, load_state
+from captioner.training.trainer import Trainer
+from captioner.vocabulary import Vocabulary
+
+
+def train(
+    datasets: DatasetOptions,
+    options: TrainingOptions,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    world: World = ALONE,
+) -> Path:
+    """Train a model: the decoder, and with ``options.finetune_from`` part of the encoder.
+
+    The best checkpoint goes to ``options.output``; the last one, the log and what a resumed run needs go
+    to the folder ``OUTPUT.run`` beside it.
+
+    Args:
+        datasets: what to train and validate on.
+        options: how.
+        resume: go on with an interrupted run; the result is the same as without the interruption.
+        overwrite: replace an earlier run.
+        world: the processes that train together, see :func:`captioner.training.distributed.joined`.
+
+    Returns:
+        Path of the best checkpoint.
+
+    Raises:
+        CaptionerError: data, options, disk or loss do not allow to go on; one line says what to do.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    device = world.device(choose_device(options.device))
+    dtype = choose_dtype(options.precision, device)
+    # What auto stands for is settled here, so that it is recorded, and a run is resumed with the same.
+    options = replace(options.with_encoder_for(vectors=datasets.of_vectors), precision=precision_name(dtype))
+    folder = RunFolder(Path(options.output).expanduser())
+    if world.leads:
+        folder.check(resume=resume, overwrite=overwrite)
+    initial = None if options.init is None else load_checkpoint(find_weights(options.init))
+    identity = recorded_options(options) | {"init": None if initial is None else initial.digest}
+    state = world.share(_resumed(folder, identity) if resume and world.leads else None)
+    if state is not None and (why := state.why_finished(options.epochs, options.patience)):
+        say(f"nothing to do, {why}; the best epoch was {state.best_epoch}")
+        return folder.output
+
+    with world.first_on_each_machine():
+        encoder, preprocessing, store = open_source(datasets, options, initial, device=device, dtype=dtype)
+        data = _prepared(datasets, options, store, None if initial is None else initial.vocabulary)
+    identity["data"] = data.identity
+    world.agree({**identity, "torch": torch.__version__})
+    if state is None:
+        if world.leads:
+            folder.start_anew()
+        state = TrainingState(identity)
+    state.check_identity(identity)
+
+    network = _build_network(options, encoder, preprocessing, store.shape[-1], len(data.vocabulary), initial)
+    # The recorder tells the rest of the story; where the data lay is known here.
+    story = {"datasets": asdict(datasets), "init": options.init}
+    checkpoint = Checkpoint(network, data.vocabulary, preprocessing, options.decoding_options(), story)
+    Trainer(checkpoint, data, options, state, folder, device=device, dtype=dtype, world=world).run()
+    return folder.output
+
+
+def _prepared(
+    datasets: DatasetOptions,
+    options: TrainingOptions,
+    store: PhotoStore,
+    vocabulary: Vocabulary | None,
+) -> TrainingData:
+    """Read the data sets, encode the photos, and tell what was found."""
+    splits = read_splits(datasets)
+    data = prepare(splits, options, store, skip_missing=datasets.skip_missing, vocabulary=vocabulary)
+    for name, value in data.summary.items():
+        say(f"{name}: {'; '.join(value) if isinstance(value, list) else value}")
+    return data
+
+
+def _build_network(
+    options: TrainingOptions,
+    encoder: Encoder,
+    preprocessing: Preprocessing,
+    channels: int,
+    words: int,
+    initial: Checkpoint | None,
+) -> CaptionNetwork:
+    """A network with fresh weights, or with those of a checkpoint; what is trained requires gradients."""
+    torch.manual_seed(options.seed)
+    config = options.model_config(image_size=preprocessing.size, channels=channels, vocabulary_size=words)
+    network = CaptionNetwork(config)
+    network.encoder = encoder
+    if initial is not None:
+        _go_on_from(initial, network, options)
+    return network
+
+
+def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingOptions) -> None:
+    """Take over the decoder of a checkpoint, which must be of the same architecture."""
+    own, other = network.config.to_dict(), initial.network.config.to_dict()
+    differing = [name for name in own if own[name] != other[name] and name != "dropout"]
+    if differing:
+        named = ", ".join(f"{name} {other[name]!r}" for name in differing)
+        raise TrainingError(f"cannot go on from {options.init}, whose options are {named}; give the same")
+    network.decoder.load_state_dict(initial.network.decoder.state_dict())
+
+
+def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | None:
+    if not folder.state.exists():
+        say(f"there is no run in {folder.path} yet; starting from the beginning")
+        return None
+    state = load_state(folder.state)
+    state.check_identity(identity)
+    if state.best_epoch and not folder.output.exists():
+        raise TrainingError(
+            f"cannot resume: {folder.output}, the best checkpoint so far, is gone; "
+            "put it back or start anew with --overwrite"
+        )
+    return state

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from captioner.datasets import DatasetOptions, Record
+from captioner.errors import TrainingError
+from captioner.features.store import FeatureStore
+from captioner.images import Preprocessing
+from captioner.model.encoder import Encoder
+from captioner.training import pictures as pictures_module
+from captioner.training.data import Batch, epoch_batches, steps_of
+from captioner.training.finetuning import TunedEncoder
+from captioner.training.inputs import inputs_of
+from captioner.training.options import TrainingOptions
+from captioner.training.pictures import PictureInputs, Pictures, PictureStore
+from captioner.training.preparation import TrainingData, prepare, read_splits
+from tests.training import shapes
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing(32, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+Prepared = Callable[..., TrainingData]
+
+
+def _encoder() -> Encoder:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 8, 4), nn.ReLU(), nn.Conv2d(4, 8, 7))
+    return Encoder("toy", network.eval())
+
+
+def _store(folder: Path, encoder: Encoder | None = None, dtype: torch.dtype = torch.float32) -> PictureStore:
+    tuned = TunedEncoder(encoder or _encoder(), 1, recompute=False, device=CPU)
+    return PictureStore(folder / "cache", tuned, PREPROCESSING, dtype)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    """Photos of a table behind an encoder in training."""
+
+    def run(table: Path, **changes: object) -> TrainingData:
+        options = TrainingOptions("x.safetensors", min_count=1, finetune_from="2", **changes)  # type: ignore[arg-type]
+        splits = read_splits(DatasetOptions(dataset=(f"table:{table}",)))
+        return prepare(splits, options, _store(tmp_path), skip_missing=True)
+
+    return run
+
+
+def _inputs(data: TrainingData, augment: str = "crop", seed: int = 3) -> PictureInputs:
+    options = TrainingOptions("x.safetensors", finetune_from="2", augment=augment, seed=seed)
+    inputs = inputs_of(data, options, CPU)
+    assert isinstance(inputs, PictureInputs)
+    return inputs
+
+
+def _photos(step: list[Batch]) -> list[int]:
+    return [photo for batch in step for photo in batch.photos]
+
+
+def _seen(
+    data: TrainingData, inputs: PictureInputs, epoch: int, size: int, start: int = 0
+) -> dict[int, bytes]:
+    """What the decoder sees of each photo in an epoch, in batches of a size."""
+    batches = epoch_batches(data.captions, size, seed=0, epoch=epoch, start=start)
+    seen = {}
+    for step in inputs.ahead(steps_of(batches, 2), _photos, epoch):
+        for batch in step:
+            for photo, regions in zip(batch.photos, inputs.fetch(batch.photos), strict=True):
+                seen[photo] = regions.detach().numpy().round(4).tobytes()
+    return seen
+
+
+def test_broken_and_equal_photos_are_told_as_a_feature_store_tells_them(tmp_path: Path) -> None:
+    shapes.write_table(tmp_path / "t", 8)
+    paths = sorted((tmp_path / "t" / "images").iterdir())
+    paths[1].write_bytes(paths[1].read_bytes()[:50])
+    shutil.copy(paths[1], paths[4])
+    shutil.copy(paths[2], paths[6])
+    paths[3].unlink()
+    records = [Record(path.name, path, ("a",), "train") for path in paths]
+    stored = FeatureStore(
+        tmp_path / "cache", _encoder(), PREPROCESSING, pooled=False, device=CPU, dtype=torch.float32
+    )
+    expected = stored.features_of(records)
+    store = _store(tmp_path)
+    assert store.shape == stored.shape
+    found = store.features_of(records)
+    assert dict(found.broken) == dict(expected.broken)
+    assert list(found.digests) == list(expected.digests)
+    assert [row >= 0 for row in found.rows] == [row >= 0 for row in expected.rows]
+    assert [list(found.rows).index(row) for row in found.rows] == [
+        list(expected.rows).index(row) for row in expected.rows
+    ]
+
+
+def test_features_are_those_of_the_weights_at_that_moment(tmp_path: Path) -> None:
+    shapes.write_table(tmp_path / "t", 40)
+    paths = sorted((tmp_path / "t" / "images").iterdir())
+    encoder = _encoder()
+    store = _store(tmp_path, encoder)
+    photos = store.features_of([Record(path.name, path, ("a",), "val") for path in paths])
+    wanted = [5, 0, *range(38)]
+
+    def expected() -> torch.Tensor:
+        pixels = np.stack([PREPROCESSING.load(paths[photo]) for photo in wanted])
+        with torch.no_grad():
+            return encoder(PREPROCESSING.normalise(torch.from_numpy(pixels)))
+
+    before = photos.fetch(wanted, CPU)
+    torch.testing.assert_close(before, expected())
+    with torch.no_grad():
+        encoder.backbone[2].weight.mul_(2)
+    torch.testing.assert_close(photos.fetch(wanted, CPU), expected())
+    assert not before.requires_grad
+    assert not any((tmp_path / "cache").rglob("features.bin"))  # nothing is kept that would be out of date
+
+
+def test_another_encoder_or_other_weights_have_another_name(tmp_path: Path) -> None:
+    name = _store(tmp_path).name
+    assert _store(tmp_path).name == name
+    other = _encoder()
+    other.backbone[0].bias.data[0] += 1
+    assert _store(tmp_path, other).name != name
+
+
+def test_mixed_precision_is_used_outside_the_trainer_too(tmp_path: Path) -> None:
+    shapes.write_table(tmp_path / "t", 2)
+    records = [Record(path.name, path, ("a",), "val") for path in (tmp_path / "t" / "images").iterdir()]
+    exact = _store(tmp_path).features_of(records).fetch([0, 1], CPU)
+    rounded = _store(tmp_path, dtype=torch.bfloat16).features_of(records).fetch([0, 1], CPU)
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.02)
+
+
+def test_what_is_seen_of_a_photo_depends_on_seed_epoch_and_photo_alone(
+    table: Path, prepared: Prepared
+) -> None:
+    data = prepared(table)
+    whole = _seen(data, _inputs(data), epoch=1, size=4)
+    assert len(whole) == 24
+    # Other batches, another run, and a run that was resumed in the middle.
+    assert _seen(data, _inputs(data), epoch=1, size=7) == whole
+    rest = _seen(data, _inputs(data), epoch=1, size=4, start=3)
+    assert len(rest) == 12
+    assert rest.items() <= whole.items()
+    for other in (
+        _seen(data, _inputs(data), epoch=2, size=4),
+        _seen(data, _inputs(data, seed=4), epoch=1, size=4),
+    ):
+        assert sum(other[photo] == whole[photo] for photo in whole) == 0
+
+
+def test_gradients_reach_the_encoder_and_photos_without_change_are_as_in_validation(
+    table: Path, prepared: Prepared
+) -> None:
+    data = prepared(table)
+    inputs = _inputs(data, augment="none")
+    batches = epoch_batches(data.captions, 4, seed=0, epoch=0)
+    steps = inputs.ahead(steps_of(batches, 1), _photos, 0)
+    step = next(steps)
+    regions = inputs.fetch(step[0].photos)
+    assert isinstance(data.features, Pictures)
+    as_in_validation = data.features.fetch([data.photos[photo] for photo in step[0].photos], CPU)
+    torch.testing.assert_close(regions, as_in_validation)
+    regions.sum().backward()
+    lower, _, upper = data.features.encoder.encoder.backbone
+    assert lower.weight.grad is None
+    assert upper.weight.grad.any()
+
+
+def test_photos_whose_captions_tell_of_sides_are_never_mirrored(tmp_path: Path, prepared: Prepared) -> None:
+    table = shapes.write_table(tmp_path / "t", 8, 2)
+    text = table.read_text()
+    table.write_text(text.replace("A red square on a white ground", "A red square left of nothing", 1))
+    data = prepared(tmp_path / "t")
+    inputs = _inputs(data, augment="flip")
+    red = data.vocabulary.encode(["left"])[0]
+    told = [any(red in ids for ids in captions) for captions in data.captions]
+    assert sum(told) == 1
+    plain = _seen(data, _inputs(data, augment="none"), epoch=0, size=4)
+    changed = dict.fromkeys(plain, 0)
+    for epoch in range(8):
+        for photo, seen in _seen(data, inputs, epoch, 4).items():
+            changed[photo] += seen != plain[photo]
+    assert [changed[photo] > 0 for photo in range(len(told))] == [not one for one in told]
+
+
+def test_photos_of_the_next_step_are_read_during_a_step(
+    table: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepared(table)
+    inputs = _inputs(data)
+    read: set[int] = set()
+    enough = threading.Event()
+    pixels = PictureInputs._pixels
+
+    def noting(self: PictureInputs, photo: int, epoch: int) -> object:
+        result = pixels(self, photo, epoch)
+        read.add(photo)
+        if len(read) >= 16:
+            enough.set()
+        return result
+
+    monkeypatch.setattr(PictureInputs, "_pixels", noting)
+    steps = inputs.ahead(steps_of(epoch_batches(data.captions, 4, seed=0, epoch=0), 2), _photos, 0)
+    next(steps)
+    assert enough.wait(60)  # without a single fetch: this step's eight photos and the next one's
+    assert len(read) == 16  # and no more, however long the step takes
+
+
+def test_breaking_off_does_not_read_on(
+    table: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepared(table)
+    inputs = _inputs(data)
+    gate, begun = threading.Event(), []
+
+    def slow(_self: PictureInputs, photo: int, _epoch: int) -> None:
+        begun.append(photo)
+        gate.wait(60)
+
+    monkeypatch.setattr(pictures_module, "READERS", 2)
+    monkeypatch.setattr(PictureInputs, "_pixels", slow)
+    steps = inputs.ahead(steps_of(epoch_batches(data.captions, 4, seed=0, epoch=0), 2), _photos, 0)
+    next(steps)
+    threading.Timer(0.2, gate.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt())
+    assert len(begun) <= 4
+
+
+def test_a_photo_that_vanishes_during_training_is_one_line(
+    table: Path, tmp_path: Path, prepared: Prepared
+) -> None:
+    shutil.copytree(table, tmp_path / "t")
+    data = prepared(tmp_path / "t")
+    inputs = _inputs(data)
+    assert isinstance(data.features, Pictures)
+    path = data.features.paths[data.photos[3]]
+    path.unlink()
+    with pytest.raises(TrainingError, match=rf"{path.name}: no such file; .* go on with --resume"):
+        _seen(data, inputs, epoch=0, size=4)
+    with pytest.raises(TrainingError, match="no such file"):
+        data.features.fetch([data.photos[3]], CPU)
