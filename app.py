@@ -1,8 +1,8 @@
-"""``python app.py`` opens the page in which pictures are captioned."""
+"""``python app.py`` opens the page in which pictures are captioned, like ``captioner serve``."""
 
 import sys
 
-from captioner.web.serve import main
+from captioner.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["serve", *sys.argv[1:]]))

@@ -1,82 +1,90 @@
-"""The page that captions an uploaded picture."""
+"""The page: a header that says how the model is, and a tab for each thing that a visitor can do."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from captioner.captioner import Captioner
-from captioner.errors import CaptionerError
+from captioner.web.about import about_facts, model_card
+from captioner.web.controls import suited
+from captioner.web.many_tab import many_tab
+from captioner.web.single_tab import single_tab
 
-_MOST_BEAMS = 10
+if TYPE_CHECKING:
+    from captioner.web.service import Service
+
 _HOUR = 3600  # seconds; uploads older than this are removed
-_CONCURRENCY = "model"  # all events that use the model share one queue
+_POLL = 0.2  # seconds
+_HEADER = """
+<div class="masthead">
+  <svg viewBox="0 0 44 44" fill="none" stroke="currentColor" stroke-width="3.5" aria-hidden="true">
+    <path d="M3 13V7a4 4 0 0 1 4-4h6M31 3h6a4 4 0 0 1 4 4v6"/>
+    <path d="M41 31v6a4 4 0 0 1-4 4h-6M13 41H7a4 4 0 0 1-4-4v-6"/>
+    <path d="M12 18h20M12 26h12" stroke-linecap="round"/>
+  </svg>
+  <div><h1>captioner</h1><p>A photograph goes in, a sentence comes out.</p></div>
+</div>
+"""
 
 
-def caption_upload(captioner: Captioner, upload: dict[str, Any] | None, beam_size: float) -> tuple[str, str]:
-    """Caption an uploaded file.
+def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = None) -> gr.Blocks:
+    """The page, ready to be launched with :func:`captioner.web.theme.look`.
 
     Args:
-        captioner: the model.
-        upload: Gradio's record of the file, with its ``path``; None if there is none.
-        beam_size: captions kept in parallel.
-
-    Returns:
-        The caption, and a line on how probable the model finds it.
-
-    Raises:
-        gradio.Error: no picture, or one that cannot be read; the message is for the visitor.
+        service: the model; it may still be loading.
+        add_endpoints: called inside the page, so that it can add what programs use.
     """
-    if not upload or not upload.get("path"):
-        raise gr.Error("Choose a picture first.", duration=None, print_exception=False)
-    options = replace(captioner.options, beam_size=int(beam_size))
-    path = Path(upload["path"])
-    try:
-        ((best, *_),) = captioner.caption([path], options)
-    except CaptionerError as error:
-        # The visitor knows the picture by the name it had on their machine, and the server's path is not
-        # their business.
-        message = str(error).replace(str(path), str(upload.get("orig_name") or "the picture"))
-        raise gr.Error(message, duration=None, print_exception=False) from error
-    return best.text, f"log P(caption | picture) = {best.log_prob:.2f}"
-
-
-def build_page(captioner: Captioner) -> gr.Blocks:
-    """The page, ready to be launched."""
     page: gr.Blocks
     with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
-        gr.Markdown("# captioner\nUpload a photograph and read what the model sees in it.")
-        with gr.Row():
-            picture = gr.Image(type="filepath", label="Picture", sources=["upload", "clipboard", "webcam"])
-            with gr.Column():
-                caption = gr.Textbox(label="Caption", lines=2, buttons=["copy"], interactive=False)
-                likelihood = gr.Markdown()
-                beam_size = gr.Slider(
-                    1,
-                    _MOST_BEAMS,
-                    value=captioner.options.beam_size,
-                    step=1,
-                    label="Beam size",
-                    info="Captions that the search keeps in parallel; 1 takes the best word each time.",
-                )
+        with gr.Row(elem_id="top"):
+            gr.HTML(_HEADER, apply_default_css=False)
+            status = gr.HTML(status_line(service), elem_id="status", apply_default_css=False)
+        with gr.Tabs():
+            with gr.Tab("One picture"):
+                controls = single_tab(service)
+            with gr.Tab("Many pictures"):
+                many_tab(service, controls)
+            with gr.Tab("About"), gr.Column(elem_id="about"):
+                facts = gr.HTML(elem_id="facts", apply_default_css=False)
+                card = gr.Markdown(elem_id="card", buttons=[])
 
-        def respond(upload: dict[str, Any] | None, beams: float) -> tuple[str, str]:
-            return caption_upload(captioner, upload, beams)
+        async def when_ready() -> AsyncIterator[tuple[Any, ...]]:
+            yield status_line(service), *[gr.skip()] * 5
+            while service.status.state == "loading":
+                await asyncio.sleep(_POLL)
+            yield status_line(service), about_facts(service), model_card(service), *_defaults(service)
 
-        # The file is taken as it was uploaded (preprocess=False): our own reader knows orientation,
-        # colour modes and limits, and says in words what is wrong with a broken file.
-        for happening, endpoint in ((picture.input, "caption"), (beam_size.release, None)):
-            happening(
-                respond,
-                [picture, beam_size],
-                [caption, likelihood],
-                preprocess=False,
-                api_name=endpoint,
-                api_visibility="public" if endpoint else "private",
-                concurrency_limit=1,
-                concurrency_id=_CONCURRENCY,
-            )
+        controls.weights.input(
+            lambda weights: (about_facts(service, weights), model_card(service, weights)),
+            controls.weights,
+            [facts, card],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        page.load(
+            when_ready,
+            None,
+            [status, facts, card, controls.beam_size, controls.max_length, controls.weights],
+            show_progress="hidden",
+            concurrency_limit=None,
+            api_visibility="private",
+        )
+        if add_endpoints is not None:
+            add_endpoints()
     return page
+
+
+def status_line(service: Service) -> str:
+    """How the model is, in a few words."""
+    status = service.status
+    return f'<p class="status {status.state}" role="status">{status.message}</p>'
+
+
+def _defaults(service: Service) -> tuple[Any, Any, Any]:
+    """Updates of beam size, longest caption, and the list of weights, which is shown if there are several."""
+    names = service.weights
+    listed = gr.update(choices=names, value=names[0], visible=len(names) > 1) if names else gr.skip()
+    return *suited(service), listed

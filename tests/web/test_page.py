@@ -1,110 +1,177 @@
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 
 from captioner.captioner import Captioner
+from captioner.web.about import about_facts, model_card
+from captioner.web.controls import read_choices, suited
+from captioner.web.many import Album
+from captioner.web.many_tab import download, run_album
+from captioner.web.page import build_page, status_line
+from captioner.web.samples import FOLDER, find_samples, sample_buttons
+from captioner.web.service import Service
+from captioner.web.single_tab import WELCOME, busy_text, caption_upload, score_sentence
+from captioner.web.theme import look
+from tests.web.uploading import upload
 
-gr = pytest.importorskip("gradio", reason="the page needs the extra 'app'")
-
-from captioner.web.page import build_page, caption_upload  # noqa: E402 (needs gradio)
-
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Captioner:
-    return Captioner.load()
-
-
-@pytest.fixture(scope="module")
-def address(shipped: Captioner) -> Iterator[str]:
-    """A running page."""
-    page = build_page(shipped)
-    _, url, _ = page.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False, max_file_size="5mb"
-    )
-    yield url
-    page.close()
+CHOICES = ["beam", 3, 0.8, 0.9, 5, 8, 0, "small"]
+"""What the components hold: method, beam size, temperature, top-p, draws, longest caption, seed, weights."""
 
 
-def test_the_page_writes_what_the_captioner_writes(shipped: Captioner) -> None:
-    path = SAMPLES / "dogs.jpg"
-    text, likelihood = caption_upload(shipped, {"path": str(path)}, 3)
-    ((best, *_),) = shipped.caption([path])
-    assert text == best.text
-    assert f"{best.log_prob:.2f}" in likelihood
-
-
-def test_orientation_is_applied(shipped: Captioner, tmp_path: Path) -> None:
-    upright = Image.open(SAMPLES / "coffee.jpg").convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    lying = tmp_path / "lying.png"
-    upright.transpose(Image.Transpose.ROTATE_90).save(lying, exif=exif)
-    standing = tmp_path / "standing.png"
-    upright.save(standing)
-    assert caption_upload(shipped, {"path": str(lying)}, 3) == caption_upload(
-        shipped, {"path": str(standing)}, 3
-    )
-
-
-@pytest.mark.parametrize("upload", [None, {}, {"path": ""}])
-def test_no_picture_is_told_kindly(shipped: Captioner, upload: dict[str, str] | None) -> None:
-    with pytest.raises(gr.Error, match="Choose a picture first"):
-        caption_upload(shipped, upload, 3)
-
-
-def test_a_broken_picture_is_named_without_the_servers_path(shipped: Captioner, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes((SAMPLES / "coffee.jpg").read_bytes()[:2000])
-    with pytest.raises(gr.Error) as caught:
-        caption_upload(shipped, {"path": str(broken), "orig_name": "holiday.jpg"}, 3)
-    assert "holiday.jpg" in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
-
-
-def test_a_program_can_ask_the_running_page(address: str, shipped: Captioner) -> None:
-    from gradio_client import Client, handle_file
-
-    client = Client(address, verbose=False)
-    path = SAMPLES / "cat.jpg"
-    text, _ = client.predict(handle_file(str(path)), 3, api_name="/caption")
-    assert text == shipped.caption([path])[0][0].text
-
-
-def test_a_broken_upload_gets_a_plain_sentence_and_the_next_visitor_is_served(
-    address: str, tmp_path: Path
+def test_the_page_writes_what_the_captioner_writes(
+    service: Service, captioner: Captioner, photos: list[Path]
 ) -> None:
-    from gradio_client import Client, handle_file
-    from gradio_client.exceptions import AppError
-
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
-    client = Client(address, verbose=False)
-    with pytest.raises(AppError, match=r"broken\.png"):
-        client.predict(handle_file(str(broken)), 3, api_name="/caption")
-    text, _ = client.predict(handle_file(str(SAMPLES / "dogs.jpg")), 1, api_name="/caption")
-    assert text.endswith(".")
+    card, more, own, decisions = caption_upload(service, upload(photos[0]), CHOICES)
+    assert captioner.caption([photos[0]])[0][0].text in card
+    assert more["visible"]
+    assert own["visible"]
+    assert "<table>" in decisions
 
 
-def test_many_visitors_at_once_get_their_own_captions(address: str, shipped: Captioner) -> None:
-    from gradio_client import Client, handle_file
+def test_before_the_controls_are_set_the_weights_own_settings_count(service: Service) -> None:
+    settings, weights = read_choices([*CHOICES[:1], 9, *CHOICES[2:-1], None])
+    assert weights is None
+    assert (settings.beam_size, settings.max_length) == (None, None)
+    settings, weights = read_choices([*CHOICES[:1], 9, *CHOICES[2:-1], "small"])
+    assert (settings.beam_size, settings.max_length, weights) == (9, 8, "small")
+    beams, length = suited(service, "captioner")
+    assert (beams["value"], length["value"]) == (5, 30)
 
-    client = Client(address, verbose=False)
-    paths = [SAMPLES / name for name in ("dogs.jpg", "cat.jpg", "coffee.jpg", "tulips.jpg")]
-    answers: dict[Path, str] = {}
 
-    def ask(path: Path) -> None:
-        answers[path] = client.predict(handle_file(str(path)), 3, api_name="/caption")[0]
+def test_without_a_picture_it_welcomes(service: Service) -> None:
+    assert caption_upload(service, None, CHOICES)[0] == WELCOME
 
-    threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == {path: shipped.caption([path])[0][0].text for path in paths}
+
+def test_a_hostile_picture_gets_a_message_and_the_next_visitor_a_caption(
+    service: Service, hostile: tuple[Path, str], picture: Path
+) -> None:
+    path, message = hostile
+    card, more, own, decisions = caption_upload(service, upload(path, "<i>holiday.jpg"), CHOICES)
+    assert message in card
+    assert "&lt;i&gt;holiday.jpg" in card
+    assert "<i>" not in card
+    assert str(path) not in card
+    assert not more["visible"]
+    assert not own["visible"]
+    assert decisions == ""
+    assert '<p class="caption">' in caption_upload(service, upload(picture), CHOICES)[0]
+
+
+@pytest.mark.parametrize("place", range(len(CHOICES) - 1))
+def test_settings_from_elsewhere_are_checked(service: Service, picture: Path, place: int) -> None:
+    choices = [*CHOICES]
+    choices[place] = "<script>"
+    card = caption_upload(service, upload(picture), choices)[0]
+    assert 'class="notice error"' in card
+    assert "<script>" not in card
+
+
+def test_unknown_weights_are_told(service: Service, picture: Path) -> None:
+    card = caption_upload(service, upload(picture), [*CHOICES[:-1], "../../etc/passwd"])[0]
+    assert "There are no weights" in card
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a dog on the <b>moon</b>", "&#x27;moon&#x27;"),
+        ("dog " * 10_000, "at most 100 words"),
+        ("", "no words"),
+        ("\x00\x1b[31m", "31m"),
+        ("\ud800", "not valid UTF-8"),
+    ],
+)
+def test_strange_sentences_get_a_message(service: Service, picture: Path, text: str, message: str) -> None:
+    card = score_sentence(service, upload(picture), text, CHOICES)
+    assert message in card
+    assert "<b>moon" not in card
+    assert "comparison" in score_sentence(service, upload(picture), "a dog", CHOICES)
+
+
+def test_an_album_reports_and_ends(service: Service, photos: list[Path]) -> None:
+    album = Album()
+    files = [upload(photo, photo.name) for photo in photos[:3]]
+    reports = list(run_album(service, album, files, CHOICES))
+    assert reports[0][1] == ""  # the gallery of a run before is cleared
+    assert "Captioned 3 pictures" in reports[-1][0]
+    assert reports[-1][1].count("<textarea") == 3
+    saved = download(album, "CSV")
+    assert saved["name"] == "captions.csv"
+    assert download(album, "CSV")["asked"] != saved["asked"]
+
+
+def test_an_album_of_nothing_is_told(service: Service) -> None:
+    for nothing in (None, []):
+        assert "Choose some pictures" in [*run_album(service, Album(), nothing, CHOICES)][-1][0]
+
+
+def test_status_and_busy_texts_follow_the_service(service: Service, checkpoint_file: Path) -> None:
+    assert "Model ready" in status_line(service)
+    loading = Service(checkpoint_file)
+    assert 'class="status loading"' in status_line(loading)
+    assert "still loading" in busy_text(loading)
+    assert "still loading" not in busy_text(service)
+
+
+def test_about_tells_facts_and_card(service: Service) -> None:
+    facts = about_facts(service, "captioner")
+    assert service.about("captioner").digest in facts
+    card = model_card(service, "captioner")
+    assert card.startswith("## Model card")
+    assert "### Failings" in card
+    assert "coco_ids.txt" in card
+    assert "](coco_ids.txt)" not in card
+    assert "no model card" in model_card(service)
+
+
+def test_about_tells_why_there_is_no_model(tmp_path: Path) -> None:
+    service = Service(tmp_path / "absent.safetensors")
+    service.start()
+    assert "cannot be loaded" in about_facts(service)
+    assert model_card(service) == ""
+    assert str(tmp_path) not in about_facts(service)
+
+
+def test_samples_are_those_of_the_project() -> None:
+    samples = find_samples()
+    files = {path.stem for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png")}
+    assert set(samples) == files
+    page = sample_buttons(samples)
+    assert page.count("<button") == len(files)
+    assert page.count('alt="Sample: ') == len(files)
+
+
+def test_without_samples_there_are_none(tmp_path: Path) -> None:
+    assert find_samples(tmp_path) == {}
+
+
+def test_the_theme_asks_nothing_of_other_machines() -> None:
+    parts = look()
+    text = parts["css"] + parts["head"] + json.dumps(parts["theme"]._get_theme_css())
+    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"//.*", "", parts["head"]) + parts["css"])
+    assert "googleapis" not in text
+    assert parts["theme"]._stylesheets == []
+
+
+def test_a_page_keeps_its_events_to_itself(service: Service) -> None:
+    added: list[bool] = []
+    page = build_page(service, add_endpoints=lambda: added.append(True))
+    assert added == [True]
+    assert {function.api_visibility for function in page.fns.values()} == {"private"}
+    assert not page.analytics_enabled
+
+
+def test_the_page_is_built_without_the_model() -> None:
+    code = (
+        "import sys; from captioner.web.page import build_page; from captioner.web.service import Service;"
+        "build_page(Service('absent')); print('torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"]

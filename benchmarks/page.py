@@ -1,0 +1,146 @@
+"""How fast is the page's server, and does it keep its memory? The table of docs/page.md.
+
+    python benchmarks/page.py PHOTOS [--weights FILE] [--requests 1000] [--clients 1 8 32]
+
+Starts ``captioner serve``, lets 1, 8 and 32 clients caption different photos over HTTP, upload included, and
+captions the same photos as a folder in the same run, before and after, so that the ratio holds also on a
+busy machine. Prints a Markdown table, failed requests, and the server's memory before and after all requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from captioner.images import find_images
+
+CAPTIONER = [sys.executable, "-m", "captioner"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is up: where it is, and its process."""
+
+    address: str
+    process: int
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        text = Path(f"/proc/{self.process}/status").read_text(encoding="ascii")
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", text)[0]) / 1000
+
+
+@contextmanager
+def running_server(weights: list[str]) -> Iterator[Server]:
+    command = [*CAPTIONER, "serve", "--port", "0", *weights]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        found = next(filter(None, (re.search(r"http://\S+:\d+", line) for line in process.stderr)))
+        while httpx.get(f"{found[0]}/health", timeout=60).status_code != 200:
+            time.sleep(0.1)
+        yield Server(found[0], process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def caption(http: httpx.Client, photo: Path, number: int) -> float | None:
+    """Seconds of one request, upload included; None if it failed.
+
+    A few bytes behind the photo make it another one, which the server has not encoded before.
+    """
+    start = time.perf_counter()
+    try:
+        data = photo.read_bytes() + number.to_bytes(8, "big")
+        upload = http.post("/gradio_api/upload", files={"files": (photo.name, data)}).raise_for_status()
+        image = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
+        event = http.post("/gradio_api/call/v2/caption", json={"image": image}).raise_for_status()
+        answer = http.get(f"/gradio_api/call/caption/{event.json()['event_id']}").text
+    except httpx.HTTPError as error:
+        print(f"failed: {error!r}", file=sys.stderr)
+        return None
+    if "event: complete" not in answer:
+        print(f"failed: {answer.strip()}", file=sys.stderr)
+        return None
+    return time.perf_counter() - start
+
+
+def load(server: Server, photos: list[Path], requests: int, clients: int) -> tuple[list[float], int, float]:
+    """Latencies of the requests that succeeded, how many failed, and the seconds of all together."""
+    limits = httpx.Limits(max_connections=clients)
+    with httpx.Client(base_url=server.address, timeout=120, limits=limits) as http:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            chosen = islice(cycle(photos), requests)
+            numbers = range(clients * 1_000_000, clients * 1_000_000 + requests)
+            found = list(pool.map(lambda photo, number: caption(http, photo, number), chosen, numbers))
+    latencies = [seconds for seconds in found if seconds is not None]
+    return latencies, len(found) - len(latencies), time.perf_counter() - start
+
+
+def folder_speed(photos: list[Path], weights: list[str]) -> float:
+    """Pictures/s of ``captioner caption``, without loading: of many photos less the time for one."""
+    seconds = []
+    for chosen in (photos[:1], photos):
+        with TemporaryDirectory() as folder:
+            for number, photo in enumerate(chosen):
+                (Path(folder) / f"{number}{photo.suffix}").symlink_to(photo.resolve())
+            start = time.perf_counter()
+            subprocess.run(
+                [*CAPTIONER, "caption", folder, *weights, "--format", "jsonl"],
+                check=True,
+                capture_output=True,
+            )
+            seconds.append(time.perf_counter() - start)
+    return (len(photos) - 1) / max(seconds[1] - seconds[0], 1e-9)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, help="folder")
+    parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
+    parser.add_argument("--requests", type=int, default=1000, help="for each number of clients")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    args = parser.parse_args()
+    weights = ["--weights", args.weights] if args.weights else []
+    photos = list(islice(find_images([args.photos]), args.requests))
+    if len(photos) < 2:
+        parser.error(f"{args.photos} needs at least two photos")
+    before = folder_speed(photos, weights)
+    rows, failures = [], 0
+    with running_server(weights) as server:
+        load(server, photos, 8, 1)  # to warm up
+        memory = [server.megabytes()]
+        for clients in args.clients:
+            latencies, failed, seconds = load(server, photos, args.requests, clients)
+            failures += failed
+            memory.append(server.megabytes())
+            rows.append((clients, len(latencies) / seconds, sorted(latencies)))
+    speed = statistics.mean([before, folder_speed(photos, weights)])
+    print("| clients | captions/s | of the folder's | median | 99th percentile |\n|---|---|---|---|---|")
+    for clients, rate, latencies in rows:
+        middle, high = statistics.median(latencies), latencies[int(0.99 * (len(latencies) - 1))]
+        print(f"| {clients} | {rate:.1f} | {rate / speed:.0%} | {middle:.2f} s | {high:.2f} s |")
+    print(f"\nFolder: {speed:.1f} captions/s. {args.requests} requests a row, {failures} failed.")
+    print(f"Memory, MB, at first and after each row: {', '.join(f'{value:.0f}' for value in memory)}.")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What a visitor is told when something goes wrong: what to do, and never a path or a traceback."""
+
+from __future__ import annotations
+
+import logging
+
+from captioner.errors import CaptionerError, ImageError
+
+_log = logging.getLogger(__name__)
+_LONGEST_NAME = 60
+_GENERIC = "Something went wrong on the server, and its log says what. Please try another picture."
+
+
+def for_visitor(error: Exception) -> str:
+    """One sentence about a failure. What nobody foresaw goes to the log with its traceback."""
+    if not isinstance(error, CaptionerError):
+        _log.error("unforeseen failure", exc_info=error)
+        return _GENERIC
+    text = str(error).replace("raise the limit or shrink", "shrink")
+    if "pip install" in text:  # advice for whoever runs the server
+        text = f"{text.partition(' need')[0]} cannot be read by this server; save it as JPEG or PNG first"
+    if ": " not in text:  # else a file's name stands in front
+        text = text[:1].upper() + text[1:]
+    if not text.endswith((".", "!", "?")):
+        text += "."
+    advised = ";" in text  # the reader of pictures says itself what to do
+    return f"{text} Choose another file." if isinstance(error, ImageError) and not advised else text
+
+
+def shown_name(name: object) -> str:
+    """A visitor's file name in one printable line of reasonable length, without folders."""
+    text = str(name or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if len(text) > _LONGEST_NAME:
+        text = f"{text[: _LONGEST_NAME - 12]}\N{HORIZONTAL ELLIPSIS}{text[-11:]}"
+    return text or "the picture"

@@ -1,0 +1,157 @@
+"""Answers as HTML. Every text that comes from a visitor, a file or a checkpoint is escaped here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from captioner.vocabulary import END, SPECIAL_WORDS
+from captioner.web.numbers import one_in, percent, times
+
+if TYPE_CHECKING:
+    from captioner.captioner import Caption
+    from captioner.likelihood.scores import Score
+    from captioner.web.single import Answer, Comparison
+
+UNLIKELY = 0.02
+"""Words below this probability are pointed out."""
+
+_SHOWN_RUNNERS_UP = 3
+_SHADES = (0.02, 0.1, 0.3, 0.6)  # probabilities at which a word's background gets stronger
+
+
+def answer_card(answer: Answer) -> str:
+    """The caption in large letters, its copy button, and the alternatives."""
+    best = answer.captions[0]
+    took = f"{answer.looking:.2f} s to look, {answer.writing:.2f} s to write"
+    return (
+        f'<div class="answer" data-announce="Caption: {escape(best.text)}">'
+        f'<p class="caption">{escape(best.text)}</p>'
+        '<p class="caption-tools">'
+        f'<button type="button" class="quiet-button" data-copy="{escape(best.text)}">Copy caption</button>'
+        f'<span class="took">{took}</span></p>'
+        f"{_alternatives(answer)}</div>"
+    )
+
+
+def _alternatives(answer: Answer) -> str:
+    if len(answer.captions) < 2:
+        return ""
+    count = len(answer.captions)
+    heading = f"The {count} captions that were drawn" if answer.sampled else f"Its {count} best captions"
+    likeliest = max(caption.log_prob for caption in answer.captions)
+    items = "".join(_alternative(caption, likeliest) for caption in answer.captions)
+    return (
+        f'<h2>{heading}</h2><ol class="alternatives">{items}</ol>'
+        '<p class="hint">The bar shows how probable each sentence is beside the likeliest of them. '
+        f"Any one exact sentence is improbable, so the numbers are small.{_order_hint(answer)}</p>"
+    )
+
+
+def _order_hint(answer: Answer) -> str:
+    found = [caption.log_prob for caption in answer.captions]
+    if answer.sampled or found == sorted(found, reverse=True):
+        return ""
+    return " The search favours longer sentences a little, so the order is not quite that of the bars."
+
+
+def _alternative(caption: Caption, likeliest: float) -> str:
+    share = math.exp(caption.log_prob - likeliest)
+    return (
+        f'<li><span class="sentence">{escape(caption.text)}</span>'
+        f'<span class="odds">{one_in(caption.log_prob)}'
+        f'<span class="log-prob">log P {_minus(caption.log_prob)}</span></span>{_bar(share)}</li>'
+    )
+
+
+def decision_table(score: Score) -> str:
+    """The words of a caption one by one, each with its probability and the runners-up."""
+    log_probs = (*score.word_log_probs, score.end_log_prob)
+    words = (*score.words, SPECIAL_WORDS[END])
+    rows = "".join(
+        _decision(word, math.exp(log_prob), others)
+        for word, log_prob, others in zip(words, log_probs, score.runners_up, strict=True)
+    )
+    return (
+        '<div class="decisions"><p class="hint">The sentence is written word by word. Each time the model '
+        "gives every word it knows a probability, from the picture and the words before.</p>"
+        '<table><thead><tr><th scope="col">Word</th><th scope="col">Probability</th>'
+        f'<th scope="col">Runners-up</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _decision(word: str, probability: float, others: Sequence[tuple[str, float]]) -> str:
+    rest = [pair for pair in others if pair[0] != word][:_SHOWN_RUNNERS_UP]
+    named = "".join(
+        f'<li>{_word(other)} <span class="p">{percent(chance)}</span></li>' for other, chance in rest
+    )
+    return (
+        f'<tr><th scope="row">{_word(word)}</th>'
+        f'<td class="chance">{_bar(probability)}<span class="p">{percent(probability)}</span></td>'
+        f'<td><ul class="runners-up">{named}</ul></td></tr>'
+    )
+
+
+def comparison_card(comparison: Comparison) -> str:
+    """A visitor's sentence beside the model's caption."""
+    gain = comparison.model.log_prob - comparison.own.log_prob
+    if gain >= 0:
+        verdict = f"The model finds its own caption {times(gain)} probable as yours."
+    else:
+        verdict = f"The model finds your sentence {times(-gain)} probable as its own caption."
+    return (
+        f'<div class="comparison" data-announce="{escape(verdict)}"><p class="verdict">{escape(verdict)}</p>'
+        f"{_scored('Your sentence', comparison.own)}{_scored('Its own caption', comparison.model)}"
+        '<p class="hint">The stronger a word is coloured, the more the model expected it. Perplexity is how '
+        "many words it hesitates between on average at each place.</p></div>"
+    )
+
+
+def _scored(title: str, score: Score) -> str:
+    words = "".join(
+        _shaded(word, math.exp(log_prob))
+        for word, log_prob in zip(score.words, score.word_log_probs, strict=True)
+    )
+    return (
+        f'<section class="scored"><h2>{escape(title)}</h2>'
+        f'<p class="shaded">{words}</p><dl><div><dt>log P(sentence | picture)</dt>'
+        f"<dd>{_minus(score.log_prob)}</dd></div><div><dt>Probability</dt><dd>{one_in(score.log_prob)}</dd></div>"
+        f"<div><dt>Perplexity</dt><dd>{_rounded(score.perplexity)}</dd></div></dl>{_unlikely(score)}</section>"
+    )
+
+
+def _shaded(word: str, probability: float) -> str:
+    shade = sum(probability >= bound for bound in _SHADES)
+    return f'<span class="word shade-{shade}" title="{percent(probability)}">{escape(word)}</span> '
+
+
+def _unlikely(score: Score) -> str:
+    pairs = zip(score.words, score.word_log_probs, strict=True)
+    found = [(word, math.exp(value)) for word, value in pairs if math.exp(value) < UNLIKELY]
+    if not found:
+        return '<p class="unlikely">No word of it surprised the model.</p>'
+    named = ", ".join(f"<b>{escape(word)}</b> ({percent(probability)})" for word, probability in found)
+    return f'<p class="unlikely">Found unlikely: {named}</p>'
+
+
+def notice(text: str, *, kind: str = "error") -> str:
+    """A message in the place of an answer; ``kind`` is ``error`` or ``busy``."""
+    return f'<div class="notice {kind}" data-announce="{escape(text)}"><p>{escape(text)}</p></div>'
+
+
+def _bar(share: float) -> str:
+    return f'<span class="bar" aria-hidden="true"><i style="width:{100 * min(share, 1):.1f}%"></i></span>'
+
+
+def _word(word: str) -> str:
+    return '<i class="end">end of sentence</i>' if word == SPECIAL_WORDS[END] else escape(word)
+
+
+def _minus(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}" if value < 1e9 else "beyond a billion"

@@ -1,0 +1,199 @@
+"""The page and what programs use, as one web server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner import __version__
+from captioner.errors import CaptionerError, OptionError
+from captioner.web.auth import read_users
+from captioner.web.options import LOCAL_HOSTS, ServingOptions
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from captioner.web.metrics import Metrics
+    from captioner.web.service import Service
+
+_MOST_EVENTS = 1000  # that Gradio keeps for the model; how many may wait is the service's business
+
+
+def serve(options: ServingOptions) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Raises:
+        CaptionerError: something that the options name cannot be used, or the address is taken.
+    """
+    users = None if options.auth_file is None else read_users(Path(options.auth_file))
+    for file in (options.ssl_keyfile, options.ssl_certfile):
+        if file is not None and not os.access(file, os.R_OK):
+            raise OptionError(f"{file}: cannot be read")
+    if options.host not in LOCAL_HOSTS and users is None:
+        _say(
+            f"warning: everybody who reaches {options.host} can use the page; --auth-file asks for a password"
+        )
+    with _listening(options) as listener, private_uploads():
+        service = _start_service(options)
+        app = build_app(service, options, users)
+        scheme = "http" if options.ssl_certfile is None else "https"
+        name = f"[{options.host}]" if ":" in options.host else options.host
+        _say(f"the page is at {scheme}://{name}:{listener.getsockname()[1]}{options.root_path}; Ctrl-C ends")
+        _run(app, listener, options)
+
+
+def _start_service(options: ServingOptions) -> Service:
+    from captioner.web.service import Service
+
+    service = Service(
+        options.weights,
+        max_batch_size=options.max_batch_size,
+        queue_size=options.queue_size,
+        timeout=options.timeout,
+    )
+    service.start()
+    return service
+
+
+def build_app(
+    service: Service, options: ServingOptions, users: list[tuple[str, str]] | None = None
+) -> FastAPI:
+    """The page at ``/``, ``/health`` and ``/metrics``.
+
+    Args:
+        service: the model; it may still be loading.
+        options: how to serve.
+        users: names and passwords of those who may come in; None for everybody.
+
+    Raises:
+        CaptionerError: a package is absent.
+    """
+    try:
+        import gradio
+        from fastapi import FastAPI
+
+        from captioner.web.endpoints import add_endpoints
+        from captioner.web.guarding import HearingOut, guard
+        from captioner.web.metrics import Metrics
+        from captioner.web.page import build_page
+        from captioner.web.theme import look
+    except ModuleNotFoundError as error:
+        raise CaptionerError(f"the page needs {error.name}; run: pip install 'captioner[app]'") from error
+    metrics = Metrics(lambda: service.waiting)
+    page = build_page(service, add_endpoints=lambda: add_endpoints(service, metrics))
+    page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None)
+    # Only of a page that was launched does Gradio check that the files of a request were uploaded.
+    page.has_launched = True
+    guard(page)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    limit = int(options.max_upload_mb * 1e6)
+    app.add_middleware(HearingOut, most=10 * limit)
+    _add_routes(app, service, metrics)
+    mounted: FastAPI = gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        server_name=options.host,
+        server_port=options.port,
+        footer_links=["api"],
+        run_history=False,
+        auth=users,
+        root_path=options.root_path or None,
+        max_file_size=limit,
+        show_error=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        **look(),
+    )
+    return mounted
+
+
+def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    from fastapi.responses import JSONResponse, Response
+
+    from captioner.web.metrics import CONTENT_TYPE
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        status = service.status
+        ready = status.state == "ready"
+        content: dict[str, str | None] = {"status": status.state, "version": __version__}
+        content |= {"weights": service.default or None, "digest": service.digest}
+        return JSONResponse(content, status_code=200 if ready else 503)
+
+    @app.get("/metrics")
+    def figures() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+
+@contextmanager
+def _listening(options: ServingOptions) -> Iterator[socket.socket]:
+    """A socket on the address that was asked for; a port that is taken is told before anything is loaded."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((options.host, options.port))
+            listener.listen()  # else a second server could bind the same port before the first listens
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CaptionerError(
+                f"cannot listen on {options.host}:{options.port} ({reason}); try another --port or --host"
+            ) from error
+        yield listener
+
+
+@contextmanager
+def private_uploads() -> Iterator[Path]:
+    """A folder for uploads that no other user can read, removed in the end.
+
+    Gradio reads its place when it is imported, so this must come before.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="captioner-"))  # with mode 0700
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _run(app: FastAPI, listener: socket.socket, options: ServingOptions) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        ssl_keyfile=options.ssl_keyfile,
+        ssl_certfile=options.ssl_certfile,
+        timeout_graceful_shutdown=3,  # open pages hold a connection for as long as they are open
+        server_header=False,
+    )
+    # uvicorn tells of each connection that it cuts off in the end
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "Cancel" not in record.getMessage())
+    # After its orderly end uvicorn raises the signal once more; this makes SIGTERM, too, run what is to be
+    # cleaned up. Both are the ordinary ways to end a server.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _say(text: str) -> None:
+    print(f"captioner: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,125 @@
+// Copying, announcing results to screen readers, and pasting a picture anywhere on the page.
+(() => {
+  const announced = new WeakMap();
+
+  function liveRegion() {
+    let region = document.getElementById("announcer");
+    if (!region) {
+      region = document.createElement("div");
+      region.id = "announcer";
+      region.className = "unseen";
+      region.setAttribute("role", "status");
+      region.setAttribute("aria-live", "polite");
+      document.body.append(region);
+    }
+    return region;
+  }
+
+  function announce() {
+    for (const element of document.querySelectorAll("[data-announce]")) {
+      const text = element.dataset.announce;
+      if (announced.get(element) !== text) {
+        announced.set(element, text);
+        liveRegion().textContent = text;
+      }
+    }
+  }
+
+  // What Gradio leaves to be desired by those who hear or speak to the page, or have no mouse.
+  function mend() {
+    for (const inner of document.querySelectorAll("button.icon-button button.upload-container")) {
+      const outer = inner.closest("button.icon-button"); // a button in a button: only the inner one acts
+      outer.removeAttribute("aria-label");
+      outer.setAttribute("role", "group");
+      outer.tabIndex = -1;
+      outer.title = inner.title = "Add files";
+      inner.setAttribute("aria-label", "Add files");
+    }
+    for (const zone of document.querySelectorAll("button.upload-container[aria-label]")) {
+      const text = zone.innerText.replace(/\s+/g, " ").trim(); // the name is to be what is read
+      if (text && zone.getAttribute("aria-label") !== text) zone.setAttribute("aria-label", text);
+    }
+    for (const header of document.querySelectorAll(".toast-header[role=button]")) {
+      header.removeAttribute("role"); // the button that closes the message is inside
+      header.removeAttribute("tabindex");
+    }
+    for (const wide of document.querySelectorAll("#card table, #card pre")) wide.tabIndex = 0;
+  }
+
+  async function copy(button) {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Over plain HTTP from another machine there is no clipboard object.
+      const field = document.createElement("textarea");
+      field.value = text;
+      document.body.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    const label = button.textContent;
+    button.textContent = "Copied";
+    liveRegion().textContent = "Copied";
+    setTimeout(() => (button.textContent = label), 1500);
+  }
+
+  // Hand a picture over as if it had been chosen in the file dialogue.
+  function give(file) {
+    const input = document.querySelector("#picture input[type=file]");
+    const files = new DataTransfer();
+    files.items.add(file);
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
+  function picture(transfer) {
+    return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/"));
+  }
+
+  document.addEventListener("paste", (event) => {
+    const file = picture(event.clipboardData);
+    if (!file || !document.querySelector("#picture")) return;
+    event.preventDefault();
+    give(file);
+  });
+  // Gradio takes a drop into its empty frame only.
+  document.addEventListener("dragover", (event) => {
+    if (event.target.closest?.("#picture .image-container")) event.preventDefault();
+  });
+  document.addEventListener("drop", (event) => {
+    const shown = event.target.closest?.("#picture") && !event.target.closest("button.upload-container");
+    const file = picture(event.dataTransfer);
+    if (!shown || !file) return;
+    event.preventDefault();
+    give(file);
+  });
+  // As in all lists of tabs, the arrow keys go from one to the next.
+  document.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const tab = event.target.closest?.("[role=tab]");
+    if (!step || !tab) return;
+    const tabs = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]")];
+    const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (button && button.textContent !== "Copied") copy(button);
+  });
+  function start() {
+    liveRegion();
+    const look = () => (announce(), mend());
+    new MutationObserver(look).observe(document.body, {
+      attributeFilter: ["data-announce"],
+      childList: true,
+      subtree: true,
+    });
+    look();
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

@@ -1,0 +1,71 @@
+"""What visitors do, in one line each."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+# Puts a file into a clipboard or drag event, which scripts may make and drivers may not.
+_TRANSFER = """
+([place, kind, name, data]) => {
+    const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, { type: 'image/jpeg' }));
+    const options = { bubbles: true, cancelable: true };
+    const event = kind === 'paste'
+        ? new ClipboardEvent('paste', { ...options, clipboardData: transfer })
+        : new DragEvent(kind, { ...options, dataTransfer: transfer });
+    document.querySelector(place).dispatchEvent(event);
+}
+"""
+
+
+def choose(page: Page, path: Path) -> None:
+    """Choose a file in the file dialogue."""
+    page.locator("#picture input[type=file]").set_input_files(path)
+
+
+def paste(page: Page, path: Path) -> None:
+    """Paste a picture anywhere on the page."""
+    _hand_over(page, "body", "paste", path)
+
+
+def drop(page: Page, place: str, path: Path) -> None:
+    """Drop a file onto an element."""
+    _hand_over(page, place, "drop", path)
+
+
+def _hand_over(page: Page, place: str, kind: str, path: Path) -> None:
+    data = base64.b64encode(path.read_bytes()).decode()
+    page.evaluate(_TRANSFER, [place, kind, path.name, data])
+
+
+def click_sample(page: Page, name: str) -> None:
+    page.locator(f'[data-sample="{name}"]').click()
+
+
+def caption(page: Page, after: str | None = None) -> str:
+    """The caption that is shown, once it differs from the one before."""
+    page.wait_for_function(
+        "(before) => { const now = document.querySelector('.answer .caption');"
+        " return now && now.textContent !== before; }",
+        arg=after,
+    )
+    return page.locator(".answer .caption").inner_text()
+
+
+def open_section(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name).click()
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def message(page: Page, place: str = "#answer") -> str:
+    """The error message that is shown in the place of an answer."""
+    return page.locator(f"{place} .notice.error").inner_text()

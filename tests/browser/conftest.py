@@ -1,0 +1,123 @@
+"""A real browser on a running page. Without playwright or Chromium these tests are skipped, with a reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from captioner.web.service import Service
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "build" / "screenshots"  # build/ is not committed
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+PATIENCE = 60_000  # milliseconds; a busy machine may be slow, a broken page never gets there
+_QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'captioner[dev]'")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=_QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> Path:
+    """The script of axe-core, which finds what keeps people from using a page."""
+    named = os.environ.get("CAPTIONER_AXE")
+    path = Path(named) if named else ROOT / "node_modules" / "axe-core" / "axe.min.js"
+    if not path.is_file():
+        pytest.skip("needs axe-core: npm install --no-save axe-core, or CAPTIONER_AXE=.../axe.min.js")
+    return path
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[[Service], str]]:
+    """Serves a page over a service, as ``captioner serve`` does; gives its address."""
+    pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+    import uvicorn
+
+    from captioner.web.options import ServingOptions
+    from captioner.web.server import build_app, private_uploads
+
+    servers: list[uvicorn.Server] = []
+
+    def open_page(service: Service) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = build_app(service, ServingOptions(max_upload_mb=5))
+        servers.append(uvicorn.Server(uvicorn.Config(app, log_level="warning")))
+        threading.Thread(target=servers[-1].run, args=([listener],), daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    with private_uploads():
+        yield open_page
+        for server in servers:
+            server.should_exit = True
+
+
+@pytest.fixture(scope="session")
+def address(serve: Callable[[Service], str], checkpoint_file: Path) -> str:
+    """A page over the small model."""
+    service = Service(checkpoint_file, device="cpu")
+    service.start()
+    service.wait(120)
+    return serve(service)
+
+
+@pytest.fixture
+def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a fresh browser profile; at the end nothing may have left this machine."""
+    contexts: list[BrowserContext] = []
+    requests: list[str] = []
+    failures: list[str] = []
+
+    def open_address(address: str, size: str = "desktop", scheme: str = "light", **options: Any) -> Page:
+        width, height = SIZES[size]
+        viewport = {"width": width, "height": height}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        context.on("request", lambda sent: requests.append(sent.url))
+        page = context.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#answer")
+        return page
+
+    yield open_address
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for number, context in enumerate(contexts):
+        name = f"{request.node.name}-{number}.png".replace("/", "-")
+        context.pages[0].screenshot(path=SCREENSHOTS / name, full_page=True)
+        context.close()
+    assert requests
+    assert {urlsplit(url).hostname for url in requests if urlsplit(url).scheme not in ("data", "blob")} == {
+        "127.0.0.1"
+    }
+    assert failures == []

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from captioner.captioner import Captioner
+from captioner.web import many
+from captioner.web.service import Service
+from tests.browser.acting import open_tab
+from tests.web.hostile import good_png, truncated_jpeg, zip_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Visit = Callable[..., "Page"]
+
+
+def upload(page: Page, paths: list[Path]) -> None:
+    open_tab(page, "Many pictures")
+    page.locator("#many input[type=file]").first.set_input_files(paths)
+    page.locator("#many .file-preview").wait_for()
+
+
+def saved(page: Page, name: str) -> bytes:
+    with page.expect_download() as download:
+        page.locator("#downloads").get_by_role("button", name=name).click()
+    return Path(download.value.path()).read_bytes()
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_pictures_are_captioned_edited_and_downloaded(
+    visit: Visit, address: str, captioner: Captioner, photos: list[Path], tmp_path: Path, size: str
+) -> None:
+    broken = tmp_path / "<b>broken.jpg"
+    broken.write_bytes(truncated_jpeg())
+    archive = tmp_path / "more.zip"
+    archive.write_bytes(zip_of(("in/cat.jpg", photos[1].read_bytes()), ("../evil.png", good_png())))
+    page = visit(address, size)
+    upload(page, [photos[0], broken, archive])
+    page.locator("#start").click()
+    verdict = page.locator(".progress .verdict")
+    verdict.wait_for()
+    assert "Captioned 2 pictures" in verdict.inner_text()
+    assert "pictures/s" in verdict.inner_text()
+    assert page.locator("#announcer").inner_text() == verdict.inner_text()
+    told = page.locator(".broken li").all_inner_texts()
+    assert "<b>broken.jpg: broken or incomplete JPEG" in told[0]
+    assert "leads out of the archive" in told[1]
+
+    fields = page.locator("#gallery textarea")
+    expected = [captions[0].text for captions in captioner.caption(photos[:2])]
+    assert [fields.nth(place).input_value() for place in range(2)] == expected
+    fields.nth(1).fill("My own cat,\nasleep")  # and straight on to the download, without a pause
+    rows = [*csv.reader(io.StringIO(saved(page, "CSV").decode()))]
+    assert rows == [
+        ["image", "caption"],
+        ["astronaut.jpg", expected[0]],
+        ["in/cat.jpg", "My own cat, asleep"],
+    ]
+    records = [json.loads(line) for line in saved(page, "JSON Lines").decode().splitlines()]
+    assert [("error" in record, "edited" in record) for record in records] == [
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+    assert [entry["image_id"] for entry in json.loads(saved(page, "COCO JSON"))] == [1, 2]
+    with zipfile.ZipFile(io.BytesIO(saved(page, "Text files (zip)"))) as sidecars:
+        assert sidecars.namelist() == ["astronaut.txt", "in/cat.txt"]
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+    page.locator("#start").click()  # once more: the edit of the run before is gone
+    page.wait_for_function("document.querySelectorAll('#gallery textarea').length === 0")
+    page.wait_for_function("document.querySelectorAll('#gallery textarea').length === 2")
+    assert fields.nth(1).input_value() == expected[1]
+
+
+def test_a_long_run_shows_its_progress_and_can_be_stopped(
+    visit: Visit,
+    serve: Callable[[Service], str],
+    checkpoint_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(many, "_REPORT", 0.05)
+    archive = tmp_path / "many.zip"
+    archive.write_bytes(zip_of(*((f"{number}.png", good_png()) for number in range(400))))
+    service = Service(checkpoint_file, device="cpu")
+    service.start()
+    page = visit(serve(service))
+    upload(page, [archive])
+    assert page.locator("#stop").is_disabled()
+    page.locator("#start").click()
+    page.wait_for_function("document.querySelectorAll('#gallery textarea').length > 5")
+    assert "of 400 pictures" in page.locator(".progress p").inner_text()
+    assert page.get_by_role("progressbar", name="Pictures done").is_visible()
+    page.locator("#stop").click()
+    verdict = page.locator(".progress .verdict")
+    verdict.wait_for()
+    assert verdict.inner_text().startswith("Stopped after ")
+    assert page.locator("#gallery textarea").count() < 400
+    assert page.locator("#stop").is_disabled()
+
+
+def test_a_hostile_archive_is_told_and_the_next_one_works(visit: Visit, address: str, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.zip"
+    bomb.write_bytes(zip_of(("bomb.png", bytes(70 * 2**20))))
+    page = visit(address)
+    upload(page, [bomb])
+    page.locator("#start").click()
+    page.get_by_text("unpacks to too many bytes").wait_for()
+    assert page.locator("#downloads").count() == 0
+    good = tmp_path / "good.png"
+    good.write_bytes(good_png())
+    page = visit(address)
+    upload(page, [good])
+    page.locator("#start").click()
+    page.locator("#gallery textarea").wait_for()

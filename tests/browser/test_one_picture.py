@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from captioner.captioner import Captioner
+from tests.browser.acting import caption, choose, click_sample, drop, message, open_section, paste
+from tests.web.hostile import HOSTILE, good_png
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Visit = Callable[..., "Page"]
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_a_picture_gets_a_caption_with_all_that_belongs_to_it(
+    visit: Visit, address: str, captioner: Captioner, photos: list[Path], size: str
+) -> None:
+    page = visit(address, size, permissions=["clipboard-read", "clipboard-write"])
+    choose(page, photos[1])  # has an EXIF orientation
+    options = replace(captioner.options, num_captions=captioner.options.beam_size)
+    (expected,) = captioner.caption([photos[1]], options)
+    assert caption(page) == expected[0].text
+    assert page.locator(".alternatives .sentence").all_inner_texts() == [c.text for c in expected]
+    assert page.locator(".alternatives .bar").count() == 3
+    assert "s to look" in page.locator(".took").inner_text()
+
+    page.get_by_role("button", name="Copy caption").click()
+    page.wait_for_function("document.getElementById('announcer').textContent === 'Copied'")
+    assert page.evaluate("navigator.clipboard.readText()") == expected[0].text
+
+    open_section(page, "How it decided")
+    rows = page.locator(".decisions tbody tr")
+    rows.first.wait_for()
+    assert rows.locator("th").all_inner_texts() == [*expected[0].words, "end of sentence"]
+    assert rows.first.locator(".runners-up li").count() == 3
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_pasting_dropping_and_the_camera_work(
+    visit: Visit, address: str, captioner: Captioner, photos: list[Path]
+) -> None:
+    texts = [captions[0].text for captions in captioner.caption(photos[:3])]
+    page = visit(address, permissions=["camera"])
+    drop(page, "#picture button.upload-container", photos[0])
+    assert caption(page) == texts[0]
+    paste(page, photos[1])
+    assert caption(page, after=texts[0]) == texts[1]
+    drop(page, "#picture img", photos[2])
+    assert caption(page, after=texts[1]) == texts[2]
+    page.get_by_label("Remove Image").click()
+    page.wait_for_selector(".welcome")
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_label("capture photo").click()
+    assert caption(page).endswith(".")
+
+
+def test_the_clipboard_button_takes_a_picture(visit: Visit, address: str) -> None:
+    page = visit(address, permissions=["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async () => {
+            const canvas = new OffscreenCanvas(60, 40);
+            canvas.getContext('2d').fillRect(9, 9, 20, 20);
+            const png = await canvas.convertToBlob({ type: 'image/png' });
+            await navigator.clipboard.write([new ClipboardItem({ 'image/png': png })]);
+        }"""
+    )
+    page.get_by_label("Paste from clipboard").click()
+    assert caption(page).endswith(".")
+
+
+def test_samples_can_be_clicked_and_settings_changed_without_another_upload(
+    visit: Visit, address: str, captioner: Captioner, photos: list[Path]
+) -> None:
+    page = visit(address)
+    uploads: list[str] = []
+    page.on("request", lambda sent: uploads.append(sent.url) if "/upload" in sent.url else None)
+    click_sample(page, "dogs")
+    dogs = next(photo for photo in photos if photo.stem == "dogs")
+    first = caption(page)
+    assert first == captioner.caption([dogs])[0][0].text
+    assert page.locator("#picture img").get_attribute("alt")
+
+    open_section(page, "Settings")
+    page.get_by_text("Word by word (greedy)").click()
+    page.wait_for_selector(".answer:not(:has(.alternatives))")
+    page.get_by_text("Varied (sampling)").click()
+    page.wait_for_selector(".alternatives")
+    sampled = page.locator(".alternatives .sentence").all_inner_texts()
+    page.get_by_label("Seed").fill("7")
+    page.get_by_label("Seed").press("Enter")
+    page.wait_for_function(
+        "(before) => document.querySelector('.alternatives').textContent !== before",
+        arg=page.locator(".alternatives").text_content(),
+    )
+    assert page.locator(".alternatives .sentence").all_inner_texts() != sampled
+    length = page.locator("#settings").get_by_label("number input for Longest caption")
+    length.fill("2")
+    length.press("Enter")
+    page.wait_for_function("document.querySelector('.answer .caption').textContent.split(' ').length <= 2")
+    assert uploads == []
+
+
+def test_other_weights_can_be_chosen(visit: Visit, address: str, photos: list[Path]) -> None:
+    page = visit(address)
+    choose(page, photos[2])
+    first = caption(page)
+    open_section(page, "Settings")
+    page.get_by_label("Weights").click()
+    page.get_by_role("option", name="captioner").click()
+    assert caption(page, after=first) == Captioner.load(device="cpu").caption([photos[2]])[0][0].text
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_a_sentence_of_ones_own_is_compared(visit: Visit, address: str, size: str) -> None:
+    page = visit(address, size)
+    click_sample(page, "tulips")
+    caption(page)
+    open_section(page, "Compare with a sentence")
+    field = page.get_by_label("Your sentence about the picture")
+    field.fill("a large dog runs in the grass")
+    field.press("Enter")
+    page.wait_for_selector(".comparison")
+    assert page.locator(".scored").count() == 2
+    assert page.locator(".scored").first.locator(".word").count() == 7
+    assert "Perplexity" in page.locator(".scored").first.inner_text()
+    assert page.locator("#announcer").inner_text() == page.locator(".verdict").inner_text()
+
+    for text, told in (
+        ("a dog with <img src=x onerror=alert(1)>", "'img'"),
+        ("dog " * 10_000, "at most 100 words"),
+    ):
+        field.fill(text)
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.wait_for_function(
+            "(told) => document.querySelector('#comparison .notice')?.textContent.includes(told)", arg=told
+        )
+    assert page.locator("#comparison img").count() == 0
+
+
+def test_hostile_pictures_get_a_message_and_the_next_visitor_a_caption(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    page = visit(address, "phone")
+    good = tmp_path / "good.png"
+    good.write_bytes(good_png())
+    for name, (content, told) in HOSTILE.items():
+        path = tmp_path / f"<i>{name}"
+        path.write_bytes(content())
+        choose(page, path)
+        page.wait_for_function(
+            "(told) => document.querySelector('#answer .notice.error')?.textContent.includes(told)", arg=told
+        )
+        assert "/" not in message(page)
+        assert "Traceback" not in message(page)
+    assert caption(_chosen(visit(address), good)).endswith(".")
+    assert caption(_chosen(page, good)).endswith(".")
+
+
+def _chosen(page: Page, path: Path) -> Page:
+    choose(page, path)
+    return page
+
+
+def test_too_large_a_file_is_refused_in_words(visit: Visit, address: str, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(good_png() + bytes(6 * 2**20))
+    page = visit(address)
+    choose(page, large)
+    assert "maximum allowed size" in page.get_by_test_id("toast-body").inner_text()

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.captioner import Captioner
+from captioner.errors import CaptionerError
+from captioner.web import many
+from captioner.web.album import gallery, progress_card
+from captioner.web.downloads import FORMATS, as_coco, as_csv, as_jsonl, as_sidecars
+from captioner.web.many import Album, Item, caption_album
+from captioner.web.service import Service
+from captioner.web.settings import Settings
+from tests.web.hostile import HOSTILE, good_png, truncated_jpeg, zip_of
+
+
+def run(service: Service, uploads: list[tuple[Path, str]]) -> Album:
+    album = Album()
+    for _ in caption_album(service, album, uploads, Settings()):
+        pass
+    return album
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, photos: list[Path]) -> list[tuple[Path, str]]:
+    """Good and bad uploads: photographs, a hostile file, an archive with a broken entry."""
+    broken = tmp_path / "broken"
+    broken.write_bytes(truncated_jpeg())
+    archive = tmp_path / "archive"
+    archive.write_bytes(
+        zip_of(("x/dogs.jpg", photos[3].read_bytes()), ("bad.png", b"x" * 99), ("../up.png", good_png()))
+    )
+    return [
+        (photos[0], "astronaut.jpg"),
+        (broken, "<b>broken</b>.jpg"),
+        (archive, "all.zip"),
+        (photos[1], "cat.jpg"),
+    ]
+
+
+def test_captions_are_those_of_single_pictures(
+    service: Service, captioner: Captioner, photos: list[Path]
+) -> None:
+    album = run(service, [(photo, photo.name) for photo in photos])
+    assert [item.name for item in album.items] == [photo.name for photo in photos]
+    assert [item.caption for item in album.items] == [c[0].text for c in captioner.caption(photos)]
+    assert album.total == len(photos)
+    assert album.speed > 0
+    assert not album.running
+    assert {item.thumbnail[:23] for item in album.items} == {"data:image/jpeg;base64,"}
+
+
+def test_broken_pictures_are_listed_and_the_others_go_on(
+    service: Service, mixed: list[tuple[Path, str]], tmp_path: Path
+) -> None:
+    album = run(service, mixed)
+    assert [item.name for item in album.captioned] == ["astronaut.jpg", "x/dogs.jpg", "cat.jpg"]
+    assert [item.name for item in album.broken] == ["<b>broken</b>.jpg", "bad.png", "../up.png"]
+    card = progress_card(album)
+    assert "Captioned 3 pictures" in card
+    assert "3 could not be read." in card
+    assert card.count("<li>") == 3
+    assert "<b>" not in card
+    assert str(tmp_path) not in card
+
+
+def test_hostile_files_are_listed(service: Service, tmp_path: Path) -> None:
+    uploads = []
+    for name, (content, _) in HOSTILE.items():
+        path = tmp_path / name
+        path.write_bytes(content())
+        uploads.append((path, name))
+    album = run(service, uploads)
+    assert len(album.broken) == len(HOSTILE)
+    for item in album.broken:
+        assert item.error is not None
+        assert HOSTILE[item.name][1] in item.error
+
+
+def test_stopping_ends_after_the_pictures_under_way(
+    service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many, "_REPORT", 0)
+    monkeypatch.setattr(many, "_REPORT_MORE", 0)
+    album = Album()
+    for _ in caption_album(service, album, [(picture, f"{n}.png") for n in range(60)], Settings()):
+        if len(album.items) == 3:
+            assert "3 of 60 pictures" in progress_card(album)
+            assert "pictures/s" in progress_card(album)
+            album.stopping = True
+    assert 3 <= len(album.items) <= 3 + many._AT_ONCE
+    assert f"Stopped after {len(album.items)} of 60 pictures" in progress_card(album)
+    assert len(run(service, [(picture, "again.png")]).items) == 1
+
+
+def test_a_visitor_who_leaves_ends_the_work(service: Service, picture: Path) -> None:
+    album = Album()
+    many_pictures = [(picture, f"{n}.png") for n in range(400)]
+    work = caption_album(service, album, many_pictures, Settings())
+    next(work)
+    work.close()  # type: ignore[attr-defined]
+    assert not album.running
+    assert len(album.items) < 400
+
+
+def test_a_second_run_begins_anew(service: Service, picture: Path) -> None:
+    album = Album()
+    for name in ("one.png", "two.png"):
+        for _ in caption_album(service, album, [(picture, name)], Settings()):
+            pass
+    assert [item.name for item in album.items] == ["two.png"]
+
+
+def test_nothing_to_caption_is_told(service: Service) -> None:
+    with pytest.raises(CaptionerError, match="choose some pictures"):
+        run(service, [])
+
+
+def test_edits_change_the_caption_and_drop_its_number() -> None:
+    album = Album([Item("a.jpg", "A dog.", -3.0), Item("b.jpg", error="broken")])
+    album.edit(0, "A dog.")
+    assert album.items[0].log_prob == -3.0
+    album.edit(0, "  Two\n dogs\x00 \u202erun. ")
+    assert (album.items[0].caption, album.items[0].log_prob) == ("Two dogs run.", None)
+    for index in (1, 2, -1, 10**9):
+        album.edit(index, "x")
+    assert album.items[1].caption == ""
+
+
+def test_the_gallery_grows_at_its_end_and_escapes() -> None:
+    album = Album([Item("<i>.jpg", "</textarea><script>alert(1)</script>", -1.0, "data:,x")])
+    first = gallery(album)
+    assert "<script>" not in first
+    assert "<i>" not in first
+    album.items += [Item("bad.jpg", error="broken"), Item("c.jpg", "A cat.", -2.0, "data:,y")]
+    assert gallery(album).startswith(first)
+    assert re.findall(r'data-index="(\d+)"', gallery(album)) == ["0", "2"]
+    assert html.unescape(re.findall(r">([^<]*)</textarea>", gallery(album))[1]) == "A cat."
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
+ITEMS = [
+    Item("a.jpg", 'He says "hi", twice', -1.5),
+    Item("x/b.png", "Größe ✓", None),
+    Item("bad.jpg", error="bad.jpg: broken"),
+    Item("a.png", "=1+1", -2.0),
+]
+
+
+def test_csv() -> None:
+    file = as_csv(ITEMS)
+    rows = list(csv.reader(io.StringIO(file.data.decode(), newline="")))
+    assert rows == [["image", "caption"], *([item.name, item.caption] for item in ITEMS if not item.error)]
+    assert (file.name, file.kind) == ("captions.csv", "text/csv")
+
+
+def test_jsonl() -> None:
+    records = [json.loads(line) for line in as_jsonl(ITEMS).data.decode().splitlines()]
+    assert records == [
+        {"image": "a.jpg", "caption": 'He says "hi", twice', "log_prob": -1.5},
+        {"image": "x/b.png", "caption": "Größe ✓", "edited": True},
+        {"image": "bad.jpg", "error": "bad.jpg: broken"},
+        {"image": "a.png", "caption": "=1+1", "log_prob": -2.0},
+    ]
+
+
+def test_coco_ids_are_those_of_the_names_or_count() -> None:
+    named = [Item("COCO_val2014_000000000139.jpg", "A."), Item("v/000000000285.jpg", "B.")]
+    assert [r["image_id"] for r in json.loads(as_coco(named).data)] == [139, 285]
+    for others in ([*named, Item("dog.jpg", "C.")], [*named, Item("0139.jpg", "C.")]):
+        assert [r["image_id"] for r in json.loads(as_coco(others).data)] == [1, 2, 3]
+    assert [r["file_name"] for r in json.loads(as_coco(ITEMS).data)] == ["a.jpg", "x/b.png", "a.png"]
+
+
+def test_sidecars() -> None:
+    with zipfile.ZipFile(io.BytesIO(as_sidecars(ITEMS).data)) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert texts == {
+        "a.txt": 'He says "hi", twice\n',
+        "x/b.txt": "Größe ✓\n",
+        "a (2).txt": "=1+1\n",
+    }
+
+
+@given(st.lists(st.builds(Item, NAMES, NAMES), max_size=4))
+def test_any_album_can_be_downloaded(items: list[Item]) -> None:
+    for make in FORMATS.values():
+        assert make(items).data is not None
+    with zipfile.ZipFile(io.BytesIO(as_sidecars(items).data)) as archive:
+        assert len(set(archive.namelist())) == len(items)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.errors import CaptionerError, ImageError
+from captioner.web.messages import for_visitor, shown_name
+
+
+def test_a_known_failure_is_told_as_a_sentence() -> None:
+    assert for_visitor(CaptionerError("choose a picture first")) == "Choose a picture first."
+    assert for_visitor(ImageError("my dog.jpg: file is empty")) == (
+        "my dog.jpg: file is empty. Choose another file."
+    )
+    advised = ImageError("a.svg: SVG drawings are not supported; convert it to PNG first")
+    assert for_visitor(advised) == "a.svg: SVG drawings are not supported; convert it to PNG first."
+
+
+def test_advice_for_operators_is_not_for_visitors() -> None:
+    heic = ImageError("a.heic: HEIC pictures need: pip install 'captioner[heif]'")
+    assert for_visitor(heic) == (
+        "a.heic: HEIC pictures cannot be read by this server; save it as JPEG or PNG first."
+    )
+    large = ImageError("a.png: 9 x 9 pixels are more than the limit; raise the limit or shrink the picture")
+    assert "raise the limit" not in for_visitor(large)
+
+
+def test_a_bug_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        text = for_visitor(ZeroDivisionError("/secret/path"))
+    assert "secret" not in text
+    assert "/secret/path" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\photos\\dog.jpg", "dog.jpg"),
+        ("a\nb\x00\u202e.jpg", "a\ufffdb\ufffd\ufffd.jpg"),
+        ("", "the picture"),
+        (None, "the picture"),
+        ("folder/", "folder"),
+        ("<b>x</b>.jpg", "b>.jpg"),
+    ],
+)
+def test_names_become_one_printable_line(name: object, shown: str) -> None:
+    assert shown_name(name) == shown
+
+
+@given(st.text())
+def test_any_name_is_short_and_printable(name: str) -> None:
+    shown = shown_name(name)
+    assert shown.isprintable()
+    assert 0 < len(shown) <= 60
+    assert "/" not in shown
+    assert shown_name(shown) == shown
+
+
+def test_a_long_name_keeps_its_extension() -> None:
+    assert shown_name("x" * 300 + ".jpeg").endswith(".jpeg")

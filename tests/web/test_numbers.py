@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import doctest
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.web import numbers
+from captioner.web.numbers import one_in, percent, times
+
+
+def test_the_examples() -> None:
+    assert doctest.testmod(numbers).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [
+        (1.0, "100 %"),
+        (0.9999, "99 %"),
+        (0.0995, "10 %"),
+        (0.09944, "9.9 %"),
+        (0.001, "0.1 %"),
+        (0, "< 0.1 %"),
+    ],
+)
+def test_percentages(probability: float, text: str) -> None:
+    assert percent(probability) == text
+
+
+@given(st.floats(-5000, 0))
+def test_any_log_probability_is_told_shortly(log_prob: float) -> None:
+    assert one_in(log_prob).startswith("1 in ")
+    assert len(one_in(log_prob)) < 30
+
+
+@given(st.floats(-20, 0))
+def test_small_odds_are_right(log_prob: float) -> None:
+    text = one_in(log_prob).removeprefix("1 in ").replace(",", "")
+    value, _, unit = text.partition(" ")
+    scale = {"": 1, "million": 1e6, "billion": 1e9}[unit]
+    assert float(value) * scale == pytest.approx(math.exp(-log_prob), rel=0.06)
+
+
+@given(st.floats(0, 5000))
+def test_any_ratio_is_told_shortly(ratio: float) -> None:
+    assert times(ratio).endswith(" as")
+    assert len(times(ratio)) < 40

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import socket
+import stat
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from captioner import __version__
+from captioner.captioner import Captioner
+from captioner.decoding.options import DecodingOptions
+from captioner.web.options import ServingOptions
+from captioner.web.service import Service
+from tests.web.hostile import good_png
+from tests.web.serving import COMMAND, Server, running
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
+ROOT = Path(__file__).parents[2]
+
+
+def coloured(number: int) -> bytes:
+    """One of many different pictures."""
+    return good_png(f"#{number * 48271 % (1 << 24):06x}")
+
+
+def rotated_jpeg(photo: Path) -> bytes:
+    """A photo that lies on its side, with an EXIF entry that says so."""
+    with Image.open(photo) as image:
+        turned = image.convert("RGB").resize((200, 120)).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    turned.save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+def test_health_tells_version_and_weights(server: Server, captioner: Captioner) -> None:
+    assert server.http.get("/health").json() == {
+        "status": "ready",
+        "version": __version__,
+        "weights": "small",
+        "digest": captioner.digest,
+    }
+
+
+@pytest.mark.parametrize(("weights", "state"), [("absent.safetensors", "failed"), (None, "loading")])
+def test_health_is_503_without_a_model(weights: str | None, state: str) -> None:
+    from fastapi.testclient import TestClient
+
+    from captioner.web.server import build_app
+
+    service = Service(weights)
+    if weights:
+        service.start()
+        with pytest.raises(Exception, match="no such checkpoint"):
+            service.wait(60)
+    answer = TestClient(build_app(service, ServingOptions())).get("/health")
+    assert answer.status_code == 503
+    assert (answer.json()["status"], answer.json()["digest"]) == (state, None)
+
+
+def test_one_picture_has_one_caption_everywhere(
+    server: Server, service: Service, captioner: Captioner, photos: list[Path], tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(rotated_jpeg(photos[0]))
+    for photo in (turned, photos[1]):
+        data = photo.read_bytes()
+        if len(data) > 1_000_000:
+            continue
+        expected = captioner.caption([photo])[0][0].text
+        answer = server.call("caption", image=server.upload(data))
+        assert answer.values is not None, answer.error
+        assert answer.values[0] == expected
+        assert service.caption(service.encode(photo))[0].text == expected
+
+
+def test_gradios_client_knows_the_endpoints(server: Server, captioner: Captioner, picture: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(str(server.http.base_url), verbose=False)
+    text, details = client.predict(handle_file(picture), api_name="/caption")
+    (best, *_) = captioner.caption([picture])[0]
+    assert text == best.text
+    assert details["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
+    greedy, _ = client.predict(handle_file(picture), method="greedy", api_name="/caption")
+    assert (
+        greedy
+        == captioner.caption([picture], DecodingOptions(beam_size=1, min_length=4, max_length=8))[0][0].text
+    )
+    log_prob, _ = client.predict(handle_file(picture), text, api_name="/score")
+    assert log_prob == pytest.approx(best.log_prob, abs=1e-4)
+    (record,) = client.predict([handle_file(picture)], api_name="/caption_batch")
+    assert record["caption"] == text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_manuals_curl_example(server: Server, captioner: Captioner, photos: list[Path]) -> None:
+    manual = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
+    (script,) = (block for block in re.findall(r"```sh\n(.*?)```", manual, re.DOTALL) if "curl" in block)
+    script = script.replace("http://127.0.0.1:7860", str(server.http.base_url).rstrip("/"))
+    done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    cat = next(photo for photo in photos if photo.stem == "cat")
+    assert f'data: ["{captioner.caption([cat])[0][0].text}"' in done.stdout
+
+
+def test_every_parameter_but_the_first_has_a_default_and_all_are_described(server: Server) -> None:
+    endpoints = server.http.get("/gradio_api/info").json()["named_endpoints"]
+    assert set(endpoints) == {"/caption", "/caption_batch", "/score"}
+    first, *others = endpoints["/caption"]["parameters"]
+    assert first["parameter_name"] == "image"
+    assert not first["parameter_has_default"]
+    assert all(parameter["parameter_has_default"] for parameter in others)
+    assert endpoints["/caption"]["returns"][0]["python_type"]["type"] == "str"
+
+
+def test_32_programs_at_once_all_get_their_own_captions(
+    server: Server, captioner: Captioner, tmp_path: Path
+) -> None:
+    pictures = [coloured(number) for number in range(32)]
+    before = requests_of(server, "/caption")
+
+    def ask(data: bytes) -> Any:
+        return server.call("caption", image=server.upload(data), max_length=5)
+
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(ask, pictures))
+    assert [answer.error for answer in answers] == [None] * 32
+    paths = [tmp_path / f"{number}.png" for number in range(32)]
+    for path, data in zip(paths, pictures, strict=True):
+        path.write_bytes(data)
+    alone = captioner.caption(paths, DecodingOptions(min_length=4, max_length=5))
+    assert [answer.values[0] for answer in answers] == [captions[0].text for captions in alone]
+    assert requests_of(server, "/caption") == before + 32
+
+
+def requests_of(server: Server, endpoint: str) -> float:
+    text = server.http.get("/metrics").text
+    found = re.search(rf'^captioner_requests_total{{endpoint="{endpoint}"}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+def test_metrics_are_prometheus_text(server: Server) -> None:
+    answer = server.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    for name in ("captioner_queue_length", "captioner_latency_seconds"):
+        assert f"# TYPE {name} " in answer.text
+
+
+def test_uploads_are_private(server: Server) -> None:
+    server.upload(coloured(77))
+    assert stat.S_IMODE(server.folder.stat().st_mode) == 0o700
+    assert any(server.folder.rglob("*.png"))
+
+
+def test_passwords_a_short_queue_and_an_orderly_end(checkpoint_file: Path, tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text("anna:geheim\n")
+    users.chmod(0o600)
+    flags = ["--auth-file", str(users), "--host", "0.0.0.0", "--queue-size", "1", "--max-batch-size", "1"]
+    with running(tmp_path, "--weights", str(checkpoint_file), *flags) as server:
+        assert server.http.post("/gradio_api/call/v2/caption", json={}).status_code == 401
+        assert server.http.get("/gradio_api/info").status_code == 401
+        wrong = server.http.post("/login", data={"username": "anna", "password": "wrong"})
+        assert wrong.status_code == 400
+        server.http.post("/login", data={"username": "anna", "password": "geheim"}).raise_for_status()
+        record = server.upload(good_png())
+
+        def ask(seed: int) -> Any:
+            return server.call("caption", image=record, method="sample", max_length=50, seed=seed)
+
+        assert ask(0).error is None
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(ask, range(24)))
+        assert any(answer.values for answer in answers)
+        errors = {answer.error for answer in answers if answer.error}
+        assert errors == {"The server is busy; try again in a moment."}
+        assert ask(1).error is None
+        assert server.stop() == 0
+        assert not server.folder.exists()
+        with pytest.raises(httpx.ConnectError):
+            server.http.get("/health")
+        assert "warning" not in server.log.read_text()
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_taken_port_is_told_in_one_line_after_the_warning() -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*COMMAND, "--host", "0.0.0.0", "--port", str(port)], capture_output=True, text=True, check=False
+        )
+    warning, error = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert warning.startswith("captioner: warning: everybody who reaches 0.0.0.0 can use the page")
+    assert error.startswith(f"captioner: error: cannot listen on 0.0.0.0:{port}")
+    assert "--port" in error

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from captioner.captioner import Captioner
+from captioner.checkpoint import save_checkpoint
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import CaptionerError, ImageError, OptionError, UnknownWordsError
+from captioner.web import service as module
+from captioner.web.service import MOST_WORDS, Service
+from tests.small_model import small_checkpoint
+
+
+def test_it_says_what_the_captioner_says(service: Service, captioner: Captioner, photos: list[Path]) -> None:
+    # One has an EXIF orientation, one is grey.
+    for options in (DecodingOptions(beam_size=3), DecodingOptions(temperature=0.9, num_captions=3)):
+        for photo, expected in zip(photos, captioner.caption(photos, options), strict=True):
+            found = service.caption(service.encode(photo), options)
+            assert [caption.text for caption in found] == [caption.text for caption in expected]
+            assert found[0].log_prob == pytest.approx(expected[0].log_prob, abs=1e-4)
+
+
+def test_the_score_of_its_own_caption_is_that_of_decoding(service: Service, photos: list[Path]) -> None:
+    encoded = service.encode(photos[0])
+    best = service.caption(encoded)[0]
+    score = service.score(encoded, best.text, runners_up=3)
+    assert score.words == best.words
+    assert score.log_prob == pytest.approx(best.log_prob, abs=1e-4)
+    assert [len(place) for place in score.runners_up] == [3] * (len(best.words) + 1)
+
+
+def test_bytes_and_file_are_one_picture(service: Service, photos: list[Path]) -> None:
+    assert service.encode(photos[1].read_bytes()) is service.encode(photos[1])
+
+
+def test_pictures_are_remembered_within_a_bound(
+    service: Service, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_ENCODED", 2)
+    service._encoded.clear()
+    first = service.encode(photos[0])
+    service.encode(photos[1])
+    assert service.encode(photos[0]) is first  # used again, so photos[1] goes first
+    service.encode(photos[2])
+    assert service.encode(photos[0]) is first
+    assert len(service._encoded) == 2
+    service.encode(photos[3], remember=False)
+    assert service.encode(photos[0]) is first
+
+
+@pytest.mark.parametrize("text", ["", "  ", "!?", "..."])
+def test_a_sentence_without_words_is_refused(service: Service, photos: list[Path], text: str) -> None:
+    with pytest.raises(OptionError, match="no words"):
+        service.score(service.encode(photos[0]), text)
+
+
+@pytest.mark.parametrize("text", ["dog " * 10_000, "x" * 1_000_000, "a\n" * 10_000])
+def test_a_long_sentence_is_refused(service: Service, photos: list[Path], text: str) -> None:
+    with pytest.raises(OptionError, match=f"at most {MOST_WORDS} words"):
+        service.score(service.encode(photos[0]), text)
+
+
+def test_unknown_words_are_named(service: Service, photos: list[Path]) -> None:
+    with pytest.raises(UnknownWordsError, match="skateboard"):
+        service.score(service.encode(photos[0]), "a dog on a skateboard")
+
+
+def test_hostile_files_are_named_by_the_visitors_name(service: Service, hostile: tuple[Path, str]) -> None:
+    path, message = hostile
+    with pytest.raises(ImageError, match=message) as caught:
+        service.encode(path, name="holiday.jpg")
+    assert str(caught.value).startswith("holiday.jpg: ")
+    assert "secret-folder" not in str(caught.value)
+
+
+def test_a_file_that_has_gone_is_told_without_its_path(service: Service, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="upload it again") as caught:
+        service.encode(tmp_path / "gone.jpg")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_other_weights_are_found_by_name(service: Service, photos: list[Path]) -> None:
+    assert service.default == "small"
+    assert service.weights[0] == "small"
+    assert "captioner" in service.weights
+    shipped = Captioner.load(device="cpu")
+    encoded = service.encode(photos[0], weights="captioner")
+    assert service.caption(encoded)[0].text == shipped.caption([photos[0]])[0][0].text
+    about = service.about("captioner")
+    assert about.digest == shipped.digest
+    assert about.words == len(shipped.vocabulary)
+    assert "captioner.safetensors" in about.card
+    assert service.about().card == ""
+
+
+@pytest.mark.parametrize("name", ["nothing", "../small", "/etc/passwd", "captioner.safetensors"])
+def test_weights_are_no_paths(service: Service, photos: list[Path], name: str) -> None:
+    with pytest.raises(OptionError, match="there are no weights"):
+        service.encode(photos[0], weights=name)
+
+
+def test_few_models_are_in_memory(checkpoint_file: Path, tmp_path: Path) -> None:
+    service = Service(checkpoint_file, device="cpu")
+    service.start()
+    service.wait(60)
+    for name in ("second", "third"):
+        service._files[name] = tmp_path / f"{name}.safetensors"
+        save_checkpoint(service._files[name], small_checkpoint(training={"name": name}))
+        assert service.about(name).training == {"name": name}
+    assert set(service._models) == {"small", "third"}
+    service._files["broken"] = tmp_path / "broken.safetensors"
+    service._files["broken"].write_bytes(b"nonsense")
+    with pytest.raises(CaptionerError, match="'broken' cannot be loaded") as caught:
+        service.options("broken")
+    assert str(tmp_path) not in str(caught.value)
+    assert service.options() == small_checkpoint().decoding
+
+
+def test_a_visitor_waits_for_the_model(checkpoint_file: Path, photos: list[Path]) -> None:
+    service = Service(checkpoint_file, device="cpu")
+    assert service.status.state == "loading"
+    assert service.weights == []
+    with pytest.raises(CaptionerError, match="still loading"):
+        service.wait(0.01)
+    threading.Timer(0.2, service.start).start()
+    assert service.caption(service.encode(photos[0]))[0].text
+    assert service.status.state == "ready"
+    assert service.status.seconds > 0
+
+
+def test_weights_that_cannot_be_loaded_are_told(
+    tmp_path: Path, photos: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(tmp_path / "absent.safetensors")
+    service.start()
+    with pytest.raises(CaptionerError, match=r"absent\.safetensors: no such checkpoint"):
+        service.wait(60)
+    assert service.status.state == "failed"
+    with pytest.raises(CaptionerError) as caught:
+        service.encode(photos[0])
+    assert str(tmp_path) not in str(caught.value) + service.status.message
+    assert str(tmp_path) in caplog.text  # for the operator
+
+
+def test_many_threads_get_their_own_answers(service: Service, photos: list[Path]) -> None:
+    photos = photos[:4]
+    expected = {photo: service.caption(service.encode(photo))[0].text for photo in photos}
+    answers: list[tuple[Path, str]] = []
+
+    def ask(photo: Path) -> None:
+        encoded = service.encode(photo, remember=False)
+        answers.append((photo, service.caption(encoded)[0].text))
+
+    threads = [threading.Thread(target=ask, args=(photo,)) for photo in photos * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == sorted(list(expected.items()) * 3)
+
+
+def test_importing_it_needs_neither_torch_nor_gradio() -> None:
+    code = "import sys, captioner.web.service; print({'torch', 'gradio'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

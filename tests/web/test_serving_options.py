@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import fields
+
+import pytest
+
+from captioner.cli import build_parser, serve
+from captioner.cli.options import read_options
+from captioner.errors import OptionError
+from captioner.web.options import ServingOptions
+
+
+def test_flags_and_options_are_the_same() -> None:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    assert {action.dest for action in parser._actions} - {"help"} == {
+        item.name for item in fields(ServingOptions)
+    }
+
+
+def test_flags_become_options() -> None:
+    args = build_parser().parse_args(
+        ["serve", "--port", "80", "--max-upload-mb", "2.5", "--root-path", "/captioner", "--timeout", "9"]
+    )
+    assert read_options(args, ServingOptions) == ServingOptions(
+        port=80, max_upload_mb=2.5, root_path="/captioner", timeout=9
+    )
+
+
+def test_by_default_it_listens_to_this_machine_alone() -> None:
+    assert (ServingOptions().host, ServingOptions().port) == ("127.0.0.1", 7860)
+    assert ServingOptions().max_upload_mb == 20
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"port": -1}, "--port must be from 0 to 65535, not -1"),
+        ({"port": 65536}, "--port must be from 0 to 65535"),
+        ({"max_batch_size": 0}, "--max-batch-size must be a whole number of at least 1"),
+        ({"queue_size": 0}, "--queue-size must be a whole number of at least 1"),
+        ({"max_upload_mb": 0}, "--max-upload-mb must be above 0"),
+        ({"max_upload_mb": math.inf}, "--max-upload-mb must be above 0 and finite"),
+        ({"timeout": math.nan}, "--timeout must be above 0 and finite"),
+        ({"root_path": "captioner"}, "--root-path must begin with a slash"),
+        ({"ssl_keyfile": "key.pem"}, "give both"),
+        ({"ssl_certfile": "cert.pem"}, "give both"),
+    ],
+)
+def test_impossible_values_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ServingOptions(**values)  # type: ignore[arg-type]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import html
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioner.captioner import Captioner
+from captioner.errors import CaptionerError, OptionError, UnknownWordsError
+from captioner.web import render
+from captioner.web.service import Service
+from captioner.web.settings import Settings
+from captioner.web.single import answer, compare
+from tests.web.uploading import upload
+
+SENTENCE = "a large dog runs in the grass"
+
+
+def text_of(page: str) -> str:
+    return html.unescape(re.sub("<[^>]*>", " ", page))
+
+
+def test_an_answer_is_what_the_captioner_says(
+    service: Service, captioner: Captioner, photos: list[Path]
+) -> None:
+    for photo, (best, *_) in zip(photos, captioner.caption(photos), strict=True):
+        found = answer(service, upload(photo), Settings())
+        assert found.captions[0].text == best.text
+        assert found.score.log_prob == pytest.approx(best.log_prob, abs=1e-4)
+        assert len(found.captions) == captioner.options.beam_size
+        assert found.looking > 0
+        assert found.writing > 0
+        assert not found.sampled
+
+
+def test_sampling_is_repeatable_and_depends_on_the_seed(service: Service, photos: list[Path]) -> None:
+    def texts(seed: int) -> list[str]:
+        settings = Settings(method="sample", temperature=2, top_p=1, seed=seed)
+        found = answer(service, upload(photos[0]), settings)
+        assert found.sampled
+        return [caption.text for caption in found.captions]
+
+    assert texts(1) == texts(1)
+    assert texts(1) != texts(2)
+
+
+def test_the_longest_caption_is_kept(service: Service, photos: list[Path]) -> None:
+    found = answer(service, upload(photos[0]), Settings(max_length=2))
+    assert {len(caption.words) <= 2 for caption in found.captions} == {True}
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"path": ""}, {"path": None}])
+def test_no_picture_is_told_kindly(service: Service, nothing: dict[str, Any] | None) -> None:
+    with pytest.raises(CaptionerError, match="choose a picture first"):
+        answer(service, nothing, Settings())
+    with pytest.raises(CaptionerError, match="choose a picture first"):
+        compare(service, nothing, SENTENCE, Settings())
+
+
+def test_a_comparison_has_both_sentences(service: Service, photos: list[Path]) -> None:
+    found = compare(service, upload(photos[0]), SENTENCE, Settings())
+    assert found.own.words == tuple(SENTENCE.split())
+    best = answer(service, upload(photos[0]), Settings()).captions[0]
+    assert found.model.words == best.words
+    assert found.model.log_prob == pytest.approx(best.log_prob, abs=1e-4)
+
+
+def test_the_sentence_is_checked(service: Service, photos: list[Path]) -> None:
+    for text, error in (("", OptionError), ("a unicorn", UnknownWordsError), ("dog " * 10_000, OptionError)):
+        with pytest.raises(error):
+            compare(service, upload(photos[0]), text, Settings())
+
+
+def test_the_card_shows_the_caption_and_its_alternatives(service: Service, photos: list[Path]) -> None:
+    found = answer(service, upload(photos[0]), Settings())
+    card = render.answer_card(found)
+    assert card.count('<p class="caption">') == 1
+    assert f'data-copy="{html.escape(found.captions[0].text)}"' in card
+    assert f'data-announce="Caption: {html.escape(found.captions[0].text)}"' in card
+    widths = [float(width) for width in re.findall(r'style="width:([\d.]+)%"', card)]
+    assert len(widths) == len(found.captions)
+    assert max(widths) == 100
+    for caption, width in zip(found.captions, widths, strict=True):
+        assert caption.text in text_of(card)
+        share = math.exp(caption.log_prob - max(c.log_prob for c in found.captions))
+        assert width == pytest.approx(100 * share, abs=0.06)
+
+
+def test_an_order_that_is_not_that_of_the_bars_is_explained(service: Service, photos: list[Path]) -> None:
+    found = answer(service, upload(photos[0]), Settings())
+    better, worse = sorted(found.captions[:2], key=lambda caption: -caption.log_prob)
+    for captions, sampled, told in (
+        ((better, worse), False, False),
+        ((worse, better), False, True),
+        ((worse, better), True, False),
+    ):
+        card = render.answer_card(replace(found, captions=captions, sampled=sampled))
+        assert ("favours longer sentences" in card) == told
+
+
+def test_greedy_search_has_no_alternatives(service: Service, photos: list[Path]) -> None:
+    card = render.answer_card(answer(service, upload(photos[0]), Settings(method="greedy")))
+    assert "alternatives" not in card
+
+
+def test_the_decisions_name_each_word_with_runners_up(service: Service, photos: list[Path]) -> None:
+    score = answer(service, upload(photos[0]), Settings()).score
+    table = render.decision_table(score)
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", table)
+    assert len(rows) == len(score.words) + 1
+    for row, word, value in zip(rows, score.words, score.word_log_probs, strict=False):
+        assert f'<th scope="row">{html.escape(word)}</th>' in row
+        assert f"width:{100 * math.exp(value):.1f}%" in row
+        others = re.findall(r"<li>(.*?) <span", row)
+        assert len(others) == 3
+        assert html.escape(word) not in others
+    assert "end of sentence" in rows[-1]
+    assert "&lt;end&gt;" not in table
+
+
+def test_the_comparison_says_who_is_preferred_and_what_surprised(
+    service: Service, photos: list[Path]
+) -> None:
+    found = compare(service, upload(photos[0]), SENTENCE, Settings())
+    card = text_of(render.comparison_card(found))
+    surprises = card.split("Found unlikely:")[1].split("Its own caption")[0]
+    gain = found.model.log_prob - found.own.log_prob
+    assert ("its own caption" in card.split(" probable")[0]) == (gain >= 0)
+    for word, value in zip(found.own.words, found.own.word_log_probs, strict=True):
+        assert (f" {word} " in surprises) == (math.exp(value) < render.UNLIKELY)
+    assert f"{found.own.perplexity:.1f}" in card or found.own.perplexity >= 100
+
+
+@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", '" onmouseover="alert(1)', "a & b"])
+def test_html_is_text(text: str) -> None:
+    shown = render.notice(text)
+    assert "<img" not in shown
+    assert shown.count(html.escape(text)) == 2

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
+import gradio as gr
+
+from captioner.errors import CaptionerError
+from captioner.web.server import private_uploads
+from captioner.web.uploads import no_addresses, uploaded_file
+
+
+def test_uploads_are_what_lies_in_their_folder(picture: Path) -> None:
+    assert uploaded_file({"path": str(picture)}) == picture
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{}/../../x.png", "a\0b", "{}/link", "captioner/errors.py"])
+def test_nothing_else_is(tmp_path: Path, path: str) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(CaptionerError, match="was not uploaded"):
+        uploaded_file({"path": path.format(tmp_path)})
+
+
+@pytest.mark.parametrize("upload", [None, {}, {"path": None}, {"path": ""}])
+def test_no_file_is_told(upload: dict[str, str] | None) -> None:
+    with pytest.raises(CaptionerError, match="choose a picture first"):
+        uploaded_file(upload)
+
+
+@pytest.mark.parametrize("kind", [gr.Image, gr.File])
+def test_addresses_are_not_fetched(kind: type, picture: Path) -> None:
+    component = no_addresses(kind())
+    for address in ("http://127.0.0.1:1/x.png", "HTTPS://127.0.0.1:1/x.png"):
+        with pytest.raises(gr.Error, match="not its address"):
+            asyncio.run(component.async_move_resource_to_block_cache(address))
+    kept = asyncio.run(component.async_move_resource_to_block_cache(str(picture)))
+    assert Path(kept).read_bytes() == picture.read_bytes()
+
+
+def test_the_private_folder_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRADIO_TEMP_DIR")
+    with private_uploads() as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "x.png").write_bytes(b"x")
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+    assert "GRADIO_TEMP_DIR" not in os.environ
+    assert not folder.exists()
