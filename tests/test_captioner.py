@@ -212,7 +212,7 @@ def test_loading_by_path_gives_the_digest_and_the_training_summary(checkpoint_fi
 @pytest.fixture
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Pretends that the package lies elsewhere: a function from names of weights to their paths."""
-    monkeypatch.setattr("captioner.captioner.__file__", str(tmp_path / "captioner" / "captioner.py"))
+    monkeypatch.setattr("captioner.weights.__file__", str(tmp_path / "captioner" / "weights.py"))
     monkeypatch.chdir(tmp_path)
 
     def add(name: str) -> Path:
