@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from captioner.errors import CaptionerError
+
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -22,21 +27,60 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     Raises:
         CaptionerError: the folder is absent or cannot be written to, or the disk is full.
     """
+    with replacing(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a new file that takes the place of another at the end: whole or not at all.
+
+    After a failure, Ctrl-C included, the file is as it was and nothing else is left.
+
+    Args:
+        path: where the file goes; its folder must exist.
+
+    Raises:
+        CaptionerError: the folder is absent or cannot be written to, or the disk is full.
+    """
     target = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     # in the same folder, because only within one file system is the replacement a single step
     temporary = target.parent / f".captioner-{secrets.token_hex(8)}.tmp"
     try:
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
+            with _nameless(target.parent) or temporary.open("xb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut could leave the new name without content
+                if not temporary.exists():
+                    _name(file, temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise CaptionerError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _nameless(folder: Path) -> BinaryIO | None:
+    """A new file that gets its name when it is whole, so that even ``kill -9`` leaves no half of it.
+
+    None where the system or the file system does not offer that.
+    """
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not _OPEN_FILES.is_dir():
+        return None
+    try:
+        return os.fdopen(os.open(folder, flag | os.O_RDWR, 0o666), "wb")
+    except OSError:
+        return None
+
+
+def _name(file: BinaryIO, path: Path) -> None:
+    folder = os.open(_OPEN_FILES, os.O_RDONLY)
+    try:  # Python follows the link to the open file only with a folder given
+        os.link(str(file.fileno()), path, src_dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def file_digest(path: Path) -> str:

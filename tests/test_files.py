@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from captioner.errors import CaptionerError
-from captioner.files import file_digest, write_atomically
+from captioner.files import file_digest, replacing, write_atomically
 
 
 def test_writes_text_as_utf_8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -53,6 +54,29 @@ def test_ctrl_c_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "file", "new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name exist on Linux only")
+def test_a_process_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with replacing(tmp_path / "file") as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_written_whole_also_where_none_can_be_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.files._OPEN_FILES", tmp_path / "absent")
+    for content in ("old", "new"):
+        write_atomically(tmp_path / "file", content)
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", content)]
+    with pytest.raises(CaptionerError, match="cannot write"):
+        write_atomically(tmp_path / "absent" / "file", "text")
 
 
 def test_the_root_or_a_folder_is_no_file(tmp_path: Path) -> None:

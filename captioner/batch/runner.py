@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
+from captioner.batch.engine import Engine
+from captioner.batch.reading import Loaded, PictureReader
+from captioner.batch.records import Identity
+from captioner.batch.workers import Readers
 from captioner.captioner import Caption, Captioner, Pixels
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, find_images
+
+_REMEMBERED = 50_000  # pictures; a caption takes about 500 bytes
+_REPORTED = 4  # times the batch size: after as many pictures there is a report at the latest
 
 
 @dataclass(frozen=True)
@@ -20,13 +27,17 @@ class Result:
 
     Attributes:
         image: its path.
-        captions: its captions; empty if it failed.
+        captions: its captions; empty if it failed, or if they are known.
         error: why it failed, in one line; None if it did not.
+        identity: of its file; None if that could not be read.
+        known: whether there were captions of a file with the same bytes before.
     """
 
     image: Path
     captions: tuple[Caption, ...] = ()
     error: str | None = None
+    identity: Identity | None = None
+    known: bool = False
 
 
 def caption_paths(
@@ -37,11 +48,12 @@ def caption_paths(
     recursive: bool = True,
     batch_size: int = 16,
     max_pixels: int | None = None,
+    workers: int = 0,
 ) -> Iterator[Result]:
     """Caption pictures and folders of pictures.
 
     The next batch is read and scaled while the network works on the present one. A picture that cannot
-    be read gives a result with an error, and the others go on.
+    be read gives a result with an error, and the others go on. Files with the same bytes are captioned once.
 
     Args:
         captioner: the model.
@@ -50,48 +62,125 @@ def caption_paths(
         recursive: look into sub-folders.
         batch_size: pictures that go through the network together; does not change the captions.
         max_pixels: larger pictures are refused; None for the usual limit.
+        workers: processes that read pictures; 0 for a thread, where a crash of a codec ends everything.
 
     Yields:
         One result a picture, in the order in which the pictures are found.
 
     Raises:
-        OptionError: ``batch_size`` or ``max_pixels`` is below 1.
+        OptionError: ``batch_size`` or ``max_pixels`` is below 1, or ``workers`` below 0.
         ImageError: there is not one picture.
     """
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     if batch_size < 1 or limit < 1:
         raise OptionError(f"batch_size and max_pixels must be at least 1, not {batch_size} and {limit}")
+    if workers < 0:
+        raise OptionError(f"workers must be at least 0, not {workers}")
     paths = list(paths)
-    found = find_images(paths, recursive=recursive)
-
-    def load_batch() -> list[tuple[Path, Pixels | ImageError]]:
-        return [(path, _load(captioner, path, limit)) for path in islice(found, batch_size)]
-
-    # One reader is enough: it only has to be faster than the network.
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        batch = load_batch()
-        if not batch:
-            raise ImageError(f"no pictures in {', '.join(map(str, paths))}")
-        while batch:
-            following = reader.submit(load_batch)
-            yield from _caption_batch(captioner, batch, options)
-            batch = following.result()
+    nothing = True
+    reader = PictureReader(captioner.preprocessing, limit)
+    with Readers(reader, workers) as readers, Engine(captioner, options) as engine:
+        found = readers.read(find_images(paths, recursive=recursive), ahead=read_ahead(batch_size))
+        for batch in caption_loaded(engine, found, batch_size):
+            nothing = False
+            yield from batch
+    if nothing:
+        raise ImageError(f"no pictures in {', '.join(map(str, paths))}")
 
 
-def _load(captioner: Captioner, path: Path, max_pixels: int) -> Pixels | ImageError:
-    try:
-        return captioner.preprocess(path, max_pixels=max_pixels)
-    except ImageError as error:
-        return error
+def read_ahead(batch_size: int) -> int:
+    """How many pictures may be ready and wait for the network."""
+    return batch_size + 16
 
 
-def _caption_batch(
-    captioner: Captioner, batch: list[tuple[Path, Pixels | ImageError]], options: DecodingOptions
-) -> Iterator[Result]:
-    readable = [loaded for _, loaded in batch if not isinstance(loaded, ImageError)]
-    captions = iter(captioner.caption(readable, options))
-    for path, loaded in batch:
-        if isinstance(loaded, ImageError):
-            yield Result(path, error=str(loaded))
-        else:
-            yield Result(path, captions=tuple(next(captions)))
+def caption_loaded(
+    engine: Engine,
+    pictures: Iterable[tuple[Path, Loaded]],
+    batch_size: int,
+    is_known: Callable[[bytes], bool] = lambda digest: False,
+) -> Iterator[list[Result]]:
+    """Caption pictures that have been read.
+
+    Args:
+        engine: the network.
+        pictures: paths with what was read, in order.
+        batch_size: pictures that go through the network together.
+        is_known: whether a file with this digest has been captioned before; asked for in this thread.
+
+    Yields:
+        Batch by batch the results of consecutive pictures.
+    """
+    memory = _Memory(_REMEMBERED + 4 * batch_size)
+    flying: deque[_Batch] = deque()
+    batch = _Batch(memory)
+    for path, loaded in pictures:
+        batch.add(path, loaded, is_known)
+        if batch.is_full(batch_size):
+            flying.append(batch.start(engine))
+            batch = _Batch(memory)
+            # One is written of while the next one is seen, and no thread is idle.
+            if len(flying) > 1 + engine.threads // batch_size:
+                yield flying.popleft().finish()
+    if batch.pictures:
+        flying.append(batch.start(engine))
+    while flying:
+        yield flying.popleft().finish()
+
+
+class _Memory(OrderedDict[bytes, tuple[Caption, ...]]):
+    """Captions of the files seen last, by digest; none yet for those in the making."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forget(self) -> None:
+        """Drop what was not asked for longest."""
+        while len(self) > self.size:
+            self.popitem(last=False)
+
+
+class _Batch:
+    """Consecutive pictures: those that the network has to see, and the others between them."""
+
+    def __init__(self, memory: _Memory) -> None:
+        self.pictures: list[tuple[Path, Loaded, bool]] = []
+        self._memory = memory
+        self._fresh: dict[bytes, Pixels] = {}
+        self._parts: list[Future[list[list[Caption]]]] = []
+
+    def add(self, path: Path, loaded: Loaded, is_known: Callable[[bytes], bool]) -> None:
+        """Take the next picture."""
+        known = False
+        if loaded.pixels is not None and loaded.identity is not None:
+            digest = loaded.identity.digest
+            if digest in self._memory:
+                self._memory.move_to_end(digest)
+            elif is_known(digest):
+                known = True
+            else:
+                self._fresh[digest], self._memory[digest] = loaded.pixels, ()
+        self.pictures.append((path, loaded, known))
+
+    def is_full(self, size: int) -> bool:
+        """Whether it is time to begin, if only to report many pictures that need no network."""
+        return len(self._fresh) >= size or len(self.pictures) >= _REPORTED * size
+
+    def start(self, engine: Engine) -> _Batch:
+        """Hand it to the network."""
+        self._parts = engine.submit(list(self._fresh.values()))
+        return self
+
+    def finish(self) -> list[Result]:
+        """Wait for the network; batches must finish in the order in which they were filled."""
+        captions = (tuple(each) for part in self._parts for each in part.result())
+        self._memory.update(zip(self._fresh, captions, strict=True))
+        results = [self._result(*picture) for picture in self.pictures]
+        self._memory.forget()
+        return results
+
+    def _result(self, path: Path, loaded: Loaded, known: bool) -> Result:
+        if loaded.identity is None or loaded.error is not None:
+            return Result(path, error=loaded.error, identity=loaded.identity)
+        captions = () if known else self._memory[loaded.identity.digest]
+        return Result(path, captions, identity=loaded.identity, known=known)

@@ -13,14 +13,29 @@ from typing import NoReturn
 
 from captioner import __version__
 from captioner.cli.options import one_line
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, ProcessError
 
-COMMANDS = ("caption", "evaluate", "compare", "train", "download", "info")
+COMMANDS = (
+    "caption",
+    "merge",
+    "serve",
+    "score",
+    "rank",
+    "search",
+    "evaluate",
+    "compare",
+    "retrieval",
+    "train",
+    "gradients",
+    "download",
+    "info",
+)
 
 _EXAMPLES = """\
 examples:
   captioner caption photo.jpg                     one sentence on the screen
   captioner caption PHOTOS --format jsonl         every picture of a folder
+  captioner search PHOTOS "a dog on a beach"      its pictures that fit best
   captioner evaluate --dataset flickr8k --data DIR --split dev
   captioner train --dataset flickr8k --data DIR --output mine.safetensors
 """
@@ -50,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except CaptionerError as error:
-        print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
+        if _tells() or isinstance(error, ProcessError):
+            print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:
         print("captioner: interrupted", file=sys.stderr)
@@ -66,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_USE
 
 
+def _tells() -> bool:
+    """Whether this process tells of wrong use: of those that torchrun starts on a machine, the first."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def _discard_output() -> None:
     """Keep Python from writing the rest of the output again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,7 +96,8 @@ class _Parser(argparse.ArgumentParser):
     """Answers wrong use with one line instead of a screenful of flags."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n")
+        text = f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n"
+        self.exit(WRONG_USE, text if _tells() else None)
 
 
 def build_parser() -> argparse.ArgumentParser:

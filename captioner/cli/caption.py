@@ -1,70 +1,51 @@
-"""``captioner caption``: pictures in, captions on standard output."""
+"""``captioner caption``: pictures in, captions out."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from captioner.cli.options import add_options, one_line, read_options
+from captioner.batch.options import FolderOptions
+from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.options import add_options, read_options
 from captioner.decoding.options import DecodingOptions
+from captioner.errors import CaptionerError, OptionError
+from captioner.files import file_digest
+from captioner.weights import find_weights, peek
 
 if TYPE_CHECKING:
-    from captioner.batch.runner import Result
+    from captioner.batch.job import Model
+    from captioner.batch.progress import Progress, Summary
+    from captioner.captioner import Captioner
 
 SUMMARY = "Caption pictures and folders of pictures."
 EXAMPLES = """\
 examples:
   captioner caption photo.jpg
-  captioner caption PHOTOS --format jsonl > captions.jsonl
+  captioner caption PHOTOS --output captions.jsonl          goes on where it was interrupted
+  captioner caption PHOTOS --format sidecar --prepend "photo of"
+  captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption photo.jpg --num-captions 5 --beam-size 5
   captioner caption photo.jpg --temperature 0.8 --top-p 0.9 --seed 7
+  captioner caption codes.npy --weights mine.safetensors    vectors that an encoder made before
 
 exit code: 0 all captioned, 1 some failed, 2 wrong use, 130 interrupted
 """
 
+_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture or a folder of pictures")
-    parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="(default: text)")
     parser.add_argument(
-        "--recursive",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="look into sub-folders (default: yes)",
+        "paths", nargs="*", metavar="PATH", help="a picture, a folder of pictures, or a .npy file of vectors"
     )
-    parser.add_argument(
-        "--log-prob", action="store_true", help="add log P(caption | picture) to the text format"
-    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but what has failed")
+    add_options(parser, FolderOptions, "pictures and captions", skip=("batch_size",))
     add_model_arguments(parser)
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        metavar="N",
-        help="refuse pictures with more pixels than this (default: 100 million)",
-    )
     add_options(parser, DecodingOptions, "decoding (defaults may be stored in the checkpoint)")
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags that say which model runs, and where."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--weights", metavar="FILE", help="checkpoint (default: the shipped one)")
-    group.add_argument(
-        "--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (default: auto)"
-    )
-    group.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="of the encoder (default: auto, fp32)",
-    )
-    group.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="pictures at once (default: 16)"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,49 +54,84 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CaptionerError: wrong use, absent weights, or a folder without pictures.
     """
-    from tqdm import tqdm
+    from captioner.batch.job import caption_folder
+    from captioner.batch.progress import Progress
 
-    from captioner.batch.runner import caption_paths
-    from captioner.captioner import Captioner
+    options = read_options(args, FolderOptions)
+    if not args.paths and options.from_file is None:
+        raise OptionError("name a picture or a folder, or a list of them with --from-file")
+    with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
+        # Where the suffix is not there, torch need not be imported to tell.
+        if any(path.lower().endswith(".npy") for path in args.paths):
+            summary = _caption_vectors(args, options, progress)
+        else:
+            summary = caption_folder(args.paths, options, _model(args), progress)
+        progress.summarise(summary)
+        return _exit_code(summary, options, progress, quiet=args.quiet)
 
-    captioner = Captioner.load(args.weights, device=args.device, precision=args.precision)
-    options = read_options(args, DecodingOptions, captioner.options)
-    results = caption_paths(
-        captioner,
-        args.paths,
-        options,
-        recursive=args.recursive,
-        batch_size=args.batch_size,
-        max_pixels=args.max_pixels,
-    )
-    failed = 0
+
+def _shown(args: argparse.Namespace, options: FolderOptions) -> Literal["bar", "lines", "nothing"]:
     # Captions on a terminal are progress enough, and a bar would run into them.
-    quiet = sys.stdout.isatty() or not sys.stderr.isatty()
-    with tqdm(results, unit=" pictures", file=sys.stderr, leave=False, disable=quiet) as progress:
-        for result in progress:
-            for line in _lines(result, args, several=options.num_captions > 1):
-                print(line, flush=True)
-            if result.error is not None:
-                failed += 1
-                progress.write(f"captioner: {one_line(result.error)}", file=sys.stderr)
-    return 1 if failed else 0
+    if args.quiet or options.dry_run or (options.prints and sys.stdout.isatty()):
+        return "nothing"
+    return "bar" if sys.stderr.isatty() else "lines"
 
 
-def _lines(result: Result, args: argparse.Namespace, *, several: bool) -> Iterator[str]:
-    if args.format == "jsonl":
-        yield json.dumps(_record(result, several=several), ensure_ascii=False)
-        return
-    for caption in result.captions:
-        line = f"{one_line(str(result.image))}\t{one_line(caption.text)}"
-        yield f"{line}\t{caption.log_prob:.2f}" if args.log_prob else line
+def _exit_code(summary: Summary, options: FolderOptions, progress: Progress, *, quiet: bool) -> int:
+    if options.dry_run:
+        if not quiet:
+            progress.say(f"{summary.remaining:,} to caption, {summary.skipped:,} to skip")
+        return _DONE
+    if not summary.interrupted:
+        return _FAILED if summary.failed else _DONE
+    how = "to go on, give the same command"
+    if options.prints:
+        how = "what was printed is whole; with --output FILE the same command would go on"
+    elif options.overwrite and options.output is not None:
+        how += " without --overwrite"
+    progress.say(f"interrupted; {how}")
+    return _INTERRUPTED
 
 
-def _record(result: Result, *, several: bool) -> dict[str, object]:
-    image = str(result.image)
-    if result.error is not None:
-        return {"image": image, "error": result.error}
-    best = result.captions[0]
-    record: dict[str, object] = {"image": image, "caption": best.text, "log_prob": best.log_prob}
-    if several:
-        record["captions"] = [{"caption": c.text, "log_prob": c.log_prob} for c in result.captions]
-    return record
+def _model(args: argparse.Namespace) -> Model:
+    """The model of the flags, not yet loaded as far as that can be avoided."""
+    from captioner.batch.job import Model
+
+    path = find_weights(args.weights)
+    try:
+        stored = DecodingOptions.from_dict(json.loads(peek(path)["decoding"]))
+        digest = file_digest(path)
+    except (CaptionerError, LookupError, ValueError, OSError):
+        captioner, decoding = load_captioner(args)  # which says what is wrong with the file
+        digest = captioner.digest
+    else:
+        decoding = read_options(args, DecodingOptions, stored)
+    settings = {
+        "weights": digest,
+        "encoder": args.encoder,
+        "image_size": args.image_size,
+        "resize": args.resize,
+        "precision": "fp32" if args.precision == "auto" else args.precision,
+        "decoding": decoding.to_dict(),
+    }
+
+    def load() -> Captioner:
+        captioner, _ = load_captioner(args)
+        captioner.check_sees_pictures()
+        return captioner
+
+    return Model(settings, decoding, load)
+
+
+def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress: Progress) -> Summary:
+    from captioner.batch.job import print_results
+    from captioner.batch.vectors import caption_vectors, named_vectors
+
+    vectors = named_vectors(args.paths)
+    if not options.prints or options.kind == "coco" or options.from_file or options.shard or options.dry_run:
+        raise OptionError(
+            "captions of vectors are printed as text, jsonl or csv; leave out options for files of pictures"
+        )
+    captioner, decoding = load_captioner(args)
+    results = caption_vectors(captioner, vectors, decoding, batch_size=options.batch_size)
+    return print_results(results, options, progress, several=decoding.num_captions > 1)

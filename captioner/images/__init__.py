@@ -1,7 +1,15 @@
 """Pictures: find them, open them, and turn them into the pixels that an encoder sees."""
 
 from captioner.images.finding import IMAGE_EXTENSIONS, find_images
-from captioner.images.opening import DEFAULT_MAX_PIXELS, Source, display_name, open_image, to_rgb
+from captioner.images.opening import (
+    DEFAULT_MAX_PIXELS,
+    Source,
+    display_name,
+    open_image,
+    printable,
+    read_file,
+    to_rgb,
+)
 from captioner.images.preprocessing import Interpolation, Preprocessing, Resize
 
 __all__ = [
@@ -14,5 +22,7 @@ __all__ = [
     "display_name",
     "find_images",
     "open_image",
+    "printable",
+    "read_file",
     "to_rgb",
 ]

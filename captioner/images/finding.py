@@ -29,7 +29,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
     folder is entered once, however many links lead to it, and a file is yielded once, however often it is
     named; two links to one file are two files. What `open_image` will refuse is yielded as well, so that it
     gets an error of its own while the others are captioned: a named file that is absent, a broken link, a
-    folder that cannot be read.
+    folder that cannot be read, a folder called like a picture that holds none (or is not looked into).
 
     Args:
         paths: Files and folders, in the order wanted. A file named here is yielded whatever its extension.
@@ -82,8 +82,12 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
         for entry in listed:
             if _is_folder(entry):
                 folders.append(folder / entry.name)
+                if not recursive and _is_listed(entry.name):
+                    yield identity, folder / entry.name
             elif _is_listed(entry.name):
                 yield identity, folder / entry.name
+        if _is_listed(folder.name) and not folders and not any(_is_listed(e.name) for e in listed):
+            yield identity, folder  # Its name promises a picture, and nothing else would tell of it.
         if recursive:
             waiting.extend(reversed(folders))
 

@@ -82,7 +82,7 @@ def open_image(
         ImageError: The picture is absent, unreadable, empty, broken, too large, or of an unknown format.
     """
     name = display_name(source)
-    data = _read(source, name, max_bytes=max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
+    data = read_file(source, max_pixels=max_pixels)
     kind = _identify(data, name)
     plugin = _plugin(kind, name)
     try:
@@ -100,7 +100,7 @@ def open_image(
     except ImageError:
         raise
     except Exception as error:  # Decoders fail on broken files with nearly every class of exception.
-        reason = _printable(str(error)) or type(error).__name__
+        reason = printable(str(error)) or type(error).__name__
         raise ImageError(f"{name}: broken or incomplete {kind} picture ({reason})") from error
 
 
@@ -120,13 +120,26 @@ def display_name(source: Source) -> str:
     if isinstance(source, bytes):
         return "<bytes>"
     if isinstance(source, str | os.PathLike):
-        return _printable(os.fspath(source))
+        return printable(os.fspath(source))
     name = getattr(source, "name", None)
-    return _printable(name) if isinstance(name, str) else "<file object>"
+    return printable(name) if isinstance(name, str) else "<file object>"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Make control characters and undecodable bytes visible, so that a text stays one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def read_file(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """Read a picture file without decoding it.
+
+    Returns:
+        Its bytes; that they are a picture is known by their beginning only.
+
+    Raises:
+        ImageError: The file is absent, unreadable, or longer than a picture within the limit can be.
+    """
+    return _read(source, display_name(source), max_bytes=max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
 
 
 def _read(source: Source, name: str, *, max_bytes: int) -> bytes:
@@ -140,7 +153,7 @@ def _read(source: Source, name: str, *, max_bytes: int) -> bytes:
         return _read_file_object(source, name, max_bytes)
     except (OSError, ValueError) as error:  # ValueError: a closed file, or a null character in a path.
         reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"{name}: cannot be read ({_printable(reason)})") from error
+        raise ImageError(f"{name}: cannot be read ({printable(reason)})") from error
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:

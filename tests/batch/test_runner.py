@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioner.batch.runner import Result, caption_paths
+from captioner.batch.runner import Result, caption_paths, read_ahead
 from captioner.captioner import Captioner
 from captioner.errors import ImageError, OptionError
 
@@ -74,9 +74,30 @@ def test_nothing_found_is_an_error_that_names_the_folders(captioner: Captioner, 
         run(captioner, tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"max_pixels": 0}])
+def test_equal_files_are_captioned_once(
+    captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (0, 1, 3):
+        (folder / f"copy of {number}.png").write_bytes((folder / f"{number}.png").read_bytes())
+    encode, seen = captioner.encode, []
+
+    def counting(pixels: list[Any]) -> Any:
+        seen.extend(pixels)
+        return encode(pixels)
+
+    monkeypatch.setattr(captioner, "encode", counting)
+    results = {result.image.name: result for result in run(captioner, folder, batch_size=2)}
+    assert len(seen) == 5
+    assert all(
+        results[f"copy of {number}.png"].captions == results[f"{number}.png"].captions for number in (0, 1, 3)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 0}, {"batch_size": -1}, {"max_pixels": 0}, {"workers": -1}]
+)
 def test_impossible_sizes_are_refused(captioner: Captioner, folder: Path, settings: dict[str, int]) -> None:
-    with pytest.raises(OptionError, match="must be at least 1"):
+    with pytest.raises(OptionError, match=r"must be at least [01]"):
         run(captioner, folder, **settings)
 
 
@@ -98,7 +119,7 @@ class Counting:
             yield self.path
 
 
-def test_only_the_next_batch_is_read_ahead(
+def test_only_a_few_batches_are_read_ahead(
     captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = Counting(folder / "1.png")
@@ -106,7 +127,8 @@ def test_only_the_next_batch_is_read_ahead(
     results = caption_paths(captioner, [folder], captioner.options, batch_size=2)
     for number in range(1, 8):
         next(results)
-        assert endless.asked <= number + 4
+        # A few batches of equal pictures, which are reported when they are eight.
+        assert endless.asked <= number + 4 * 8 + read_ahead(2)
     results.close()  # type: ignore[attr-defined]  # a generator
 
 
@@ -126,7 +148,7 @@ def test_an_error_of_the_network_ends_the_run_and_its_thread(
         raise RuntimeError("out of memory")
 
     before = threading.active_count()
-    monkeypatch.setattr(captioner, "caption", fail)
+    monkeypatch.setattr(captioner, "encode", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(captioner, folder)
     assert threading.active_count() == before

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +25,10 @@ Run = Callable[..., tuple[int, str, str]]
 def run(checkpoint_file: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs ``captioner caption`` with the small model: exit code, standard output, standard error."""
 
-    def caption(*arguments: str | Path) -> tuple[int, str, str]:
+    def caption(*arguments: str | Path, quiet: bool = True) -> tuple[int, str, str]:
         weights = ["--weights", str(checkpoint_file), "--device", "cpu", "--precision", "fp32"]
-        code = main(["caption", *map(str, arguments), *weights])
+        more = [*weights, "--workers", "0", *(["--quiet"] if quiet else [])]
+        code = main(["caption", *map(str, arguments), *more])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -167,20 +171,89 @@ def test_a_folder_without_pictures_is_wrong_use(run: Run, tmp_path: Path) -> Non
     assert run(tmp_path) == (2, "", f"captioner: error: no pictures in {tmp_path}\n")
 
 
-def test_progress_is_shown_on_a_terminal_only(
+def test_the_last_line_sums_up(run: Run, photos: list[Path], broken: Path) -> None:
+    code, out, err = run(*photos[:3], broken, quiet=False)
+    assert (code, out.count("\n")) == (1, 3)
+    first, last = err.splitlines()
+    assert first.startswith(f"captioner: {broken}: not a picture")
+    assert re.fullmatch(r"captioner: 3 captioned, 0 skipped, 1 failed, [0-9.]+ pictures/s", last)
+    assert run(*photos[:3])[2] == ""
+
+
+def test_a_bar_is_shown_on_a_terminal_only(
     run: Run, photos: list[Path], broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(*photos[:3])[2] == ""
     with monkeypatch.context() as patch:
         patch.setattr(sys.stderr, "isatty", lambda: True)
-        code, out, err = run(*photos[:3], broken)
+        code, out, err = run(*photos[:3], broken, quiet=False)
+        assert "pictures/s]" not in run(*photos[:3])[2]
     assert (code, out.count("\n")) == (1, 3)
     assert "pictures/s]" in err
     assert f"captioner: {broken}: not a picture" in err
     with monkeypatch.context() as patch:
         patch.setattr(sys.stderr, "isatty", lambda: True)
         patch.setattr(sys.stdout, "isatty", lambda: True)
-        assert run(*photos[:3])[2] == ""
+        assert run(*photos[:3], quiet=False)[2].startswith("captioner: 3 captioned")
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl", "csv"])
+def test_what_is_printed_is_what_is_written(run: Run, photos: list[Path], tmp_path: Path, kind: str) -> None:
+    _, out, _ = run(*photos, "--format", kind, "--prepend", "photo of")
+    assert run(*photos, "--format", kind, "--prepend", "photo of", "--output", tmp_path / "out") == (
+        0,
+        "",
+        "",
+    )
+    assert (tmp_path / "out").read_bytes() == out.encode()
+    assert out.count("photo of ") == len(photos)
+
+
+def test_coco_results_can_be_printed(run: Run, photos: list[Path], tmp_path: Path) -> None:
+    numbered = [tmp_path / f"{number:012}.jpg" for number in (139, 285)]
+    for path, photo in zip(numbered, photos, strict=False):
+        path.write_bytes(photo.read_bytes())
+    _, out, _ = run(tmp_path, "--format", "coco")
+    assert [record["image_id"] for record in json.loads(out)] == [139, 285]
+    code, out, err = run(photos[0], "--format", "coco")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"captioner: error: {photos[0]}: has no number for the format coco")
+
+
+def test_names_come_from_a_list_on_standard_input(
+    run: Run, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "".join(f"{photo}\0" for photo in photos[2:4]).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names)))
+    code, out, _ = run(photos[0], "--from-file", "-")
+    assert code == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == [str(photos[i]) for i in (0, 2, 3)]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run("--from-file", "-") == (2, "", "captioner: error: no pictures in --from-file -\n")
+    assert run()[2].startswith("captioner: error: name a picture or a folder")
+
+
+def test_a_dry_run_lists_what_would_be_done_and_does_nothing(
+    run: Run, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.jsonl"
+    run(*photos[:2], "--output", output)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Captioner, "load", fail)
+    code, out, err = run(*photos[:4], "--output", output, "--dry-run", quiet=False)
+    assert (code, err) == (0, "captioner: 2 to caption, 2 to skip\n")
+    states = ["skip", "skip", "caption", "caption"]
+    assert out == "".join(f"{state}\t{photo}\n" for state, photo in zip(states, photos, strict=False))
+    code, out, err = run(*photos[:2], "--output", output, "--dry-run", "--beam-size", "7")
+    assert (code, out) == (2, "")
+    assert "beam_size 3, not 7" in err
+    assert run(*photos[:2], "--format", "sidecar", "--dry-run", "--sidecar-extension", ".caption")[0] == 0
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
+    assert run(photos[0], "--dry-run") == (0, f"caption\t{photos[0]}\n", "")
+    assert not list(photos[0].parent.glob("*.caption"))
 
 
 @pytest.fixture
@@ -192,16 +265,40 @@ def endless(checkpoint_file: Path, photos: list[Path], tmp_path: Path) -> list[s
     for number in range(1, 3000):
         os.link(folder / "0.png", folder / f"{number}.png")
     command = [sys.executable, "-m", "captioner", "caption", str(folder), "--batch-size", "1"]
-    return [*command, "--weights", str(checkpoint_file), "--device", "cpu"]
+    return [*command, "--weights", str(checkpoint_file), "--device", "cpu", "--workers", "1"]
 
 
-def test_ctrl_c_ends_with_130_and_without_a_traceback(endless: list[str]) -> None:
+def test_ctrl_c_finishes_the_batch_and_ends_with_130(endless: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    command = [*endless, "--output", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (output.exists() and output.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    notice, summary, last = err.strip().splitlines()
+    assert notice == "finishing the batch in hand; Ctrl-C again breaks off"
+    assert last == "captioner: interrupted; to go on, give the same command"
+    lines = output.read_text().splitlines()
+    assert summary.startswith(
+        f"captioner: {len(lines)} captioned, 0 skipped, 0 failed, {3000 - len(lines):,} not"
+    )
+    assert all("caption" in json.loads(line) for line in lines)
+
+
+def test_ctrl_c_twice_breaks_off(endless: list[str]) -> None:
     with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "captioner: interrupted\n")
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "captioner: interrupted" in err
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(endless: list[str]) -> None:

@@ -139,8 +139,22 @@ def test_what_cannot_be_opened_is_given_so_that_it_gets_its_own_error(tmp_path: 
 def test_a_folder_called_like_a_picture_is_a_folder(tmp_path: Path) -> None:
     make(tmp_path, "holiday.jpg/1.jpg")
     assert found(tmp_path, below=tmp_path) == ["holiday.jpg/1.jpg"]
-    assert found(tmp_path, below=tmp_path, recursive=False) == []
     assert found(tmp_path / "holiday.jpg", below=tmp_path, recursive=False) == ["holiday.jpg/1.jpg"]
+
+
+def test_a_folder_called_like_a_picture_is_given_itself_where_no_picture_stands_for_it(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, "full.jpg/1.jpg", "a.jpg")
+    (tmp_path / "empty.jpg").mkdir()
+    (tmp_path / "words.png").mkdir()
+    (tmp_path / "words.png" / "note.txt").touch()
+    assert found(tmp_path, below=tmp_path) == ["a.jpg", "empty.jpg", "full.jpg/1.jpg", "words.png"]
+    names = ["a.jpg", "empty.jpg", "full.jpg", "words.png"]
+    assert sorted(found(tmp_path, below=tmp_path, recursive=False)) == names
+    assert found(tmp_path / "empty.jpg", below=tmp_path) == ["empty.jpg"]
+    with pytest.raises(ImageError, match="a folder, not a picture"):
+        open_image(tmp_path / "empty.jpg")
 
 
 def test_a_folder_that_cannot_be_read_is_given_and_the_others_are_read(

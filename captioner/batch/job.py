@@ -1,0 +1,238 @@
+"""``captioner caption`` from list to summary: what is due is captioned and written, the rest left alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.batch.listing import list_pictures
+from captioner.batch.numbering import CocoNumbers
+from captioner.batch.options import FolderOptions, Shard
+from captioner.batch.output import OutputFile
+from captioner.batch.progress import Progress, Summary
+from captioner.batch.records import Entry, Line
+from captioner.batch.settings import output_settings
+from captioner.batch.sidecars import Sidecars
+from captioner.batch.targets import StandardOutput, State, Target
+from captioner.batch.worklist import WorkList
+from captioner.batch.writers import build_writer
+from captioner.errors import ImageError, OptionError
+from captioner.images import display_name
+from captioner.training.interruption import on_interrupt
+
+if TYPE_CHECKING:
+    from captioner.batch.runner import Result
+    from captioner.captioner import Captioner
+    from captioner.decoding.options import DecodingOptions
+
+_NOTICE = b"\nfinishing the batch in hand; Ctrl-C again breaks off\n"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is loaded only if there is something to caption.
+
+    Attributes:
+        settings: plain values that tell it from others, weights and decoding included.
+        decoding: how it writes.
+        load: loads it.
+    """
+
+    settings: Mapping[str, object]
+    decoding: DecodingOptions
+    load: Callable[[], Captioner]
+
+
+def caption_folder(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
+    """Caption what paths name and what is not captioned yet.
+
+    Args:
+        paths: files and folders.
+        options: what, where and how.
+        model: the model.
+        progress: is told of failures and of the state of things.
+
+    Raises:
+        CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
+    """
+    target = build_target(options, several=model.decoding.num_captions > 1)
+    pictures = list_pictures(paths, options.from_file, recursive=options.recursive)
+    with closing(target), closing(WorkList(pictures, target.key)) as work:
+        if not work.total:
+            names = [*paths, *([f"--from-file {options.from_file}"] if options.from_file else [])]
+            raise ImageError(f"no pictures in {', '.join(names)}")
+        if clash := work.clash():
+            first, second = map(display_name, clash)
+            raise OptionError(f"{first} and {second} would both be {_shared(target, clash[0])}")
+        total = None
+        if options.shard is not None:
+            total = work.total
+            work.keep(Shard.parse(options.shard).of(total))
+        target.open(output_settings(model.settings, options, total=total), overwrite=options.overwrite)
+        run = _Run(options, model, progress, target, work)
+        run.plan()
+        return run.list_plan() if options.dry_run else run.execute()
+
+
+def print_results(
+    results: Iterable[Result], options: FolderOptions, progress: Progress, *, several: bool
+) -> Summary:
+    """Print captions as they come.
+
+    Args:
+        results: what became of each picture.
+        options: the format, and what stands before and after captions.
+        progress: is told of failures.
+        several: there may be several captions for each picture.
+    """
+    target = build_target(options, several=several)
+    captioned = failed = 0
+    target.begin()
+    for result in results:
+        captions = tuple(Line(options.dressed(c.text), c.log_prob) for c in result.captions)
+        target.write([Entry(str(result.image), captions, result.error)])
+        if result.error is None:
+            captioned += 1
+        else:
+            failed += 1
+            progress.say(result.error)
+            if options.fail_fast:
+                break
+    target.finish((), complete=True)
+    return Summary(captioned, 0, failed, seconds=progress.seconds)
+
+
+def build_target(options: FolderOptions, *, several: bool) -> Target:
+    """Where captions go.
+
+    Args:
+        options: which format, and where.
+        several: there may be several captions for each picture.
+    """
+    if options.kind == "sidecar":
+        return Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
+    writer = build_writer(options.kind, several=several, log_prob=options.log_prob)
+    number = CocoNumbers(options.annotations) if writer.names_by_number else _no_number
+    if options.output is None:
+        return StandardOutput(writer, number)
+    return OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)
+
+
+def _no_number(image: str) -> None:
+    """The number of a picture, for formats that name pictures by their paths."""
+
+
+def _shared(target: Target, image: str) -> str:
+    key = target.key(image)
+    if isinstance(key, bytes):
+        return f"captioned in {display_name(Path(os.fsdecode(key)).name)}"
+    return f"image_id {key}"
+
+
+class _Run:
+    """One run over a list of pictures."""
+
+    def __init__(
+        self, options: FolderOptions, model: Model, progress: Progress, target: Target, work: WorkList
+    ) -> None:
+        self._options, self._model, self._progress = options, model, progress
+        self._target, self._work = target, work
+        self._captioned = self._skipped = self._failed = self._due = 0
+        self._interrupted = False
+
+    def plan(self) -> None:
+        """Find out what is due."""
+        self._due = self._work.choose(self._is_due)
+        self._skipped = len(self._work) - self._due
+
+    def _is_due(self, image: str) -> bool:
+        state = self._target.state(image)
+        if self._options.dry_run:
+            print(f"{state.value}\t{display_name(image)}")
+        elif state is State.CHANGED:
+            self._progress.say(f"{display_name(image)}: has changed; it is captioned anew")
+        elif state is State.LEFT:
+            self._progress.say(
+                f"{display_name(image)}: has changed, but its caption was edited by hand and stays as it is"
+            )
+        return state in (State.DUE, State.CHANGED)
+
+    def list_plan(self) -> Summary:
+        """What would be done; it has been printed."""
+        sys.stdout.flush()
+        return Summary(0, self._skipped, 0, remaining=self._due)
+
+    def execute(self) -> Summary:
+        """Caption what is due."""
+        captioner = self._model.load() if self._due else None
+        self._target.begin()
+        self._progress.start(self._due)
+        if captioner is not None:
+            with on_interrupt(self._interrupt, notice=_NOTICE):
+                self._caption(captioner)
+        remaining = self._due - self._captioned - self._failed
+        self._target.finish(self._work, complete=not remaining)
+        return Summary(
+            self._captioned,
+            self._skipped,
+            self._failed,
+            remaining,
+            interrupted=self._interrupted and remaining > 0,
+            seconds=self._progress.seconds,
+        )
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+
+    def _caption(self, captioner: Captioner) -> None:
+        # Imported here, where torch has been imported: a run with nothing to do takes no seconds for that.
+        from captioner.batch.engine import Engine
+        from captioner.batch.reading import PictureReader
+        from captioner.batch.runner import caption_loaded, read_ahead
+        from captioner.batch.workers import Readers, default_workers
+
+        options = self._options
+        reader = PictureReader(captioner.preprocessing, options.pixel_limit)
+        workers = default_workers() if options.workers is None else options.workers
+        with Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
+            loaded = readers.read(self._work.due(), ahead=read_ahead(options.batch_size))
+            wanted = takewhile(lambda _: not self._interrupted, loaded)
+            for batch in caption_loaded(engine, wanted, options.batch_size, self._is_known):
+                if not self._write(batch):
+                    return
+
+    def _is_known(self, digest: bytes) -> bool:
+        return self._target.captions_of(digest) is not None
+
+    def _write(self, results: Sequence[Result]) -> bool:
+        """Write a batch; whether to go on."""
+        entries = list(self._up_to_failure(map(self._entry, results)))
+        written = self._target.write(entries)
+        failed = [entry for entry in written if entry.error is not None]
+        for entry in failed:
+            self._progress.say(entry.error or "")
+        self._failed += len(failed)
+        self._captioned += len(written) - len(failed)
+        self._progress.advance(len(written))
+        return not (failed and self._options.fail_fast)
+
+    def _up_to_failure(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            yield entry
+            if entry.error is not None and self._options.fail_fast:
+                return
+
+    def _entry(self, result: Result) -> Entry:
+        image, seen = str(result.image), result.identity
+        number = self._target.key(image)
+        if result.known and seen is not None:
+            captions = self._target.captions_of(seen.digest) or ()
+        else:
+            captions = tuple(Line(self._options.dressed(c.text), c.log_prob) for c in result.captions)
+        return Entry(image, captions, result.error, number if isinstance(number, int) else None, seen)

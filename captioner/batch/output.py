@@ -1,0 +1,262 @@
+"""Captions in one file, which a run can be interrupted at and go on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from captioner.batch.journal import DamagedJournalError, Journal, remove_journal
+from captioner.batch.reading import has_changed
+from captioner.batch.records import Entry, Line
+from captioner.batch.settings import Settings, differences
+from captioner.batch.targets import State
+from captioner.batch.writers import Writer, encoded
+from captioner.errors import CaptionerError, OutputError
+from captioner.files import replacing
+
+JOURNAL_ENDING = ".journal"
+_BLOCK_BYTES = 1 << 20
+_SAFE = "what is written is whole, and the same command without --overwrite goes on"
+
+
+class OutputFile:
+    """One file, with a journal beside it (see :mod:`captioner.batch.journal`); a target.
+
+    Formats that grow are appended to, batch by batch. Where that is not possible (a format that cannot grow,
+    new pictures between old ones, a changed picture) the file is replaced at the end, all at once.
+
+    Args:
+        path: the file.
+        writer: its format.
+        number: numbers of pictures, for formats that need them.
+        max_pixels: of pictures, see :func:`captioner.batch.reading.has_changed`.
+    """
+
+    def __init__(
+        self, path: Path, writer: Writer, number: Callable[[str], int | None], *, max_pixels: int
+    ) -> None:
+        # A link stays a link, and what it leads to is written.
+        self.path = Path(os.path.realpath(path))
+        self.key = number
+        self._writer, self._max_pixels = writer, max_pixels
+        self._journal: Journal | None = None
+        self._file: GrowingFile | None = None
+        self._settings: Settings = {}
+        self._anew = False  # with an empty journal
+        self._last_place, self._new_before = 0, False
+        self._disorder = False  # the order of the journal is not that of the pictures
+        self._at_end = False  # the file is replaced when everything is known
+
+    def open(self, settings: Settings, *, overwrite: bool) -> None:
+        """See :class:`captioner.batch.targets.Target`."""
+        self._settings, self._anew = settings, overwrite
+        try:
+            exists = self._is_there()
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self._journal = self._open_journal(overwrite=overwrite)
+        if overwrite:
+            return
+        if self._journal is None or self._journal.settings is None:
+            self._anew = True
+            if exists:
+                raise OutputError(
+                    f"{self.path}: is there already, and no journal tells how to go on with it; "
+                    "choose another --output, or --overwrite"
+                )
+        elif differing := differences(self._journal.settings, settings):
+            raise OutputError(
+                f"{self.path}: was begun with {differing}; "
+                "give the same options to go on, or --overwrite to begin anew"
+            )
+        elif exists and not self._journal.stale and not self._follows(self._journal):
+            raise OutputError(
+                f"{self.path}: was changed by somebody else; move it away, or --overwrite to lose the change"
+            )
+
+    def _is_there(self) -> bool:
+        if self.path.is_dir():
+            raise OutputError(f"--output {self.path}: is a folder; give a file in it")
+        if self.path.exists() and not self.path.is_file():
+            raise OutputError(
+                f"--output {self.path}: is no regular file; leave out --output to print instead"
+            )
+        if not self.path.parent.is_dir():
+            raise OutputError(f"--output {self.path}: there is no folder {self.path.parent}")
+        journal_of(self.path).exists()  # its name may be too long
+        return self.path.exists() and self.path.stat().st_size > 0
+
+    def _open_journal(self, *, overwrite: bool) -> Journal | None:
+        path = journal_of(self.path)
+        if not path.exists():
+            return None
+        try:
+            return Journal(path, new=False)
+        except DamagedJournalError:
+            if not overwrite:
+                raise
+            remove_journal(path)
+            return None
+
+    def _follows(self, journal: Journal) -> bool:
+        """Whether the file is what was written; its end may be missing where it grows."""
+        grows = self._writer.grows
+        if not grows and journal.finished is None:
+            return False
+        entries = journal.entries(up_to=None if grows else journal.finished)
+        with self.path.open("rb") as file:
+            for piece in self._writer.pieces(entries):
+                found = file.read(len(piece))
+                if found != piece:
+                    return grows and piece.startswith(found) and not file.read(1)
+            return not file.read(1)
+
+    def state(self, image: str) -> State:
+        """See :class:`captioner.batch.targets.Target`."""
+        found = None if self._anew or self._journal is None else self._journal.find(image)
+        if found is None:
+            self._new_before = True
+            return State.DUE
+        entry, place = found
+        if self._new_before or place < self._last_place:
+            self._disorder = self._at_end = True
+        self._last_place = place
+        if entry.error is not None:
+            return State.DUE
+        if entry.image_id != self.key(image):
+            return State.CHANGED
+        changed = has_changed(Path(image), entry.identity, max_pixels=self._max_pixels)
+        return State.CHANGED if changed else State.DONE
+
+    def begin(self) -> None:
+        """See :class:`captioner.batch.targets.Target`."""
+        if self._journal is None:
+            self._journal = Journal(journal_of(self.path), new=True)
+        if self._anew:
+            self._journal.begin(self._settings, stale=self.path.exists())
+        if self._writer.grows and not self._journal.stale:
+            self._file = GrowingFile(self.path)
+            self._file.complete(self._writer.pieces(self._journal.entries()))
+
+    def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
+        """See :class:`captioner.batch.targets.Target`."""
+        return self._begun.captions_of(digest)
+
+    def write(self, entries: Sequence[Entry]) -> list[Entry]:
+        """See :class:`captioner.batch.targets.Target`."""
+        known = [self._begun.find(entry.image) for entry in entries]
+        pairs = list(zip(entries, known, strict=True))
+        replaced = any(found is not None and found[0].outcome != entry.outcome for entry, found in pairs)
+        self._begun.commit(entries, stale=replaced)
+        self._at_end |= replaced
+        if self._writer.grows and not self._at_end:
+            if self._file is None:  # there is another file, which has waited for something to replace it
+                self._replace()
+                self._file = GrowingFile(self.path)
+            else:
+                new = (self._writer.record(entry) for entry, found in pairs if found is None)
+                self._file.append(encoded("".join(new)))
+        return list(entries)
+
+    def finish(self, images: Iterable[str], *, complete: bool) -> None:
+        """See :class:`captioner.batch.targets.Target`."""
+        journal = self._begun
+        if self._disorder:
+            journal.reorder(images)
+        last = journal.last_place()
+        if self._writer.grows:
+            if journal.stale:
+                self._replace()
+        elif complete and (journal.stale or journal.finished != last or not self.path.exists()):
+            journal.note(stale=True)
+            self._replace(finished=last)
+        if complete:
+            journal.note(finished=last)
+
+    def _replace(self, **state: object) -> None:
+        try:
+            with replacing(self.path) as file:
+                for piece in self._writer.pieces(self._begun.entries()):
+                    file.write(piece)
+        except CaptionerError as error:
+            raise OutputError(f"{error}; {_SAFE}") from error
+        self._begun.note(stale=False, **state)
+
+    @property
+    def _begun(self) -> Journal:
+        assert self._journal is not None, "begin() comes first"
+        return self._journal
+
+    def close(self) -> None:
+        """See :class:`captioner.batch.targets.Target`."""
+        if self._journal is not None:
+            self._journal.close()
+        if self._file is not None:
+            self._file.close()
+
+
+class GrowingFile:
+    """A file that whole records are appended to: all of them that are given together, or none.
+
+    Args:
+        path: the file; created if absent.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._errors():
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._length = os.fstat(self._handle).st_size
+
+    def complete(self, pieces: Iterable[bytes]) -> None:
+        """Append what is missing; the beginning is there already, the last record perhaps torn."""
+        passed, missing = 0, bytearray()
+        for piece in pieces:
+            passed += len(piece)
+            beyond = passed - self._length - len(missing)
+            if beyond > 0:
+                missing += piece[-beyond:]
+            if len(missing) >= _BLOCK_BYTES:
+                self.append(bytes(missing))
+                missing.clear()
+        self.append(bytes(missing))
+
+    def append(self, data: bytes) -> None:
+        """Append to the file and to the disk.
+
+        Raises:
+            OutputError: that is not possible; the file is as it was.
+        """
+        if not data:
+            return
+        with self._errors():
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._handle, rest) :]
+                os.fsync(self._handle)
+            except BaseException:
+                os.ftruncate(self._handle, self._length)
+                raise
+        self._length += len(data)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._handle)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}; {_SAFE}") from error
+
+
+def journal_of(path: Path) -> Path:
+    """Where the journal of an output file lies."""
+    return path.with_name(path.name + JOURNAL_ENDING)

@@ -1,0 +1,52 @@
+"""What is known of one picture: what is written of it, and by what its file is known again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """A caption as it is written, and log P(caption | picture), natural."""
+
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Identity:
+    """By what a picture file is known again.
+
+    Attributes:
+        size: bytes.
+        modified: time of the last change, in nanoseconds since 1970.
+        digest: 16 bytes of BLAKE2b over the file.
+    """
+
+    size: int
+    modified: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one picture.
+
+    Attributes:
+        image: its path, as it was found.
+        captions: the best first when searching, in the order drawn when sampling; empty if it failed.
+        error: why it failed, in one line; None if it did not.
+        image_id: its number, for formats that name pictures by number.
+        identity: of the file that was captioned; None if it could not be read.
+    """
+
+    image: str
+    captions: tuple[Line, ...] = ()
+    error: str | None = None
+    image_id: int | None = None
+    identity: Identity | None = None
+
+    @property
+    def outcome(self) -> tuple[tuple[Line, ...], str | None, int | None]:
+        """What is written of it."""
+        return self.captions, self.error, self.image_id

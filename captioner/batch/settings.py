@@ -1,0 +1,47 @@
+"""What captions were made with, as plain values, so that two runs can be compared before they are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from captioner import __version__
+from captioner.batch.options import FolderOptions
+
+Settings = dict[str, object]
+
+
+def output_settings(model: Mapping[str, object], options: FolderOptions, *, total: int | None) -> Settings:
+    """Everything that a caption, or what is written of it, depends on besides its picture.
+
+    Args:
+        model: of the model and its decoding.
+        options: of the run.
+        total: pictures of all shards; None if there is but one part. Shards of lists that differ overlap.
+    """
+    settings = {
+        "captioner": __version__,
+        **model,
+        "format": options.kind,
+        "log_prob": options.log_prob,
+        "prepend": options.prepend or "",
+        "append": options.append or "",
+    }
+    return settings if total is None else {**settings, "shard": options.shard, "pictures": total}
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """In words, how settings differ; empty if they do not. The version is noted, but may differ."""
+    return ", ".join(_differences(old, new))
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
+    for name in {**old, **new}:
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now)
+        elif before != now and name != "captioner":
+            yield f"{name} {_shown(before)}, not {_shown(now)}"
+
+
+def _shown(value: object) -> str:
+    return "none" if value in (None, "") else str(value)

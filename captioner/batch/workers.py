@@ -1,0 +1,199 @@
+"""Read pictures beside the network: in processes of their own, which a broken codec may take down.
+
+Each thread of a pool talks to one process over its standard input and output. A process that dies costs at
+most the picture that it was reading; the thread starts another one.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from captioner.batch.reading import Loaded, PictureReader
+from captioner.errors import CaptionerError
+from captioner.images import display_name
+
+_ATTEMPTS = 2
+# The path of the modules is set before anything is imported: Python would look for them in the current
+# folder first, and that may be a folder of downloaded pictures.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.batch.workers import serve; serve()"
+
+
+def default_workers() -> int:
+    """One process for every two processors: reading takes a tenth of the time of encoding."""
+    return max(1, min(8, processors() // 2))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Readers:
+    """Reads pictures ahead, in order.
+
+    Args:
+        reader: what is done to each picture.
+        workers: processes; 0 reads in a thread of this process, where a crash of a codec ends everything.
+    """
+
+    def __init__(self, reader: PictureReader, workers: int) -> None:
+        self._reader, self._workers = reader, workers
+        self._local = threading.local()
+        self._processes: list[_Process] = []
+        self._closed = False
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader")
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._end_processes()  # so that nobody waits for one that hangs
+        self._pool.shutdown(wait=True)
+        self._end_processes()  # those that were being started
+
+    def _end_processes(self) -> None:
+        for process in list(self._processes):
+            process.end()
+
+    def read(self, paths: Iterable[Path], ahead: int) -> Iterator[tuple[Path, Loaded]]:
+        """Read pictures in the order given.
+
+        Args:
+            paths: files; taken only as far as they are read.
+            ahead: how many may be read and not yet asked for.
+
+        Yields:
+            Each path with what became of it.
+
+        Raises:
+            CaptionerError: no process can be started.
+        """
+        waiting: deque[tuple[Path, Future[Loaded]]] = deque()
+        for path in paths:
+            waiting.append((path, self._pool.submit(self._read, path)))
+            if len(waiting) > ahead:
+                earliest, future = waiting.popleft()
+                yield earliest, future.result()
+        while waiting:
+            earliest, future = waiting.popleft()
+            yield earliest, future.result()
+
+    def _read(self, path: Path) -> Loaded:
+        if self._workers == 0:
+            return self._reader(path)
+        how = ""
+        for _ in range(_ATTEMPTS):
+            process = getattr(self._local, "process", None)
+            if process is None:
+                process = self._local.process = _Process()
+                self._processes.append(process)
+            try:
+                if not process.ready:
+                    process.prepare(self._reader)
+                return process.read(path)
+            except (EOFError, OSError, pickle.UnpicklingError) as error:
+                how = process.end(patience=1)
+                self._processes.remove(process)
+                self._local.process = None
+                if self._closed:
+                    break
+                if not process.ready and not process.was_killed:
+                    raise CaptionerError(f"no process that reads pictures can be started ({how})") from error
+        return Loaded(error=f"{display_name(path)}: its reading was broken off ({how})")
+
+
+class _Process:
+    """One process that reads pictures.
+
+    Attributes:
+        ready: it has been told how.
+        was_killed: a signal has ended it.
+    """
+
+    def __init__(self) -> None:
+        places = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 (entries may be "")
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-c", _START, *places],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # so that Ctrl-C at the terminal does not reach it
+            )
+        except OSError as error:
+            raise CaptionerError(f"no process that reads pictures can be started ({error})") from error
+        assert self._popen.stdin is not None and self._popen.stdout is not None  # noqa: PT018
+        self._to, self._from = self._popen.stdin, self._popen.stdout
+        self.ready = self.was_killed = False
+
+    def prepare(self, reader: PictureReader) -> None:
+        """Tell it how to read.
+
+        Raises:
+            EOFError, OSError, pickle.UnpicklingError: it has died.
+        """
+        self._send(reader)
+        pickle.load(self._from)
+        self.ready = True
+
+    def read(self, path: Path) -> Loaded:
+        """Read one picture.
+
+        Raises:
+            EOFError, OSError, pickle.UnpicklingError: the process has died.
+        """
+        self._send(path)
+        loaded: Loaded = pickle.load(self._from)
+        return loaded
+
+    def _send(self, value: object) -> None:
+        pickle.dump(value, self._to, protocol=pickle.HIGHEST_PROTOCOL)
+        self._to.flush()
+
+    def end(self, patience: float = 0) -> str:
+        """Stop it, after some seconds in which it may end by itself, and say how it ended."""
+        try:
+            code = self._popen.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()  # it has nothing to save
+            code = self._popen.wait()
+        for stream in (self._to, self._from):
+            with suppress(OSError):  # what was left to send has nobody to receive it
+                stream.close()
+        self.was_killed = code < 0
+        if self.was_killed:
+            return f"{signal.Signals(-code).name} ended the process"
+        return f"the process ended with exit code {code}"
+
+
+def serve() -> None:
+    """What a process does: read a :class:`PictureReader`, then answer paths until the input ends."""
+    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)  # a library that prints must not spoil the answers
+    reader: PictureReader = pickle.load(incoming)
+    answer: object = True
+    try:
+        while True:
+            pickle.dump(answer, outgoing, protocol=pickle.HIGHEST_PROTOCOL)
+            outgoing.flush()
+            answer = reader(pickle.load(incoming))
+    except (EOFError, BrokenPipeError):  # nobody asks any more, or listens
+        os._exit(0)

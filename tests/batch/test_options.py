@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.batch.options import FORMATS, FolderOptions, Shard
+from captioner.batch.writers import WRITERS
+from captioner.errors import OptionError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size and max_pixels must be at least 1, not 0 and"),
+        ({"max_pixels": -1}, "must be at least 1, not 16 and -1"),
+        ({"workers": -1}, "--workers must be at least 0"),
+        ({"format": "xml"}, "--format must be one of text, jsonl"),
+        ({"shard": "0/3"}, "--shard takes I/N with I from 1 to N, such as 1/4, not '0/3'"),
+        ({"shard": "4/3"}, "--shard takes"),
+        ({"shard": "1"}, "--shard takes"),
+        ({"shard": "1/2/3"}, "--shard takes"),
+        ({"shard": "-1/2"}, "--shard takes"),
+        ({"shard": "\uff11/\uff12"}, "--shard takes"),
+        ({"shard": "1/0"}, "--shard takes"),
+        ({"prepend": "a\nb"}, "--prepend must be one line of text"),
+        ({"append": "\x1b[0m"}, "--append must be one line of text"),
+        ({"annotations": "a.json"}, "--annotations is for --format coco"),
+        ({"format": "coco", "log_prob": True}, "--log-prob has no place in the format coco"),
+        ({"sidecar_extension": ".txt"}, "--sidecar-extension is for --format sidecar"),
+        ({"format": "sidecar", "output": "x"}, "leave out --output"),
+        ({"format": "sidecar", "sidecar_extension": "txt"}, "must be like .txt, not 'txt'"),
+        ({"format": "sidecar", "sidecar_extension": "."}, "must be like .txt"),
+        ({"format": "sidecar", "sidecar_extension": ".a/b"}, "must be like .txt"),
+        ({"format": "sidecar", "sidecar_extension": ".\n"}, "must be like .txt"),
+        ({"format": "sidecar", "sidecar_extension": ".JPG"}, "would make captions look like pictures"),
+        ({"format": "sidecar", "sidecar_extension": ".txt.png"}, "would make captions look like pictures"),
+    ],
+)
+def test_impossible_options_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError) as refusal:
+        FolderOptions(**values)  # type: ignore[arg-type]
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({}, "text"),
+        ({"output": "a.jsonl"}, "jsonl"),
+        ({"output": "a.CSV"}, "csv"),
+        ({"output": "a.json"}, "coco"),
+        ({"output": "a.txt"}, "text"),
+        ({"output": "jsonl"}, "text"),
+        ({"output": "a.jsonl", "format": "csv"}, "csv"),
+    ],
+)
+def test_the_format_follows_from_the_output(values: dict[str, str], kind: str) -> None:
+    assert FolderOptions(**values).kind == kind  # type: ignore[arg-type]
+
+
+def test_every_writer_is_a_format() -> None:
+    assert set(FORMATS) == {*WRITERS, "sidecar"}
+
+
+@given(st.integers(0, 500), st.integers(1, 40))
+def test_shards_in_order_are_the_whole_and_nearly_equal(total: int, count: int) -> None:
+    parts = [Shard.parse(f"{number}/{count}").of(total) for number in range(1, count + 1)]
+    assert [place for part in parts for place in part] == list(range(total))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "dressed"),
+    [
+        (None, None, "A dog."),
+        ("photo of", None, "photo of A dog."),
+        ("photo of ", "", "photo of A dog."),
+        ("", "in colour", "A dog. in colour"),
+        (None, ", in colour", "A dog., in colour"),
+        ("x\u3000", " y", "x\u3000A dog. y"),
+    ],
+)
+def test_texts_before_and_after_a_caption(before: str | None, after: str | None, dressed: str) -> None:
+    assert FolderOptions(prepend=before, append=after).dressed("A dog.") == dressed
