@@ -43,25 +43,24 @@ def serve(options: ServingOptions) -> None:
             f"warning: everybody who reaches {options.host} can use the page; --auth-file asks for a password"
         )
     with _listening(options) as listener, private_uploads():
-        service = _start_service(options)
+        service = _build_service(options)
         app = build_app(service, options, users)
         scheme = "http" if options.ssl_certfile is None else "https"
         name = f"[{options.host}]" if ":" in options.host else options.host
         _say(f"the page is at {scheme}://{name}:{listener.getsockname()[1]}{options.root_path}; Ctrl-C ends")
+        service.start()  # not earlier: importing torch would hold up the page
         _run(app, listener, options)
 
 
-def _start_service(options: ServingOptions) -> Service:
+def _build_service(options: ServingOptions) -> Service:
     from captioner.web.service import Service
 
-    service = Service(
+    return Service(
         options.weights,
         max_batch_size=options.max_batch_size,
         queue_size=options.queue_size,
         timeout=options.timeout,
     )
-    service.start()
-    return service
 
 
 def build_app(

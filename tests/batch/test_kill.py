@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+# Imported here, so that a process that is forked does not begin with it.
+from captioner.batch import runner  # noqa: F401
 from captioner.captioner import Captioner
 from captioner.errors import OutputError
 from tests.batch.folders import caption, contents, make_folder, save_picture
