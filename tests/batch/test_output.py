@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -287,3 +288,25 @@ def test_fail_fast_stops_at_the_first_failure_and_goes_on_later(
     caption(captioner, folder, output=str(output), format="jsonl")
     caption(captioner, folder, output=str(output.with_name("whole")), format="jsonl")
     assert output.read_bytes() == output.with_name("whole").read_bytes()
+
+
+def test_a_write_that_fails_half_way_leaves_whole_records(
+    captioner: Captioner, folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = os.write, 0
+
+    def full_later(handle: int, data: memoryview) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data[: len(data) // 2] if calls == 2 else data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full_later)
+        message = r"cannot write .*captions: No space left on device; what is written is whole, and the same"
+        with pytest.raises(OutputError, match=message):
+            caption(captioner, folder, output=str(output), format="jsonl")
+    assert images(output) == [f"{number:012}.png" for number in range(4)]  # the first batch
+    caption(captioner, folder, output=str(output), format="jsonl")
+    assert len(images(output)) == 8

@@ -57,7 +57,10 @@ def test_pictures_are_captioned_edited_and_downloaded(
     fields = page.locator("#gallery textarea")
     expected = [captions[0].text for captions in captioner.caption(photos[:2])]
     assert [fields.nth(place).input_value() for place in range(2)] == expected
-    fields.nth(1).fill("My own cat,\nasleep")  # and straight on to the download, without a pause
+    # The download comes as soon as the server has heard of the edit.
+    with page.expect_response(lambda response: "queue/join" in response.url):
+        fields.nth(1).fill("My own cat,\nasleep")
+        fields.nth(1).blur()
     rows = [*csv.reader(io.StringIO(saved(page, "CSV").decode()))]
     assert rows == [
         ["image", "caption"],

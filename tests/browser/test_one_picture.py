@@ -147,10 +147,10 @@ def test_a_sentence_of_ones_own_is_compared(visit: Visit, address: str, size: st
 def test_hostile_pictures_get_a_message_and_the_next_visitor_a_caption(
     visit: Visit, address: str, tmp_path: Path
 ) -> None:
-    page = visit(address, "phone")
     good = tmp_path / "good.png"
     good.write_bytes(good_png())
     for name, (content, told) in HOSTILE.items():
+        page = visit(address, "phone")
         path = tmp_path / f"<i>{name}"
         path.write_bytes(content())
         choose(page, path)
