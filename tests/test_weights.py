@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from captioner.captioner import Captioner, find_weights
+from captioner.checkpoint import read_header
+from captioner.errors import CheckpointError
 from captioner.images import open_image
+from captioner.weights import peek
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = sorted(path for path in (ROOT / "data" / "samples").iterdir() if path.suffix in (".jpg", ".png"))
@@ -54,3 +59,35 @@ def test_reading_large_photographs_at_reduced_scale_keeps_their_captions(
         whole = shipped.preprocess(open_image(path))
         reduced = shipped.preprocess(path)
         assert shipped.caption([reduced])[0][0].text == shipped.caption([whole])[0][0].text, sample.name
+
+
+def test_a_peek_at_a_checkpoint_sees_what_loading_it_sees() -> None:
+    seen, header = peek(find_weights()), read_header(find_weights())
+    assert json.loads(seen["decoding"]) == header.decoding.to_dict()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x05",
+        b"\xff" * 8,
+        (10).to_bytes(8, "little") + b"{}",
+        (9).to_bytes(8, "little") + b"[1, 2, 3]",
+        (19).to_bytes(8, "little") + b'{"__metadata__": 1}',
+        (8).to_bytes(8, "little") + b"\xff\xfe\xfd{}{}{",
+    ],
+    ids=repr,
+)
+def test_a_peek_at_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged.safetensors: cannot be read as a checkpoint"):
+        peek(path)
+
+
+def test_a_peek_waits_for_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "absent"):
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            peek(tmp_path / name)

@@ -52,11 +52,15 @@ class FolderOptions:
     """
 
     from_file: str | None = _option(
-        None, "also caption what this file names, one path a line or ended by NULs; - for standard input"
+        None,
+        "also caption what this file names, one path a line or ended by NULs; - for standard input",
+        metavar="LIST",
     )
     recursive: bool = _option(True, "look into sub-folders")
     output: str | None = _option(
-        None, "write here, go on where an earlier run stopped (default: standard output, from the start)"
+        None,
+        "write here, go on where an earlier run stopped (default: standard output, from the start)",
+        metavar="FILE",
     )
     format: str | None = _option(
         None,
@@ -66,12 +70,18 @@ class FolderOptions:
     overwrite: bool = _option(False, "replace captions that are there")
     fail_fast: bool = _option(False, "stop at the first picture that fails")
     dry_run: bool = _option(False, "list what would be done, and do nothing")
-    shard: str | None = _option(None, "only part I of N of the pictures, such as 1/4; see captioner merge")
-    prepend: str | None = _option(None, "text before each caption")
-    append: str | None = _option(None, "text after each caption")
+    shard: str | None = _option(
+        None, "only part I of N of the pictures, such as 1/4; see captioner merge", metavar="I/N"
+    )
+    prepend: str | None = _option(None, "text before each caption", metavar="TEXT")
+    append: str | None = _option(None, "text after each caption", metavar="TEXT")
     log_prob: bool = _option(False, "add log P(caption | picture) to the text format")
-    annotations: str | None = _option(None, "COCO annotations file that has the ids of the pictures (coco)")
-    sidecar_extension: str | None = _option(None, "ending of the files beside the pictures (sidecar): .txt")
+    annotations: str | None = _option(
+        None, "COCO annotations file that has the ids of the pictures (coco)", metavar="FILE"
+    )
+    sidecar_extension: str | None = _option(
+        None, "ending of the files beside the pictures (sidecar): .txt", metavar=".EXT"
+    )
     workers: int | None = _option(
         None, "processes that read pictures; 0 for none (default: half the processors)"
     )

@@ -18,8 +18,9 @@ def add_options(
 ) -> None:
     """Add one flag for each field: ``beam_size: int`` becomes ``--beam-size N``.
 
-    A field's metadata give its ``help`` and, where only some words are allowed, its ``choices``. Booleans
-    become a pair ``--x`` / ``--no-x``; tuples take several values.
+    A field's metadata give its ``help``, its ``choices`` where only some words are allowed, and the
+    ``metavar`` that stands for its value. Booleans become a pair ``--x`` / ``--no-x``; tuples take several
+    values.
 
     Args:
         parser: where the flags go.
@@ -46,7 +47,8 @@ def add_options(
         else:
             settings |= {"type": kind, "choices": item.metadata.get("choices")}
             if settings["choices"] is None:
-                settings["metavar"] = {int: "N", float: "X"}.get(kind, "VALUE")
+                usual = {int: "N", float: "X"}.get(kind, "VALUE")
+                settings["metavar"] = item.metadata.get("metavar", usual)
         group.add_argument(flag, **settings)
 
 
