@@ -9,7 +9,7 @@ from captioner.errors import OptionError
 
 CELLS = ("rnn", "residual_rnn", "gated_rnn", "lstm", "gru")
 NONLINEARITIES = ("tanh", "sigmoid")
-ATTENTIONS = ("none", "additive")
+ATTENTIONS = ("none", "additive", "adaptive")
 NO_ENCODER = "none"
 """In place of an encoder's name: the model takes ready-made vectors."""
 
@@ -32,6 +32,7 @@ class ModelConfig:
         embedding_size: length of a word vector.
         attention: how the decoder looks at regions at each word, one of :data:`ATTENTIONS`.
         attention_size: length of the vectors that attention compares; unused without attention.
+        attention_heads: parts of these vectors that adaptive attention compares each on its own.
         tie_embeddings: whether the output layer shares its weights with the word vectors.
         dropout: share of activations dropped in training, 0 <= dropout < 1.
         layers: number of recurrent layers.
@@ -56,6 +57,7 @@ class ModelConfig:
     layers: int = 1
     nonlinearity: str = "tanh"
     residual_layers: bool = False
+    attention_heads: int = 8
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,6 +67,7 @@ class ModelConfig:
             "hidden_size",
             "embedding_size",
             "attention_size",
+            "attention_heads",
         ):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MOST:
@@ -81,6 +84,11 @@ class ModelConfig:
                 raise OptionError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise OptionError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+        if self.attention == "adaptive" and self.attention_size % self.attention_heads:
+            raise OptionError(
+                f"attention_heads must divide attention_size, which {self.attention_heads} does not for "
+                f"{self.attention_size}"
+            )
         self._check_effect()
 
     def _check_effect(self) -> None:

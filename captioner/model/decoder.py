@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from captioner.model.attention import AdditiveAttention
+from captioner.model.attention import AdaptiveAttention, AdditiveAttention, Memory
 from captioner.model.cells import build_cell
 from captioner.model.config import ModelConfig
 from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
@@ -28,19 +28,18 @@ class State:
 
     Attributes:
         cell: ``(batch, parts, hidden)``, the recurrent state.
-        memory: with attention, the regions ``(batch, regions, channels)`` and their keys
-            ``(batch, regions, attention)``; else None.
+        memory: with attention, what it has computed of the regions; else None.
     """
 
     cell: Tensor
-    memory: tuple[Tensor, Tensor] | None = None
+    memory: Memory | None = None
 
     def select(self, rows: Tensor) -> State:
         """The state of other rows, for instance one row for each caption of a picture."""
         if self.memory is None:
             return State(self.cell[rows])
-        regions, keys = self.memory
-        return State(self.cell[rows], (regions[rows], keys[rows]))
+        first, second = self.memory
+        return State(self.cell[rows], (first[rows], second[rows]))
 
     def first(self, count: int) -> State:
         """The first ``count`` rows."""
@@ -65,11 +64,10 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
-        self.attention: AdditiveAttention | None = None
-        input_size = config.embedding_size
-        if config.attention == "additive":
-            self.attention = AdditiveAttention(config.channels, config.hidden_size, config.attention_size)
-            input_size += config.channels
+        self.attention = _build_attention(config)
+        # What additive attention finds is read by the cell, what adaptive attention finds is added behind it.
+        self.reads_context = isinstance(self.attention, AdditiveAttention)
+        input_size = config.embedding_size + (config.channels if self.reads_context else 0)
         self.cell = build_cell(
             config.cell,
             input_size,
@@ -98,11 +96,12 @@ class Decoder(nn.Module):
         Args:
             regions: ``(batch, regions, channels)``; one region (the mean) is enough without attention.
         """
+        regions = self.dropout(regions) if self.attention is not None and not self.reads_context else regions
         pooled = self.dropout(regions.mean(dim=1))
         cell = torch.tanh(self.initial(pooled)).view(len(regions), self.cell.parts, self.hidden_size)
         if self.attention is None:
             return State(cell)
-        return State(cell, (regions, self.attention.keys(regions)))
+        return State(cell, self.attention.memory(regions))
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Scores of all words: ``(..., hidden)`` -> ``(..., vocab)``."""
@@ -119,8 +118,39 @@ class Decoder(nn.Module):
         Returns:
             Logits of the next word ``(batch, vocab)`` and the state after ``words``.
         """
-        state = self._advance(self._embed(words), state)
-        return self.logits(self.cell.output(state.cell)), state
+        outputs, _, state = self._advance(self._embed(words), state)
+        return self.logits(outputs), state
+
+    def shown(self, state: State) -> tuple[Tensor, Tensor | None]:
+        """What a state gives to the output layer.
+
+        Returns:
+            Outputs ``(batch, hidden)``, and with adaptive attention the weights of the regions
+            ``(batch, regions)`` in them.
+        """
+        outputs = self.cell.output(state.cell)
+        if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
+            return outputs, None
+        context, weights = self.attention(self.attention.asked(outputs).unsqueeze(1), state.memory)
+        return outputs + self.attention.of_context(context.squeeze(1)), weights.squeeze(1)
+
+    def attend(self, words: Tensor, state: State) -> Tensor:
+        """Where the decoder looks while it writes known captions.
+
+        Args:
+            words: ``(batch, time)`` ids that are read, the first of them ``<start>``.
+            state: first states, one row a caption, of a decoder with attention.
+
+        Returns:
+            For each word that follows, the weights of the regions: ``(batch, time, regions)``. They sum to
+            one, with adaptive attention to what is left by its sentinel.
+        """
+        weights: list[Tensor] = []
+        for column in words.unbind(dim=1):
+            _, found, state = self._advance(self._embed(column), state)
+            assert found is not None  # there is attention
+            weights.append(found)
+        return torch.stack(weights, dim=1)
 
     def unroll(
         self,
@@ -145,9 +175,9 @@ class Decoder(nn.Module):
             ``(lengths.sum(), hidden)`` in the order of ``pack_padded_sequence`` (time-major).
         """
         true = pack_padded_sequence(words, lengths, batch_first=True)
-        if self.attention is None and feed is None:
+        if not self.reads_context and feed is None:
             inputs = true._replace(data=self._embed(true.data))
-            return self._unroll_whole(inputs, state.cell, flow)
+            return self._look(inputs._replace(data=self._unroll_whole(inputs, state.cell, flow)), state)
         return self._unroll_stepwise(true, state, flow, feed)
 
     def _embed(self, words: Tensor) -> Tensor:
@@ -183,12 +213,38 @@ class Decoder(nn.Module):
             if feed is not None and time:
                 words = feed(outputs[-1][: len(words)], words)
             vectors = self._embed(words) if known is None else known[time]
-            state = self._advance(vectors, state, flow.hidden_limit)
-            outputs.append(self.cell.output(state.cell))
+            output, _, state = self._advance(vectors, state, flow.hidden_limit)
+            outputs.append(output)
         return torch.cat(outputs)
 
-    def _advance(self, inputs: Tensor, state: State, hidden_limit: float | None = None) -> State:
-        if self.attention is not None and state.memory is not None:
-            context, _ = self.attention(self.cell.output(state.cell), *state.memory)
+    def _advance(
+        self, inputs: Tensor, state: State, hidden_limit: float | None = None
+    ) -> tuple[Tensor, Tensor | None, State]:
+        """One step: outputs ``(batch, hidden)``, weights of the regions if there is attention, next state."""
+        weights = None
+        if isinstance(self.attention, AdditiveAttention) and state.memory is not None:
+            context, weights = self.attention(self.cell.output(state.cell), state.memory)
             inputs = torch.cat((inputs, context), dim=-1)
-        return replace(state, cell=self.cell.step(inputs, state.cell, hidden_limit))
+        state = replace(state, cell=self.cell.step(inputs, state.cell, hidden_limit))
+        outputs, looked = self.shown(state)
+        return outputs, weights if looked is None else looked, state
+
+    def _look(self, outputs: PackedSequence, state: State) -> Tensor:
+        """Outputs of whole captions with what adaptive attention finds added, in packed order."""
+        if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
+            return outputs.data
+        asked = outputs._replace(data=self.attention.asked(outputs.data))
+        padded, lengths = pad_packed_sequence(asked, batch_first=True)
+        context, _ = self.attention(padded, state.memory)
+        context = pack_padded_sequence(context, lengths, batch_first=True).data
+        looked: Tensor = outputs.data + self.attention.of_context(context)
+        return looked
+
+
+def _build_attention(config: ModelConfig) -> AdditiveAttention | AdaptiveAttention | None:
+    sizes = (config.channels, config.hidden_size, config.attention_size)
+    if config.attention == "additive":
+        return AdditiveAttention(*sizes)
+    if config.attention == "adaptive":
+        return AdaptiveAttention(*sizes, config.attention_heads)
+    return None

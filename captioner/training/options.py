@@ -78,6 +78,9 @@ class TrainingOptions:
     embedding_size: int = _option(512, "length of a word vector")
     attention: str = _option("none", "how the decoder looks at regions of the picture", choices=ATTENTIONS)
     attention_size: int = _option(512, "length of the vectors that attention compares")
+    attention_heads: int = _option(
+        8, "parts of these vectors that adaptive attention compares each on its own"
+    )
     tie_embeddings: bool = _option(True, "the output layer shares its weights with the word vectors")
     dropout: float = _option(0.5, "share of activations dropped")
     min_count: int = _option(3, "rarer words become unknown")
@@ -218,6 +221,7 @@ class TrainingOptions:
             embedding_size=self.embedding_size,
             attention=self.attention,
             attention_size=self.attention_size,
+            attention_heads=self.attention_heads,
             tie_embeddings=self.tie_embeddings,
             dropout=self.dropout,
             layers=self.layers,

@@ -27,6 +27,8 @@ from captioner.training.state import TrainingState, load_state
 from captioner.training.trainer import Trainer
 from captioner.vocabulary import Vocabulary
 
+_OF_ATTENTION = ("attention", "attention_size", "attention_heads")
+
 
 def train(
     datasets: DatasetOptions,
@@ -121,13 +123,18 @@ def _build_network(
 
 
 def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingOptions) -> None:
-    """Take over the decoder of a checkpoint, which must be of the same architecture."""
+    """Take over the decoder of a checkpoint, which must be of the same architecture.
+
+    One thing may be new: adaptive attention, which begins as if it were not there.
+    """
     own, other = network.config.to_dict(), initial.network.config.to_dict()
-    differing = [name for name in own if own[name] != other[name] and name != "dropout"]
+    extended = (own["attention"], other["attention"]) == ("adaptive", "none")
+    new = {"dropout", *(_OF_ATTENTION if extended else ())}
+    differing = [name for name in own if own[name] != other[name] and name not in new]
     if differing:
         named = ", ".join(f"{name} {other[name]!r}" for name in differing)
         raise TrainingError(f"cannot go on from {options.init}, whose options are {named}; give the same")
-    network.decoder.load_state_dict(initial.network.decoder.state_dict())
+    network.decoder.load_state_dict(initial.network.decoder.state_dict(), strict=not extended)
 
 
 def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | None:

@@ -48,7 +48,7 @@ def test_the_vanilla_cell_equals_its_product_of_jacobians() -> None:
 
 @pytest.mark.parametrize(
     ("cell", "attention", "layers"),
-    list(itertools.product(("lstm", "gated_rnn"), ("none", "additive"), (1, 2))),
+    list(itertools.product(("lstm", "gated_rnn"), ("none", "additive", "adaptive"), (1, 2))),
 )
 def test_norms_equal_finite_differences(cell: str, attention: str, layers: int) -> None:
     decoder = small_decoder(cell=cell, attention=attention, layers=layers)
@@ -74,7 +74,7 @@ def _difference_quotients(decoder: Decoder, row: int, lag: int) -> Tensor:
     for sign in (1, -1):
         wide = state.expand(numbers)
         nudged = replace(wide, cell=wide.cell + sign * nudges)
-        logits = decoder.logits(decoder.cell.output(nudged.cell))
+        logits = decoder.logits(decoder.shown(nudged)[0])
         for word in words[4 - lag : 4]:
             logits, nudged = decoder.step(word.expand(numbers), nudged)
         losses.append(cross_entropy(logits, words[-1].expand(numbers), reduction="none"))

@@ -27,7 +27,7 @@ def small_decoder(cell: str = "lstm", attention: str = "none") -> Decoder:
         hidden_size=16,
         embedding_size=8,
         attention=attention,
-        attention_size=6,
+        attention_size=8,
     )
     torch.manual_seed(3)
     decoder = Decoder(config).eval()

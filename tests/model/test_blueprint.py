@@ -15,7 +15,7 @@ VARIANTS = list(itertools.product(CELLS, ATTENTIONS, (True, False), (1, 2)))
 def test_a_blueprint_has_the_names_and_shapes_of_the_decoder(
     cell: str, attention: str, tied: bool, layers: int
 ) -> None:
-    config = ModelConfig("resnet18", 64, 6, 11, cell, 8, 9, attention, 5, tied, layers=layers)
+    config = ModelConfig("resnet18", 64, 6, 11, cell, 8, 9, attention, 8, tied, layers=layers)
     blueprint, decoder = decoder_blueprint(config).state_dict(), Decoder(config).state_dict()
     assert {key: value.shape for key, value in blueprint.items()} == {
         key: value.shape for key, value in decoder.items()

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from captioner.model.attention import AdditiveAttention
+from captioner.model.attention import AdaptiveAttention, AdditiveAttention
 from captioner.model.config import CELLS, ModelConfig
 from captioner.model.decoder import Decoder
 
@@ -16,23 +16,27 @@ SMALL = {
     "vocabulary_size": 11,
     "hidden_size": 8,
     "embedding_size": 8,
-    "attention_size": 5,
+    "attention_size": 6,
+    "attention_heads": 2,
 }
 
 
 def small_decoder(**changes: object) -> Decoder:
     torch.manual_seed(0)
-    return Decoder(ModelConfig(**(SMALL | changes))).double().eval()  # type: ignore[arg-type]
+    decoder = Decoder(ModelConfig(**(SMALL | changes))).double().eval()  # type: ignore[arg-type]
+    if isinstance(decoder.attention, AdaptiveAttention):  # which starts at zero, as if it were not there
+        torch.nn.init.normal_(decoder.attention.of_context.weight)
+    return decoder
 
 
 VARIANTS = [
     {"cell": cell, "attention": attention, "tie_embeddings": tied, "hidden_size": hidden}
     for cell, attention, tied, hidden in itertools.product(
-        ("lstm", "gru"), ("none", "additive"), (True, False), (8, 9)
+        ("lstm", "gru"), ("none", "additive", "adaptive"), (True, False), (8, 9)
     )
 ] + [
     {"cell": cell, "attention": attention, "layers": layers, "residual_layers": layers > 1}
-    for cell, attention, layers in itertools.product(CELLS, ("none", "additive"), (1, 3))
+    for cell, attention, layers in itertools.product(CELLS, ("none", "additive", "adaptive"), (1, 3))
 ]
 
 
@@ -51,7 +55,7 @@ def test_teacher_forcing_gives_the_logits_of_single_steps(changes: dict[str, obj
     torch.testing.assert_close(unrolled, torch.cat(rows))
 
 
-@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 def test_expanded_and_reordered_states_follow_their_rows(attention: str) -> None:
     decoder = small_decoder(attention=attention)
     regions = torch.randn(2, 4, 6, dtype=torch.float64)
@@ -87,8 +91,9 @@ def test_tied_embeddings_are_one_tensor() -> None:
     assert decoder.output.weight is not decoder.embedding.weight
 
 
-def test_gradients_are_right() -> None:
-    decoder = small_decoder(attention="additive", hidden_size=4, embedding_size=3)
+@pytest.mark.parametrize("attention", ["additive", "adaptive"])
+def test_gradients_are_right(attention: str) -> None:
+    decoder = small_decoder(attention=attention, hidden_size=4, embedding_size=3)
     words, lengths = torch.tensor([[1, 2, 3], [1, 4, 0]]), torch.tensor([3, 2])
 
     def loss(regions: torch.Tensor) -> torch.Tensor:
@@ -102,7 +107,7 @@ def test_attention_weights_are_a_distribution_and_make_the_context() -> None:
     torch.manual_seed(1)
     attention = AdditiveAttention(channels=6, hidden_size=4, attention_size=5)
     regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 4)
-    context, weights = attention(hidden, regions, attention.keys(regions))
+    context, weights = attention(hidden, attention.memory(regions))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     for picture, place in itertools.product(range(2), range(7)):
         energy = attention.score(
@@ -113,6 +118,59 @@ def test_attention_weights_are_a_distribution_and_make_the_context() -> None:
         )
         torch.testing.assert_close(weights[picture, place], (energy.exp() / others.exp().sum()).squeeze())
     torch.testing.assert_close(context, (weights.unsqueeze(-1) * regions).sum(dim=1))
+
+
+def test_adaptive_attention_weighs_regions_and_a_sentinel_in_each_head() -> None:
+    torch.manual_seed(1)
+    attention = AdaptiveAttention(channels=6, hidden_size=4, attention_size=6, heads=2)
+    regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 3, 4)
+    context, weights = attention(attention.asked(hidden), attention.memory(regions))
+    for picture, time in itertools.product(range(2), range(3)):
+        keys, values = attention.of_regions(regions[picture]).chunk(2, dim=-1)
+        query, sentinel_key, sentinel_value = attention.of_state(hidden[picture, time]).chunk(3)
+        seen = torch.zeros(7)
+        for head in (slice(0, 3), slice(3, 6)):
+            every_key = torch.cat((keys[:, head], sentinel_key[None, head]))
+            every_value = torch.cat((values[:, head], sentinel_value[None, head]))
+            shares = (every_key @ query[head] / 3**0.5).softmax(dim=0)
+            torch.testing.assert_close(context[picture, time, head], shares @ every_value)
+            seen += shares[:-1] / 2
+        torch.testing.assert_close(weights[picture, time], seen)
+
+
+def test_a_fresh_decoder_with_adaptive_attention_says_what_one_without_says() -> None:
+    torch.manual_seed(0)
+    without = Decoder(ModelConfig(**SMALL)).eval()  # type: ignore[arg-type]
+    extended = Decoder(ModelConfig(**SMALL, attention="adaptive")).eval()  # type: ignore[arg-type]
+    missing, unexpected = extended.load_state_dict(without.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith("attention.") for name in missing)
+    regions, words = torch.randn(2, 4, 6), torch.tensor([[1, 2, 3], [1, 4, 5]])
+    lengths = torch.tensor([3, 3])
+    torch.testing.assert_close(
+        extended.unroll(words, lengths, extended.initial_state(regions)),
+        without.unroll(words, lengths, without.initial_state(regions)),
+    )
+
+
+@pytest.mark.parametrize("attention", ["additive", "adaptive"])
+def test_looking_back_gives_the_weights_that_each_step_used(attention: str) -> None:
+    decoder = small_decoder(attention=attention)
+    regions, words = torch.randn(2, 4, 6, dtype=torch.float64), torch.tensor([[1, 2, 3], [1, 4, 5]])
+    weights = decoder.attend(words, decoder.initial_state(regions))
+    assert weights.shape == (2, 3, 4)
+    assert weights.min() > 0
+    total = weights.sum(dim=-1)
+    torch.testing.assert_close(total, torch.ones_like(total)) if attention == "additive" else None
+    assert (total < 1 + 1e-9).all()
+    # A region that is looked at matters in proportion: what the weights say is what the logits feel.
+    state = decoder.initial_state(regions)
+    first, second = state.memory or ()
+    seen = second if attention == "adaptive" else first
+    seen.requires_grad_()
+    logits, _ = decoder.step(words[:, 0], state)
+    (gradient,) = torch.autograd.grad(logits.sum(), seen)
+    assert (gradient != 0).any()
 
 
 def test_regions_matter_only_through_their_mean_without_attention() -> None:

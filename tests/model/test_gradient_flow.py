@@ -24,7 +24,7 @@ LENGTHS = torch.tensor([6, 5, 2])
 
 VARIANTS = [
     {"cell": cell, "attention": attention, "layers": layers, "residual_layers": layers > 1}
-    for cell, attention, layers in itertools.product(CELLS, ("none", "additive"), (1, 2))
+    for cell, attention, layers in itertools.product(CELLS, ("none", "additive", "adaptive"), (1, 2))
 ] + [{"cell": "rnn", "nonlinearity": "sigmoid"}]
 variants = pytest.mark.parametrize("variant", VARIANTS, ids=lambda found: "-".join(map(str, found.values())))
 
@@ -63,8 +63,8 @@ def unrolled_by_hand(
             if cut(time):
                 state = State(state.cell.detach(), state.memory)
             vectors = decoder.embedding(WORDS[row : row + 1, time])
-            state = decoder._advance(vectors, state, limit)
-            outputs.append((time, row, decoder.cell.output(state.cell)))
+            output, _, state = decoder._advance(vectors, state, limit)
+            outputs.append((time, row, output))
     return torch.cat([output for _, _, output in sorted(outputs, key=lambda found: found[:2])])
 
 
@@ -106,7 +106,8 @@ def test_a_limit_changes_gradients_but_no_values(variant: dict[str, object]) -> 
     wide, narrow = (results(decoder, GradientFlow(hidden_limit=limit)) for limit in (1e6, 0.01))
     torch.testing.assert_close(wide, full)
     torch.testing.assert_close(narrow[0], full[0])
-    assert narrow[1][0].norm() < 0.5 * full[1][0].norm()
+    if variant.get("attention") != "adaptive":  # from which a way leads back that meets no hidden state
+        assert narrow[1][0].norm() < 0.5 * full[1][0].norm()
     picture = regions()
     expected = unrolled_by_hand(decoder, picture, lambda time: False, 0.01)
     torch.testing.assert_close(narrow[1], gradients(expected, picture, decoder))
@@ -185,7 +186,7 @@ def test_feeding_the_true_words_is_teacher_forcing(variant: dict[str, object]) -
         torch.testing.assert_close(results(decoder, flow, lambda _, words: words), results(decoder, flow))
 
 
-@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 def test_the_words_of_the_feed_are_read_from_the_second_step_on(attention: str) -> None:
     decoder = small_decoder(attention=attention)
     calls: list[tuple[Tensor, Tensor]] = []
@@ -202,7 +203,7 @@ def test_the_words_of_the_feed_are_read_from_the_second_step_on(attention: str) 
     for time in range(6):
         logits, state = decoder.step(words, state)
         running = int((time < LENGTHS).sum())
-        rows.append(decoder.cell.output(state.cell)[:running])
+        rows.append(decoder.shown(state)[0][:running])
         words = logits.argmax(dim=-1)
     torch.testing.assert_close(unrolled, torch.cat(rows))
 

@@ -41,7 +41,7 @@ def _scores(captioner: Captioner, paths: Sequence[Path]) -> torch.Tensor:
     return torch.tensor([[score.log_prob for score in row] for row in rows], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 def test_log_probabilities_are_those_of_the_captioner(
     attention: str, checkpoint: Checkpoint, photos: list[Path], make_gallery: MakeGallery
 ) -> None:

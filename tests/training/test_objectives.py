@@ -24,7 +24,7 @@ def _decoder(cell: str, attention: str, tie: bool) -> Decoder:
         hidden_size=8,
         embedding_size=8 if tie else 5,
         attention=attention,
-        attention_size=7,
+        attention_size=8,
         tie_embeddings=tie,
         dropout=0.0,
     )

@@ -26,7 +26,7 @@ def _decoder(attention: str = "none", dropout: float = 0.0) -> Decoder:
         hidden_size=8,
         embedding_size=8,
         attention=attention,
-        attention_size=7,
+        attention_size=8,
         dropout=dropout,
     )
     return Decoder(config)
@@ -47,7 +47,7 @@ def _fed(decoder: Decoder, rows: int, probability: float) -> tuple[Tensor, Tenso
     return true, fed, decoder.logits(outputs[0]).softmax(-1)
 
 
-@pytest.mark.parametrize("attention", ["none", "additive"])
+@pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 def test_probability_zero_is_teacher_forcing(attention: str) -> None:
     decoder = _decoder(attention)
     forced, sampled = _loss(decoder, None), _loss(decoder, ScheduledSampling(decoder, 0.0))
