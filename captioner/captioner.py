@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,6 +36,7 @@ Picture: TypeAlias = "Source | Image.Image | Pixels"
 SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 PRECISIONS = ("auto", "fp32", "bf16")
 _LARGEST_FEATURE = 1e12
+_PICTURES_LOOKED_AT = 16  # at once; the captions of a picture share nothing in the pass over their words
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Caption:
         word_log_probs: log-probability of each word, given the picture and the words before it.
         end_log_prob: log-probability of ending after the last word; with ``word_log_probs`` it sums to
             ``log_prob``.
+        attention: for each word where the model looked when it wrote it, float32 ``(words, rows, columns)``
+            over the picture as the encoder sees it; each map sums to one, or with adaptive attention to less
+            where the model relied on the words before. None for a model without attention, or where it was
+            not asked for.
     """
 
     text: str
@@ -55,6 +61,7 @@ class Caption:
     words: tuple[str, ...]
     word_log_probs: tuple[float, ...]
     end_log_prob: float
+    attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 class Captioner:
@@ -186,13 +193,18 @@ class Captioner:
         return regions
 
     def caption(
-        self, images: Sequence[Picture], options: DecodingOptions | None = None
+        self,
+        images: Sequence[Picture],
+        options: DecodingOptions | None = None,
+        *,
+        attention: bool = True,
     ) -> list[list[Caption]]:
         """Caption a batch of pictures.
 
         Args:
             images: a list of pictures, each as :meth:`preprocess` takes it.
             options: decoding options; the checkpoint's own if absent.
+            attention: see :meth:`decode`.
 
         Returns:
             For each picture its captions: the best first when searching, in the order drawn when sampling.
@@ -206,10 +218,16 @@ class Captioner:
         pixels = [self.preprocess(image) for image in images]
         if not pixels:
             return []
-        return self.decode(self.encode(pixels), options, seeds=self.seeds(pixels, options))
+        seeds = self.seeds(pixels, options)
+        return self.decode(self.encode(pixels), options, seeds=seeds, attention=attention)
 
     def decode(
-        self, regions: Tensor, options: DecodingOptions | None = None, *, seeds: list[int] | None = None
+        self,
+        regions: Tensor,
+        options: DecodingOptions | None = None,
+        *,
+        seeds: list[int] | None = None,
+        attention: bool = True,
     ) -> list[list[Caption]]:
         """Write captions for encoded pictures.
 
@@ -218,6 +236,8 @@ class Captioner:
                 ``(pictures, channels)``, one vector a picture.
             options: decoding options; the checkpoint's own if absent.
             seeds: see :meth:`seeds`.
+            attention: whether captions of a model with attention tell where it looked, which takes a second
+                pass over their words.
 
         Raises:
             OptionError: the vectors are of another shape than the model takes, or hold no numbers.
@@ -226,7 +246,30 @@ class Captioner:
         if not len(regions):
             return []
         hypotheses = decode(self.decoder, regions, options or self.options, SPECIAL_IDS, seeds)
-        return [[self._caption(hypothesis) for hypothesis in of_picture] for of_picture in hypotheses]
+        maps = iter(self._attention(regions, hypotheses) if attention else ())
+        return [
+            [replace(self._caption(hypothesis), attention=next(maps, None)) for hypothesis in of_picture]
+            for of_picture in hypotheses
+        ]
+
+    @torch.inference_mode()
+    def _attention(
+        self, regions: Tensor, hypotheses: Sequence[Sequence[Hypothesis]]
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Where the model looked at each word, of all hypotheses in order; nothing without attention."""
+        if self.decoder.attention is None:
+            return
+        for start in range(0, len(hypotheses), _PICTURES_LOOKED_AT):
+            part = hypotheses[start : start + _PICTURES_LOOKED_AT]
+            owners = [start + place for place, found in enumerate(part) for _ in found]
+            written = [hypothesis.words for found in part for hypothesis in found]
+            longest = max(map(len, written), default=0)
+            read = [[START, *words, *[PAD] * (longest - len(words))] for words in written]
+            state = self.decoder.initial_state(regions[owners])
+            weights = self.decoder.attend(torch.tensor(read, device=self.device), state).cpu().numpy()
+            rows, columns = _grid(weights.shape[-1])
+            for words, found in zip(written, weights, strict=True):
+                yield found[: len(words)].reshape(-1, rows, columns)
 
     def _regions(self, vectors: Tensor) -> Tensor:
         """Vectors from anywhere as float32 ``(pictures, regions, channels)`` where the decoder is."""
@@ -273,6 +316,12 @@ class Captioner:
             word_log_probs=hypothesis.word_log_probs,
             end_log_prob=hypothesis.end_log_prob,
         )
+
+
+def _grid(regions: int) -> tuple[int, int]:
+    """Rows and columns of the regions of a square picture; ready-made vectors may be of no square."""
+    side = math.isqrt(regions)
+    return (side, side) if side * side == regions else (1, regions)
 
 
 def load_model(

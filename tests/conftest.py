@@ -40,6 +40,17 @@ def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def attentive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with adaptive attention as a file; not to be changed."""
+    from captioner.checkpoint import save_checkpoint
+    from tests.small_model import small_checkpoint
+
+    path = tmp_path_factory.mktemp("attentive") / "small.safetensors"
+    save_checkpoint(path, small_checkpoint(attention="adaptive"))
+    return path
+
+
+@pytest.fixture(scope="session")
 def captioner(checkpoint_file: Path) -> Captioner:
     """The small model, ready to caption, in float32 on the CPU."""
     from captioner.captioner import Captioner

@@ -27,6 +27,7 @@ FLOORS = {
     "metrics": 4,
     "features": 4,
     "likelihood": 4,
+    "explanation": 5,
     "training": 5,
     "gradients": 5,
     "search": 5,

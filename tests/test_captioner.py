@@ -248,3 +248,33 @@ def test_without_shipped_weights_the_message_says_what_to_do(installation: Calla
 def test_the_package_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Captions'"):
         package.Captions  # noqa: B018
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("attention", ["additive", "adaptive"])
+def test_captions_tell_where_the_model_looked_at_each_word(attention: str, photos: list[Path]) -> None:
+    captioner = Captioner(small_checkpoint(attention=attention), device="cpu")
+    options = replace(captioner.options, num_captions=2, beam_size=3)
+    found = captioner.caption(photos[:3], options)
+    for photo, captions in zip(photos[:3], found, strict=True):
+        (alone, _), regions = (
+            captioner.caption([photo], options)[0],
+            captioner.encode([captioner.preprocess(photo)]),
+        )
+        for caption in captions:
+            assert caption.attention is not None
+            assert caption.attention.shape == (len(caption.words), 2, 2)
+            state = captioner.decoder.initial_state(regions)
+            for word, seen in zip(("<start>", *caption.words), caption.attention, strict=False):
+                ids = torch.tensor(captioner.vocabulary.encode([word]))
+                _, weights, state = captioner.decoder._advance(captioner.decoder.embedding(ids), state)
+                np.testing.assert_allclose(seen.ravel(), weights[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(captions[0].attention, alone.attention, atol=1e-5)
+
+
+def test_attention_is_left_out_where_it_is_not_asked_for_or_not_there(photos: list[Path]) -> None:
+    captioner = Captioner(small_checkpoint(attention="adaptive"), device="cpu")
+    assert captioner.caption(photos[:1], attention=False)[0][0].attention is None
+    assert captioner.caption(photos[:1])[0][0] == captioner.caption(photos[:1], attention=False)[0][0]
+    without = Captioner(small_checkpoint(), device="cpu")
+    assert without.caption(photos[:1])[0][0].attention is None

@@ -82,7 +82,9 @@ class Engine:
         """Captions of at most 16 encoded pictures."""
         missing = _WRITTEN_TOGETHER - len(regions)
         filled = torch.cat((regions, regions[:1].expand(missing, -1, -1)))
-        return self.captioner.decode(filled, self.options, seeds=seeds + seeds[:1] * missing)[: len(regions)]
+        return self.captioner.decode(
+            filled, self.options, seeds=seeds + seeds[:1] * missing, attention=False
+        )[: len(regions)]
 
 
 class _Part:

@@ -21,6 +21,7 @@ COMMANDS = (
     "serve",
     "score",
     "rank",
+    "explain",
     "search",
     "evaluate",
     "compare",

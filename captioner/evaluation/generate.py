@@ -66,7 +66,9 @@ def generate(
         found.unreadable.update(broken)
         readable = [r.image_id for r in batch if r.image_id not in broken]
         if readable:
-            made = captioner.caption([p for p in pictures if not isinstance(p, ImageError)], decoding)
+            made = captioner.caption(
+                [p for p in pictures if not isinstance(p, ImageError)], decoding, attention=False
+            )
             found.captions.update({i: best[0].text for i, best in zip(readable, made, strict=True)})
         on_progress(len(batch))
     _check_some(found, records)

@@ -53,14 +53,15 @@ class AdaptiveAttention(nn.Module):
     at once, and all of their words attend at once.
 
     Two things differ from the paper. Energies are scaled dot products in several heads (Vaswani et al. 2017,
-    eq. 1) instead of a layer of tanh, so that they are one matrix product; and the sentinel is made of
-    ``h_t``, which every cell has, instead of an LSTM's memory. ``W`` begins as zero: a fresh model is the one
-    without attention, so that a trained one can be extended.
+    eq. 1) of normalised regions instead of a layer of tanh, so that they are one matrix product; and the
+    sentinel is made of ``h_t``, which every cell has, instead of an LSTM's memory. ``W`` begins as zero: a
+    fresh model is the one without attention, so that a trained one can be extended.
     """
 
     def __init__(self, channels: int, hidden_size: int, attention_size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.norm = nn.LayerNorm(channels)
         self.of_regions = nn.Linear(channels, 2 * attention_size)  # keys and values
         self.of_state = nn.Linear(hidden_size, 3 * attention_size)  # query; key and value of the sentinel
         self.of_context = nn.Linear(attention_size, hidden_size, bias=False)
@@ -68,7 +69,7 @@ class AdaptiveAttention(nn.Module):
 
     def memory(self, regions: Tensor) -> Memory:
         """Keys and values of all regions, each ``(batch, heads, regions, attention / heads)``."""
-        keys, values = self._split(self.of_regions(regions), 2)
+        keys, values = self._split(self.of_regions(self.norm(regions)), 2)
         return keys, values
 
     def asked(self, hidden: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from captioner.model.config import ModelConfig
 from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
 
 Feed: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+Looked: TypeAlias = "Callable[[PackedSequence], None]"
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ class Decoder(nn.Module):
         state: State,
         flow: GradientFlow = FULL_FLOW,
         feed: Feed | None = None,
+        looked: Looked | None = None,
     ) -> Tensor:
         """Outputs for known captions, at real positions only: padding costs nothing.
 
@@ -170,6 +172,8 @@ class Decoder(nn.Module):
             feed: chooses the words that are fed, from the second step on: from the outputs of the step
                 before, ``(rows, hidden)``, and the true words ``(rows,)`` of the captions that still run, it
                 makes ``(rows,)`` ids. None feeds the true words (teacher forcing).
+            looked: is given where a decoder with attention looked at each word, ``(batch, time, regions)``
+                packed, with its gradient.
 
         Returns:
             ``(lengths.sum(), hidden)`` in the order of ``pack_padded_sequence`` (time-major).
@@ -177,8 +181,9 @@ class Decoder(nn.Module):
         true = pack_padded_sequence(words, lengths, batch_first=True)
         if not self.reads_context and feed is None:
             inputs = true._replace(data=self._embed(true.data))
-            return self._look(inputs._replace(data=self._unroll_whole(inputs, state.cell, flow)), state)
-        return self._unroll_stepwise(true, state, flow, feed)
+            outputs = inputs._replace(data=self._unroll_whole(inputs, state.cell, flow))
+            return self._look(outputs, state, looked)
+        return self._unroll_stepwise(true, state, flow, feed, looked)
 
     def _embed(self, words: Tensor) -> Tensor:
         vectors: Tensor = self.dropout(self.embedding(words))
@@ -199,13 +204,19 @@ class Decoder(nn.Module):
         return torch.cat(outputs)
 
     def _unroll_stepwise(
-        self, true: PackedSequence, state: State, flow: GradientFlow, feed: Feed | None
+        self,
+        true: PackedSequence,
+        state: State,
+        flow: GradientFlow,
+        feed: Feed | None,
+        looked: Looked | None,
     ) -> Tensor:
         """For inputs that depend on the state: the context of attention, words that the model chose."""
         sizes = true.batch_sizes.tolist()
         # Where all words are known beforehand, one look-up has one gradient to add up instead of many.
         known = torch.split(self._embed(true.data), sizes) if feed is None else None
         outputs: list[Tensor] = []
+        weights: list[Tensor] = []
         for time, words in enumerate(torch.split(true.data, sizes)):
             state = state.first(len(words))  # the longest come first, so those that go on are the first
             if flow.stops_at(time):
@@ -213,8 +224,12 @@ class Decoder(nn.Module):
             if feed is not None and time:
                 words = feed(outputs[-1][: len(words)], words)
             vectors = self._embed(words) if known is None else known[time]
-            output, _, state = self._advance(vectors, state, flow.hidden_limit)
+            output, found, state = self._advance(vectors, state, flow.hidden_limit)
             outputs.append(output)
+            if found is not None:
+                weights.append(found)
+        if looked is not None and weights:
+            looked(true._replace(data=torch.cat(weights)))
         return torch.cat(outputs)
 
     def _advance(
@@ -229,16 +244,18 @@ class Decoder(nn.Module):
         outputs, looked = self.shown(state)
         return outputs, weights if looked is None else looked, state
 
-    def _look(self, outputs: PackedSequence, state: State) -> Tensor:
+    def _look(self, outputs: PackedSequence, state: State, looked: Looked | None) -> Tensor:
         """Outputs of whole captions with what adaptive attention finds added, in packed order."""
         if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
             return outputs.data
         asked = outputs._replace(data=self.attention.asked(outputs.data))
         padded, lengths = pad_packed_sequence(asked, batch_first=True)
-        context, _ = self.attention(padded, state.memory)
+        context, weights = self.attention(padded, state.memory)
+        if looked is not None:
+            looked(pack_padded_sequence(weights, lengths, batch_first=True))
         context = pack_padded_sequence(context, lengths, batch_first=True).data
-        looked: Tensor = outputs.data + self.attention.of_context(context)
-        return looked
+        found: Tensor = outputs.data + self.attention.of_context(context)
+        return found
 
 
 def _build_attention(config: ModelConfig) -> AdditiveAttention | AdaptiveAttention | None:

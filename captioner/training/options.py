@@ -81,6 +81,9 @@ class TrainingOptions:
     attention_heads: int = _option(
         8, "parts of these vectors that adaptive attention compares each on its own"
     )
+    attention_spread: float = _option(
+        0.0, "weight of a term that keeps attention from resting on few regions, such as 1"
+    )
     tie_embeddings: bool = _option(True, "the output layer shares its weights with the word vectors")
     dropout: float = _option(0.5, "share of activations dropped")
     min_count: int = _option(3, "rarer words become unknown")
@@ -140,13 +143,15 @@ class TrainingOptions:
         for name in ("image_size", "truncate_bptt"):
             if getattr(self, name) is not None:
                 self._check_whole(name, 1)
-        for name in ("warmup", "label_smoothing", "ema", "weight_decay", "save_every"):
-            most = math.inf if name in ("weight_decay", "save_every") else 1
+        for name in ("warmup", "label_smoothing", "ema", "weight_decay", "save_every", "attention_spread"):
+            most = math.inf if name in ("weight_decay", "save_every", "attention_spread") else 1
             self._check(name, 0 <= getattr(self, name) < most, f"at least 0 and below {most}")
         for name in ("lr", "encoder_lr"):
             self._check(name, 0 < getattr(self, name) < math.inf, "above 0 and finite")
         self._check("augment", self.augment in AUGMENTATIONS, " or ".join(AUGMENTATIONS))
         self._check_finetuning()
+        if self.attention_spread and self.attention == "none":
+            raise OptionError("--attention-spread is for a decoder that attends; say how with --attention")
         self._check("scheduled_sampling", 0 <= self.scheduled_sampling <= 1, "at least 0 and at most 1")
         self._check("resize", self.resize in ("squash", "crop"), "squash or crop")
         self._check("select_by", self.select_by in SELECTION_METRICS, " or ".join(SELECTION_METRICS))

@@ -167,6 +167,7 @@ class Trainer:
                 self.options.label_smoothing,
                 flow=self.flow,
                 feed=self._sampling(),
+                attention_spread=self.options.attention_spread,
             )
         part = loss * (int(batch.lengths.sum()) / words)
         part.backward()  # type: ignore[no-untyped-call]

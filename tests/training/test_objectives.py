@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training.data import make_batch
-from captioner.training.objectives import cross_entropy
+from captioner.training.objectives import cross_entropy, narrowness
 from captioner.vocabulary import END, PAD, START
 
 CAPTIONS = [[[START, 5, 6, 7, END], [START, 4, END]], [[START, END], [START, 9, 8, 7, 6, 5, END]]]
@@ -50,7 +51,8 @@ def _oracle(decoder: Decoder, regions: Tensor, smoothing: float) -> Tensor:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize(
-    ("cell", "attention", "tie"), [("lstm", "none", True), ("gru", "none", False), ("lstm", "additive", True)]
+    ("cell", "attention", "tie"),
+    [("lstm", "none", True), ("gru", "none", False), ("lstm", "additive", True), ("lstm", "adaptive", True)],
 )
 def test_loss_and_gradient_equal_torchs_over_padded_logits(
     cell: str, attention: str, tie: bool, smoothing: float
@@ -86,3 +88,34 @@ def test_padding_does_not_change_the_loss() -> None:
         cross_entropy(decoder, state, batch.words, batch.lengths),
         cross_entropy(decoder, state, wider, batch.lengths),
     )
+
+
+def test_narrowness_is_zero_for_even_looks_and_near_one_for_a_single_region() -> None:
+    lengths = torch.tensor([3, 2])
+    even, single = torch.full((2, 3, 4), 0.25), torch.zeros(2, 3, 4)
+    single[..., 1] = 0.3  # the rest is the sentinel's, and does not count
+    pack = lambda weights: pack_padded_sequence(weights, lengths, batch_first=True)  # noqa: E731
+    assert narrowness(pack(even)) == 0
+    torch.testing.assert_close(narrowness(pack(single)), torch.tensor(0.75))
+    mixed = torch.stack((even[0], single[0]))
+    torch.testing.assert_close(narrowness(pack(mixed)), torch.tensor(0.75 * 2 / 5))  # a mean over words
+
+
+@pytest.mark.parametrize("attention", ["additive", "adaptive"])
+def test_the_spread_adds_the_narrowness_of_where_the_decoder_looks(attention: str) -> None:
+    decoder = _decoder("gru", attention, True)
+    regions = torch.randn(2, 3, 6, dtype=torch.float64)
+    batch = make_batch([0, 1], CAPTIONS)
+    state = decoder.initial_state(regions).select(batch.owners)
+    plain, spread = (
+        cross_entropy(decoder, state, batch.words, batch.lengths, attention_spread=weight)
+        for weight in (0.0, 2.0)
+    )
+    weights = decoder.attend(batch.words[:, :-1], state).detach()
+    expected, words = 0.0, int(batch.lengths.sum())
+    for row, length in zip(weights, batch.lengths.tolist(), strict=True):
+        shares = row[:length].sum(dim=0) / row[:length].sum()
+        expected += length / words * float(((shares - 1 / 3) ** 2).sum())
+    assert (spread - plain).item() == pytest.approx(2 * expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(spread - plain, decoder.attention.of_state.weight)  # type: ignore[union-attr]
+    assert gradient.abs().max() > 0

@@ -74,6 +74,20 @@ def test_a_run_can_go_on_from_a_checkpoint_with_its_words(
     assert recorded["init"] == load_checkpoint(finished.output).digest
 
 
+def test_adaptive_attention_can_be_added_to_a_trained_model(
+    finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny
+) -> None:
+    added = {"attention": "adaptive", "attention_size": 16, "attention_heads": 2}
+    options = tiny(init=finished.output, epochs=1, lr=1e-9, weight_decay=0.0, dropout=0.0, **added)
+    train(datasets, options)
+    ours, theirs = _weights(options.output), _weights(finished.output)
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, atol=1e-4, rtol=1e-3)
+    assert {key.split(".")[1] for key in ours.keys() - theirs.keys()} == {"attention"}
+    with pytest.raises(TrainingError, match="attention 'none'"):
+        train(datasets, tiny("other", init=finished.output, attention="additive", attention_size=16))
+
+
 def test_another_architecture_cannot_be_gone_on_from(
     finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny
 ) -> None:
@@ -190,6 +204,7 @@ def test_mixed_precision_trains(datasets: DatasetOptions, tiny: Tiny) -> None:
     [
         {"cell": "gru", "tie_embeddings": False, "embedding_size": 20},
         {"attention": "additive", "attention_size": 16, "resize": "crop", "external_encoder": True},
+        {"attention": "adaptive", "attention_size": 16, "attention_heads": 4, "attention_spread": 1.0},
         {"cell": "rnn", "nonlinearity": "sigmoid", "layers": 2, "residual_layers": True},
     ],
 )
@@ -200,7 +215,7 @@ def test_other_architectures_train_and_load(
     train(datasets, options)
     checkpoint = load_checkpoint(options.output)
     for name, value in changes.items():
-        if name not in ("resize", "external_encoder"):
+        if name not in ("resize", "external_encoder", "attention_spread"):
             assert getattr(checkpoint.network.config, name) == value
     assert checkpoint.preprocessing.resize == options.resize
     assert Captioner(checkpoint, device="cpu").caption([next((table / "images").iterdir())])

@@ -1,0 +1,70 @@
+"""``captioner explain``: where the model looked at each word of a caption."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.options import add_options, one_line
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import OptionError
+
+SUMMARY = "Draw where the model looked in a picture when it wrote each word."
+EXAMPLES = """\
+examples:
+  captioner explain photo.jpg -o explained.png
+  captioner explain photo.jpg -o explained.png --beam-size 1
+
+prints the caption; the file shows the picture once for each word, bright where the model looked
+
+exit code: 0 drawn, 2 wrong use, 130 interrupted
+"""
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_SKIPPED = ("num_captions",)  # one caption is explained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("image", metavar="IMAGE", help="a picture")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help=f"picture to write: {', '.join(_ENDINGS)}"
+    )
+    add_model_arguments(parser, batches=False)
+    add_options(parser, DecodingOptions, "decoding (defaults may be stored in the checkpoint)", skip=_SKIPPED)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Caption a picture, and draw how.
+
+    Raises:
+        CaptionerError: wrong use, absent weights or weights without attention, or a picture that cannot be
+            read or written.
+    """
+    output = Path(args.output).expanduser()
+    if output.suffix.lower() not in _ENDINGS:
+        raise OptionError(f"--output {args.output}: must end in {', '.join(_ENDINGS)}")
+    if output.exists() and Path(args.image).exists() and output.samefile(args.image):
+        raise OptionError(f"--output {args.output}: is the picture itself; name another file")
+
+    import io
+
+    from PIL import Image
+
+    from captioner.explanation import draw_explanation
+    from captioner.files import write_atomically
+    from captioner.images import open_image
+
+    captioner, options = load_captioner(args)
+    pixels = captioner.preprocess(args.image)
+    ((caption, *_),) = captioner.caption([pixels], options)
+    # A model that sees the centre only would light up the wrong places of the whole picture.
+    whole = captioner.preprocessing.resize == "squash"
+    picture = open_image(args.image) if whole else Image.fromarray(pixels)
+    data = io.BytesIO()
+    sheet = draw_explanation(picture, caption)
+    sheet.save(data, Image.registered_extensions()[output.suffix.lower()], quality=90)
+    write_atomically(output, data.getvalue())
+    print(one_line(caption.text))
+    return 0
