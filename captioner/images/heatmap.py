@@ -21,8 +21,24 @@ def overlay(picture: Image.Image, weights: npt.NDArray[np.float32]) -> Image.Ima
     Returns:
         RGB, of the size of the picture.
     """
-    share = weights / max(float(weights.max()), 1e-12)
-    small = Image.fromarray(np.uint8(255 * share), "L")
+    small = Image.fromarray(np.uint8(255 * _shares(weights)), "L")
     heat = np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC), np.float32)[..., None] / 255
     lit = np.asarray(picture, np.float32) * (_SHADE + (1 - _SHADE) * heat)
     return Image.fromarray(np.uint8(lit + _GLOWS * heat * (_GLOW - lit)), "RGB")
+
+
+def shade(weights: npt.NDArray[np.float32]) -> Image.Image:
+    """The darkness alone, one pixel a region, for a page that stretches it over the picture.
+
+    Args:
+        weights: ``(rows, columns)``, at least 0. Only their proportions count.
+
+    Returns:
+        Black of more or less opacity, ``LA``.
+    """
+    darkness = np.uint8(255 * (1 - _SHADE) * (1 - _shares(weights)))
+    return Image.fromarray(np.dstack((np.zeros_like(darkness), darkness)), "LA")
+
+
+def _shares(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return weights / max(float(weights.max()), 1e-12)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from captioner.images.opening import open_image
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from PIL.Image import Image
 
 
 def thumbnail_uri(path: Path, size: int) -> str:
@@ -24,6 +26,17 @@ def thumbnail_uri(path: Path, size: int) -> str:
     """
     picture = open_image(path, min_size=size)
     picture.thumbnail((size, size))
+    return data_uri(picture, "JPEG", quality=80)
+
+
+def data_uri(picture: Image, kind: Literal["JPEG", "PNG"], **options: int) -> str:
+    """Return a picture as a `data:` address.
+
+    Args:
+        picture: The picture as it is to be.
+        kind: Format of the file.
+        options: Pillow's, for this format.
+    """
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    picture.save(data, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

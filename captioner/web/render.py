@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
+from captioner.images.heatmap import shade
+from captioner.images.thumbnails import data_uri
 from captioner.vocabulary import END, SPECIAL_WORDS
 from captioner.web.numbers import one_in, percent, times
 
@@ -19,6 +23,12 @@ UNLIKELY = 0.02
 """Words below this probability are pointed out."""
 
 _SHOWN_RUNNERS_UP = 3
+_LOOK = (
+    '<figure class="look"><div class="frame"><img src="{}" alt="The picture as the model sees it, a square">'
+    '<img class="shade" alt="" hidden></div><figcaption class="hint">Point at a word of the table, or choose '
+    "it, to see where the model looked when it wrote it: bright where it looked, dark where it did "
+    "not.</figcaption></figure>"
+)
 _SHADES = (0.02, 0.1, 0.3, 0.6)  # probabilities at which a word's background gets stronger
 
 
@@ -66,31 +76,47 @@ def _alternative(caption: Caption, likeliest: float) -> str:
     )
 
 
-def decision_table(score: Score) -> str:
-    """The words of a caption one by one, each with its probability and the runners-up."""
+def decisions(answer: Answer) -> str:
+    """The words of the caption one by one: each with its probability, the runners-up, and where it looked."""
+    score, attention = answer.score, answer.captions[0].attention
+    shades = [""] * (len(score.words) + 1)
+    figure = ""
+    if attention is not None:
+        shades[: len(attention)] = [data_uri(shade(weights), "PNG") for weights in attention]
+        figure = _LOOK.format(data_uri(Image.fromarray(answer.seen), "JPEG", quality=80))
     log_probs = (*score.word_log_probs, score.end_log_prob)
     words = (*score.words, SPECIAL_WORDS[END])
     rows = "".join(
-        _decision(word, math.exp(log_prob), others)
-        for word, log_prob, others in zip(words, log_probs, score.runners_up, strict=True)
+        _decision(word, math.exp(log_prob), others, where)
+        for word, log_prob, others, where in zip(words, log_probs, score.runners_up, shades, strict=True)
     )
     return (
-        '<div class="decisions"><p class="hint">The sentence is written word by word. Each time the model '
-        "gives every word it knows a probability, from the picture and the words before.</p>"
+        f'<div class="decisions">{figure}<p class="hint">The sentence is written word by word. Each time the '
+        "model gives every word it knows a probability, from the picture and the words before.</p>"
         '<table><thead><tr><th scope="col">Word</th><th scope="col">Probability</th>'
         f'<th scope="col">Runners-up</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
-def _decision(word: str, probability: float, others: Sequence[tuple[str, float]]) -> str:
+def _decision(word: str, probability: float, others: Sequence[tuple[str, float]], where: str) -> str:
     rest = [pair for pair in others if pair[0] != word][:_SHOWN_RUNNERS_UP]
     named = "".join(
         f'<li>{_word(other)} <span class="p">{percent(chance)}</span></li>' for other, chance in rest
     )
     return (
-        f'<tr><th scope="row">{_word(word)}</th>'
+        f'<tr><th scope="row">{_looking(word, where)}</th>'
         f'<td class="chance">{_bar(probability)}<span class="p">{percent(probability)}</span></td>'
         f'<td><ul class="runners-up">{named}</ul></td></tr>'
+    )
+
+
+def _looking(word: str, where: str) -> str:
+    """A word; if it is known where the model looked, one that can be pointed at or chosen."""
+    if not where:
+        return _word(word)
+    return (
+        f'<button type="button" class="look-at" aria-pressed="false" data-shade="{where}">'
+        f"{_word(word)}</button>"
     )
 
 

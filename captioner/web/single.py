@@ -11,7 +11,7 @@ from captioner.web.messages import shown_name
 from captioner.web.settings import Settings
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
+    from captioner.captioner import Caption, Pixels
     from captioner.likelihood.scores import Score
     from captioner.web.service import Encoded, Service
 
@@ -25,6 +25,7 @@ class Answer:
     Attributes:
         captions: the first is the caption, the others its alternatives.
         score: of the first, word by word with the runners-up.
+        seen: uint8 ``(size, size, 3)``, the picture as the model saw it.
         sampled: whether the captions were drawn, so that their order means nothing.
         looking: seconds that reading and encoding took, if only once for several answers.
         writing: seconds that the captions took.
@@ -32,6 +33,7 @@ class Answer:
 
     captions: tuple[Caption, ...]
     score: Score
+    seen: Pixels
     sampled: bool
     looking: float
     writing: float
@@ -66,7 +68,7 @@ def answer(
     writing = time.perf_counter() - start
     # From the words, not from the sentence: these go through the tokeniser unchanged.
     score = service.score(encoded, " ".join(captions[0].words), runners_up=_RUNNERS_UP)
-    return Answer(captions, score, options.sampling, looking=encoded.seconds, writing=writing)
+    return Answer(captions, score, encoded.pixels, options.sampling, encoded.seconds, writing)
 
 
 def compare(

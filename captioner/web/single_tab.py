@@ -59,7 +59,7 @@ def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> 
         found = answer(service, upload, *read_choices(choices))
     except Exception as error:
         return render.notice(for_visitor(error)), *_HIDDEN, ""
-    return render.answer_card(found), *_SHOWN, render.decision_table(found.score)
+    return render.answer_card(found), *_SHOWN, render.decisions(found)
 
 
 def score_sentence(service: Service, upload: Upload, text: str, choices: Sequence[Any]) -> str:

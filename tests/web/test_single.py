@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import base64
 import html
+import io
 import math
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, OptionError, UnknownWordsError
@@ -108,8 +112,8 @@ def test_greedy_search_has_no_alternatives(service: Service, photos: list[Path])
 
 
 def test_the_decisions_name_each_word_with_runners_up(service: Service, photos: list[Path]) -> None:
-    score = answer(service, upload(photos[0]), Settings()).score
-    table = render.decision_table(score)
+    found = answer(service, upload(photos[0]), Settings())
+    score, table = found.score, render.decisions(found)
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", table)
     assert len(rows) == len(score.words) + 1
     for row, word, value in zip(rows, score.words, score.word_log_probs, strict=False):
@@ -120,6 +124,34 @@ def test_the_decisions_name_each_word_with_runners_up(service: Service, photos: 
         assert html.escape(word) not in others
     assert "end of sentence" in rows[-1]
     assert "&lt;end&gt;" not in table
+
+
+def test_the_decisions_show_where_a_model_with_attention_looked(
+    attentive_file: Path, photos: list[Path]
+) -> None:
+    service = Service(attentive_file, device="cpu")
+    service.start()
+    found = answer(service, upload(photos[0]), Settings())
+    maps = found.captions[0].attention
+    assert maps is not None
+    table = render.decisions(found)
+    shades = re.findall(r'data-shade="data:image/png;base64,([^"]+)"', table)
+    assert len(shades) == len(found.score.words)
+    for shade, weights in zip(shades, maps, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(shade))) as picture:
+            darkness = np.asarray(picture.convert("LA"))[..., 1].astype(int)
+        assert darkness.shape == weights.shape
+        assert darkness[np.unravel_index(weights.argmax(), weights.shape)] == 0
+        lighter = weights.ravel()[:, None] > weights.ravel()[None]
+        assert (darkness.ravel()[:, None] <= darkness.ravel()[None])[lighter].all()
+    (seen,) = re.findall(r'img src="data:image/jpeg;base64,([^"]+)"', table)
+    with Image.open(io.BytesIO(base64.b64decode(seen))) as picture:
+        assert picture.size == (64, 64)
+
+
+def test_without_attention_there_is_nothing_to_point_at(service: Service, photos: list[Path]) -> None:
+    table = render.decisions(answer(service, upload(photos[0]), Settings()))
+    assert "look" not in table
 
 
 def test_the_comparison_says_who_is_preferred_and_what_surprised(

@@ -96,6 +96,40 @@
     event.preventDefault();
     give(file);
   });
+  // Where the model looked at a word: for as long as it is pointed at or has the focus, or until another is chosen.
+  function lookAt(button, chosen) {
+    const place = button.closest(".decisions");
+    const shade = place?.querySelector(".shade");
+    if (!shade) return;
+    if (chosen) {
+      const again = button.getAttribute("aria-pressed") === "true";
+      for (const other of place.querySelectorAll(".look-at")) other.setAttribute("aria-pressed", "false");
+      button.setAttribute("aria-pressed", String(!again));
+    }
+    shade.src = button.dataset.shade;
+    shade.hidden = false;
+  }
+
+  function lookAway(button) {
+    const place = button.closest(".decisions");
+    const chosen = place?.querySelector('.look-at[aria-pressed="true"]');
+    if (chosen) lookAt(chosen, false);
+    else if (place) place.querySelector(".shade").hidden = true;
+  }
+
+  for (const [event, act] of [
+    ["mouseover", (button) => lookAt(button, false)],
+    ["focusin", (button) => lookAt(button, false)],
+    ["click", (button) => lookAt(button, true)],
+    ["mouseout", lookAway],
+    ["focusout", lookAway],
+  ]) {
+    document.addEventListener(event, (happened) => {
+      const button = happened.target.closest?.(".look-at");
+      if (button) act(button);
+    });
+  }
+
   // As in all lists of tabs, the arrow keys go from one to the next.
   document.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
