@@ -21,6 +21,9 @@ class DecodingState(Protocol):
     def reorder(self: S, rows: Tensor) -> S:
         """Other rows of the same picture."""
 
+    def select(self: S, rows: Tensor) -> S:
+        """Some of the rows."""
+
 
 S = TypeVar("S", bound=DecodingState)
 
@@ -71,6 +74,6 @@ def decode(
         parents, latest = strategy.choose(log_probs, allowed, words)
         if strategy.done():
             break
+        state = state.reorder(parents) if len(parents) == len(words) else state.select(parents)
         words = torch.cat((words[parents], latest.unsqueeze(1)), dim=1)
-        state = state.reorder(parents)
     return strategy.hypotheses()

@@ -1,6 +1,6 @@
 """How the next words are chosen: by beam search (greedy with a beam of one) or by sampling.
 
-A strategy keeps ``width`` captions in the making for each picture, as rows ``picture * width + slot``.
+A strategy begins with ``width`` captions for each picture, as rows ``picture * width + slot``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch import Tensor
 from captioner.decoding.options import DecodingOptions
 
 _NEVER = float("-inf")
+_LEAVING = (
+    4  # a new set of rows costs a copy of their states, so it is made when one row in so many has ended
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Hypothesis:
 
 
 class Choice(NamedTuple):
-    """Which rows go on, and with which word: two tensors ``(rows,)``."""
+    """Which rows go on, and with which word: two tensors ``(rows,)``, fewer than before if some ended."""
 
     parents: Tensor
     words: Tensor
@@ -197,25 +200,34 @@ class Sampling:
         self.history = torch.zeros(rows, steps)
         self.lengths = torch.zeros(rows, dtype=torch.long)
         self.ended = torch.zeros(rows, dtype=torch.bool)
+        self.running = torch.arange(rows)  # rows that the decoding loop still goes on with
 
     def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
         """See :class:`Strategy`."""
         # Inverse transform sampling in float64 on the CPU: the same draw on every device.
-        time = words.shape[1]
-        drawn = self._draw(log_probs.cpu().double(), allowed.cpu(), self.uniforms[:, time])
-        drawn = torch.where(self.ended, self.end, drawn)
-        picked = log_probs.cpu().gather(1, drawn.unsqueeze(1)).squeeze(1)
-        self.history[:, time] = torch.where(self.ended, 0.0, picked)
-        self.words[:, time] = drawn
-        self.ended |= drawn == self.end
-        self.lengths += ~self.ended
-        rows = torch.arange(len(words), device=words.device)
-        return Choice(rows, drawn.to(words.device))
+        time, rows = words.shape[1], self.running
+        log_probs, ended = log_probs.cpu(), self.ended[rows]
+        drawn = self._draw(log_probs.double(), allowed.cpu(), self.uniforms[rows, time])
+        drawn = torch.where(ended, self.end, drawn)
+        picked = log_probs.gather(1, drawn.unsqueeze(1)).squeeze(1)
+        self.history[rows, time] = torch.where(ended, 0.0, picked)
+        self.words[rows, time] = drawn
+        ended |= drawn == self.end
+        self.ended[rows] = ended
+        self.lengths[rows] += ~ended
+        going = torch.arange(len(rows))
+        if _LEAVING * int(ended.sum()) >= len(rows):
+            going = going[~ended]
+        self.running = rows[going]
+        return Choice(going.to(words.device), drawn[going].to(words.device))
 
     def _draw(self, log_probs: Tensor, allowed: Tensor, uniforms: Tensor) -> Tensor:
         temperature = 1.0 if self.options.temperature is None else self.options.temperature
         logits = (log_probs / temperature).masked_fill(~allowed, _NEVER)
-        probs, words = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        probs = logits.softmax(dim=-1)
+        if not self.options.top_k and self.options.top_p == 1:
+            return _pick(probs, uniforms)
+        probs, words = probs.sort(dim=-1, descending=True, stable=True)
         if self.options.top_k:
             probs[:, self.options.top_k :] = 0.0
         if self.options.top_p < 1:
@@ -223,12 +235,7 @@ class Sampling:
             # A word stays while those before it hold less than the share; the first always stays.
             before = torch.cat((torch.zeros_like(share[:, :1]), share[:, :-1]), dim=-1)
             probs[before >= self.options.top_p] = 0.0
-        cumulative = probs.cumsum(dim=-1)
-        wanted = uniforms.unsqueeze(1) * cumulative[:, -1:]
-        places = torch.searchsorted(cumulative, wanted, right=True)
-        # Rounding may leave the last place behind all words that have a probability.
-        last = (probs > 0).sum(dim=-1, keepdim=True) - 1
-        return words.gather(1, torch.minimum(places, last)).squeeze(1)
+        return words.gather(1, _pick(probs, uniforms).unsqueeze(1)).squeeze(1)
 
     def done(self) -> bool:
         """See :class:`Strategy`."""
@@ -247,6 +254,17 @@ def build_strategy(options: DecodingOptions, seeds: list[int], end: int, device:
     if options.sampling:
         return Sampling(seeds, options, end)
     return BeamSearch(len(seeds), options, end, device)
+
+
+def _pick(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """The place in each row of ``(rows, words)`` at which the sum of probabilities exceeds a share of all."""
+    cumulative = probs.cumsum(dim=-1)
+    total = cumulative[:, -1:].contiguous()
+    places = torch.searchsorted(cumulative, uniforms.unsqueeze(1) * total, right=True)
+    # Rounding may leave the place behind the last that has a probability.
+    last = torch.searchsorted(cumulative, total)
+    # Of probabilities that are not numbers some place is taken, so that training can skip such a step.
+    return torch.minimum(places, last).clamp(max=probs.shape[1] - 1).squeeze(1)
 
 
 def _take(values: Tensor, beams: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Evaluation:
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "not_computed": dict(self.not_computed),
             "diversity": asdict(self.scores.diversity),
+            "degeneration": asdict(self.scores.degeneration),
             "signature": self.signature,
         }
 

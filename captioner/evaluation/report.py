@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captioner.errors import ImageError
-from captioner.evaluation.text import describe_photos, diversity_rows, interval_text
+from captioner.evaluation.text import describe_photos, interval_text, language_rows
 from captioner.files import write_atomically
 from captioner.images.thumbnails import thumbnail_uri
 
@@ -88,7 +88,7 @@ def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[Image
         photos=escape(describe_photos(evaluation)),
         figures=_figures(evaluation),
         distribution=_histogram(evaluation.scores.per_image["CIDEr"]),
-        diversity=_table(("of the captions", ""), diversity_rows(evaluation.scores.diversity)),
+        diversity=_table(("of the captions", ""), language_rows(evaluation.scores)),
         galleries="\n".join(_galleries(evaluation, photos)),
         signature=escape(evaluation.signature),
     )

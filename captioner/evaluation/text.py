@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from captioner.evaluation.comparison import Comparison
     from captioner.evaluation.evaluate import Evaluation
-    from captioner.metrics.diversity import Diversity
+    from captioner.metrics.scores import Scores
 
 
 def describe_photos(evaluation: Evaluation) -> str:
@@ -28,8 +28,8 @@ def evaluation_table(evaluation: Evaluation) -> str:
     if evaluation.meteor is not None:
         lines.append(f"{'METEOR':<10}{100 * evaluation.meteor:>8.2f}")
     lines += [f"{name:<10}not computed ({why})" for name, why in evaluation.not_computed.items()]
-    diversity = [f"{name:<32}{value}" for name, value in diversity_rows(evaluation.scores.diversity)]
-    return "\n".join([*lines, "", *diversity, "", f"signature: {evaluation.signature}"])
+    language = [f"{name:<32}{value}" for name, value in language_rows(evaluation.scores)]
+    return "\n".join([*lines, "", *language, "", f"signature: {evaluation.signature}"])
 
 
 def comparison_table(comparison: Comparison) -> str:
@@ -65,14 +65,17 @@ def interval_text(evaluation: Evaluation, name: str) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
-def diversity_rows(found: Diversity) -> list[tuple[str, str]]:
+def language_rows(scores: Scores) -> list[tuple[str, str]]:
     """Returns the figures about the captions alone, each with what it is."""
+    found, broken = scores.diversity, scores.degeneration
     rows = [
         ("distinct words (of all words)", f"{100 * found.distinct_1:.1f}%"),
         ("distinct pairs (of all pairs)", f"{100 * found.distinct_2:.1f}%"),
         ("distinct captions", f"{100 * found.distinct_captions:.1f}%"),
         ("vocabulary used", f"{found.vocabulary:,} words"),
         ("mean length", f"{found.mean_length:.1f} words"),
+        ("ending badly (in a)", f"{100 * broken.bad_endings:.1f}%"),
+        ("repeated pairs (of all pairs)", f"{100 * broken.repeated_bigrams:.1f}%"),
     ]
     if found.unseen is not None:
         rows.append(("not a training caption", f"{100 * found.unseen:.1f}%"))

@@ -9,6 +9,7 @@ import numpy as np
 from captioner.errors import EvaluationError
 from captioner.metrics.bleu import bleu_statistics
 from captioner.metrics.cider import cider_d
+from captioner.metrics.degeneration import degeneration
 from captioner.metrics.diversity import diversity
 from captioner.metrics.frequencies import EVALUATED, DocumentFrequencies
 from captioner.metrics.matching import check_ids, name_some
@@ -85,6 +86,7 @@ def score(
         references=sum(map(len, human)),
         frequencies=EVALUATED if prepared.frequencies is None else prepared.frequencies.source,
         diversity=diversity(tokens, seen),
+        degeneration=degeneration(tokens),
     )
 
 

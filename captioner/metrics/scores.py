@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from captioner.datasets.records import ImageId
+    from captioner.metrics.degeneration import Degeneration
     from captioner.metrics.diversity import Diversity
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
@@ -42,6 +43,7 @@ class Scores:
         references: number of human captions used.
         frequencies: where CIDEr's document frequencies are from.
         diversity: how varied the captions are.
+        degeneration: how broken they are.
     """
 
     ids: tuple[ImageId, ...]
@@ -49,6 +51,7 @@ class Scores:
     references: int
     frequencies: str
     diversity: Diversity
+    degeneration: Degeneration
 
     @property
     def images(self) -> int:

@@ -104,8 +104,8 @@ class World:
             text = " ".join(map(str, (*numbers, self.rank)))
             torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
 
-    def sum_gradients(self, parameters: Sequence[Tensor], loss: float) -> float:
-        """Replace the gradients by their sums over all processes, and give the sum of the losses.
+    def sum_gradients(self, parameters: Sequence[Tensor], figures: Sequence[float]) -> list[float]:
+        """Replace the gradients by their sums over all processes, and give the sums of some figures.
 
         A gradient that is absent counts as zero; one that is absent everywhere stays absent.
 
@@ -113,22 +113,23 @@ class World:
             ProcessLostError: another process has ended; the gradients are then of no use.
         """
         if self.size == 1:
-            return loss
+            return list(figures)
         gradients = [parameter.grad for parameter in parameters]
         pieces = [
             torch.zeros_like(parameter) if gradient is None else gradient
             for parameter, gradient in zip(parameters, gradients, strict=True)
         ]
         present = [float(gradient is not None) for gradient in gradients]
-        tail = torch.tensor([*present, loss], device=parameters[0].device)
+        tail = torch.tensor([*present, *figures], device=parameters[0].device)
         buffer = torch.cat([*(piece.reshape(-1) for piece in pieces), tail])
         with self._together():
             dist.all_reduce(buffer)
         *sums, tail = torch.split(buffer, [*(piece.numel() for piece in pieces), len(tail)])
-        *found, loss = tail.tolist()
-        for parameter, piece, values, holders in zip(parameters, pieces, sums, found, strict=True):
+        found: list[float] = tail.tolist()
+        holding = found[: len(present)]
+        for parameter, piece, values, holders in zip(parameters, pieces, sums, holding, strict=True):
             parameter.grad = piece.copy_(values.view(piece.shape)) if holders else None
-        return loss
+        return found[len(present) :]
 
     def send_weights(self, weights: Sequence[Tensor]) -> None:
         """Give every process the weights of rank 0, to the last bit.

@@ -15,7 +15,7 @@ from typing import Any
 from captioner.errors import TrainingError
 from captioner.files import write_atomically
 
-STEP_COLUMNS = ("step", "epoch", "loss", "lr", "gradient_norm", "threshold", "clipped", "skipped")
+_UNDRAWN = ("epoch", "clipped", "skipped")  # of a step; TensorBoard draws all else
 
 
 class Journal:
@@ -52,14 +52,14 @@ class Journal:
 
         Args:
             number: steps so far, this one included.
-            row: the other columns of ``steps.csv``; None where there is nothing to say.
+            row: the other columns of ``steps.csv``, the same at each step; None where there is nothing to
+                say.
         """
-        row = {"step": number, **row}
-        self.steps.append({name: _text(row[name]) for name in STEP_COLUMNS})
+        self.steps.append({name: _text(value) for name, value in {"step": number, **row}.items()})
         if self.tensorboard is not None:
             with self._events():
-                for name in ("loss", "lr", "gradient_norm", "threshold"):
-                    if (value := row[name]) is not None and math.isfinite(value):
+                for name, value in row.items():
+                    if name not in _UNDRAWN and value is not None and math.isfinite(value):
                         self.tensorboard.add_scalar(f"step/{name}", value, number)
 
     def epoch(self, row: Mapping[str, float]) -> None:

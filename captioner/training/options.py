@@ -13,8 +13,10 @@ from captioner.training.limits import ClipLimits
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
 AUGMENTATIONS = ("none", "flip", "crop")
+OBJECTIVES = ("cross_entropy", "self_critical")
 _USUAL_ENCODER = "efficientnet_lite2"
 _ENCODER_LR = 1e-5
+_SAMPLES = 5
 
 _MOST = (1 << 31) - 1
 
@@ -88,6 +90,16 @@ class TrainingOptions:
     dropout: float = _option(0.5, "share of activations dropped")
     min_count: int = _option(3, "rarer words become unknown")
     max_words: int = _option(30, "longer captions are cut in training")
+    objective: str = _option(
+        "cross_entropy",
+        "cross_entropy learns the next word of true captions; self_critical goes on from --init and raises "
+        "the CIDEr of the model's own captions",
+        choices=OBJECTIVES,
+    )
+    samples: int = _option(_SAMPLES, "captions drawn for each photo by self_critical")
+    cross_entropy_weight: float = _option(
+        0.0, "share of cross-entropy in the loss of self_critical, from 0 to below 1"
+    )
     epochs: int = _option(15, "passes over the training captions")
     batch_size: int = _option(32, "photos in a batch, each with all of its captions")
     accumulate: int = _option(
@@ -136,6 +148,7 @@ class TrainingOptions:
             ("epochs", 1),
             ("batch_size", 1),
             ("accumulate", 1),
+            ("samples", 2),
             ("patience", 0),
             ("seed", 0),
         ):
@@ -143,7 +156,10 @@ class TrainingOptions:
         for name in ("image_size", "truncate_bptt"):
             if getattr(self, name) is not None:
                 self._check_whole(name, 1)
-        for name in ("warmup", "label_smoothing", "ema", "weight_decay", "save_every", "attention_spread"):
+        for name in (
+            *("warmup", "label_smoothing", "ema", "weight_decay", "save_every"),
+            *("attention_spread", "cross_entropy_weight"),
+        ):
             most = math.inf if name in ("weight_decay", "save_every", "attention_spread") else 1
             self._check(name, 0 <= getattr(self, name) < most, f"at least 0 and below {most}")
         for name in ("lr", "encoder_lr"):
@@ -153,6 +169,8 @@ class TrainingOptions:
         if self.attention_spread and self.attention == "none":
             raise OptionError("--attention-spread is for a decoder that attends; say how with --attention")
         self._check("scheduled_sampling", 0 <= self.scheduled_sampling <= 1, "at least 0 and at most 1")
+        self._check("objective", self.objective in OBJECTIVES, " or ".join(OBJECTIVES))
+        self._check_objective()
         self._check("resize", self.resize in ("squash", "crop"), "squash or crop")
         self._check("select_by", self.select_by in SELECTION_METRICS, " or ".join(SELECTION_METRICS))
         self._check("output", self.output.endswith(".safetensors"), "a file name that ends in .safetensors")
@@ -180,6 +198,26 @@ class TrainingOptions:
             raise OptionError(
                 f"{option} is for an encoder that is trained; say with --finetune-from from which stage on"
             )
+
+    def _check_objective(self) -> None:
+        if self.objective == "self_critical":
+            if self.init is None:
+                raise OptionError(
+                    "--objective self_critical goes on from a model that was trained by cross-entropy; "
+                    "give it with --init"
+                )
+            if self.scheduled_sampling and not self.cross_entropy_weight:
+                raise OptionError(
+                    f"--scheduled-sampling {self.scheduled_sampling:g} is for cross-entropy; give "
+                    "--cross-entropy-weight too"
+                )
+            return
+        asked = {
+            f"--samples {self.samples}": self.samples != _SAMPLES,
+            f"--cross-entropy-weight {self.cross_entropy_weight:g}": self.cross_entropy_weight != 0,
+        }
+        if option := next((option for option, given in asked.items() if given), None):
+            raise OptionError(f"{option} is for --objective self_critical")
 
     def _check_whole(self, name: str, least: int) -> None:
         value = getattr(self, name)

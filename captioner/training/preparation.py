@@ -40,6 +40,7 @@ class TrainingData:
     Attributes:
         vocabulary: words of the training captions.
         captions: for each training photo, the ids of its captions.
+        texts: the same captions as they were written.
         photos: position of each training photo in ``features``.
         features: encoded photos.
         validation: one set for each data set.
@@ -50,6 +51,7 @@ class TrainingData:
 
     vocabulary: Vocabulary
     captions: Sequence[Sequence[list[int]]]
+    texts: Sequence[Sequence[str]]
     photos: Sequence[int]
     features: PhotoFeatures
     validation: Sequence[ValidationSet]
@@ -130,6 +132,7 @@ def prepare(
         captions=[
             [encode_caption(text, vocabulary, options.max_words) for text in captions] for captions in texts
         ],
+        texts=texts,
         photos=usable,
         features=features,
         validation=sets,

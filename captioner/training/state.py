@@ -28,6 +28,7 @@ class TrainingState:
         step: steps done in all, skipped ones included.
         loss_sum: sum of the losses of these batches, weighted by words; without skipped ones.
         words: words in them.
+        figures: sums of what the objective tells beside the loss, weighted by words too.
         clipped: steps of this epoch in which gradients were clipped.
         skipped: steps of this epoch that were skipped because something was not finite.
         skipped_in_row: steps skipped since the last one that was not.
@@ -46,6 +47,7 @@ class TrainingState:
     step: int = 0
     loss_sum: float = 0.0
     words: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
     clipped: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
@@ -61,6 +63,7 @@ class TrainingState:
         """Count one more finished epoch, and begin the sums of the next."""
         self.epoch += 1
         self.batch, self.loss_sum, self.words, self.clipped, self.skipped = 0, 0.0, 0, 0, 0
+        self.figures = {}
 
     def why_finished(self, epochs: int, patience: int) -> str:
         """Why there is nothing left to train; empty as long as there is."""

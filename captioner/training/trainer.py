@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
@@ -24,13 +24,14 @@ from captioner.training.groups import parameter_groups, trained_parameters
 from captioner.training.inputs import inputs_of
 from captioner.training.interruption import Interrupted, on_interrupt
 from captioner.training.limits import ClipLimits
-from captioner.training.objectives import cross_entropy
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData
 from captioner.training.recorder import Recorder, SilentRecorder
 from captioner.training.sampling import ScheduledSampling, sampling_probability
 from captioner.training.schedule import learning_rate
+from captioner.training.self_critical import objective_of
 from captioner.training.state import TrainingState, random_states, restore_random_states
+from captioner.training.validation import shown
 
 MOST_SKIPPED = 25  # steps in a row without a finite gradient: no more hope
 
@@ -70,6 +71,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(parameter_groups(self.parameters, options), lr=options.lr)
         limits = ClipLimits.parse(options.clip)
         self.flow = GradientFlow(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
+        self.objective = objective_of(options, data, self.decoder, self.flow, self._precision)
         self.clipper = Clipper(limits, state.norms)
         self.average = WeightAverage(self.parameters, options.ema) if options.ema else None
         self.epoch_steps = steps_per_epoch(len(data.captions), options.batch_size, options.accumulate)
@@ -140,40 +142,37 @@ class Trainer:
         return [photo for part in parts for photo in part.photos[slice(*self.world.span(len(part.photos)))]]
 
     def _step(self, parts: Sequence[Batch]) -> None:
-        """One step of the optimiser, over the mean loss of all words of some batches."""
+        """One step of the optimiser, over the loss of some batches."""
         self._set_learning_rates()
         self.world.seed(self.options.seed, self.state.epoch, self.state.batch)
         self.optimiser.zero_grad(set_to_none=True)
         words = sum(int(part.lengths.sum()) for part in parts)
         shares = [part.part(*self.world.span(len(part.photos))) for part in parts]
-        losses = [self._backward(share, words) for share in shares if share.photos]
-        loss = torch.stack(losses).sum().item() if losses else 0.0
-        self._update(self.world.sum_gradients(list(self.parameters.values()), loss), words)
+        found = [self._backward(share, words) for share in shares if share.photos]
+        none = torch.zeros(1 + len(self.objective.figures))
+        sums = torch.stack(found).sum(dim=0) if found else none
+        loss, *figures = self.world.sum_gradients(list(self.parameters.values()), sums.tolist())
+        photos = sum(len(part.photos) for part in parts)
+        means = {name: value / photos for name, value in zip(self.objective.figures, figures, strict=True)}
+        self._update(loss, words, means)
 
     def _backward(self, batch: Batch, words: int) -> Tensor:
-        """Add the gradient of a batch's part in the mean over all ``words`` of a step.
+        """Add the gradient of a batch's part in the loss of a step with so many ``words``.
 
         Returns:
-            That part, a scalar.
+            That part, and what the objective tells beside it.
         """
-        ids, owners = batch.words.to(self.device), batch.owners.to(self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision():
             regions = self.inputs.fetch(batch.photos)
-            loss = cross_entropy(
-                self.decoder,
-                self.decoder.initial_state(regions).select(owners),
-                ids,
-                batch.lengths,
-                self.options.label_smoothing,
-                flow=self.flow,
-                feed=self._sampling(),
-                attention_spread=self.options.attention_spread,
-            )
-        part = loss * (int(batch.lengths.sum()) / words)
-        part.backward()  # type: ignore[no-untyped-call]
-        return part.detach()
+        found = self.objective(batch, regions, words, epoch=self.state.epoch, feed=self._sampling())
+        found[0].backward()  # type: ignore[no-untyped-call]
+        return found.detach()
 
-    def _update(self, loss: float, words: int) -> None:
+    def _precision(self) -> AbstractContextManager[object]:
+        """While it lasts, what profits from it is computed in the precision of the run."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _update(self, loss: float, words: int, figures: Mapping[str, float]) -> None:
         """Clip the gradients that are there, change the weights, and note it; or skip the step."""
         state, parameters = self.state, list(self.parameters.values())
         norm = gradient_norm(parameters)
@@ -185,7 +184,9 @@ class Trainer:
             "gradient_norm": norm,
         }
         if not math.isfinite(loss) or not math.isfinite(norm):
-            self.recorder.step(state.step, {**row, "threshold": None, "clipped": False, "skipped": True})
+            self.recorder.step(
+                state.step, {**row, "threshold": None, "clipped": False, "skipped": True, **figures}
+            )
             self._skip()
             return
         clipped = self.clipper.clip(parameters, norm)
@@ -194,10 +195,13 @@ class Trainer:
             self.average.update()
         state.loss_sum += loss * words
         state.words += words
+        for name, value in figures.items():
+            state.figures[name] = state.figures.get(name, 0.0) + value * words
         state.clipped += clipped.acted
         state.skipped_in_row = 0
         self.recorder.step(
-            state.step, {**row, "threshold": clipped.threshold, "clipped": clipped.acted, "skipped": False}
+            state.step,
+            {**row, "threshold": clipped.threshold, "clipped": clipped.acted, "skipped": False, **figures},
         )
 
     def _skip(self) -> None:
@@ -235,6 +239,8 @@ class Trainer:
         self._save_state()  # validation can take minutes, in which a run may be killed
         loss, skipped = state.loss_sum / state.words, state.skipped
         row = {"loss": loss, "clipped": state.clipped / (self.epoch_steps - skipped), "skipped": skipped}
+        told = {name: value / state.words for name, value in state.figures.items()}
+        row |= told
         with self._averaged():
             figures, score = self._validate()
             state.begin_epoch()
@@ -244,9 +250,11 @@ class Trainer:
             row = {"epoch": state.epoch, "step": state.step, **row, "score": score, **figures}
             self.recorder.epoch(row, best=best)
         self._save_state()
-        shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())
         marks = " (best so far)" * best + f", {skipped} steps skipped" * bool(skipped)
-        self.recorder.say(f"epoch {state.epoch}: loss {loss:.3f}, {shown}{marks}, {rate:.0f} words/s")
+        beside = "".join(f", {name} {value:.3f}" for name, value in told.items())
+        self.recorder.say(
+            f"epoch {state.epoch}: loss {loss:.3f}{beside}, {shown(figures)}{marks}, {rate:.0f} words/s"
+        )
 
     def _check_epoch(self) -> None:
         """Stop a run that skips most of its steps, or whose weights have left the numbers.
@@ -272,7 +280,7 @@ class Trainer:
             found = part.score(
                 self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device, self.world
             )
-            figures |= {f"{part.label} {name}": found[name] for name in ("BLEU-4", "CIDEr")}
+            figures |= {f"{part.label} {name}": value for name, value in found.items()}
             scores.append(found[self.options.select_by])
         return figures, float(np.mean(scores))
 

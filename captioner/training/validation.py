@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,15 @@ from captioner.datasets import Record
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.metrics.evaluate import References, score
+from captioner.metrics.scores import Scores
 from captioner.model.decoder import Decoder
 from captioner.training.distributed import ALONE, World
 from captioner.training.photo_features import PhotoFeatures
 from captioner.vocabulary import Vocabulary, detokenize
 
 _BATCH = 64
+METRICS = ("BLEU-4", "CIDEr")
+_COUNTS = ("mean length", "distinct words")  # all else is shown x100
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,10 @@ class ValidationSet:
         device: torch.device,
         world: World = ALONE,
     ) -> dict[str, float]:
-        """Figures of generated captions by name, on the metrics' own scale (see ``captioner.metrics``).
+        """Figures of generated captions by name, on their own scale (see ``captioner.metrics``).
+
+        Beside :data:`METRICS` these tell how the captions themselves are, because a model that is trained for
+        a score may raise it with worse sentences.
 
         Several processes caption whole batches in turn, so that each photo is captioned once and in the same
         company as by one process; rank 0 scores all captions.
@@ -63,4 +69,23 @@ class ValidationSet:
         parts = world.gather(captions)
         whole = {name: text for part in parts for name, text in part.items()}
         whole = {record.image_id: whole[record.image_id] for record in self.records}
-        return world.share(score(whole, self.references).figures if world.leads else {})
+        return world.share(_figures(score(whole, self.references)) if world.leads else {})
+
+
+def shown(figures: Mapping[str, float]) -> str:
+    """Figures for people, on the scale of papers; their names may stand behind that of a data set."""
+    texts = (
+        f"{name} {value:.4g}" if name.endswith(_COUNTS) else f"{name} {100 * value:.1f}"
+        for name, value in figures.items()
+    )
+    return ", ".join(texts)
+
+
+def _figures(scores: Scores) -> dict[str, float]:
+    return {
+        **{name: scores.figures[name] for name in METRICS},
+        "bad endings": scores.degeneration.bad_endings,
+        "repeated bigrams": scores.degeneration.repeated_bigrams,
+        "mean length": scores.diversity.mean_length,
+        "distinct words": scores.diversity.vocabulary,
+    }

@@ -27,6 +27,9 @@ class History:
     def reorder(self, rows: Tensor) -> History:
         return replace(self, rows=self.rows[rows])
 
+    def select(self, rows: Tensor) -> History:
+        return self.reorder(rows)
+
 
 class TableModel:
     """Logits drawn from a generator that is seeded by picture and history.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from captioner.errors import EvaluationError
 from captioner.metrics import bootstrap
 from captioner.metrics.bleu import bleu
 from captioner.metrics.bootstrap import compare, intervals
+from captioner.metrics.degeneration import degeneration
 from captioner.metrics.diversity import diversity
 from captioner.metrics.scores import METRICS, Scores
 
@@ -18,7 +21,9 @@ def made_up(images: int, seed: int = 0, shift: float = 0.0) -> Scores:
     rest = np.tile([10, 9, 8, 7, 10, 11], (images, 1))
     means = generator.normal(0.5 + shift, 0.1, size=(images, 2))
     statistics = np.concatenate([correct, rest, means], axis=1).astype(np.float64)
-    return Scores(tuple(range(images)), statistics, 5 * images, "made up", diversity([["a"]]))
+    return Scores(
+        tuple(range(images)), statistics, 5 * images, "made up", diversity([["a"]]), degeneration([["a"]])
+    )
 
 
 def test_every_figure_lies_in_its_interval() -> None:
@@ -99,7 +104,7 @@ def test_without_a_difference_p_values_are_spread_evenly() -> None:
 def test_photos_are_paired_by_id_not_by_order() -> None:
     scores = made_up(40)
     order = np.random.default_rng(0).permutation(40)
-    shuffled = Scores(tuple(order.tolist()), scores.statistics[order], 200, "made up", scores.diversity)
+    shuffled = replace(scores, ids=tuple(order.tolist()), statistics=scores.statistics[order])
     for difference in compare(scores, shuffled, 100, seed=0).values():
         assert difference.interval == pytest.approx((0.0, 0.0), abs=1e-12)
 

@@ -56,6 +56,7 @@ def small_data() -> TrainingData:
     return TrainingData(
         vocabulary=vocabulary,
         captions=[[encode_caption(text, vocabulary, 30) for text in texts[place]] for place in train],
+        texts=[texts[place] for place in train],
         photos=list(train),
         features=features,
         validation=[ValidationSet("some", records, list(held), features, references)],

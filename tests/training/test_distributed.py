@@ -56,7 +56,7 @@ def test_a_process_without_torchrun_is_alone_and_sends_nothing(monkeypatch: pyte
         assert signal.getsignal(signal.SIGTERM) is before
         parameter = torch.nn.Parameter(torch.ones(2))
         world.seed(1, 2)
-        assert world.sum_gradients([parameter], 1.5) == 1.5
+        assert world.sum_gradients([parameter], [1.5]) == [1.5]
         assert parameter.grad is None
         world.send_weights([parameter])
         world.agree({"lr": 1})
@@ -142,7 +142,7 @@ def test_what_three_processes_exchange(tmp_path: Path) -> None:
     found = [json.loads(out.read_text()) for out in outs]
     for one in found:
         assert one["weights"] == [0, 0, 0, 0]
-        assert one["loss"] == 0.75
+        assert one["loss"] == [0.75]
         assert one["gradients"] == [[[0, 6, 12], [18, 24, 30]], [1] * 4, None, [float("inf")] * 5]
         assert one["gather"] == [0, 10, 20]
         assert one["share"] == 0

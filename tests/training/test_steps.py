@@ -15,6 +15,7 @@ from torch import Tensor
 from captioner.checkpoint import load_checkpoint
 from captioner.model.decoder import Decoder
 from captioner.model.gradient_flow import GradientFlow
+from captioner.training import objectives
 from captioner.training import trainer as trainer_module
 from captioner.training.data import Batch
 from captioner.training.sampling import ScheduledSampling
@@ -177,14 +178,14 @@ def _poison(
     monkeypatch: pytest.MonkeyPatch, what: Callable[[Trainer, Tensor], Tensor], steps: Sequence[int]
 ) -> None:
     """Spoil the loss of some steps, counted from 1."""
-    backward, objective = Trainer._backward, trainer_module.cross_entropy
+    backward, objective = Trainer._backward, objectives.cross_entropy
 
     def poisoned(trainer: Trainer, batch: Batch, words: int) -> Tensor:
         def spoilt(*arguments: Any, **settings: Any) -> Tensor:
             loss = objective(*arguments, **settings)
             return what(trainer, loss) if trainer.state.step + 1 in steps else loss
 
-        monkeypatch.setattr(trainer_module, "cross_entropy", spoilt)
+        monkeypatch.setattr(objectives, "cross_entropy", spoilt)
         return backward(trainer, batch, words)
 
     monkeypatch.setattr(Trainer, "_backward", poisoned)

@@ -14,7 +14,7 @@ from captioner.features.store import FeatureRows
 from captioner.metrics.evaluate import References, score
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.training.validation import ValidationSet
+from captioner.training.validation import ValidationSet, shown
 from captioner.vocabulary import Vocabulary, detokenize
 
 CPU = torch.device("cpu")
@@ -54,13 +54,33 @@ def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: 
     for record, photo in zip(part.records, part.photos, strict=True):
         ((best,),) = decode(decoder, part.features.fetch([photo], CPU), options, SPECIAL_IDS)
         captions[record.image_id] = detokenize(VOCABULARY.decode(best.words))
-    expected = score(captions, {record.image_id: record.captions for record in part.records}).figures
+    expected = score(captions, {record.image_id: record.captions for record in part.records})
 
     def forbidden(*_: object) -> None:
         raise AssertionError("teacher forcing")
 
     monkeypatch.setattr(Decoder, "unroll", forbidden)
-    assert part.score(decoder, VOCABULARY, options, CPU) == pytest.approx(expected)
+    assert part.score(decoder, VOCABULARY, options, CPU) == pytest.approx(
+        {
+            "BLEU-4": expected.figures["BLEU-4"],
+            "CIDEr": expected.figures["CIDEr"],
+            "bad endings": expected.degeneration.bad_endings,
+            "repeated bigrams": expected.degeneration.repeated_bigrams,
+            "mean length": expected.diversity.mean_length,
+            "distinct words": expected.diversity.vocabulary,
+        }
+    )
+
+
+def test_figures_for_people_are_those_of_papers() -> None:
+    figures = {
+        "some CIDEr": 0.5234,
+        "some bad endings": 0.0123,
+        "some mean length": 9.876,
+        "distinct words": 412,
+    }
+    text = "some CIDEr 52.3, some bad endings 1.2, some mean length 9.876, distinct words 412"
+    assert shown(figures) == text
 
 
 def test_scores_do_not_draw_random_numbers() -> None:

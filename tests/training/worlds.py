@@ -176,7 +176,7 @@ def exchange(out: Path) -> None:
         if world.rank == 1:
             parameters[1].grad = torch.ones(4)
             parameters[3].grad = torch.full((5,), float("inf"))
-        found["loss"] = world.sum_gradients(parameters, 0.25 * world.rank)
+        found["loss"] = world.sum_gradients(parameters, [0.25 * world.rank])
         found["gradients"] = [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
         found["gather"], found["share"] = world.gather(10 * world.rank), world.share(world.rank)
         found["any"] = [world.any(world.rank == 2), world.any(False)]

@@ -1,0 +1,185 @@
+"""Self-critical sequence training: captions that the model has drawn itself, weighted by their reward.
+
+Rennie et al. 2017 ("Self-critical sequence training for image captioning"); the baseline of a caption is
+the mean reward of the others drawn for the same photo (Luo 2020, "A better variant of self-critical sequence
+training").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from captioner.captioner import SPECIAL_IDS
+from captioner.decoding.loop import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.model.decoder import Decoder, Feed, State
+from captioner.model.gradient_flow import GradientFlow
+from captioner.training.data import Batch, make_batch
+from captioner.training.objectives import CrossEntropy, Objective, Precision
+from captioner.training.options import TrainingOptions
+from captioner.training.preparation import TrainingData
+from captioner.training.reward import CiderReward
+from captioner.vocabulary import END, START, Vocabulary
+
+Reward: TypeAlias = "Callable[[Sequence[Sequence[str]], Sequence[int]], npt.NDArray[np.float64]]"
+
+
+@dataclass(frozen=True)
+class SelfCritical:
+    """Minus the expected reward of captions that the model draws, with some cross-entropy mixed in.
+
+    ``count`` captions ``w`` are drawn for each photo, from the decoder as it trains, dropout included. Of
+    each ``(r(w) - b) * grad log P(w | photo)`` is added up, where the baseline ``b`` is the mean reward of
+    the others: it does not depend on ``w``, so the expectation is the gradient of the mean reward (Williams
+    1992, REINFORCE).
+
+    A photo weighs as much as in cross-entropy: the sums are multiplied by the number of its true captions
+    and divided by the words of all. So both parts have one scale, and neither accumulated batches nor
+    several processes change a step.
+
+    Attributes:
+        cross_entropy: the other part, and the settings that both share.
+        share: of cross-entropy in the loss, 0 to 1.
+        reward: of captions, given as words, of photos, given by their position in the training set.
+        vocabulary: words of ids.
+        count: captions drawn for each photo, at least 2.
+        longest: most words of a caption; one that has not ended by then is cut and rewarded as it is.
+        seed: of the run. What is drawn depends on seed, epoch and photo, and on dropout.
+    """
+
+    cross_entropy: CrossEntropy
+    share: float
+    reward: Reward
+    vocabulary: Vocabulary
+    count: int
+    longest: int
+    seed: int
+    figures: tuple[str, ...] = field(default=("reward",), init=False)
+
+    def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
+        """See :class:`captioner.training.objectives.Objective`; the figure is the mean reward of a photo."""
+        precision = self.cross_entropy.precision
+        with precision():
+            state = self.cross_entropy.decoder.initial_state(regions)
+        # In a context of its own, because autocast keeps the weights that it has rounded, here without
+        # gradients, until its context ends.
+        with precision():
+            drawn = self._draw(batch.photos, regions, state, epoch)
+        texts = [self.vocabulary.decode(caption) for captions in drawn for caption in captions]
+        owners = [photo for photo in batch.photos for _ in range(self.count)]
+        rewards = torch.from_numpy(self.reward(texts, owners)).view(len(drawn), self.count)
+        weights = torch.bincount(batch.owners, minlength=len(drawn)) / (self.count * words)
+        with precision():
+            loss = self._policy_loss(drawn, state, advantages(rewards) * weights.unsqueeze(1))
+            # Its value becomes that of what the gradient is of.
+            value = -(rewards.sum(dim=1) * weights).sum().to(loss)
+            loss = (1 - self.share) * (loss - loss.detach() + value)
+            if self.share:
+                loss = loss + self.share * self.cross_entropy.of(batch, state, words, feed)
+        return torch.stack((loss, rewards.mean(dim=1).sum().to(loss)))
+
+    def _draw(
+        self, photos: Sequence[int], regions: Tensor, state: State, epoch: int
+    ) -> list[list[tuple[int, ...]]]:
+        """For each photo ``count`` captions as ids of words."""
+        options = DecodingOptions(
+            temperature=1.0,
+            num_captions=self.count,
+            min_length=0,
+            max_length=self.longest,
+            no_repeat_ngram=0,
+            no_repeat_word=False,
+        )
+        seeds = [_seed(self.seed, epoch, photo) for photo in photos]
+        begun = _Begun(self.cross_entropy.decoder, state)
+        found = decode(begun, regions, options, SPECIAL_IDS, seeds)
+        return [[hypothesis.words for hypothesis in hypotheses] for hypotheses in found]
+
+    def _policy_loss(
+        self, drawn: Sequence[Sequence[tuple[int, ...]]], state: State, weights: Tensor
+    ) -> Tensor:
+        """Minus the sum of the log-probabilities of captions, each times its weight.
+
+        Args:
+            drawn: the captions of each photo.
+            state: first states of the photos.
+            weights: ``(photos, count)``.
+        """
+        decoder, flow = self.cross_entropy.decoder, self.cross_entropy.flow
+        device = state.cell.device
+        actions = [[self._actions(words)] for captions in drawn for words in captions]
+        rows = make_batch(list(range(len(actions))), actions)
+        ids = rows.words.to(device)
+        targets = pack_padded_sequence(ids[:, 1:], rows.lengths, batch_first=True).data
+        own = weights.flatten()[rows.owners].float().to(device).unsqueeze(1).expand(-1, ids.shape[1] - 1)
+        own = pack_padded_sequence(own, rows.lengths, batch_first=True).data
+        state = state.select((rows.owners // self.count).to(device))
+        logits = decoder.logits(decoder.unroll(ids[:, :-1], rows.lengths, state, flow)).float()
+        # What is never written was no choice either.
+        banned = torch.tensor(SPECIAL_IDS.banned, device=device)
+        logits = logits.index_fill(1, banned, float("-inf"))
+        return (nn.functional.cross_entropy(logits, targets, reduction="none") * own).sum()
+
+    def _actions(self, words: tuple[int, ...]) -> list[int]:
+        """What was chosen: the words and the end, but at the longest length the end was no choice."""
+        return [START, *words] if len(words) == self.longest else [START, *words, END]
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """Each reward minus the mean of the others of its row: ``(photos, count)`` -> the same."""
+    count = rewards.shape[1]
+    return (rewards - rewards.mean(dim=1, keepdim=True)) * (count / (count - 1))
+
+
+def objective_of(
+    options: TrainingOptions, data: TrainingData, decoder: Decoder, flow: GradientFlow, precision: Precision
+) -> Objective:
+    """What the options say is to be minimised.
+
+    Raises:
+        DatasetError: there are too few photos for it.
+    """
+    cross_entropy = CrossEntropy(
+        decoder,
+        precision,
+        label_smoothing=options.label_smoothing,
+        flow=flow,
+        attention_spread=options.attention_spread,
+    )
+    if options.objective == "cross_entropy":
+        return cross_entropy
+    return SelfCritical(
+        cross_entropy,
+        options.cross_entropy_weight,
+        CiderReward(data.texts),
+        data.vocabulary,
+        count=options.samples,
+        longest=options.max_words,
+        seed=options.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A decoder as the decoding loop sees it, whose first states are there already."""
+
+    decoder: Decoder
+    state: State
+
+    def initial_state(self, regions: Tensor) -> State:
+        return self.state
+
+    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.decoder.step(words, state)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,117 @@
+"""Self-critical training as a run: what is promised of every run holds for it too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from captioner.training import self_critical
+from captioner.training.data import Batch
+from captioner.training.interruption import Interrupted
+from captioner.training.trainer import Trainer
+from tests.training.runs import assert_same_run, read_rows
+from tests.training.small_trainer import small_trainer, weights
+
+OPTIONS: dict[str, Any] = {
+    "objective": "self_critical",
+    "init": "made up",
+    "samples": 3,
+    "cross_entropy_weight": 0.25,
+    "dropout": 0.2,
+}
+
+
+def _rows(trainer: Trainer, name: str = "steps.csv") -> list[dict[str, str]]:
+    return read_rows(trainer.recorder.folder.path / name)
+
+
+def test_the_log_tells_the_reward_and_how_sentences_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = small_trainer(tmp_path / "model.safetensors", **OPTIONS)
+    trainer.run()
+    steps, epochs = _rows(trainer), _rows(trainer, "epochs.csv")
+    assert list(steps[0])[-2:] == ["skipped", "reward"]
+    rewards = [float(row["reward"]) for row in steps]
+    assert 0 < min(rewards) < max(rewards) < 10
+    assert min(rewards[:6]) < float(epochs[0]["reward"]) < max(rewards[:6])
+    signs = ("bad endings", "repeated bigrams", "mean length", "distinct words")
+    assert all(f"some {name}" in epochs[0] for name in signs)
+    assert f"reward {float(epochs[0]['reward']):.3f}, some BLEU-4 " in capsys.readouterr().err
+
+
+# All that a step may consist of.
+EVERYTHING = {"accumulate": 2, "clip": "auto,hidden:0.01", "ema": 0.9, "truncate_bptt": 3, "layers": 2}
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"attention": "additive", "cross_entropy_weight": 0.0}])
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    options = OPTIONS | changes
+    small_trainer(tmp_path / "whole.safetensors", **options).run()
+    step = Trainer._step
+
+    def stopping(trainer: Trainer, parts: Sequence[Batch]) -> None:
+        step(trainer, parts)
+        if trainer.state.step == 2:
+            trainer._note_interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopping)
+        with pytest.raises(Interrupted):
+            small_trainer(tmp_path / "stopped.safetensors", **options).run()
+    torch.rand(3)
+    small_trainer(tmp_path / "stopped.safetensors", resume=True, **options).run()
+    assert_same_run(tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors")
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
+    options = OPTIONS | {"dropout": 0.0, "clip": "none", "epochs": 1}
+    large = small_trainer(tmp_path / "large.safetensors", batch_size=12, **options)
+    parts = small_trainer(tmp_path / "parts.safetensors", batch_size=4, accumulate=3, **options)
+    large.run()
+    parts.run()
+    for row, other in zip(_rows(parts), _rows(large), strict=True):
+        for name in ("loss", "reward"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)
+    torch.testing.assert_close(weights(parts), weights(large), rtol=0, atol=1e-5)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_its_reward_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy_loss = self_critical.SelfCritical._policy_loss
+    calls = 0
+
+    def spoilt(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return policy_loss(*arguments) * (float("nan") if calls == 3 else 1)
+
+    monkeypatch.setattr(self_critical.SelfCritical, "_policy_loss", spoilt)
+    trainer = small_trainer(tmp_path / "model.safetensors", **OPTIONS | {"epochs": 1})
+    trainer.run()
+    assert [row["skipped"] for row in _rows(trainer)] == [*"001000"]
+    assert _rows(trainer, "epochs.csv")[0]["skipped"] == "1"
+    assert float(_rows(trainer, "epochs.csv")[0]["reward"]) > 0
+
+
+def test_features_that_are_no_numbers_skip_a_step_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = small_trainer(tmp_path / "model.safetensors", **OPTIONS | {"epochs": 1})
+    fetch, calls = trainer.inputs.fetch, 0
+
+    def spoilt(photos: Sequence[int]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return fetch(photos) * (float("nan") if calls == 2 else 1)
+
+    monkeypatch.setattr(type(trainer.inputs), "fetch", lambda _, photos: spoilt(photos))
+    trainer.run()
+    assert [row["skipped"] for row in _rows(trainer)] == [*"010000"]
