@@ -18,6 +18,8 @@ FLOORS = {
     "files": 1,
     "model": 2,
     "images": 2,
+    "metadata": 2,
+    "pages": 2,
     "vocabulary": 2,
     "datasets": 3,
     "decoding": 3,

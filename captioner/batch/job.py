@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.batch.embedded import Copies, InPlace
 from captioner.batch.listing import list_pictures
 from captioner.batch.numbering import CocoNumbers
 from captioner.batch.options import FolderOptions, Shard
@@ -61,7 +62,7 @@ def caption_folder(paths: Sequence[str], options: FolderOptions, model: Model, p
     Raises:
         CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
     """
-    target = build_target(options, several=model.decoding.num_captions > 1)
+    target = build_target(options, paths, several=model.decoding.num_captions > 1)
     pictures = list_pictures(paths, options.from_file, recursive=options.recursive)
     with closing(target), closing(WorkList(pictures, target.key)) as work:
         if not work.total:
@@ -108,16 +109,27 @@ def print_results(
     return Summary(captioned, 0, failed, seconds=progress.seconds)
 
 
-def build_target(options: FolderOptions, *, several: bool) -> Target:
+def build_target(options: FolderOptions, paths: Sequence[str] = (), *, several: bool) -> Target:
     """Where captions go.
 
     Args:
         options: which format, and where.
+        paths: files and folders that were named.
         several: there may be several captions for each picture.
+
+    Raises:
+        OptionError: captions would be written among the pictures.
     """
+    if options.embed:
+        if options.output is None:
+            return InPlace(max_pixels=options.pixel_limit)
+        folder, recursive = Path(options.output), options.recursive
+        return Copies(folder, paths, recursive=recursive, max_pixels=options.pixel_limit)
     if options.kind == "sidecar":
         return Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
-    writer = build_writer(options.kind, several=several, log_prob=options.log_prob)
+    writer = build_writer(
+        options.kind, several=several, log_prob=options.log_prob, folder=options.output_folder
+    )
     number = CocoNumbers(options.annotations) if writer.names_by_number else _no_number
     if options.output is None:
         return StandardOutput(writer, number)
@@ -198,7 +210,12 @@ class _Run:
         from captioner.batch.workers import Readers, default_workers
 
         options = self._options
-        reader = PictureReader(captioner.preprocessing, options.pixel_limit)
+        reader = PictureReader(
+            captioner.preprocessing,
+            options.pixel_limit,
+            embeds=options.embed,
+            thumbnails=options.kind == "html",
+        )
         workers = default_workers() if options.workers is None else options.workers
         with Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
             loaded = readers.read(self._work.due(), ahead=read_ahead(options.batch_size))
@@ -235,4 +252,5 @@ class _Run:
             captions = self._target.captions_of(seen.digest) or ()
         else:
             captions = tuple(Line(self._options.dressed(c.text), c.log_prob) for c in result.captions)
-        return Entry(image, captions, result.error, number if isinstance(number, int) else None, seen)
+        image_id = number if isinstance(number, int) else None
+        return Entry(image, captions, result.error, image_id, seen, result.thumbnail)

@@ -22,16 +22,17 @@ from captioner.errors import OutputError
 _SCHEMA = """
     CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);
     CREATE TABLE entries (image BLOB PRIMARY KEY, place INTEGER, size INTEGER, modified INTEGER, digest BLOB,
-                          image_id INTEGER, captions TEXT, error TEXT);
+                          image_id INTEGER, captions TEXT, error TEXT, thumbnail BLOB);
     CREATE INDEX by_place ON entries (place);
     CREATE INDEX by_digest ON entries (digest) WHERE captions IS NOT NULL;
 """
-_COLUMNS = "image, place, size, modified, digest, image_id, captions, error"
+_COLUMNS = "image, place, size, modified, digest, image_id, captions, error, thumbnail"
 _PUT = f"""
-    INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (image) DO UPDATE SET
         size = excluded.size, modified = excluded.modified, digest = excluded.digest,
-        image_id = excluded.image_id, captions = excluded.captions, error = excluded.error
+        image_id = excluded.image_id, captions = excluded.captions, error = excluded.error,
+        thumbnail = excluded.thumbnail
 """
 
 
@@ -212,15 +213,24 @@ def _row(entry: Entry, place: int) -> tuple[object, ...]:
     seen = entry.identity
     identity = (None, None, None) if seen is None else (seen.size, seen.modified, seen.digest)
     captions = None if entry.error is not None else json.dumps(entry.captions)
-    return os.fsencode(entry.image), place, *identity, entry.image_id, captions, entry.error
+    return (
+        os.fsencode(entry.image),
+        place,
+        *identity,
+        entry.image_id,
+        captions,
+        entry.error,
+        entry.thumbnail,
+    )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    image, _, size, modified, digest, image_id, captions, error = row
+    image, _, size, modified, digest, image_id, captions, error, thumbnail = row
     return Entry(
         image=os.fsdecode(image),
         captions=tuple(Line(*line) for line in json.loads(captions or "[]")),
         error=error,
         image_id=image_id,
         identity=None if digest is None else Identity(size, modified, digest),
+        thumbnail=thumbnail,
     )

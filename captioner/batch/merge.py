@@ -16,7 +16,7 @@ from captioner.batch.journal import Journal
 from captioner.batch.options import Shard
 from captioner.batch.output import journal_of
 from captioner.batch.settings import differences
-from captioner.batch.writers import WRITERS, Csv, Writer, encoded
+from captioner.batch.writers import WRITERS, Csv, Html, Writer, encoded
 from captioner.errors import OutputError
 from captioner.files import replacing
 
@@ -60,6 +60,8 @@ def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool
     if checked:
         parts = _in_order(numbered)
     writer = _common_writer(parts)
+    if isinstance(writer, Html):
+        _check_folders(parts, target)
     with replacing(target) as merged:
         merged.write(encoded(writer.header))
         between = b""
@@ -136,6 +138,20 @@ def _check_files(paths: Sequence[Path], target: Path, *, overwrite: bool) -> Non
         raise OutputError(f"--output {target}: is there already; --overwrite replaces it")
 
 
+def _check_folders(parts: Sequence[Part], target: Path) -> None:
+    """See that links to pictures, which start at the sheet, lead from the new one to the same places.
+
+    Raises:
+        OutputError: they would not.
+    """
+    folder = Path(os.path.realpath(target)).parent
+    for part in parts:
+        if Path(os.path.realpath(part.path)).parent != folder:
+            raise OutputError(
+                f"--output {target}: must lie in the folder of {part.path}, because of its links to pictures"
+            )
+
+
 def _read_part(path: Path) -> Part:
     """A shard, with what its journal says.
 
@@ -192,4 +208,4 @@ def _kind_of(part: Part) -> str | None:
         return None
     if head == encoded(Csv.header):
         return "csv"
-    return {b"{": "jsonl", b"[": "coco"}.get(head[:1], "text")
+    return {b"{": "jsonl", b"[": "coco", b"<": "html"}.get(head[:1], "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,15 @@ from typing import Any
 
 from captioner.errors import OptionError
 
-FORMATS = ("text", "jsonl", "csv", "coco", "sidecar")
-_FORMAT_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "coco"}
+FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar")
+_FORMAT_OF_ENDING = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".json": "coco",
+    ".html": "html",
+    ".htm": "html",
+}
 _TOUCHING = tuple(",.;:!?)")
 
 
@@ -59,14 +67,19 @@ class FolderOptions:
     recursive: bool = _option(True, "look into sub-folders")
     output: str | None = _option(
         None,
-        "write here, go on where an earlier run stopped (default: standard output, from the start)",
+        "write here, go on where an earlier run stopped (default: standard output, from the start); "
+        "with --embed the folder for copies",
         metavar="FILE",
     )
     format: str | None = _option(
         None,
-        "default: by the ending of --output (.jsonl, .csv, .json for coco), else text",
+        "default: by the ending of --output (.jsonl, .csv, .json for coco, .html), else text",
         choices=FORMATS,
     )
+    embed: bool = _option(
+        False, "write captions into the metadata of pictures: of copies in the folder --output, or --in-place"
+    )
+    in_place: bool = _option(False, "write into the pictures themselves (--embed)")
     overwrite: bool = _option(False, "replace captions that are there")
     fail_fast: bool = _option(False, "stop at the first picture that fails")
     dry_run: bool = _option(False, "list what would be done, and do nothing")
@@ -105,9 +118,10 @@ class FolderOptions:
             if not text.replace("\u3000", " ").isprintable():
                 raise OptionError(f"--{name} must be one line of text, not {text!r}")
         self._check_sidecars()
+        self._check_embedding()
         if self.annotations is not None and self.kind != "coco":
             raise OptionError("--annotations is for --format coco")
-        if self.log_prob and self.kind in ("coco", "sidecar"):
+        if self.log_prob and self.kind in ("coco", "html", "sidecar"):
             raise OptionError(f"--log-prob has no place in the format {self.kind}")
 
     def _check_sidecars(self) -> None:
@@ -124,9 +138,21 @@ class FolderOptions:
         elif self.sidecar_extension is not None:
             raise OptionError("--sidecar-extension is for --format sidecar")
 
+    def _check_embedding(self) -> None:
+        if not self.embed:
+            if self.in_place:
+                raise OptionError("--in-place is for --embed")
+            return
+        if self.format is not None or self.log_prob:
+            raise OptionError("--embed writes into pictures; leave out --format and --log-prob")
+        if self.in_place == (self.output is not None):
+            raise OptionError("--embed needs a folder for copies (--output FOLDER), or else --in-place")
+
     @property
     def kind(self) -> str:
-        """The format, also where it was not named."""
+        """The format, also where it was not named; ``embed`` for none."""
+        if self.embed:
+            return "embed"
         if self.format is not None:
             return self.format
         return _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), "text")
@@ -134,7 +160,12 @@ class FolderOptions:
     @property
     def prints(self) -> bool:
         """Whether captions go to standard output."""
-        return self.output is None and self.kind != "sidecar"
+        return self.output is None and self.kind not in ("embed", "sidecar")
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the output really lies; the current folder for standard output."""
+        return Path(os.path.realpath(self.output)).parent if self.output is not None else Path.cwd()
 
     @property
     def sidecar_ending(self) -> str:

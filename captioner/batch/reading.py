@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from captioner.batch.records import Identity
 from captioner.errors import ImageError
-from captioner.images import Preprocessing, read_file
+from captioner.images import Preprocessing, display_name, read_file
+from captioner.images.thumbnails import make_thumbnail
+from captioner.metadata import check_embeddable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+THUMBNAIL_SIDE = 256
 _DIGEST_BYTES = 16
 
 
@@ -28,11 +31,13 @@ class Loaded:
         identity: of the file; None if it could not be read.
         pixels: uint8 ``(size, size, 3)``; None if it failed.
         error: why it failed, in one line.
+        thumbnail: a small JPEG of it, if asked for.
     """
 
     identity: Identity | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     error: str | None = None
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,14 @@ class PictureReader:
     Attributes:
         preprocessing: what the encoder expects.
         max_pixels: larger pictures are refused before they are decoded.
+        embeds: captions are to be embedded; pictures that cannot hold one are refused.
+        thumbnails: make one of each picture.
     """
 
     preprocessing: Preprocessing
     max_pixels: int
+    embeds: bool = False
+    thumbnails: bool = False
 
     def __call__(self, path: Path) -> Loaded:
         """Read one picture; whatever is wrong with its file becomes an error in the answer."""
@@ -56,9 +65,14 @@ class PictureReader:
             data = read_file(path, max_pixels=self.max_pixels)
             identity = Identity(len(data), modified, digest_of(data))
             pixels = self.preprocessing.load(_Named(data, path), max_pixels=self.max_pixels)
+            if self.embeds:
+                check_embeddable(data, display_name(path))
+            thumbnail = None
+            if self.thumbnails:
+                thumbnail = make_thumbnail(_Named(data, path), THUMBNAIL_SIDE, max_pixels=self.max_pixels)
         except ImageError as error:
             return Loaded(identity, error=str(error))
-        return Loaded(identity, pixels)
+        return Loaded(identity, pixels, thumbnail=thumbnail)
 
 
 class _Named(io.BytesIO):

@@ -38,6 +38,7 @@ class Entry:
         error: why it failed, in one line; None if it did not.
         image_id: its number, for formats that name pictures by number.
         identity: of the file that was captioned; None if it could not be read.
+        thumbnail: a small JPEG of it, for formats that show pictures.
     """
 
     image: str
@@ -45,8 +46,9 @@ class Entry:
     error: str | None = None
     image_id: int | None = None
     identity: Identity | None = None
+    thumbnail: bytes | None = None
 
     @property
-    def outcome(self) -> tuple[tuple[Line, ...], str | None, int | None]:
+    def outcome(self) -> tuple[tuple[Line, ...], str | None, int | None, bytes | None]:
         """What is written of it."""
-        return self.captions, self.error, self.image_id
+        return self.captions, self.error, self.image_id, self.thumbnail

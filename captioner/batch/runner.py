@@ -31,6 +31,7 @@ class Result:
         error: why it failed, in one line; None if it did not.
         identity: of its file; None if that could not be read.
         known: whether there were captions of a file with the same bytes before.
+        thumbnail: a small JPEG of it, if asked for.
     """
 
     image: Path
@@ -38,6 +39,7 @@ class Result:
     error: str | None = None
     identity: Identity | None = None
     known: bool = False
+    thumbnail: bytes | None = None
 
 
 def caption_paths(
@@ -183,4 +185,4 @@ class _Batch:
         if loaded.identity is None or loaded.error is not None:
             return Result(path, error=loaded.error, identity=loaded.identity)
         captions = () if known else self._memory[loaded.identity.digest]
-        return Result(path, captions, identity=loaded.identity, known=known)
+        return Result(path, captions, None, loaded.identity, known, loaded.thumbnail)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from captioner import __version__
 from captioner.batch.options import FolderOptions
@@ -26,6 +28,8 @@ def output_settings(model: Mapping[str, object], options: FolderOptions, *, tota
         "prepend": options.prepend or "",
         "append": options.append or "",
     }
+    if options.kind == "html":  # links to pictures depend on it
+        settings["folder"] = os.path.relpath(Path.cwd(), options.output_folder)
     return settings if total is None else {**settings, "shard": options.shard, "pictures": total}
 
 

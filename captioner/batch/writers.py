@@ -9,8 +9,10 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
+from captioner.batch import sheet
 from captioner.batch.records import Entry
 from captioner.images import printable
 
@@ -115,21 +117,49 @@ class Coco(Writer):
         return json.dumps(fields, ensure_ascii=False)
 
 
-WRITERS: dict[str, type[Writer]] = {"text": Text, "jsonl": JsonLines, "csv": Csv, "coco": Coco}
+class Html(Writer):
+    """A contact sheet; see :mod:`captioner.batch.sheet`.
+
+    Args:
+        folder: where the file lies; links start there.
+    """
+
+    grows = False
+    header = sheet.HEADER
+    footer = sheet.FOOTER
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
+
+    def record(self, entry: Entry) -> str:
+        """See :class:`Writer`."""
+        return sheet.card(entry, self.folder)
 
 
-def build_writer(kind: str, *, several: bool, log_prob: bool) -> Writer:
+WRITERS: dict[str, type[Writer]] = {
+    "text": Text,
+    "jsonl": JsonLines,
+    "csv": Csv,
+    "coco": Coco,
+    "html": Html,
+}
+
+
+def build_writer(kind: str, *, several: bool, log_prob: bool, folder: Path) -> Writer:
     """The writer of a format.
 
     Args:
         kind: its name.
         several: there may be several captions for each picture.
         log_prob: add log P to lines of text.
+        folder: where the file lies, for formats with links.
     """
     if kind == "text":
         return Text(log_prob=log_prob)
     if kind == "jsonl":
         return JsonLines(several=several)
+    if kind == "html":
+        return Html(folder)
     return WRITERS[kind]()
 
 

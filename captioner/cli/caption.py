@@ -26,6 +26,8 @@ examples:
   captioner caption photo.jpg
   captioner caption PHOTOS --output captions.jsonl          goes on where it was interrupted
   captioner caption PHOTOS --format sidecar --prepend "photo of"
+  captioner caption PHOTOS --output sheet.html              thumbnails with captions, for the browser
+  captioner caption PHOTOS --embed --output CAPTIONED       captions inside copies of the pictures
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption photo.jpg --num-captions 5 --beam-size 5
   captioner caption photo.jpg --temperature 0.8 --top-p 0.9 --seed 7
@@ -128,7 +130,13 @@ def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress:
     from captioner.batch.vectors import caption_vectors, named_vectors
 
     vectors = named_vectors(args.paths)
-    if not options.prints or options.kind == "coco" or options.from_file or options.shard or options.dry_run:
+    if (
+        not options.prints
+        or options.kind in ("coco", "html")
+        or options.from_file
+        or options.shard
+        or options.dry_run
+    ):
         raise OptionError(
             "captions of vectors are printed as text, jsonl or csv; leave out options for files of pictures"
         )

@@ -12,6 +12,7 @@ from captioner.errors import ImageError
 from captioner.evaluation.text import describe_photos, interval_text, language_rows
 from captioner.files import write_atomically
 from captioner.images.thumbnails import thumbnail_uri
+from captioner.pages import CLOSING, opening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,37 +27,23 @@ _SHOWN = 8  # photos in each of the three galleries
 _THUMBNAIL = 320  # pixels of the long side
 _BIN = 20  # width of a bar of the histogram, on the scale of CIDEr-D x100
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --line: #8886; --quiet: #888; --bar: #3a7bbf; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; }}
-h2 {{ font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }}
-.side {{ display: flex; flex-wrap: wrap; gap: 2rem 4rem; align-items: flex-start; }}
-table {{ border-collapse: collapse; }}
-th, td {{ text-align: right; padding: .2rem .8rem; border-bottom: 1px solid var(--line); }}
-th:first-child {{ text-align: left; padding-left: 0; }}
-td {{ font-variant-numeric: tabular-nums; }}
-code {{ overflow-wrap: anywhere; font-size: .85rem; }}
-.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1.5rem; }}
-figure {{ margin: 0; }}
-figure img, .absent {{ width: 100%; height: 12rem; object-fit: contain; background: #8882; }}
-.absent {{ display: grid; place-items: center; color: var(--quiet); }}
-figcaption strong {{ display: block; margin: .3rem 0; }}
-figcaption ul {{ margin: .3rem 0; padding-left: 1.2rem; font-size: .9rem; }}
-small {{ color: var(--quiet); overflow-wrap: anywhere; }}
-svg {{ max-width: 100%; height: auto; }}
-svg text {{ fill: currentColor; font-size: 12px; }}
-</style>
-</head>
-<body>
+_STYLE = """\
+:root { --bar: #3a7bbf; }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+.side { display: flex; flex-wrap: wrap; gap: 2rem 4rem; align-items: flex-start; }
+table { border-collapse: collapse; }
+th, td { text-align: right; padding: .2rem .8rem; border-bottom: 1px solid var(--line); }
+th:first-child { text-align: left; padding-left: 0; }
+td { font-variant-numeric: tabular-nums; }
+code { overflow-wrap: anywhere; font-size: .85rem; }
+figure { margin: 0; }
+figcaption strong { display: block; margin: .3rem 0; }
+figcaption ul { margin: .3rem 0; padding-left: 1.2rem; font-size: .9rem; }
+small { color: var(--quiet); overflow-wrap: anywhere; }
+svg { max-width: 100%; height: auto; }
+svg text { fill: currentColor; font-size: 12px; }
+"""
+_BODY = """\
 <h1>{title}</h1>
 <p>{photos}</p>
 <div class="side">
@@ -67,8 +54,6 @@ svg text {{ fill: currentColor; font-size: 12px; }}
 {galleries}
 <h2>Signature</h2>
 <p><code>{signature}</code></p>
-</body>
-</html>
 """
 
 
@@ -83,8 +68,9 @@ def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[Image
     Raises:
         CaptionerError: the file cannot be written.
     """
-    page = _PAGE.format(
-        title=escape(f"Captions of {evaluation.provenance.data}"),
+    title = f"Captions of {evaluation.provenance.data}"
+    body = _BODY.format(
+        title=escape(title),
         photos=escape(describe_photos(evaluation)),
         figures=_figures(evaluation),
         distribution=_histogram(evaluation.scores.per_image["CIDEr"]),
@@ -92,6 +78,7 @@ def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[Image
         galleries="\n".join(_galleries(evaluation, photos)),
         signature=escape(evaluation.signature),
     )
+    page = opening(title, _STYLE) + body + CLOSING
     # half a character, which JSON may hold and UTF-8 may not, becomes a question mark
     write_atomically(path, page.encode("utf-8", "replace"))
 

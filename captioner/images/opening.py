@@ -83,7 +83,7 @@ def open_image(
     """
     name = display_name(source)
     data = read_file(source, max_pixels=max_pixels)
-    kind = _identify(data, name)
+    kind = identify(data, name)
     plugin = _plugin(kind, name)
     try:
         with _muted_warnings():
@@ -187,15 +187,26 @@ def _read_stream(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
         if isinstance(chunk, str):
             raise ImageError(f"{name}: the file object gives text; open it in binary mode")
         if data.tell() < _HEAD_BYTES <= data.tell() + len(chunk):
-            _identify(data.getvalue() + chunk, name)  # A film of 10 GB named .jpg is not read to its end.
+            identify(data.getvalue() + chunk, name)  # A film of 10 GB named .jpg is not read to its end.
         data.write(chunk)
         if data.tell() > max_bytes:
             raise ImageError(f"{name}: longer than {max_bytes:,} bytes, too much for the limit on pixels")
     return data.getvalue()
 
 
-def _identify(data: bytes, name: str) -> str:
-    """Tell the format from a file's first bytes."""
+def identify(data: bytes, name: str) -> str:
+    """Tell the format from a file's first bytes.
+
+    Args:
+        data: At least the first 512 of them, or the whole file.
+        name: What to call the file in messages.
+
+    Returns:
+        Its usual name, such as "JPEG".
+
+    Raises:
+        ImageError: It is no picture, or of a format that is not opened here.
+    """
     head = data[:_HEAD_BYTES]
     if not head:
         raise ImageError(f"{name}: file is empty")

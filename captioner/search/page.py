@@ -9,41 +9,23 @@ from pathlib import Path
 from captioner.errors import ImageError
 from captioner.files import write_atomically
 from captioner.images.thumbnails import thumbnail_uri
+from captioner.pages import CLOSING, opening
 from captioner.search.query import Answer, Match
 
 _THUMBNAIL = 320  # pixels of the long side
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --quiet: #767676; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; overflow-wrap: anywhere; }}
-ol {{ list-style: none; padding: 0; display: grid; gap: 1.5rem;
- grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
-img, .absent {{ width: 100%; height: 13rem; object-fit: contain; background: #8882; }}
-.absent {{ display: grid; place-items: center; }}
-.score {{ font-weight: 600; font-variant-numeric: tabular-nums; }}
-.name {{ display: block; font-size: .9rem; overflow-wrap: anywhere; }}
-.quiet {{ color: var(--quiet); }}
-@media (prefers-color-scheme: dark) {{ :root {{ --quiet: #a0a0a0; }} }}
-</style>
-</head>
-<body>
+_STYLE = """\
+.score { font-weight: 600; font-variant-numeric: tabular-nums; }
+.name { display: block; font-size: .9rem; overflow-wrap: anywhere; }
+.quiet { color: var(--quiet); }
+"""
+_BODY = """\
 <h1>{title}</h1>
 <p>The {shown:,} best of {searched:,} pictures. The score says by how many nats the text is more probable for
 a picture than it is on average ({mean:.2f}).</p>
-<ol>
+<ol class="gallery">
 {cards}
 </ol>
-</body>
-</html>
 """
 
 
@@ -60,13 +42,14 @@ def write_page(path: str | Path, text: str, answer: Answer, top: int) -> None:
         CaptionerError: the file cannot be written.
     """
     best = answer.matches[:top]
-    page = _PAGE.format(
+    body = _BODY.format(
         title=escape(text),
         shown=len(best),
         searched=len(answer.matches),
         mean=answer.mean_log_prob,
         cards="\n".join(_cards(best)),
     )
+    page = opening(text, _STYLE) + body + CLOSING
     # half a character, which file names may hold and UTF-8 may not, becomes a question mark
     write_atomically(path, page.encode("utf-8", "replace"))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from captioner.images.heatmap import shade
-from captioner.images.thumbnails import data_uri
+from captioner.images.thumbnails import picture_uri
 from captioner.vocabulary import END, SPECIAL_WORDS
 from captioner.web.numbers import one_in, percent, times
 
@@ -82,8 +82,8 @@ def decisions(answer: Answer) -> str:
     shades = [""] * (len(score.words) + 1)
     figure = ""
     if attention is not None:
-        shades[: len(attention)] = [data_uri(shade(weights), "PNG") for weights in attention]
-        figure = _LOOK.format(data_uri(Image.fromarray(answer.seen), "JPEG", quality=80))
+        shades[: len(attention)] = [picture_uri(shade(weights), "png") for weights in attention]
+        figure = _LOOK.format(picture_uri(Image.fromarray(answer.seen), "jpeg", quality=80))
     log_probs = (*score.word_log_probs, score.end_log_prob)
     words = (*score.words, SPECIAL_WORDS[END])
     rows = "".join(

@@ -27,6 +27,13 @@ from captioner.errors import OptionError
         ({"append": "\x1b[0m"}, "--append must be one line of text"),
         ({"annotations": "a.json"}, "--annotations is for --format coco"),
         ({"format": "coco", "log_prob": True}, "--log-prob has no place in the format coco"),
+        ({"output": "a.html", "log_prob": True}, "--log-prob has no place in the format html"),
+        ({"in_place": True}, "--in-place is for --embed"),
+        ({"embed": True}, "--embed needs a folder for copies (--output FOLDER), or else --in-place"),
+        ({"embed": True, "in_place": True, "output": "x"}, "--embed needs a folder"),
+        ({"embed": True, "in_place": True, "format": "csv"}, "leave out --format and --log-prob"),
+        ({"embed": True, "output": "x", "log_prob": True}, "leave out --format and --log-prob"),
+        ({"embed": True, "output": "x", "annotations": "a"}, "--annotations is for --format coco"),
         ({"sidecar_extension": ".txt"}, "--sidecar-extension is for --format sidecar"),
         ({"format": "sidecar", "output": "x"}, "leave out --output"),
         ({"format": "sidecar", "sidecar_extension": "txt"}, "must be like .txt, not 'txt'"),
@@ -53,6 +60,9 @@ def test_impossible_options_are_refused(values: dict[str, object], message: str)
         ({"output": "a.txt"}, "text"),
         ({"output": "jsonl"}, "text"),
         ({"output": "a.jsonl", "format": "csv"}, "csv"),
+        ({"output": "a.html"}, "html"),
+        ({"output": "a.HTM"}, "html"),
+        ({"output": "a.html", "embed": True}, "embed"),
     ],
 )
 def test_the_format_follows_from_the_output(values: dict[str, str], kind: str) -> None:

@@ -1,0 +1,203 @@
+"""XMP, which is RDF in XML: read two texts, and set them while every other byte stays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_XML = "http://www.w3.org/XML/1998/namespace"
+
+
+class Property(NamedTuple):
+    """A text of XMP, which may be there in several languages."""
+
+    namespace: str
+    prefix: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """As the parser calls it."""
+        return f"{self.namespace} {self.name}"
+
+
+DESCRIPTION = Property("http://purl.org/dc/elements/1.1/", "dc", "description")
+ALT_TEXT = Property("http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "Iptc4xmpCore", "AltTextAccessibility")
+_PROPERTIES = {each.key: each for each in (DESCRIPTION, ALT_TEXT)}
+
+_NEW = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">\n'
+    b"</rdf:RDF>\n</x:xmpmeta>\n"
+    b'<?xpacket end="w"?>'
+)
+_TAG = re.compile(rb"""<[^\s/>]+(?:[^"'>]|"[^"]*"|'[^']*')*>""")
+_ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
+_PADDING = re.compile(rb"\s{3,}(?=<\?xpacket end)")
+
+
+def read(packet: bytes | None) -> dict[Property, str]:
+    """The texts in a packet, in the default language where there are several.
+
+    Raises:
+        ValueError: it is no XMP in UTF-8.
+    """
+    return {} if packet is None else _Scan(packet).texts
+
+
+def write(packet: bytes | None, texts: Mapping[Property, str], *, limit: int | None = None) -> bytes:
+    """A packet with texts set.
+
+    Args:
+        packet: what is there; None for nothing.
+        texts: by property.
+        limit: bytes; room kept for later changes is given up where it would be exceeded.
+
+    Raises:
+        ValueError: ``packet`` is no XMP in UTF-8, or the limit is exceeded nevertheless.
+    """
+    packet = _NEW if packet is None else packet.rstrip(b"\0")
+    scan = _Scan(packet)
+    edits = [edit for key in texts for edit in scan.edits(key, _element(key, texts[key]))]
+    missing = b"".join(_element(key, text) for key, text in texts.items() if key not in scan.elements)
+    if missing:
+        edits.append(scan.addition(missing))
+    for start, end, new in sorted(edits, reverse=True):
+        packet = packet[:start] + new + packet[end:]
+    if limit is not None and len(packet) > limit:
+        packet = _PADDING.sub(b"\n", packet)
+        if len(packet) > limit:
+            raise ValueError("its XMP has no room for a caption")
+    return packet
+
+
+def _element(key: Property, text: str) -> bytes:
+    name = f"{key.prefix}:{key.name}"
+    return (
+        f'<{name} xmlns:{key.prefix}="{key.namespace}"><rdf:Alt xmlns:rdf="{_RDF}">'
+        f'<rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></{name}>'
+    ).encode()
+
+
+class _Scan:
+    """Where in a packet what is.
+
+    Attributes:
+        texts: the properties' texts.
+        elements: where the properties' elements lie; there should be one of each at most.
+    """
+
+    def __init__(self, packet: bytes) -> None:
+        self.texts: dict[Property, str] = {}
+        self.elements: dict[Property, list[tuple[int, int]]] = {}
+        self._packet = packet
+        self._attributes: list[tuple[Property, int, int]] = []
+        self._prefixes: set[tuple[str, bytes]] = set()
+        self._about = ""
+        self._rdf: tuple[int, int] | None = None  # where its end tag begins, and its start tag
+        self._open: list[tuple[str, int]] = []
+        self._languages: dict[str, str] = {}
+        self._language, self._text = "", ""
+        self._parser = expat.ParserCreate("utf-8", " ")
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
+        self._parser.StartNamespaceDeclHandler = self._declare
+        self._parser.StartDoctypeDeclHandler = self._refuse
+        try:
+            self._parser.Parse(packet.rstrip(b"\0"), True)
+        except (expat.ExpatError, UnicodeError) as error:
+            raise ValueError(f"its XMP is damaged ({error})") from error
+        if self._rdf is None:
+            raise ValueError("its XMP is damaged (no rdf:RDF)")
+
+    def edits(self, key: Property, new: bytes) -> list[tuple[int, int, bytes]]:
+        """Start, end and replacement of what is there of a property."""
+        spans = self.elements.get(key, [])
+        edits = [(start, end, b"" if number else new) for number, (start, end) in enumerate(spans)]
+        return edits + [(start, end, b"") for each, start, end in self._attributes if each == key]
+
+    def addition(self, elements: bytes) -> tuple[int, int, bytes]:
+        """The edit that adds elements, in a description of their own."""
+        about = quoteattr(self._about).encode()
+        new = b'<rdf:Description xmlns:rdf="%b" rdf:about=%b>%b</rdf:Description>\n'
+        new %= (_RDF.encode(), about, elements)
+        assert self._rdf is not None, "a scan without rdf:RDF is refused"
+        start, tag = self._rdf
+        if start != tag:
+            return start, start, new
+        whole = self._tag_at(tag)  # <rdf:RDF/>
+        name = whole[1:].split()[0].rstrip(b"/>")
+        return start, start + len(whole), whole[:-2] + b">\n" + new + b"</" + name + b">"
+
+    def _declare(self, prefix: str | None, namespace: str) -> None:
+        self._prefixes.add((namespace, (prefix or "").encode()))
+
+    def _refuse(self, *declaration: object) -> None:
+        raise ValueError("its XMP is damaged (it declares a document type)")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        start = self._parser.CurrentByteIndex
+        self._open.append((name, start))
+        path = [each for each, _ in self._open]
+        if path[-2:] == [f"{_RDF} RDF", f"{_RDF} Description"]:
+            self._about = attributes.get(f"{_RDF} about", self._about)
+            for key in _PROPERTIES.keys() & attributes.keys():
+                self.texts[_PROPERTIES[key]] = attributes[key]
+                self._attributes.append((_PROPERTIES[key], *self._attribute(start, _PROPERTIES[key])))
+        elif self._property() is not None:
+            if len(self._open) == self._property_depth():
+                self._languages = {}
+            self._language, self._text = attributes.get(f"{_XML} lang", ""), ""
+
+    def _characters(self, text: str) -> None:
+        self._text += text
+
+    def _end(self, name: str) -> None:
+        key, depth = self._property(), len(self._open)
+        _, start = self._open.pop()
+        tag = self._tag_at(start)
+        end_tag = self._parser.CurrentByteIndex
+        if tag.endswith(b"/>"):
+            end_tag = start
+        if name == f"{_RDF} RDF" and self._rdf is None:
+            self._rdf = end_tag, start
+        if key is None:
+            return
+        if name == f"{_RDF} li":
+            self._languages.setdefault(self._language, self._text)
+        elif depth == self._property_depth():
+            end = start + len(tag) if end_tag == start else self._packet.index(b">", end_tag) + 1
+            self.elements.setdefault(key, []).append((start, end))
+            first = next(iter(self._languages.values()), self._text)
+            self.texts[key] = self._languages.get("x-default", first)
+
+    def _property(self) -> Property | None:
+        """The property that the parser is in."""
+        depth = self._property_depth()
+        if depth is None or len(self._open) < depth:
+            return None
+        return _PROPERTIES.get(self._open[depth - 1][0])
+
+    def _property_depth(self) -> int | None:
+        """How many elements are open in a property's own: two more than to rdf:RDF."""
+        names = [name for name, _ in self._open]
+        return names.index(f"{_RDF} RDF") + 3 if f"{_RDF} RDF" in names else None
+
+    def _tag_at(self, start: int) -> bytes:
+        match = _TAG.match(self._packet, start)
+        if match is None:
+            raise ValueError("its XMP is damaged (a tag has no end)")
+        return match.group()
+
+    def _attribute(self, start: int, key: Property) -> tuple[int, int]:
+        for match in _ATTRIBUTE.finditer(self._tag_at(start)):
+            prefix, _, name = match[1].rpartition(b":")
+            if name == key.name.encode() and (key.namespace, prefix) in self._prefixes:
+                return start + match.start(), start + match.end()
+        raise ValueError("its XMP is damaged (an attribute is not where it should be)")

@@ -1,0 +1,38 @@
+"""What pages have in common that are one file and need nothing else: no script, no outside request."""
+
+from __future__ import annotations
+
+from html import escape
+
+_OPENING = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --line: #8886; --quiet: #6e6e6e; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; overflow-wrap: anywhere; }}
+.gallery {{ list-style: none; padding: 0; display: grid; gap: 1.5rem;
+ grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }}
+.gallery img, .absent {{ width: 100%; height: 13rem; object-fit: contain; background: #8882; }}
+.absent {{ display: grid; place-items: center; color: var(--quiet); }}
+@media (prefers-color-scheme: dark) {{ :root {{ --quiet: #a0a0a0; }} }}
+{style}</style>
+</head>
+<body>
+"""
+CLOSING = "</body>\n</html>\n"
+
+
+def opening(title: str, style: str) -> str:
+    """The beginning of a page, up to the first element of its body.
+
+    Args:
+        title: of the page, not yet escaped.
+        style: rules beyond the common ones: a ``.gallery`` of pictures, ``.absent`` ones among them.
+    """
+    return _OPENING.format(title=escape(title), style=style)
