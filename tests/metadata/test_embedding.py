@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -104,6 +104,7 @@ def test_changing_a_caption_back_and_forth_leaves_no_trace(name: str) -> None:
     assert texts(embed(first, "A.", name, own=CAPTION)) == ("A.", "A.")
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(NAMES), TEXTS)
 def test_any_text_comes_back(name: str, text: str) -> None:
     data = embed(PICTURES[name], text, name)
@@ -189,6 +190,7 @@ def test_compressed_xmp_and_exif_of_older_software_in_png() -> None:
         check_embeddable(bomb, "picture")
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(NAMES), st.data())
 def test_damaged_files_are_refused_or_readable_but_never_a_crash(name: str, data: st.DataObject) -> None:
     """Whatever bytes are changed, and wherever the file is cut off."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -29,6 +29,7 @@ def structure(order: str, fields: dict[int, bytes]) -> bytes:
     return data + struct.pack(order + "I", 0) + values
 
 
+@settings(deadline=None)
 @given(st.sampled_from("<>"), FIELDS, st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1))
 def test_texts_are_set_and_everything_else_stays_where_it_is(
     order: str, fields: dict[int, bytes], texts: list[str]
