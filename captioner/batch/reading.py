@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from captioner.batch.records import Identity
 from captioner.errors import ImageError
-from captioner.images import Preprocessing, read_file
+from captioner.images import Preprocessing, Preprocessings, read_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ class PictureReader:
         max_pixels: larger pictures are refused before they are decoded.
     """
 
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Preprocessings
     max_pixels: int
 
     def __call__(self, path: Path) -> Loaded:

@@ -25,6 +25,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "retrieval",
+    "calibrate",
     "train",
     "gradients",
     "download",
