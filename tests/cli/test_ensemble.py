@@ -91,12 +91,10 @@ def test_what_does_not_go_together_is_one_clear_line(
 ) -> None:
     words = Vocabulary(SPECIAL_WORDS + tuple(WORDS.replace("cat", "fox").split()))
     save_checkpoint(tmp_path / "fox.safetensors", replace(checkpoint, vocabulary=words))
+    first = (photos[0], "--weights", checkpoint_file)
     for arguments, message in (
-        (
-            (photos[0], "--weights", checkpoint_file, tmp_path / "fox.safetensors"),
-            "'cat' in the one and 'fox'",
-        ),
-        ((photos[0], "--weights", checkpoint_file, "absent"), "absent: no such checkpoint"),
+        ((*first, tmp_path / "fox.safetensors"), "word 33 is 'cat' in the one and 'fox' in the other"),
+        ((*first, "absent"), "absent: no such checkpoint"),
         (("--weights", checkpoint_file, photos[0]), "name a picture or a folder before --weights"),
     ):
         code, out, err = run("caption", *arguments)
