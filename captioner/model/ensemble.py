@@ -76,6 +76,7 @@ class EnsembleDecoder(nn.Module):
         self.members: Sequence[Decoder] = nn.ModuleList(members)  # type: ignore[assignment]
         self._eyes, self._packing = tuple(eyes), packing
         self._sizes = [member.hidden_size for member in members]
+        self.attention: None = None  # members may look at grids of their own, so there is no map of all
 
     def initial_state(self, regions: Tensor) -> EnsembleState:
         """First states from packed regions."""
