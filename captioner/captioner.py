@@ -17,12 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
+from captioner.confidence import Calibration
 from captioner.decoding.filters import SpecialIds
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, Source
+from captioner.images import DEFAULT_MAX_PIXELS, Preprocessing, Preprocessings, Source
 from captioner.likelihood.scores import Score, score_texts
 from captioner.model.config import NO_ENCODER
 from captioner.model.inference import fuse, supports_fast_bfloat16
@@ -32,6 +33,7 @@ from captioner.weights import find_weights as find_weights
 
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 Picture: TypeAlias = "Source | Image.Image | Pixels"
+Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
 
 SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -54,6 +56,8 @@ class Caption:
             over the picture as the encoder sees it; each map sums to one, or with adaptive attention to less
             where the model relied on the words before. None for a model without attention, or where it was
             not asked for.
+        confidence: probability that it is a good caption, see docs/confidence.md; None where the checkpoint
+            is not calibrated, and for captions drawn by chance.
     """
 
     text: str
@@ -62,6 +66,7 @@ class Caption:
     word_log_probs: tuple[float, ...]
     end_log_prob: float
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    confidence: float | None = None
 
 
 class Captioner:
@@ -83,10 +88,12 @@ class Captioner:
         # benchmarks/precision.py: in bfloat16 about one caption in seven comes out differently.
         self.dtype = choose_dtype("fp32" if precision == "auto" else precision, self.device)
         self.vocabulary = checkpoint.vocabulary
-        self.preprocessing = checkpoint.preprocessing
+        self.preprocessing: Preprocessing | Preprocessings = checkpoint.preprocessing
+        self._normalise = checkpoint.preprocessing.normalise
         self.options = checkpoint.decoding
         self.training = checkpoint.training
         self.digest = checkpoint.digest
+        self.calibration = checkpoint.calibration
         self.config = checkpoint.network.config
         # Fused first: folding batch-norm in bfloat16 would cost accuracy.
         encoder = fuse(checkpoint.network.encoder.eval())
@@ -96,7 +103,7 @@ class Captioner:
     @classmethod
     def load(
         cls,
-        weights: str | Path | None = None,
+        weights: Weights = None,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -104,10 +111,10 @@ class Captioner:
         image_size: int | None = None,
         resize: str | None = None,
     ) -> Captioner:
-        """Load a checkpoint.
+        """Load a checkpoint, or several that write together (:class:`captioner.ensemble.Ensemble`).
 
         Args:
-            weights: a file or a shipped name, see :func:`find_weights`.
+            weights: a file or a shipped name, see :func:`find_weights`; or a list of these.
             device: see :class:`Captioner`.
             precision: see :class:`Captioner`.
             encoder: for a checkpoint that was trained on vectors, what made them; without it such a
@@ -118,10 +125,19 @@ class Captioner:
         Raises:
             CheckpointError: the file is absent, broken or foreign.
             EncoderError: the encoder is not to be had, or gives other vectors than the checkpoint takes.
-            OptionError: the device or the precision is not to be had, or there is an encoder already.
+            OptionError: the device or the precision is not to be had, there is an encoder already, or
+                several checkpoints do not go together.
         """
-        checkpoint = load_model(weights, encoder=encoder, image_size=image_size, resize=resize)
-        return cls(checkpoint, device=device, precision=precision)
+        names = [weights] if weights is None or isinstance(weights, str | Path) else list(weights)
+        checkpoints = [
+            load_model(name, encoder=encoder, image_size=image_size, resize=resize) for name in names
+        ]
+        if len(checkpoints) == 1:
+            return cls(checkpoints[0], device=device, precision=precision)
+
+        from captioner.ensemble import Ensemble
+
+        return Ensemble(checkpoints, device=device, precision=precision, names=[str(n) for n in names])
 
     @property
     def sees_pictures(self) -> bool:
@@ -136,6 +152,13 @@ class Captioner:
         """
         if not self.sees_pictures:
             raise EncoderError(CANNOT_SEE)
+
+    def check_takes_vectors(self) -> None:
+        """Accept to be given ready-made vectors, as every single checkpoint does.
+
+        Raises:
+            OptionError: this is an ensemble whose members would need different vectors.
+        """
 
     def preprocess(self, source: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
         """Open a picture and scale it for the encoder.
@@ -169,7 +192,7 @@ class Captioner:
         return self.preprocessing.load(source, max_pixels=max_pixels)
 
     def _checked(self, pixels: Pixels) -> Pixels:
-        shape = (self.preprocessing.size, self.preprocessing.size, 3)
+        shape = self.preprocessing.shape
         if pixels.dtype != np.uint8 or pixels.shape != shape:
             raise ImageError(
                 f"an array must be uint8 {shape} as preprocess() makes it, not {pixels.dtype} {pixels.shape};"
@@ -185,7 +208,7 @@ class Captioner:
             CheckpointError: the encoder's weights make no sense, so that it overflows.
         """
         batch = torch.from_numpy(np.stack(list(pixels))).to(self.device)
-        images = self.preprocessing.normalise(batch).to(self.dtype, memory_format=torch.channels_last)
+        images = self._normalise(batch).to(self.dtype, memory_format=torch.channels_last)
         regions: Tensor = self.encoder(images).float()
         # Written so that not-a-number fails too. The decoder could do nothing but crash on these.
         if not (regions.abs() <= _LARGEST_FEATURE).all():
@@ -245,10 +268,16 @@ class Captioner:
         regions = self._regions(regions)
         if not len(regions):
             return []
-        hypotheses = decode(self.decoder, regions, options or self.options, SPECIAL_IDS, seeds)
+        options = options or self.options
+        hypotheses = decode(self.decoder, regions, options, SPECIAL_IDS, seeds)
+        # What was learnt of captions searched for says nothing of captions drawn by chance.
+        rating = None if options.sampling else self.calibration
         maps = iter(self._attention(regions, hypotheses) if attention else ())
         return [
-            [replace(self._caption(hypothesis), attention=next(maps, None)) for hypothesis in of_picture]
+            [
+                replace(self._caption(hypothesis, rating), attention=next(maps, None))
+                for hypothesis in of_picture
+            ]
             for of_picture in hypotheses
         ]
 
@@ -307,14 +336,16 @@ class Captioner:
         digests = (hashlib.blake2b(array.tobytes(), digest_size=7, key=key).digest() for array in pixels)
         return [int.from_bytes(digest, "big") for digest in digests]
 
-    def _caption(self, hypothesis: Hypothesis) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, rating: Calibration | None) -> Caption:
         words = tuple(self.vocabulary.decode(hypothesis.words))
+        confidence = rating.confidence(hypothesis.log_prob, len(words)) if rating else None
         return Caption(
             text=detokenize(words),
             log_prob=hypothesis.log_prob,
             words=words,
             word_log_probs=hypothesis.word_log_probs,
             end_log_prob=hypothesis.end_log_prob,
+            confidence=confidence,
         )
 
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from captioner.confidence import Calibration
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
 from captioner.files import file_digest, write_atomically
@@ -55,6 +56,7 @@ class Checkpoint:
         decoding: decoding options that suit it best.
         training: how it came about (data, figures, date, versions), as plain values for JSON.
         digest: first 16 hexadecimal digits of the file's SHA-256; empty if it has no file yet.
+        calibration: how sure its captions are; None if nobody has found out.
     """
 
     network: CaptionNetwork
@@ -63,6 +65,7 @@ class Checkpoint:
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     training: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Header:
         preprocessing: pixels.
         decoding: default decoding options.
         training: how it came about.
+        calibration: how sure its captions are; None in files that do not say.
         encoder_digest: digest of the encoder's weights, see :func:`encoder_digest`.
         embedded: whether the encoder's weights are in the file.
         shapes: shape of each tensor in the file.
@@ -86,6 +90,7 @@ class Header:
     preprocessing: Preprocessing
     decoding: DecodingOptions
     training: Mapping[str, object]
+    calibration: Calibration | None
     encoder_digest: str
     embedded: bool
     shapes: Mapping[str, tuple[int, ...]]
@@ -128,6 +133,8 @@ def save_checkpoint(
         "training": json.dumps(checkpoint.training, allow_nan=False),
         "encoder": json.dumps({"embedded": not external_encoder, "digest": encoder_digest(network.encoder)}),
     }
+    if checkpoint.calibration is not None:
+        metadata["confidence"] = json.dumps(checkpoint.calibration.to_dict())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(tensors, metadata))
@@ -166,6 +173,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         decoding=header.decoding,
         training=header.training,
         digest=file_digest(path),
+        calibration=header.calibration,
     )
 
 
@@ -203,8 +211,15 @@ def describe(path: str | Path) -> dict[str, object]:
         "preprocessing": "none" if blind else header.preprocessing.to_dict(),
         "vocabulary": f"{len(header.vocabulary)} words",
         "decoding": header.decoding.to_dict(),
+        "confidence": _confidence_in_words(header.calibration),
         "training": dict(header.training),
     }
+
+
+def _confidence_in_words(calibration: Calibration | None) -> object:
+    if calibration is None:
+        return "not calibrated"
+    return {"meaning": calibration.meaning, **calibration.to_dict()}
 
 
 def _encoder_in_words(header: Header) -> str:
@@ -292,12 +307,14 @@ def _header(path: Path, file: Any) -> Header:
     slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     try:
         encoder = json.loads(metadata["encoder"])
+        confidence = json.loads(metadata.get("confidence", "null"))
         header = Header(
             config=ModelConfig.from_dict(json.loads(metadata["config"])),
             vocabulary=Vocabulary(tuple(_words(json.loads(metadata["vocabulary"])))),
             preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
             decoding=DecodingOptions.from_dict(json.loads(metadata["decoding"])),
             training=_summary(json.loads(metadata["training"])),
+            calibration=None if confidence is None else Calibration.from_dict(confidence),
             encoder_digest=_typed(encoder["digest"], str),
             embedded=_typed(encoder["embedded"], bool),
             shapes={key: tuple(part.get_shape()) for key, part in slices.items()},

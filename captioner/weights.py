@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from captioner.errors import CheckpointError
+from captioner.files import write_atomically
 
 DEFAULT_WEIGHTS = "captioner"
+_ALIGNMENT = 8  # of the tensors, by the safetensors format
 _MOST_HEADER_BYTES = 100 << 20  # what the safetensors format allows
 
 
@@ -51,3 +54,23 @@ def peek(path: Path) -> dict[str, str]:
         return {str(key): str(value) for key, value in metadata.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error})") from error
+
+
+def write_metadata(path: Path, output: Path, entries: Mapping[str, str]) -> None:
+    """Write a checkpoint again with other metadata and the same bytes of tensors, whole or not at all.
+
+    Args:
+        path: a checkpoint that can be loaded.
+        output: the file to write, perhaps the same.
+        entries: metadata to add, or to put in the place of those of the same name.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] |= entries
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    write_atomically(output, len(text).to_bytes(8, "little") + text + content[end:])

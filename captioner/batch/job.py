@@ -29,7 +29,7 @@ from captioner.training.interruption import on_interrupt
 
 if TYPE_CHECKING:
     from captioner.batch.runner import Result
-    from captioner.captioner import Captioner
+    from captioner.captioner import Caption, Captioner
     from captioner.decoding.options import DecodingOptions
 
 _NOTICE = b"\nfinishing the batch in hand; Ctrl-C again breaks off\n"
@@ -96,7 +96,7 @@ def print_results(
     captioned = failed = 0
     target.begin()
     for result in results:
-        captions = tuple(Line(options.dressed(c.text), c.log_prob) for c in result.captions)
+        captions = tuple(_line(c, options) for c in result.captions)
         target.write([Entry(str(result.image), captions, result.error)])
         if result.error is None:
             captioned += 1
@@ -134,6 +134,10 @@ def build_target(options: FolderOptions, paths: Sequence[str] = (), *, several: 
     if options.output is None:
         return StandardOutput(writer, number)
     return OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)
+
+
+def _line(caption: Caption, options: FolderOptions) -> Line:
+    return Line(options.dressed(caption.text), caption.log_prob, caption.confidence)
 
 
 def _no_number(image: str) -> None:
@@ -251,6 +255,6 @@ class _Run:
         if result.known and seen is not None:
             captions = self._target.captions_of(seen.digest) or ()
         else:
-            captions = tuple(Line(self._options.dressed(c.text), c.log_prob) for c in result.captions)
+            captions = tuple(_line(c, self._options) for c in result.captions)
         image_id = number if isinstance(number, int) else None
         return Entry(image, captions, result.error, image_id, seen, result.thumbnail)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from captioner.batch.records import Identity
 from captioner.errors import ImageError
-from captioner.images import Preprocessing, display_name, read_file
+from captioner.images import Preprocessing, Preprocessings, display_name, read_file
 from captioner.images.thumbnails import make_thumbnail
 from captioner.metadata import check_embeddable
 
@@ -51,7 +51,7 @@ class PictureReader:
         thumbnails: make one of each picture.
     """
 
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Preprocessings
     max_pixels: int
     embeds: bool = False
     thumbnails: bool = False

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """A caption as it is written, and log P(caption | picture), natural."""
+    """A caption as it is written, log P(caption | picture), natural, and its confidence, if it has one."""
 
     text: str
     log_prob: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

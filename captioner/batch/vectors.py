@@ -73,7 +73,9 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
 
     Raises:
         DatasetError: another encoder must have made them.
+        OptionError: the model is an ensemble that takes no vectors.
     """
+    captioner.check_takes_vectors()
     _, regions, channels = vectors.array.shape
     config = captioner.config
     if channels != config.channels:
@@ -89,8 +91,7 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
             "give an array (images, regions, features)"
         )
     if captioner.sees_pictures:
-        size = captioner.preprocessing.size
-        made = captioner.encode([np.zeros((size, size, 3), np.uint8)]).shape[1]
+        made = captioner.encode([np.zeros(captioner.preprocessing.shape, np.uint8)]).shape[1]
         if made != regions:
             raise DatasetError(
                 f"{vectors.path}: has {regions} regions an image, the encoder of the checkpoint makes {made}"

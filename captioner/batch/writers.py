@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from captioner.batch import sheet
-from captioner.batch.records import Entry
+from captioner.batch.records import Entry, Line
 from captioner.images import printable
 
 
@@ -56,13 +56,15 @@ class Text(Writer):
         """See :class:`Writer`."""
         name = printable(entry.image)
         return "".join(
-            f"{name}\t{printable(text)}" + (f"\t{log_prob:.2f}\n" if self.log_prob else "\n")
-            for text, log_prob in entry.captions
+            f"{name}\t{printable(line.text)}" + (f"\t{line.log_prob:.2f}\n" if self.log_prob else "\n")
+            for line in entry.captions
         )
 
 
 class JsonLines(Writer):
     """One JSON object a picture, with ``caption`` and ``log_prob``, or with ``error``.
+
+    There is ``confidence`` too, if the checkpoint is calibrated.
 
     Args:
         several: add the list ``captions``.
@@ -77,12 +79,16 @@ class JsonLines(Writer):
         if entry.error is not None:
             fields["error"] = entry.error
         else:
-            fields["caption"], fields["log_prob"] = entry.captions[0]
+            fields |= _described(entry.captions[0])
             if self.several:
-                fields["captions"] = [
-                    {"caption": text, "log_prob": number} for text, number in entry.captions
-                ]
+                fields["captions"] = [_described(line) for line in entry.captions]
         return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def _described(line: Line) -> dict[str, object]:
+    record: dict[str, object] = {"caption": line.text, "log_prob": line.log_prob}
+    # Left out rather than null: files of checkpoints without it stay what they were.
+    return record if line.confidence is None else record | {"confidence": line.confidence}
 
 
 class Csv(Writer):
@@ -96,7 +102,7 @@ class Csv(Writer):
         rows = csv.writer(text, lineterminator="\r\n")
         if entry.error is not None:
             rows.writerow((entry.image, "", "", entry.error))
-        rows.writerows((entry.image, caption, log_prob, "") for caption, log_prob in entry.captions)
+        rows.writerows((entry.image, line.text, line.log_prob, "") for line in entry.captions)
         return text.getvalue()
 
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "retrieval",
+    "calibrate",
     "train",
     "gradients",
     "download",

@@ -31,6 +31,7 @@ examples:
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption photo.jpg --num-captions 5 --beam-size 5
   captioner caption photo.jpg --temperature 0.8 --top-p 0.9 --seed 7
+  captioner caption photo.jpg --weights a.safetensors b.safetensors
   captioner caption codes.npy --weights mine.safetensors    vectors that an encoder made before
 
 exit code: 0 all captioned, 1 some failed, 2 wrong use, 130 interrupted
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
     options = read_options(args, FolderOptions)
     if not args.paths and options.from_file is None:
-        raise OptionError("name a picture or a folder, or a list of them with --from-file")
+        place = " before --weights, which takes several files" if len(args.weights or ()) > 1 else ""
+        raise OptionError(f"name a picture or a folder{place}, or a list of them with --from-file")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
         # Where the suffix is not there, torch need not be imported to tell.
         if any(path.lower().endswith(".npy") for path in args.paths):
@@ -99,10 +101,10 @@ def _model(args: argparse.Namespace) -> Model:
     """The model of the flags, not yet loaded as far as that can be avoided."""
     from captioner.batch.job import Model
 
-    path = find_weights(args.weights)
+    paths = [find_weights(name) for name in args.weights or [None]]
     try:
-        stored = DecodingOptions.from_dict(json.loads(peek(path)["decoding"]))
-        digest = file_digest(path)
+        stored = DecodingOptions.from_dict(json.loads(peek(paths[0])["decoding"]))
+        digest = "+".join(file_digest(path) for path in paths)
     except (CaptionerError, LookupError, ValueError, OSError):
         captioner, decoding = load_captioner(args)  # which says what is wrong with the file
         digest = captioner.digest

@@ -54,14 +54,15 @@ def run(args: argparse.Namespace) -> int:
 
     from captioner.explanation import draw_explanation
     from captioner.files import write_atomically
-    from captioner.images import open_image
+    from captioner.images import Preprocessing, open_image
 
     captioner, options = load_captioner(args)
     pixels = captioner.preprocess(args.image)
     ((caption, *_),) = captioner.caption([pixels], options)
     # A model that sees the centre only would light up the wrong places of the whole picture.
-    whole = captioner.preprocessing.resize == "squash"
-    picture = open_image(args.image) if whole else Image.fromarray(pixels)
+    sees = captioner.preprocessing
+    centre = isinstance(sees, Preprocessing) and sees.resize == "crop"
+    picture = Image.fromarray(pixels) if centre else open_image(args.image)
     data = io.BytesIO()
     sheet = draw_explanation(picture, caption)
     sheet.save(data, Image.registered_extensions()[output.suffix.lower()], quality=90)

@@ -46,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
     from captioner.gradients.measure import measure
     from captioner.gradients.models import subjects
-    from captioner.gradients.report import check_plotting, table, write_csv, write_plot
+    from captioner.gradients.report import table, write_csv, write_plot
+    from captioner.plots import check_plotting
 
     if options.plot != NO_PLOT:
-        check_plotting()
+        check_plotting(f"give --plot {NO_PLOT}")
     curves = [
         measure(model, decoder, regions, words, trained=trained)
         for model, decoder, regions, words, trained in subjects(options, records)

@@ -13,10 +13,24 @@ if TYPE_CHECKING:
     from captioner.checkpoint import Checkpoint
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
-    """Declares the flags that :func:`load_captioner` reads, and for batches ``--batch-size``."""
+def add_model_arguments(
+    parser: argparse.ArgumentParser, *, batches: bool = True, several: bool = True
+) -> None:
+    """Declares the flags that :func:`load_captioner` or :func:`read_checkpoint` reads.
+
+    Args:
+        parser: where the flags go.
+        batches: whether there is ``--batch-size``.
+        several: whether several checkpoints can work together.
+    """
     group = parser.add_argument_group("model")
-    group.add_argument("--weights", metavar="FILE", help="checkpoint (default: the shipped one)")
+    text = "checkpoint (default: the shipped one)"
+    if several:
+        text += "; of several, given after the other arguments, the word probabilities are averaged"
+        # Both "--weights a b" and "--weights a --weights b" are natural.
+        group.add_argument("--weights", nargs="+", action="extend", metavar="FILE", help=text)
+    else:
+        group.add_argument("--weights", metavar="FILE", help=text)
     group.add_argument(
         "--encoder",
         metavar="NAME",

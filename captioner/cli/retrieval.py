@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, DatasetOptions, "data set")
     parser.add_argument("--split", help="split to search (default: val; all of a COCO file given by name)")
     add_options(parser, RetrievalOptions, "retrieval")
-    add_model_arguments(parser, batches=False)
+    add_model_arguments(parser, batches=False, several=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page with the pictures found")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, SearchOptions, "search")
-    add_model_arguments(parser, batches=False)
+    add_model_arguments(parser, batches=False, several=False)
 
 
 def run(args: argparse.Namespace) -> int:

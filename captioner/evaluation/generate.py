@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from captioner.captioner import Captioner, Pixels
+    from captioner.captioner import Caption, Captioner, Pixels
     from captioner.datasets.records import ImageId, Record
     from captioner.decoding.options import DecodingOptions
 
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generated:
-    """The captions made, and the photos that could not be read, each with the reason."""
+    """The best caption of each photo, and the photos that could not be read, each with the reason."""
 
-    captions: dict[ImageId, str]
+    best: dict[ImageId, Caption]
     unreadable: dict[ImageId, str]
+
+    @property
+    def captions(self) -> dict[ImageId, str]:
+        """The captions as texts."""
+        return {image_id: caption.text for image_id, caption in self.best.items()}
 
 
 def generate(
@@ -69,7 +74,7 @@ def generate(
             made = captioner.caption(
                 [p for p in pictures if not isinstance(p, ImageError)], decoding, attention=False
             )
-            found.captions.update({i: best[0].text for i, best in zip(readable, made, strict=True)})
+            found.best.update({i: captions[0] for i, captions in zip(readable, made, strict=True)})
         on_progress(len(batch))
     _check_some(found, records)
     return found
@@ -94,7 +99,7 @@ def _generate_of_vectors(
     results = caption_rows(captioner, vectors, rows, decoding, batch_size=batch_size)
     for record, result in zip(records, results, strict=True):
         if result.error is None:
-            found.captions[record.image_id] = result.captions[0].text
+            found.best[record.image_id] = result.captions[0]
         else:
             found.unreadable[record.image_id] = result.error
         _check_readable(found.unreadable, skip_unreadable)
@@ -113,7 +118,7 @@ def _check_readable(broken: Mapping[ImageId, str], skip_unreadable: bool) -> Non
 
 
 def _check_some(found: Generated, records: Sequence[Record]) -> None:
-    if not found.captions:
+    if not found.best:
         raise EvaluationError(f"not one of {len(records)} photos can be read")
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from captioner.errors import OptionError
 from captioner.model.config import CELLS, NONLINEARITIES
+from captioner.plots import PLOT_SUFFIXES
 
 NO_PLOT = "none"
-PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 # Far beyond what anybody looks at, and small enough for the memory of a laptop.
 _MOST = {"hidden_size": 4096, "length": 500, "sequences": 10_000, "seed": (1 << 31) - 1}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.errors import OptionError
 from captioner.files import write_atomically
 from captioner.gradients.measure import Curve
+from captioner.plots import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,16 +48,6 @@ def table(curves: Sequence[Curve]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def check_plotting() -> None:
-    """See whether plots can be drawn, before the work begins.
-
-    Raises:
-        OptionError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OptionError("the plot needs matplotlib: pip install 'captioner[train]', or give --plot none")
-
-
 def write_plot(path: str | Path, curves: Sequence[Curve]) -> None:
     """Draw fresh and trained models side by side, on one scale.
 
@@ -74,9 +63,7 @@ def write_plot(path: str | Path, curves: Sequence[Curve]) -> None:
     for axis, (title, part) in zip(axes, panels, strict=True):
         _draw(axis, title, part)
     axes[0].set_ylabel("norm of the gradient, lag 0 = 1")
-    image = io.BytesIO()
-    figure.savefig(image, format=Path(path).suffix[1:].lower(), dpi=120)
-    write_atomically(path, image.getvalue())
+    write_figure(path, figure)
 
 
 def _draw(axis: Axes, title: str, curves: Sequence[Curve]) -> None:

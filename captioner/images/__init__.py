@@ -12,12 +12,14 @@ from captioner.images.opening import (
     to_rgb,
 )
 from captioner.images.preprocessing import Interpolation, Preprocessing, Resize
+from captioner.images.several import Preprocessings
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_EXTENSIONS",
     "Interpolation",
     "Preprocessing",
+    "Preprocessings",
     "Resize",
     "Source",
     "display_name",

@@ -71,6 +71,11 @@ class Preprocessing:
                     f"preprocessing: resize_size must be at least size, {self.size}, not {self.resize_size}"
                 )
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what `load` and `pixels` give."""
+        return self.size, self.size, 3
+
     def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
         """Open a picture and scale it.
 

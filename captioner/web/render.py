@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from captioner.confidence import UNSURE
 from captioner.images.heatmap import shade
 from captioner.images.thumbnails import picture_uri
 from captioner.vocabulary import END, SPECIAL_WORDS
@@ -38,12 +39,19 @@ def answer_card(answer: Answer) -> str:
     took = f"{answer.looking:.2f} s to look, {answer.writing:.2f} s to write"
     return (
         f'<div class="answer" data-announce="Caption: {escape(best.text)}">'
-        f'<p class="caption">{escape(best.text)}</p>'
+        f'<p class="caption">{escape(best.text)}</p>{_doubt(best)}'
         '<p class="caption-tools">'
         f'<button type="button" class="quiet-button" data-copy="{escape(best.text)}">Copy caption</button>'
         f'<span class="took">{took}</span></p>'
         f"{_alternatives(answer)}</div>"
     )
+
+
+def _doubt(caption: Caption) -> str:
+    """Says so in words when a caption is more likely bad than good."""
+    if caption.confidence is None or caption.confidence >= UNSURE:
+        return ""
+    return '<p class="hint doubt">I am not sure about this one.</p>'
 
 
 def _alternatives(answer: Answer) -> str:

@@ -37,7 +37,9 @@ class ColourEngine:
         parts = [pixels[:2], pixels[2:]] if len(pixels) > 2 else [pixels]
         futures: list[Future[list[list[Any]]]] = [Future() for _ in parts]
         for future, part in reversed(list(zip(futures, parts, strict=True))):
-            future.set_result([[SimpleNamespace(text=name_of(each), log_prob=-1.0)] for each in part])
+            future.set_result(
+                [[SimpleNamespace(text=name_of(each), log_prob=-1.0, confidence=None)] for each in part]
+            )
         SEEN.extend(name_of(each) for each in pixels)
         return futures
 

@@ -18,7 +18,9 @@ ENTRIES = st.one_of(
     st.builds(
         lambda image, captions: Entry(image, tuple(captions), None, 7),
         NAMES,
-        st.lists(st.builds(Line, TEXTS, st.floats(-1e3, 0)), min_size=1, max_size=3),
+        st.lists(
+            st.builds(Line, TEXTS, st.floats(-1e3, 0), st.none() | st.floats(0, 1)), min_size=1, max_size=3
+        ),
     ),
     st.builds(lambda image, error: Entry(image, (), error, 7), NAMES, TEXTS.filter(bool)),
 )
@@ -35,8 +37,9 @@ def test_json_lines_hold_every_name_and_text_exactly(entries: list[Entry]) -> No
     assert [record["image"] for record in records] == [entry.image for entry in entries]
     for record, entry in zip(records, entries, strict=True):
         assert record.get("error") == entry.error
-        captions = [(line["caption"], line["log_prob"]) for line in record.get("captions", [])]
+        captions = [Line(*line.values()) for line in record.get("captions", [])]
         assert captions == list(entry.captions)
+        assert all(None not in line.values() for line in record.get("captions", []))
 
 
 @given(st.lists(ENTRIES, max_size=5))
@@ -49,7 +52,7 @@ def test_csv_is_rfc_4180(entries: list[Entry]) -> None:
         [
             [name[entry.image], caption, str(log_prob), ""]
             for entry in entries
-            for caption, log_prob in entry.captions
+            for caption, log_prob, _ in entry.captions
         ]
         if all(entry.error is None for entry in entries)
         else None

@@ -9,7 +9,8 @@ from PIL import Image
 
 from captioner.errors import CaptionerError, OptionError
 from captioner.gradients.measure import Curve
-from captioner.gradients.report import COLUMNS, check_plotting, table, write_csv, write_plot
+from captioner.gradients.report import COLUMNS, table, write_csv, write_plot
+from captioner.plots import check_plotting
 
 CURVES = [
     Curve("rnn", False, (2.0, 1.0, 0.0), (2.0, 1.0, 0.0)),
@@ -64,4 +65,4 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -
 def test_without_matplotlib_the_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"pip install 'captioner\[train\]', or give --plot none"):
-        check_plotting()
+        check_plotting("give --plot none")

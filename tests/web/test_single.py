@@ -106,6 +106,14 @@ def test_an_order_that_is_not_that_of_the_bars_is_explained(service: Service, ph
         assert ("favours longer sentences" in card) == told
 
 
+def test_a_caption_that_is_more_likely_bad_says_so(service: Service, photos: list[Path]) -> None:
+    found = answer(service, upload(photos[0]), Settings())
+    for confidence, said in ((None, False), (0.1, True), (0.32, True), (0.34, False), (0.9, False)):
+        best = replace(found.captions[0], confidence=confidence)
+        card = text_of(render.answer_card(replace(found, captions=(best, *found.captions[1:]))))
+        assert ("I am not sure about this one." in card) == said
+
+
 def test_greedy_search_has_no_alternatives(service: Service, photos: list[Path]) -> None:
     card = render.answer_card(answer(service, upload(photos[0]), Settings(method="greedy")))
     assert "alternatives" not in card

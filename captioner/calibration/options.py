@@ -1,0 +1,44 @@
+"""Where the figures of a calibration go, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captioner.errors import OptionError
+from captioner.plots import PLOT_SUFFIXES, check_plotting
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text, "metavar": "FILE"}
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Options of a calibration; each field is a command-line flag.
+
+    Raises:
+        OptionError: a file cannot be written, or plots cannot be drawn.
+    """
+
+    output: str | None = field(
+        default=None, metadata=_help("write the calibrated checkpoint here (default: replace --weights)")
+    )
+    plot: str | None = field(
+        default=None, metadata=_help("draw how confidence and outcome agree, cross-validated")
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the files."""
+        for flag, name in (("--output", self.output), ("--plot", self.plot)):
+            if name is not None and Path(name).is_dir():
+                raise OptionError(f"{flag} {name}: is a folder; name a file")
+            if name is not None and not Path(name).parent.is_dir():
+                raise OptionError(f"{flag} {name}: there is no folder {Path(name).parent}")
+        if self.plot is None:
+            return
+        if Path(self.plot).suffix.lower() not in PLOT_SUFFIXES:
+            raise OptionError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, not {self.plot!r}")
+        if self.plot == self.output:
+            raise OptionError(f"--output and --plot are one file, {self.output}")
+        check_plotting("leave out --plot")

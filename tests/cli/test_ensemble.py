@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.captioner import Captioner
+from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.cli import main
+from captioner.decoding.options import DecodingOptions
+from captioner.model.network import CaptionNetwork
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+from tests.small_model import WORDS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def second(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model with the same words and another habit of searching."""
+    network = CaptionNetwork(checkpoint.network.config, pretrained=True)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for key, value in network.decoder.state_dict().items():
+            value.copy_(checkpoint.network.decoder.state_dict()[key] + 0.3 * torch.randn_like(value))
+    path = tmp_path_factory.mktemp("second") / "second.safetensors"
+    save_checkpoint(path, replace(checkpoint, network=network, decoding=DecodingOptions(beam_size=2)))
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(command: str, *arguments: str | Path) -> tuple[int, str, str]:
+        code = main([command, *map(str, arguments), "--device", "cpu"])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_two_files_caption_evaluate_and_score(
+    run: Run, checkpoint_file: Path, second: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    both = ("--weights", checkpoint_file, second)
+    model = Captioner.load([checkpoint_file, second], device="cpu")
+    assert model.options == Captioner.load(checkpoint_file, device="cpu").options
+    expected = [captions[0] for captions in model.caption(photos[:3])]
+
+    code, out, _ = run("caption", *photos[:3], "--workers", "0", *both)
+    assert code == 0
+    assert out.splitlines() == [f"{p}\t{c.text}" for p, c in zip(photos, expected, strict=False)]
+    # "--weights a --weights b" is the same
+    again = ("--weights", checkpoint_file, "--weights", second)
+    assert run("caption", *photos[:3], "--workers", "0", *again)[1] == out
+
+    table = ["image,caption,split", *(f"{photo},a dog,val" for photo in photos[:3])]
+    (tmp_path / "captions.csv").write_text("\n".join(table))
+    results = tmp_path / "results.json"
+    flags = ("--dataset", f"table:{tmp_path}", "--no-meteor", "--bootstrap", "0", "--output", results)
+    code, out, _ = run("evaluate", *flags, "--json", *both)
+    assert code == 0
+    assert f"|checkpoint:{model.digest}|" in json.loads(out)["signature"]
+    assert [entry["caption"] for entry in json.loads(results.read_text())] == [c.text for c in expected]
+
+    code, out, _ = run("score", photos[0], expected[0].text, "--json", *both)
+    assert code == 0
+    assert json.loads(out)["log_prob"] == pytest.approx(expected[0].log_prob, abs=1e-3)
+
+
+def test_a_folder_is_gone_on_with_by_the_same_checkpoints_only(
+    run: Run, checkpoint_file: Path, second: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    given = ("--workers", "0", "--output", tmp_path / "out.jsonl", "--weights", checkpoint_file)
+    assert run("caption", *photos[:2], *given, second)[0] == 0
+    assert run("caption", *photos[:3], *given, second)[2].count("1 captioned, 2 skipped") == 1
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    digests = [Captioner.load(path, device="cpu").digest for path in (checkpoint_file, second)]
+    code, _, err = run("caption", *photos[:3], *given)
+    assert code == 2
+    assert f"was begun with weights {'+'.join(digests)}, not {digests[0]}" in err
+    code, _, err = run("caption", *photos[:3], *given, second, second)
+    assert (code, err.count("\n")) == (2, 1)
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
+def test_what_does_not_go_together_is_one_clear_line(
+    run: Run, checkpoint: Checkpoint, checkpoint_file: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    words = Vocabulary(SPECIAL_WORDS + tuple(WORDS.replace("cat", "fox").split()))
+    save_checkpoint(tmp_path / "fox.safetensors", replace(checkpoint, vocabulary=words))
+    first = (photos[0], "--weights", checkpoint_file)
+    for arguments, message in (
+        ((*first, tmp_path / "fox.safetensors"), "word 33 is 'cat' in the one and 'fox' in the other"),
+        ((*first, "absent"), "absent: no such checkpoint"),
+        (("--weights", checkpoint_file, photos[0]), "name a picture or a folder before --weights"),
+    ):
+        code, out, err = run("caption", *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("captioner: error: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_commands_of_one_checkpoint_take_one(run: Run, checkpoint_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("search", tmp_path, "a dog", "--weights", checkpoint_file, checkpoint_file)
+    assert ended.value.code == 2
