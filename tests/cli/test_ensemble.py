@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,14 @@ def test_two_files_caption_evaluate_and_score(
     again = ("--weights", checkpoint_file, "--weights", second)
     assert run("caption", *photos[:3], "--workers", "0", *again)[1] == out
 
-    table = ["image,caption,split", *(f"{photo},a dog,val" for photo in photos[:3])]
+    for photo in photos[:3]:
+        shutil.copy(photo, tmp_path)
+    table = ["image,caption,split", *(f"{photo.name},a dog,val" for photo in photos[:3])]
     (tmp_path / "captions.csv").write_text("\n".join(table))
     results = tmp_path / "results.json"
     flags = ("--dataset", f"table:{tmp_path}", "--no-meteor", "--bootstrap", "0", "--output", results)
-    code, out, _ = run("evaluate", *flags, "--json", *both)
-    assert code == 0
+    code, out, err = run("evaluate", *flags, "--json", *both)
+    assert code == 0, err
     assert f"|checkpoint:{model.digest}|" in json.loads(out)["signature"]
     assert [entry["caption"] for entry in json.loads(results.read_text())] == [c.text for c in expected]
 
