@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"  # build/ is not committed
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-PATIENCE = 60_000  # milliseconds; a busy machine may be slow, a broken page never gets there
+PATIENCE = 100_000  # milliseconds; a busy machine may be slow, a broken page never gets there
 _QUIET = [
     "--no-sandbox",
     "--disable-gpu",

@@ -44,6 +44,13 @@
       header.removeAttribute("tabindex");
     }
     for (const wide of document.querySelectorAll("#card table, #card pre")) wide.tabIndex = 0;
+    awaitCamera();
+  }
+
+  // Gradio ignores a press before the camera has sent its first frame, and nobody would know why.
+  function awaitCamera() {
+    const button = document.querySelector('#picture button[aria-label="capture photo"]');
+    if (button) button.disabled = !document.querySelector("#picture video")?.videoWidth;
   }
 
   async function copy(button) {
@@ -96,6 +103,7 @@
     event.preventDefault();
     give(file);
   });
+  document.addEventListener("loadeddata", awaitCamera, true); // of the video; such events do not bubble
   // As in all lists of tabs, the arrow keys go from one to the next.
   document.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
