@@ -11,6 +11,7 @@ from gradio.processing_utils import save_file_to_cache
 
 from captioner.web import render
 from captioner.web.controls import Controls, build_controls, read_choices, suited
+from captioner.web.guarding import MODEL
 from captioner.web.messages import for_visitor
 from captioner.web.samples import Sample, find_samples, sample_buttons
 from captioner.web.single import answer, compare
@@ -39,7 +40,7 @@ _SHOWN: tuple[Any, Any] = (gr.update(visible=True), gr.update(visible=True))
 _MODEL_EVENT: dict[str, Any] = {
     "preprocess": False,  # files as they were uploaded: our own reader knows what can be wrong with them
     "concurrency_limit": 16,
-    "concurrency_id": "model",
+    "concurrency_id": MODEL,
     "trigger_mode": "always_last",
     "show_progress": "hidden",
     "api_visibility": "private",

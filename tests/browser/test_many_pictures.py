@@ -85,12 +85,14 @@ def test_pictures_are_captioned_edited_and_downloaded(
     expect_values(page, "#gallery textarea", expected)
 
 
+@pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_a_long_run_shows_its_progress_and_can_be_stopped(
     visit: Visit,
     serve: Callable[[Service], str],
     checkpoint_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    size: str,
 ) -> None:
     monkeypatch.setattr(many, "_REPORT", 0)
     archive = tmp_path / "many.zip"
@@ -105,7 +107,7 @@ def test_a_long_run_shows_its_progress_and_can_be_stopped(
         return encode(*args, **options)
 
     monkeypatch.setattr(service, "encode", encode_some)
-    page = visit(serve(service))
+    page = visit(serve(service), size)
     upload(page, [archive])
     assert page.locator("#stop").is_disabled()
     page.locator("#start").click()

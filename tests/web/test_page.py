@@ -197,9 +197,14 @@ def test_an_answer_is_not_told_twice(service: Service, photos: list[Path]) -> No
     assert last == (gr.skip(),) * 5
 
 
-def test_the_page_is_built_without_the_model() -> None:
+def test_the_page_is_there_at_once_and_without_the_model() -> None:
     code = (
-        "import sys; from captioner.web.page import build_page; from captioner.web.service import Service;"
-        "build_page(Service('absent')); print('torch' in sys.modules)"
+        "import gradio, sys, time; from captioner.web.options import ServingOptions;"
+        "from captioner.web.page import build_page; from captioner.web.server import build_app;"
+        "from captioner.web.service import Service; start = time.process_time();"
+        "build_app(Service('absent'), ServingOptions());"
+        "print('torch' in sys.modules, time.process_time() - start)"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"]
+    torch, seconds = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert torch == "False"
+    assert float(seconds) < 2
