@@ -11,15 +11,15 @@ WORKDIR /app
 
 # From PyTorch's own index, since the usual packages bring gigabytes for graphics cards.
 COPY requirements.lock ./
-RUN pip install --index-url https://download.pytorch.org/whl/cpu \
-        "$(grep --only-matching --extended-regexp '^torch==[0-9.]+ ; python_full_version >=' requirements.lock | cut -d ' ' -f 1)" \
-        "$(grep --only-matching --extended-regexp '^torchvision==[0-9.]+' requirements.lock)"
+RUN grep --only-matching --perl-regexp '^(torch==[0-9.]+(?= ; python_full_version >=)|torchvision==[0-9.]+)' \
+        requirements.lock > torch.txt \
+    && pip install --index-url https://download.pytorch.org/whl/cpu --requirement torch.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY captioner captioner
 COPY weights weights
 COPY data/samples data/samples
-RUN pip install --constraint requirements.lock --editable '.[app]' \
+RUN pip install --constraint requirements.lock --editable '.[app,mcp]' \
     && useradd --system --uid 10001 --no-create-home captioner
 
 USER 10001

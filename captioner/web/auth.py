@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
+import secrets
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captioner.errors import OptionError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def read_users(file: Path) -> list[tuple[str, str]]:
@@ -36,3 +44,37 @@ def read_users(file: Path) -> list[tuple[str, str]]:
     if not users:
         raise OptionError(f"{file}: names nobody; give a line USER:PASSWORD")
     return users
+
+
+class AskingPassword:
+    """Lets those in who send a name and its password with each request (HTTP Basic).
+
+    Args:
+        app: what answers them.
+        users: names and passwords.
+    """
+
+    def __init__(self, app: ASGIApp, users: Sequence[tuple[str, str]]) -> None:
+        self._app = app
+        self._known = [f"{name}:{password}".encode() for name, password in users]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        from starlette.responses import JSONResponse
+
+        if self._is_known(dict(scope["headers"]).get(b"authorization", b"")):
+            await self._app(scope, receive, send)
+            return
+        refusal = JSONResponse(
+            {"detail": "Not authenticated"}, 401, {"www-authenticate": 'Basic realm="captioner"'}
+        )
+        await refusal(scope, receive, send)
+
+    def _is_known(self, header: bytes) -> bool:
+        kind, _, code = header.partition(b" ")
+        try:
+            told = base64.b64decode(code, validate=True)
+        except binascii.Error:
+            return False
+        matches = [secrets.compare_digest(told, known) for known in self._known]  # all, in the same time
+        return kind.lower() == b"basic" and any(matches)

@@ -6,27 +6,21 @@ programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from captioner.errors import CaptionerError
-from captioner.web.messages import for_visitor, shown_name
-from captioner.web.settings import METHODS, Settings
+from captioner.web.answers import answering, captioned, chosen, recorded, scored
+from captioner.web.messages import shown_name
+from captioner.web.settings import METHODS
 from captioner.web.single import encode_upload
 from captioner.web.uploads import no_addresses
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
-    from captioner.likelihood.scores import Score
     from captioner.web.metrics import Metrics
     from captioner.web.service import Service
-
-MOST_PICTURES = 100  # in one call of /caption_batch
-_AT_ONCE = 8  # pictures of one such call that are under way together
 
 
 def add_endpoints(service: Service, metrics: Metrics) -> None:
@@ -55,13 +49,10 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         Returns:
             The caption; and its words, log-probabilities and alternatives.
         """
-        with _answering(metrics, "/caption"):
-            settings = Settings.of(
-                [method, beam_size or None, temperature, top_p, 1, max_length or None, seed]
-            )
-            encoded = encode_upload(service, image)
-            best, *others = service.caption(encoded, settings.options(service.options()))
-            return best.text, {**_details(best), "alternatives": [_brief(other) for other in others]}
+        with answering(metrics, "/caption", _refusal):
+            settings = chosen(method, beam_size, temperature, top_p, max_length, seed)
+            details = asdict(captioned(service, encode_upload(service, image), settings))
+            return details.pop("caption"), details
 
     def caption_batch(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Caption several photographs.
@@ -72,12 +63,10 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         Returns:
             In the same order: for each its name with caption and log_prob, or with error.
         """
-        with _answering(metrics, "/caption_batch"), ThreadPoolExecutor(_AT_ONCE) as pool:
-            if not images:
-                raise CaptionerError("send at least one picture")
-            if len(images) > MOST_PICTURES:
-                raise CaptionerError(f"send at most {MOST_PICTURES} pictures at once, not {len(images)}")
-            return list(pool.map(lambda image: _record(service, image), images))
+        with answering(metrics, "/caption_batch", _refusal):
+            names = [shown_name(image.get("orig_name")) for image in images or ()]
+            found = recorded(service, names, lambda place: encode_upload(service, images[place]))
+            return [{k: v for k, v in asdict(record).items() if v is not None} for record in found]
 
     def score(image: Mapping[str, Any], text: str) -> tuple[float, dict[str, Any]]:
         """Tell how probable a sentence is for a photograph.
@@ -89,11 +78,9 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         Returns:
             log P(text | image), the natural logarithm; and perplexity and the log-probability of each word.
         """
-        with _answering(metrics, "/score"):
-            if not isinstance(text, str):
-                raise CaptionerError("the sentence must be a text")
-            found = service.score(encode_upload(service, image), text)
-            return found.log_prob, {"perplexity": found.perplexity, **_words(found)}
+        with answering(metrics, "/score", _refusal):
+            found = asdict(scored(service, encode_upload(service, image), text))
+            return found.pop("log_prob"), found
 
     with gr.Column(visible=False):
         picture = no_addresses(gr.Image(type="filepath", label="image"))
@@ -128,35 +115,5 @@ def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any
     )
 
 
-@contextmanager
-def _answering(metrics: Metrics, endpoint: str) -> Iterator[None]:
-    """Count a call; a failure becomes a sentence for the caller."""
-    try:
-        with metrics.request(endpoint):
-            yield
-    except Exception as error:
-        raise gr.Error(for_visitor(error), duration=None, print_exception=False) from error
-
-
-def _record(service: Service, image: Mapping[str, Any]) -> dict[str, Any]:
-    name = shown_name(image.get("orig_name"))
-    try:
-        return {"name": name, **_brief(service.caption(encode_upload(service, image))[0])}
-    except Exception as error:
-        return {"name": name, "error": for_visitor(error)}
-
-
-def _brief(caption: Caption) -> dict[str, Any]:
-    return {"caption": caption.text, "log_prob": caption.log_prob}
-
-
-def _details(caption: Caption) -> dict[str, Any]:
-    return {"log_prob": caption.log_prob, **_words(caption)}
-
-
-def _words(sentence: Caption | Score) -> dict[str, Any]:
-    words = zip(sentence.words, sentence.word_log_probs, strict=True)
-    return {
-        "words": [{"word": word, "log_prob": log_prob} for word, log_prob in words],
-        "end_log_prob": sentence.end_log_prob,
-    }
+def _refusal(message: str) -> gr.Error:
+    return gr.Error(message, duration=None, print_exception=False)

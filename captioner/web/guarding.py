@@ -1,7 +1,8 @@
-"""Requests that fit nothing or are too large get a clear answer, without Gradio's insides."""
+"""Requests that fit nothing, are too large or too many get a clear answer, without Gradio's insides."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -11,9 +12,16 @@ from pydantic import ValidationError
 from captioner.web.messages import for_visitor
 
 if TYPE_CHECKING:
+    from gradio.block_function import BlockFunction
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from captioner.web.metrics import Metrics
+
+MODEL = "model"
+"""What events are called that need the model, for Gradio's ``concurrency_id``."""
+
 _NOT_UPLOADED = "This file was not uploaded; upload it first."
+_BUSY = "The server is busy; try again in a moment."
 _NO_FIT = "The request does not fit this function; /?view=api tells what it takes."
 
 
@@ -41,6 +49,35 @@ def guard(page: gr.Blocks) -> None:
 
 def _refusal(message: str) -> gr.Error:
     return gr.Error(message, print_exception=False)
+
+
+def refuse_beyond(page: gr.Blocks, most: int, waiting: Callable[[], int], metrics: Metrics) -> None:
+    """Refuse requests for the model, with status 503, while as many wait as may.
+
+    Gradio lets 40 run at once and keeps the others, so what waits is in two places.
+
+    Args:
+        page: a page with a queue.
+        most: requests that may wait.
+        waiting: how many of those that run wait for the model.
+        metrics: where refusals are counted.
+    """
+    queue = page._queue
+    push = queue.push
+
+    async def admit(body: Any, request: Any, username: str | None) -> Any:
+        function = page.fns.get(body.fn_index)
+        if function is None or not _asks_model(function) or len(queue) + waiting() < most:
+            return await push(body=body, request=request, username=username)
+        if function.api_visibility == "public":
+            metrics.refused(f"/{function.api_name}")
+        return False, _BUSY, "queue_full"
+
+    queue.push = admit  # type: ignore[method-assign]
+
+
+def _asks_model(function: BlockFunction) -> bool:
+    return function.api_visibility == "public" or function.concurrency_id == MODEL
 
 
 class HearingOut:

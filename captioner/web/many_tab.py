@@ -15,13 +15,12 @@ from captioner.web.controls import read_choices
 from captioner.web.downloads import FORMATS
 from captioner.web.many import Album, caption_album
 from captioner.web.messages import for_visitor, shown_name
-from captioner.web.uploads import no_addresses, uploaded_file
+from captioner.web.uploads import KEPT, no_addresses, uploaded_file
 
 if TYPE_CHECKING:
     from captioner.web.controls import Controls
     from captioner.web.service import Service
 
-_HOUR = 3600  # seconds that an album is kept after the visitor's last look
 _MOST_RUNS = 2  # albums that are captioned at once; single pictures go their own way
 _HINT = (
     '<p class="hint">Several pictures or a zip archive. They are captioned with the settings of the first '
@@ -88,7 +87,7 @@ def download(album: Album, name: str) -> dict[str, str]:
 
 def many_tab(service: Service, controls: Controls) -> None:
     """Lay out the tab and say what happens in it."""
-    album = gr.State(Album(), time_to_live=_HOUR)
+    album = gr.State(Album(), time_to_live=KEPT)
     with gr.Column(elem_id="many"):
         gr.HTML(_HINT, apply_default_css=False)
         files = gr.File(

@@ -52,6 +52,11 @@ class Metrics:
         finally:
             self._latency.labels(endpoint).observe(time.perf_counter() - start)
 
+    def refused(self, endpoint: str) -> None:
+        """Count a request that was not even begun."""
+        self._requests.labels(endpoint).inc()
+        self._errors.labels(endpoint).inc()
+
     def text(self) -> bytes:
         """All figures, in Prometheus' text format."""
         return generate_latest(self._registry)

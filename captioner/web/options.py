@@ -34,6 +34,7 @@ class ServingOptions:
     queue_size: int = _option(64, "requests that may wait; more are refused")
     max_upload_mb: float = _option(20, "largest upload, in megabytes")
     timeout: float = _option(60, "seconds that a request may wait for the model")
+    mcp: bool = _option(False, "also offer what programs may call as MCP tools, at /mcp")
 
     def __post_init__(self) -> None:
         self._check("port", type(self.port) is int and 0 <= self.port < 1 << 16, "from 0 to 65535")
@@ -46,6 +47,11 @@ class ServingOptions:
             raise OptionError(f"--root-path must begin with a slash, not {self.root_path!r}")
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise OptionError("--ssl-keyfile and --ssl-certfile belong together; give both")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The largest upload."""
+        return int(self.max_upload_mb * 1e6)
 
     def _check(self, name: str, good: bool, demand: str) -> None:
         if not good:

@@ -12,11 +12,12 @@ from captioner.web.about import about_facts, model_card
 from captioner.web.controls import suited
 from captioner.web.many_tab import many_tab
 from captioner.web.single_tab import single_tab
+from captioner.web.uploads import KEPT
 
 if TYPE_CHECKING:
     from captioner.web.service import Service
 
-_HOUR = 3600  # seconds; uploads older than this are removed
+_SWEEP = 60  # seconds between two looks for uploads that are old enough to be removed
 _POLL = 0.2  # seconds
 _HEADER = """
 <div class="masthead">
@@ -38,7 +39,7 @@ def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = N
         add_endpoints: called inside the page, so that it can add what programs use.
     """
     page: gr.Blocks
-    with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
+    with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=(_SWEEP, KEPT - _SWEEP)) as page:
         with gr.Row(elem_id="top"):
             gr.HTML(_HEADER, apply_default_css=False)
             status = gr.HTML(status_line(service), elem_id="status", apply_default_css=False)

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner import __version__
-from captioner.errors import CaptionerError, OptionError
-from captioner.web.auth import read_users
+from captioner.errors import CaptionerError
+from captioner.web.auth import AskingPassword, read_users
+from captioner.web.certificates import check_certificate
 from captioner.web.options import LOCAL_HOSTS, ServingOptions
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.applications import Starlette
 
     from captioner.web.metrics import Metrics
     from captioner.web.service import Service
 
-_MOST_EVENTS = 1000  # that Gradio keeps for the model; how many may wait is the service's business
+
+_MOST_EVENTS = 1000  # of all kinds that Gradio keeps; those for the model are fewer
 
 
 def serve(options: ServingOptions) -> None:
@@ -35,9 +38,8 @@ def serve(options: ServingOptions) -> None:
         CaptionerError: something that the options name cannot be used, or the address is taken.
     """
     users = None if options.auth_file is None else read_users(Path(options.auth_file))
-    for file in (options.ssl_keyfile, options.ssl_certfile):
-        if file is not None and not os.access(file, os.R_OK):
-            raise OptionError(f"{file}: cannot be read")
+    if options.ssl_certfile is not None and options.ssl_keyfile is not None:
+        check_certificate(options.ssl_certfile, options.ssl_keyfile)
     if options.host not in LOCAL_HOSTS and users is None:
         _say(
             f"warning: everybody who reaches {options.host} can use the page; --auth-file asks for a password"
@@ -47,7 +49,9 @@ def serve(options: ServingOptions) -> None:
         app = build_app(service, options, users)
         scheme = "http" if options.ssl_certfile is None else "https"
         name = f"[{options.host}]" if ":" in options.host else options.host
-        _say(f"the page is at {scheme}://{name}:{listener.getsockname()[1]}{options.root_path}; Ctrl-C ends")
+        address = f"{scheme}://{name}:{listener.getsockname()[1]}{options.root_path}"
+        tools = f", and MCP tools at {address}/mcp" if options.mcp else ""
+        _say(f"the page is at {address}{tools}; Ctrl-C ends")
         service.start()  # not earlier: importing torch would hold up the page
         _run(app, listener, options)
 
@@ -66,7 +70,7 @@ def _build_service(options: ServingOptions) -> Service:
 def build_app(
     service: Service, options: ServingOptions, users: list[tuple[str, str]] | None = None
 ) -> FastAPI:
-    """The page at ``/``, ``/health`` and ``/metrics``.
+    """The page at ``/``, ``/health``, ``/metrics``, and ``/mcp`` if it is asked for.
 
     Args:
         service: the model; it may still be loading.
@@ -79,9 +83,10 @@ def build_app(
     try:
         import gradio
         from fastapi import FastAPI
+        from starlette.routing import Route
 
         from captioner.web.endpoints import add_endpoints
-        from captioner.web.guarding import HearingOut, guard
+        from captioner.web.guarding import HearingOut, guard, refuse_beyond
         from captioner.web.metrics import Metrics
         from captioner.web.page import build_page
         from captioner.web.theme import look
@@ -93,10 +98,14 @@ def build_app(
     # Only of a page that was launched does Gradio check that the files of a request were uploaded.
     page.has_launched = True
     guard(page)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    limit = int(options.max_upload_mb * 1e6)
-    app.add_middleware(HearingOut, most=10 * limit)
+    refuse_beyond(page, options.queue_size, lambda: service.waiting, metrics)
+    tools = _build_tools(service, metrics, options) if options.mcp else None
+    lifespan = tools.router.lifespan_context if tools else None
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(HearingOut, most=10 * options.max_upload_bytes)
     _add_routes(app, service, metrics)
+    if tools is not None:
+        app.router.routes.append(Route("/mcp", AskingPassword(tools, users) if users else tools))
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
         page,
@@ -107,7 +116,7 @@ def build_app(
         run_history=False,
         auth=users,
         root_path=options.root_path or None,
-        max_file_size=limit,
+        max_file_size=options.max_upload_bytes,
         show_error=True,
         ssr_mode=False,
         enable_monitoring=False,
@@ -116,6 +125,14 @@ def build_app(
         **look(),
     )
     return mounted
+
+
+def _build_tools(service: Service, metrics: Metrics, options: ServingOptions) -> Starlette:
+    try:
+        from captioner.web.tools import build_tools
+    except ModuleNotFoundError as error:
+        raise CaptionerError("--mcp needs the package mcp; run: pip install 'captioner[mcp]'") from error
+    return build_tools(service, metrics, options)
 
 
 def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:

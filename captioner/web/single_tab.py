@@ -11,10 +11,12 @@ from gradio.processing_utils import save_file_to_cache
 
 from captioner.web import render
 from captioner.web.controls import Controls, build_controls, read_choices, suited
+from captioner.web.guarding import MODEL
 from captioner.web.messages import for_visitor
 from captioner.web.samples import Sample, find_samples, sample_buttons
 from captioner.web.single import answer, compare
-from captioner.web.uploads import no_addresses
+from captioner.web.turns import Turns
+from captioner.web.uploads import KEPT, no_addresses
 
 if TYPE_CHECKING:
     from captioner.web.service import Service
@@ -38,7 +40,7 @@ _SHOWN: tuple[Any, Any] = (gr.update(visible=True), gr.update(visible=True))
 _MODEL_EVENT: dict[str, Any] = {
     "preprocess": False,  # files as they were uploaded: our own reader knows what can be wrong with them
     "concurrency_limit": 16,
-    "concurrency_id": "model",
+    "concurrency_id": MODEL,
     "trigger_mode": "always_last",
     "show_progress": "hidden",
     "api_visibility": "private",
@@ -142,34 +144,44 @@ def _own_sentence() -> tuple[gr.Textbox, gr.Button, gr.HTML]:
 def _captioning(service: Service, parts: _Parts, samples: Mapping[str, Sample]) -> None:
     picture, controls = parts.picture, parts.controls
     shown = [parts.result, parts.decided, parts.own_side, parts.decisions]
+    turns = gr.State(Turns(), time_to_live=KEPT)
 
-    def respond(upload: Upload, *choices: Any) -> Iterator[tuple[Any, ...]]:
+    def respond(turns: Turns, upload: Upload, *choices: Any) -> Iterator[tuple[Any, ...]]:
+        turn = turns.take()
         if upload:
             yield render.notice(busy_text(service), kind="busy"), *[gr.skip()] * 3, ""
-        yield *caption_upload(service, upload, choices), ""
+        found = caption_upload(service, upload, choices)
+        if turn == turns.last:
+            yield *found, gr.skip() if upload else ""
+        # Gradio sends the last values once more at the end, which must not undo what came in between.
+        yield (gr.skip(),) * 5
 
-    def respond_again(upload: Upload, *choices: Any) -> tuple[Any, ...]:
-        return caption_upload(service, upload, choices) if upload else (gr.skip(),) * 4
+    def respond_again(turns: Turns, upload: Upload, *choices: Any) -> tuple[Any, ...]:
+        if not upload:
+            return (gr.skip(),) * 4
+        turn = turns.take()
+        found = caption_upload(service, upload, choices)
+        return found if turn == turns.last else (gr.skip(),) * 4
 
-    def respond_to_sample(event: gr.EventData, *choices: Any) -> Iterator[tuple[Any, ...]]:
+    def respond_to_sample(event: gr.EventData, turns: Turns, *choices: Any) -> Iterator[tuple[Any, ...]]:
         sample = samples[event.name]
         path = save_file_to_cache(sample.path, cache_dir=picture.GRADIO_CACHE)
-        for update in respond({"path": path, "orig_name": sample.path.name}, *choices):
+        for update in respond(turns, {"path": path, "orig_name": sample.path.name}, *choices):
             yield path, *update
 
-    picture.input(respond, [picture, *controls.values], [*shown, parts.comparison], **_MODEL_EVENT)
+    picture.input(respond, [turns, picture, *controls.values], [*shown, parts.comparison], **_MODEL_EVENT)
     parts.samples.select(
-        respond_to_sample, controls.values, [picture, *shown, parts.comparison], **_MODEL_EVENT
+        respond_to_sample, [turns, *controls.values], [picture, *shown, parts.comparison], **_MODEL_EVENT
     )
     # Input is what the visitor does; the page sets defaults too, which is no reason to caption again.
     changes = [control.input for control in controls.values if control is not controls.weights]
-    gr.on(changes, respond_again, [picture, *controls.values], shown, **_MODEL_EVENT)
+    gr.on(changes, respond_again, [turns, picture, *controls.values], shown, **_MODEL_EVENT)
     controls.weights.input(
         lambda weights: suited(service, weights),
         controls.weights,
         [controls.beam_size, controls.max_length],
         **_MODEL_EVENT,
-    ).then(respond_again, [picture, *controls.values], shown, **_MODEL_EVENT)
+    ).then(respond_again, [turns, picture, *controls.values], shown, **_MODEL_EVENT)
 
 
 def _comparing(service: Service, parts: _Parts) -> None:

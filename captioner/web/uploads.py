@@ -11,6 +11,9 @@ from gradio.utils import get_upload_folder
 
 from captioner.errors import CaptionerError
 
+KEPT = 3600
+"""Seconds after which an upload is removed, and all that is remembered of a visitor who did nothing more."""
+
 Picture = TypeVar("Picture", gr.Image, gr.File)
 
 _SCHEMES = ("http:", "https:")

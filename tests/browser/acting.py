@@ -6,6 +6,8 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.browser.conftest import PATIENCE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -48,14 +50,31 @@ def click_sample(page: Page, name: str) -> None:
     page.locator(f'[data-sample="{name}"]').click()
 
 
-def caption(page: Page, after: str | None = None) -> str:
-    """The caption that is shown, once it differs from the one before."""
-    page.wait_for_function(
-        "(before) => { const now = document.querySelector('.answer .caption');"
-        " return now && now.textContent !== before; }",
-        arg=after,
-    )
+def caption(page: Page) -> str:
+    """The caption, as soon as there is one."""
     return page.locator(".answer .caption").inner_text()
+
+
+def expect_caption(page: Page, text: str) -> None:
+    """Wait for this caption, whatever is shown before it."""
+    expect_texts(page, ".answer .caption", text)
+
+
+def expect_texts(page: Page, place: str, *texts: str) -> None:
+    """Wait until the elements hold these texts, each element one."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(place)).to_have_text([*texts], timeout=PATIENCE)
+
+
+def expect_values(page: Page, place: str, values: list[str]) -> None:
+    """Wait until the fields hold these values."""
+    from playwright.sync_api import expect
+
+    fields = page.locator(place)
+    expect(fields).to_have_count(len(values), timeout=PATIENCE)
+    for number, value in enumerate(values):
+        expect(fields.nth(number)).to_have_value(value, timeout=PATIENCE)
 
 
 def open_section(page: Page, name: str) -> None:

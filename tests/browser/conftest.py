@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from captioner.web.service import Service
+from tests.web.serving import served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"  # build/ is not committed
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-PATIENCE = 60_000  # milliseconds; a busy machine may be slow, a broken page never gets there
+PATIENCE = 100_000  # milliseconds; a busy machine may be slow, a broken page never gets there
 _QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -58,27 +58,19 @@ def axe() -> Path:
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[[Service], str]]:
+def serve() -> Iterator[Callable[..., str]]:
     """Serves a page over a service, as ``captioner serve`` does; gives its address."""
     pytest.importorskip("gradio", reason="the page needs the extra 'app'")
-    import uvicorn
-
     from captioner.web.options import ServingOptions
     from captioner.web.server import build_app, private_uploads
 
-    servers: list[uvicorn.Server] = []
+    with private_uploads(), ExitStack() as servers:
 
-    def open_page(service: Service) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        app = build_app(service, ServingOptions(max_upload_mb=5))
-        servers.append(uvicorn.Server(uvicorn.Config(app, log_level="warning")))
-        threading.Thread(target=servers[-1].run, args=([listener],), daemon=True).start()
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        def open_page(service: Service, root_path: str = "") -> str:
+            app = build_app(service, ServingOptions(max_upload_mb=5, root_path=root_path))
+            return servers.enter_context(served(app)) + "/"
 
-    with private_uploads():
         yield open_page
-        for server in servers:
-            server.should_exit = True
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.acting import caption, click_sample, open_section, open_tab
+from tests.browser.acting import caption, click_sample, expect_texts, open_section, open_tab
 from tests.browser.conftest import SCREENSHOTS
 
 if TYPE_CHECKING:
@@ -101,10 +101,7 @@ def test_the_keyboard_is_enough(visit: Visit, address: str) -> None:
 
     page.locator('[data-sample="astronaut"]').focus()
     page.keyboard.press("Enter")
-    text = caption(page)
-    page.wait_for_function(
-        "(text) => document.getElementById('announcer').textContent === `Caption: ${text}`", arg=text
-    )
+    expect_texts(page, "#announcer", f"Caption: {caption(page)}")
     page.get_by_role("button", name="How it decided").focus()
     page.keyboard.press("Enter")
     page.locator(".decisions table").wait_for()

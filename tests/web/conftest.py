@@ -9,6 +9,7 @@ from PIL import Image
 
 from captioner.web.service import Service
 from tests.web.hostile import HOSTILE
+from tests.web.waiting import Narrow
 
 if TYPE_CHECKING:
     from tests.web.serving import Server
@@ -27,6 +28,14 @@ def service(checkpoint_file: Path) -> Service:
     service.start()
     service.wait(120)
     return service
+
+
+@pytest.fixture
+def narrow(checkpoint_file: Path) -> Iterator[Narrow]:
+    """A service that holds its first picture, and in which one may wait."""
+    narrow = Narrow(checkpoint_file)
+    yield narrow
+    narrow.go_on()
 
 
 @pytest.fixture(params=sorted(HOSTILE))

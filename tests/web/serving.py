@@ -6,16 +6,22 @@ import json
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 COMMAND = [sys.executable, "-m", "captioner", "serve"]
 
@@ -61,6 +67,8 @@ class Server:
         return self._answer(endpoint, started)
 
     def _answer(self, endpoint: str, started: httpx.Response) -> Answer:
+        if started.status_code == 503:
+            return Answer(None, started.json()["detail"])
         started.raise_for_status()
         text = self.http.get(f"/gradio_api/call/{endpoint}/{started.json()['event_id']}").text
         event, data = re.findall(r"^event: (\w+)\ndata: (.*)$", text, re.MULTILINE)[-1]
@@ -79,7 +87,23 @@ def record(path: object, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, *flags: str) -> Iterator[Server]:
+def served(app: FastAPI) -> Iterator[str]:
+    """Serve an application from this process; gives its address."""
+    import uvicorn
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@contextmanager
+def running(folder: Path, *flags: str, verify: ssl.SSLContext | bool = True) -> Iterator[Server]:
     """A server on a free port, with its model loaded; temporary files go to ``folder``."""
     log = folder / "log"
     with log.open("wb") as file:
@@ -87,9 +111,10 @@ def running(folder: Path, *flags: str) -> Iterator[Server]:
             [*COMMAND, "--port", "0", *flags], stderr=file, env={**_environment(), "TMPDIR": str(folder)}
         )
     try:
-        address = _wait(lambda: re.search(r"http://\S+:\d+", log.read_text()), process)
+        address = _wait(lambda: re.search(r"https?://\S+:\d+", log.read_text()), process)
         uploads = next(folder.glob("captioner-*"))
-        with httpx.Client(base_url=address[0].replace("0.0.0.0", "127.0.0.1"), timeout=120) as http:
+        here = address[0].replace("0.0.0.0", "127.0.0.1")
+        with httpx.Client(base_url=here, timeout=120, verify=verify) as http:
             _wait(lambda: http.get("/health").status_code == 200, process)
             yield Server(process, http, log, uploads)
     finally:

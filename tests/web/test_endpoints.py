@@ -12,7 +12,8 @@ import gradio as gr
 
 from captioner.captioner import Captioner
 from captioner.errors import BusyError
-from captioner.web.endpoints import MOST_PICTURES, add_endpoints
+from captioner.web.answers import MOST_PICTURES
+from captioner.web.endpoints import add_endpoints
 from captioner.web.metrics import Metrics
 from captioner.web.service import Service
 

@@ -4,11 +4,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
+import gradio as gr
 
 from captioner.captioner import Captioner
 from captioner.web.about import about_facts, model_card
@@ -20,6 +24,7 @@ from captioner.web.samples import FOLDER, find_samples, sample_buttons
 from captioner.web.service import Service
 from captioner.web.single_tab import WELCOME, busy_text, caption_upload, score_sentence
 from captioner.web.theme import look
+from captioner.web.turns import Turns
 from tests.web.uploading import upload
 
 CHOICES = ["beam", 3, 0.8, 0.9, 5, 8, 0, "small"]
@@ -169,9 +174,37 @@ def test_a_page_keeps_its_events_to_itself(service: Service) -> None:
     assert not page.analytics_enabled
 
 
-def test_the_page_is_built_without_the_model() -> None:
+def handlers(service: Service) -> dict[str, Callable[..., Any]]:
+    """What the page does on events, by name."""
+    return {function.fn.__name__: function.fn for function in build_page(service).fns.values() if function.fn}
+
+
+def test_an_answer_that_was_overtaken_is_not_shown(service: Service, photos: list[Path]) -> None:
+    page, turns, skipped = handlers(service), Turns(), (gr.skip(),) * 5
+    overtaken = page["respond"](turns, upload(photos[0]), *CHOICES)
+    assert 'class="notice busy"' in next(overtaken)[0]
+    later = page["respond_again"](turns, upload(photos[1]), "greedy", *CHOICES[1:])
+    assert '<p class="caption">' in later[0]
+    assert [*overtaken] == [skipped]
+    assert page["respond_again"](turns, None, *CHOICES) == skipped[:4]
+
+
+def test_an_answer_is_not_told_twice(service: Service, photos: list[Path]) -> None:
+    # The last that a generator yields is sent to the browser once more at its end.
+    busy, answer, last = handlers(service)["respond"](Turns(), upload(photos[0]), *CHOICES)
+    assert 'class="notice busy"' in busy[0]
+    assert '<p class="caption">' in answer[0]
+    assert last == (gr.skip(),) * 5
+
+
+def test_the_page_is_there_at_once_and_without_the_model() -> None:
     code = (
-        "import sys; from captioner.web.page import build_page; from captioner.web.service import Service;"
-        "build_page(Service('absent')); print('torch' in sys.modules)"
+        "import gradio, sys, time; from captioner.web.options import ServingOptions;"
+        "from captioner.web.page import build_page; from captioner.web.server import build_app;"
+        "from captioner.web.service import Service; start = time.process_time();"
+        "build_app(Service('absent'), ServingOptions());"
+        "print('torch' in sys.modules, time.process_time() - start)"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"]
+    torch, seconds = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert torch == "False"
+    assert float(seconds) < 2

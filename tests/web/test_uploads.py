@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
@@ -11,8 +13,14 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 import gradio as gr
 
 from captioner.errors import CaptionerError
-from captioner.web.server import private_uploads
+from captioner.web import page
+from captioner.web.options import ServingOptions
+from captioner.web.page import build_page
+from captioner.web.server import build_app, private_uploads
+from captioner.web.service import Service
 from captioner.web.uploads import no_addresses, uploaded_file
+from tests.web.hostile import good_png
+from tests.web.serving import served
 
 
 def test_uploads_are_what_lies_in_their_folder(picture: Path) -> None:
@@ -50,3 +58,22 @@ def test_the_private_folder_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) 
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
     assert "GRADIO_TEMP_DIR" not in os.environ
     assert not folder.exists()
+
+
+def test_uploads_do_not_grow_old(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "KEPT", 2)
+    monkeypatch.setattr(page, "_SWEEP", 1)
+    with served(build_app(service, ServingOptions())) as address:
+        files = {"files": ("x.png", good_png())}
+        (path,) = httpx.post(f"{address}/gradio_api/upload", files=files, timeout=120).json()
+        assert Path(path).is_relative_to(tmp_path)
+        end = time.monotonic() + 60
+        while Path(path).exists():
+            assert time.monotonic() < end, "it is still there"
+            time.sleep(0.1)
+
+
+def test_uploads_are_kept_for_an_hour_and_no_longer(service: Service) -> None:
+    between, age = build_page(service).delete_cache or (0, 0)
+    assert between + age == 3600
+    assert age > 3500

@@ -44,6 +44,13 @@
       header.removeAttribute("tabindex");
     }
     for (const wide of document.querySelectorAll("#card table, #card pre")) wide.tabIndex = 0;
+    awaitCamera();
+  }
+
+  // Gradio ignores a press before the camera has sent its first frame, and nobody would know why.
+  function awaitCamera() {
+    const button = document.querySelector('#picture button[aria-label="capture photo"]');
+    if (button) button.disabled = !document.querySelector("#picture video")?.videoWidth;
   }
 
   async function copy(button) {
@@ -96,6 +103,7 @@
     event.preventDefault();
     give(file);
   });
+  document.addEventListener("loadeddata", awaitCamera, true); // of the video; such events do not bubble
   // Where the model looked at a word: for as long as it is pointed at or has the focus, or until another is chosen.
   function lookAt(button, chosen) {
     const place = button.closest(".decisions");

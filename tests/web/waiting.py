@@ -1,0 +1,42 @@
+"""A service that is busy for as long as a test wants it to be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from captioner.web.service import Service
+
+
+class Narrow:
+    """A service in which one picture is encoded at a time and one may wait; it begins when it is told to."""
+
+    def __init__(self, checkpoint_file: Path) -> None:
+        self.service = Service(checkpoint_file, device="cpu", max_batch_size=1, queue_size=1)
+        self.service.start()
+        self.service.wait(120)
+        self._begun, self._may_go_on = Event(), Event()
+        encodings: Any = self.service._encodings
+        encode = encodings._compute
+
+        def held(model: Any, pictures: Sequence[Any]) -> Any:
+            self._begun.set()
+            self._may_go_on.wait()
+            return encode(model, pictures)
+
+        encodings._compute = held
+
+    def go_on(self) -> None:
+        """Let it work."""
+        self._may_go_on.set()
+
+    def wait_until_busy(self, waiting: int) -> None:
+        """Wait until it has begun a picture, and others wait."""
+        assert self._begun.wait(60)
+        end = time.monotonic() + 60
+        while self.service.waiting != waiting:
+            assert time.monotonic() < end
+            time.sleep(0.01)
