@@ -23,6 +23,7 @@ FLOORS = {
     "decoding": 3,
     "checkpoint": 3,
     "weights": 3,
+    "tags": 3,
     "captioner": 4,
     "metrics": 4,
     "features": 4,
