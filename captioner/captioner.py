@@ -28,6 +28,8 @@ from captioner.likelihood.scores import Score, score_texts
 from captioner.model.config import NO_ENCODER
 from captioner.model.inference import fuse, supports_fast_bfloat16
 from captioner.model.no_encoder import CANNOT_SEE
+from captioner.tags.tagger import Tagger
+from captioner.tags.writing import Written, write_with_tags
 from captioner.vocabulary import END, PAD, START, UNKNOWN, detokenize
 from captioner.weights import find_weights as find_weights
 
@@ -46,7 +48,8 @@ class Caption:
     """A caption and how probable the model finds it.
 
     Attributes:
-        text: readable sentence.
+        text: readable sentence. It says the name of a tag that the vocabulary has no word for (penguin)
+            where ``words`` has the one in its place (bird).
         log_prob: natural logarithm of P(caption | picture): all words and the end of the sentence.
         words: tokens of the sentence.
         word_log_probs: log-probability of each word, given the picture and the words before it.
@@ -58,6 +61,8 @@ class Caption:
             not asked for.
         confidence: probability that it is a good caption, see docs/confidence.md; None where the checkpoint
             is not calibrated, and for captions drawn by chance.
+        tags: what the encoder's classifier saw and the caption was made to name, see
+            ``DecodingOptions.tag_threshold``.
     """
 
     text: str
@@ -67,6 +72,7 @@ class Caption:
     end_log_prob: float
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     confidence: float | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Captioner:
@@ -99,6 +105,8 @@ class Captioner:
         encoder = fuse(checkpoint.network.encoder.eval())
         self.encoder = encoder.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = checkpoint.network.decoder.eval().to(self.device)
+        classifier = checkpoint.classifier
+        self.tagger = None if classifier is None else Tagger(classifier.to(self.device), self.vocabulary)
 
     @classmethod
     def load(
@@ -263,23 +271,34 @@ class Captioner:
                 pass over their words.
 
         Raises:
-            OptionError: the vectors are of another shape than the model takes, or hold no numbers.
+            OptionError: the vectors are of another shape than the model takes, or hold no numbers; or
+                tags are asked for, and the checkpoint has no classifier.
         """
         regions = self._regions(regions)
         if not len(regions):
             return []
         options = options or self.options
-        hypotheses = decode(self.decoder, regions, options, SPECIAL_IDS, seeds)
+        written = self._write(regions, options, seeds)
         # What was learnt of captions searched for says nothing of captions drawn by chance.
         rating = None if options.sampling else self.calibration
-        maps = iter(self._attention(regions, hypotheses) if attention else ())
+        maps = iter(self._attention(regions, [each.hypotheses for each in written]) if attention else ())
         return [
             [
-                replace(self._caption(hypothesis, rating), attention=next(maps, None))
-                for hypothesis in of_picture
+                replace(self._caption(hypothesis, of_picture, rating), attention=next(maps, None))
+                for hypothesis in of_picture.hypotheses
             ]
-            for of_picture in hypotheses
+            for of_picture in written
         ]
+
+    def _write(self, regions: Tensor, options: DecodingOptions, seeds: list[int] | None) -> list[Written]:
+        if options.sampling or not options.tag_threshold:
+            return [Written(found) for found in decode(self.decoder, regions, options, SPECIAL_IDS, seeds)]
+        if self.tagger is None:
+            raise OptionError(
+                f"--tag-threshold {options.tag_threshold}: this checkpoint has no classifier to name things; "
+                "give it one with captioner classifier, or leave the option out"
+            )
+        return write_with_tags(self.decoder, regions, options, SPECIAL_IDS, self.tagger)
 
     @torch.inference_mode()
     def _attention(
@@ -336,16 +355,17 @@ class Captioner:
         digests = (hashlib.blake2b(array.tobytes(), digest_size=7, key=key).digest() for array in pixels)
         return [int.from_bytes(digest, "big") for digest in digests]
 
-    def _caption(self, hypothesis: Hypothesis, rating: Calibration | None) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, written: Written, rating: Calibration | None) -> Caption:
         words = tuple(self.vocabulary.decode(hypothesis.words))
         confidence = rating.confidence(hypothesis.log_prob, len(words)) if rating else None
         return Caption(
-            text=detokenize(words),
+            text=detokenize(written.spoken(words, hypothesis.words)),
             log_prob=hypothesis.log_prob,
             words=words,
             word_log_probs=hypothesis.word_log_probs,
             end_log_prob=hypothesis.end_log_prob,
             confidence=confidence,
+            tags=tuple(tag.name for tag in written.tags),
         )
 
 

@@ -27,6 +27,7 @@ from captioner.errors import CaptionerError, CheckpointError, EncoderError, Opti
 from captioner.files import file_digest, write_atomically
 from captioner.images import Preprocessing
 from captioner.model.blueprint import decoder_blueprint
+from captioner.model.classifier import classifier_blueprint, classifier_of
 from captioner.model.config import NO_ENCODER, ModelConfig
 from captioner.model.encoder import Encoder, encoder_preprocessing, output_shape
 from captioner.model.network import CaptionNetwork
@@ -41,7 +42,7 @@ _MOST_BYTES = 16 << 30
 _LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 _MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-_ENCODER, _DECODER = "encoder.", "decoder."
+_ENCODER, _DECODER, _CLASSIFIER = "encoder.", "decoder.", "classifier."
 _TIED = "decoder.output.weight"  # the same tensor as the embedding, stored once
 
 
@@ -57,6 +58,7 @@ class Checkpoint:
         training: how it came about (data, figures, date, versions), as plain values for JSON.
         digest: first 16 hexadecimal digits of the file's SHA-256; empty if it has no file yet.
         calibration: how sure its captions are; None if nobody has found out.
+        classifier: logits of ImageNet's classes from the mean region, or None.
     """
 
     network: CaptionNetwork
@@ -66,6 +68,7 @@ class Checkpoint:
     training: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""
     calibration: Calibration | None = None
+    classifier: nn.Linear | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,10 @@ def save_checkpoint(
     """
     path, network = Path(path), checkpoint.network
     tensors = {}
-    for key, value in network.state_dict().items():
+    states = network.state_dict()
+    if checkpoint.classifier is not None:
+        states.update(checkpoint.classifier.state_dict(prefix=_CLASSIFIER))
+    for key, value in states.items():
         tied = key == _TIED and network.config.tie_embeddings
         external = external_encoder and key.startswith(_ENCODER)
         if not (tied or external):
@@ -162,6 +168,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 value = file.get_tensor(key)
                 _check_values(path, key, value)
                 target.copy_(value)
+        parts = [_CLASSIFIER + name for name in ("weight", "bias")]
+        read = [file.get_tensor(key) for key in parts if key in header.shapes]
+        for key, value in zip(parts, read, strict=False):
+            _check_values(path, key, value)
     if not header.embedded and encoder_digest(network.encoder) != header.encoder_digest:
         raise CheckpointError(
             f"{path}: was trained with other weights of {header.config.encoder} than the installed ones"
@@ -174,6 +184,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         training=header.training,
         digest=file_digest(path),
         calibration=header.calibration,
+        classifier=classifier_of(*read) if read else None,
     )
 
 
@@ -206,6 +217,7 @@ def describe(path: str | Path) -> dict[str, object]:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "stored as": ", ".join(sorted(set(header.dtypes.values()))),
         "encoder": _encoder_in_words(header),
+        "classifier": "ImageNet" if f"{_CLASSIFIER}weight" in header.shapes else "none",
         "encoder stages": "none" if blind else listed(network.encoder.stages),
         "model": header.config.to_dict(),
         "preprocessing": "none" if blind else header.preprocessing.to_dict(),
@@ -355,7 +367,9 @@ def _network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
         raise EncoderError(f"{path}: {error}") from error
     if header.embedded:
         _check_tensors(path, header, _ENCODER, network.encoder)
-    known = (_DECODER, _ENCODER) if header.embedded else _DECODER
+    if any(key.startswith(_CLASSIFIER) for key in header.shapes):
+        _check_tensors(path, header, _CLASSIFIER, classifier_blueprint(config.channels))
+    known = (_DECODER, _CLASSIFIER, *([_ENCODER] if header.embedded else []))
     if foreign := [key for key in header.shapes if not key.startswith(known)]:
         raise CheckpointError(f"{path}: holds {foreign[0][:80]!r}, which is not part of its model")
     if config.encoder == NO_ENCODER:

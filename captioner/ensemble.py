@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple, TypeAlias, cast
 
@@ -70,6 +71,8 @@ class Ensemble(Captioner):
         self._encoders = [
             self._encoder_of(checkpoint, checkpoints[0], device, precision) for checkpoint in firsts
         ]
+        if len(self._eyes) > 1:  # the classifier of the first would look at the regions of all
+            self.tagger, self.options = None, replace(self.options, tag_threshold=0.0)
         self._packing = self._measured()
         members = [checkpoint.network.decoder.eval().to(self.device) for checkpoint in checkpoints]
         decoder = EnsembleDecoder(members, [self._eyes.index(eye) for eye in eyes], self._packing)

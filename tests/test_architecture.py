@@ -27,6 +27,7 @@ FLOORS = {
     "decoding": 3,
     "checkpoint": 3,
     "weights": 3,
+    "tags": 3,
     "captioner": 4,
     "ensemble": 4,
     "metrics": 4,

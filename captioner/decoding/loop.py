@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from captioner.decoding.constraints import Wanted
 from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis, build_strategy
@@ -45,6 +46,7 @@ def decode(
     options: DecodingOptions,
     special: SpecialIds,
     seeds: list[int] | None = None,
+    wanted: Wanted | None = None,
 ) -> list[list[Hypothesis]]:
     """Write captions for a batch of pictures.
 
@@ -54,18 +56,23 @@ def decode(
         options: decoding options.
         special: ids that are treated apart.
         seeds: for sampling, one seed a picture; by default ``options.seed`` for each.
+        wanted: for each picture sets of words, of each of which its captions must hold one at least.
 
     Returns:
-        For each picture at least one and at most ``options.num_captions`` captions.
+        For each picture at least one and at most ``options.num_captions`` captions; none where
+        ``options.max_length`` leaves no room for the wanted words.
+
+    Raises:
+        OptionError: words are wanted of captions that are drawn.
     """
     pictures = len(regions)
     if pictures == 0:
         return []
     device = regions.device
-    strategy = build_strategy(options, seeds or [options.seed] * pictures, special.end, device)
+    strategy = build_strategy(options, seeds or [options.seed] * pictures, special.end, device, wanted)
     filters = build_filters(options, special)
-    state = model.initial_state(regions).expand(options.width)
-    words = torch.empty(pictures * options.width, 0, dtype=torch.long, device=device)
+    state = model.initial_state(regions).expand(strategy.width)
+    words = torch.empty(pictures * strategy.width, 0, dtype=torch.long, device=device)
     latest = torch.full((len(words),), special.start, dtype=torch.long, device=device)
     for _ in range(options.max_length + 1):
         logits, state = model.step(latest, state)

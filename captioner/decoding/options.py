@@ -41,6 +41,10 @@ class DecodingOptions:
     max_length: int = _option(30, "most words of a caption")
     no_repeat_ngram: int = _option(3, "no sequence of N words occurs twice in a caption; 0 allows it")
     no_repeat_word: bool = _option(True, "no word follows itself")
+    tag_threshold: float = _option(
+        0.0,
+        "name what the encoder's classifier sees with at least this probability, when searching; 0 is off",
+    )
     seed: int = _option(0, "seed of sampling; the same seed gives a picture the same captions")
 
     def __post_init__(self) -> None:
@@ -57,7 +61,7 @@ class DecodingOptions:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise OptionError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-        for name in ("temperature", "top_p", "length_penalty"):
+        for name in ("temperature", "top_p", "length_penalty", "tag_threshold"):
             value = getattr(self, name)
             if name == "temperature" and value is None:
                 continue
@@ -67,6 +71,8 @@ class DecodingOptions:
             raise OptionError(f"no_repeat_word must be true or false, not {self.no_repeat_word!r}")
         if self.length_penalty > _LARGEST_PENALTY:
             raise OptionError(f"length_penalty must be at most {_LARGEST_PENALTY}, not {self.length_penalty}")
+        if self.tag_threshold > 1:
+            raise OptionError(f"tag_threshold must be at most 1, not {self.tag_threshold!r}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p!r}")
         if self.min_length > self.max_length:

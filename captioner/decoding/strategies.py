@@ -11,7 +11,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from captioner.decoding.constraints import Constraints, Wanted
 from captioner.decoding.options import DecodingOptions
+from captioner.errors import OptionError
 
 _NEVER = float("-inf")
 _LEAVING = (
@@ -46,7 +48,13 @@ class Choice(NamedTuple):
 
 
 class Strategy(Protocol):
-    """What the decoding loop asks of a strategy."""
+    """What the decoding loop asks of a strategy.
+
+    Attributes:
+        width: captions in the making for each picture.
+    """
+
+    width: int
 
     def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
         """Choose the next words.
@@ -92,27 +100,48 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class BeamSearch:
     """Beam search over all pictures at once; with a beam of one, greedy search.
 
-    In each step the best ``width`` continuations of all beams are looked at. Those among them that end
+    In each step the best ``beam`` continuations of all beams are looked at. Those among them that end
     go to a pool of the best ``num_captions`` finished captions; the beam is filled up with the best
     unfinished ones, so that finished captions never take a place in it. A picture is done when no
     unfinished caption can still enter the full pool: log-probabilities only fall, so the bound is the
     present one at the most favourable length. Ties go to the better beam, then to the lower word id.
+
+    With constraints there is one such beam for each of their states, and a continuation competes for the
+    beam of the state that it leads to; only captions of the last state, which meet all, can finish.
 
     Args:
         pictures: number of pictures.
         options: decoding options.
         end: id of ``<end>``.
         device: where the tensors live.
+        constraints: words that the captions must hold.
+
+    Attributes:
+        width: captions in the making for each picture, ``states * beam``.
     """
 
-    def __init__(self, pictures: int, options: DecodingOptions, end: int, device: torch.device) -> None:
-        self.width, self.end, self.options = options.width, end, options
+    def __init__(
+        self,
+        pictures: int,
+        options: DecodingOptions,
+        end: int,
+        device: torch.device,
+        constraints: Constraints | None = None,
+    ) -> None:
+        self.beam, self.end, self.options = options.width, end, options
+        self.constraints = constraints
+        self.states = 1 if constraints is None else constraints.states
+        self.width = self.states * self.beam
         # Greedy search never compares captions of different lengths: it stops where the end is most likely.
+        # With constraints it does, since each state ends captions of its own.
         self.exponent = options.length_penalty if self.width > 1 else 0.0
         shape = (pictures, self.width)
-        # All beams start equal, so that only the first may count.
+        # All beams start equal, so that only the first of the first state may count.
         self.scores = torch.full(shape, _NEVER, device=device)
-        self.scores[:, 0] = 0.0
+        if constraints is None:
+            self.scores[:, 0] = 0.0
+        else:
+            self.scores.scatter_(1, constraints.starts.unsqueeze(1) * self.beam, 0.0)
         steps = options.max_length + 1
         self.history = torch.zeros(*shape, steps, device=device)  # log-probability of each word so far
         pool = (pictures, options.num_captions)
@@ -126,33 +155,52 @@ class BeamSearch:
         pictures, width = self.scores.shape
         length, vocabulary = words.shape[1], log_probs.shape[1]
         totals = self.scores.unsqueeze(-1) + log_probs.view(pictures, width, vocabulary)
-        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), _NEVER).flatten(1)
-        # Each beam can end once, so twice the width always holds enough that go on.
-        totals, flat = top(totals, min(2 * width, totals.shape[1]))
+        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), _NEVER)
+        # From here on one row for each state of each picture. Each beam can end once, so twice the beam
+        # always holds enough that go on.
+        totals, flat = top(self._by_state(totals), min(2 * self.beam, width * vocabulary))
         ends = flat % vocabulary == self.end
-        history = _take(self.history, flat // vocabulary)
-        history[..., length] = log_probs.view(pictures, width * vocabulary).gather(1, flat)
-        best = slice(0, width)
+        history = self._of_states(self.history, flat // vocabulary)
+        grown = log_probs.view(pictures, width * vocabulary).gather(1, flat.view(pictures, -1))
+        history[..., length] = grown.view_as(flat)
+        best = slice(0, self.beam)
+        last = slice(self.states - 1, None, self.states)
         self._finish(
-            totals[:, best].masked_fill(~ends[:, best], _NEVER),
-            _take(words.view(pictures, width, length), flat[:, best] // vocabulary),
-            history[:, best],
+            totals[last, best].masked_fill(~ends[last, best], _NEVER),
+            _take(words.view(pictures, width, length), flat[last, best] // vocabulary),
+            history[last, best],
         )
         # Those that go on, best first: a stable sort keeps the order within ended and unended ones.
         order = ends.long().sort(dim=1, stable=True).indices[:, best]
-        self.scores = totals.masked_fill(ends, _NEVER).gather(1, order)
-        self.history = _take(history, order)
-        flat = flat.gather(1, order)
+        self.scores = totals.masked_fill(ends, _NEVER).gather(1, order).view(pictures, width)
+        self.history = _take(history, order).view(pictures, width, -1)
+        flat = flat.gather(1, order).view(pictures, width)
         first_row = torch.arange(pictures, device=flat.device).unsqueeze(1) * width
         return Choice((first_row + flat // vocabulary).flatten(), (flat % vocabulary).flatten())
+
+    def _by_state(self, totals: Tensor) -> Tensor:
+        """Continuations by the state that they lead to, minus infinity for those that lead to another.
+
+        Shapes: ``(pictures, width, vocabulary)`` -> ``(pictures * states, width * vocabulary)``.
+        """
+        if self.constraints is None:
+            return totals.flatten(1)
+        targets = self.constraints.targets(totals.shape[2]).repeat_interleave(self.beam, dim=1)
+        states = torch.arange(self.states, device=totals.device).view(1, -1, 1, 1)
+        elsewhere = targets.unsqueeze(1) != states
+        return totals.unsqueeze(1).masked_fill(elsewhere, _NEVER).view(-1, totals[0].numel())
+
+    def _of_states(self, values: Tensor, beams: Tensor) -> Tensor:
+        """``(pictures, width, time)`` at ``(pictures * states, n)`` -> ``(pictures * states, n, time)``."""
+        return _take(values, beams.view(len(values), -1)).view(*beams.shape, -1)
 
     def _finish(self, totals: Tensor, words: Tensor, history: Tensor) -> None:
         """Let captions that end here compete for the pool.
 
         Args:
-            totals: ``(pictures, width)`` their log-probabilities; minus infinity for those that do not end.
-            words: ``(pictures, width, length)``.
-            history: ``(pictures, width, steps)``.
+            totals: ``(pictures, beam)`` their log-probabilities; minus infinity for those that do not end.
+            words: ``(pictures, beam, length)``.
+            history: ``(pictures, beam, steps)``.
         """
         length = words.shape[2]
         scores = totals / length_normalisation(length, self.exponent)
@@ -249,11 +297,24 @@ class Sampling:
         return _hypotheses(words, self.history.view(*shape, -1), self.lengths.view(shape), scores)
 
 
-def build_strategy(options: DecodingOptions, seeds: list[int], end: int, device: torch.device) -> Strategy:
-    """The strategy that the options ask for, over ``len(seeds)`` pictures."""
-    if options.sampling:
-        return Sampling(seeds, options, end)
-    return BeamSearch(len(seeds), options, end, device)
+def build_strategy(
+    options: DecodingOptions,
+    seeds: list[int],
+    end: int,
+    device: torch.device,
+    wanted: Wanted | None = None,
+) -> Strategy:
+    """The strategy that the options ask for, over ``len(seeds)`` pictures.
+
+    Raises:
+        OptionError: words are wanted of captions that are drawn.
+    """
+    constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
+    if not options.sampling:
+        return BeamSearch(len(seeds), options, end, device, constraints)
+    if constraints is not None:
+        raise OptionError("words can be asked of captions that are searched for, not of drawn ones")
+    return Sampling(seeds, options, end)
 
 
 def _pick(probs: Tensor, uniforms: Tensor) -> Tensor:

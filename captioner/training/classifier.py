@@ -1,0 +1,166 @@
+"""Giving a checkpoint the classifier of its encoder, fitted to it where the encoder was trained further."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captioner.captioner import choose_device, choose_dtype, find_weights
+from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, save_checkpoint
+from captioner.datasets import DatasetOptions
+from captioner.errors import DatasetError, OptionError
+from captioner.features.store import FeatureStore
+from captioner.model.classifier import fit_classifier, pretrained_classifier
+from captioner.model.encoder import Encoder, build_encoder
+from captioner.training.preparation import read_splits
+
+_BLOCK = 4096
+
+
+def _option(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """What is given to which checkpoint; the command line makes its flags from these fields.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    output: str = field(metadata={"help": "checkpoint to write", "metavar": "FILE"})
+    weights: str | None = _option(None, "checkpoint to start from (default: the shipped one)", metavar="FILE")
+    tag_threshold: float = _option(
+        0.3, "the checkpoint's default of captioner caption --tag-threshold; 0 is off"
+    )
+    device: str = _option("auto", "cpu, cuda, mps or auto")
+    precision: str = _option("auto", "of encoding", choices=("auto", "fp32", "bf16"))
+    cache: str = _option("~/.cache/captioner", "folder that keeps the features of photos")
+
+    def __post_init__(self) -> None:
+        if not self.output.endswith(".safetensors"):
+            raise OptionError(f"--output must be a file name that ends in .safetensors, not {self.output!r}")
+        if not (math.isfinite(self.tag_threshold) and 0 <= self.tag_threshold <= 1):
+            raise OptionError(f"--tag-threshold must be from 0 to 1, not {self.tag_threshold}")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a fitted classifier says what the encoder's own one said.
+
+    Attributes:
+        photos: fitted on.
+        held_out: photos of the validation split, on which the two are compared.
+        same: share of these with the same most probable class.
+        same_where_sure: the same among those of which the own one was at least half sure; None without any.
+    """
+
+    photos: int
+    held_out: int
+    same: float
+    same_where_sure: float | None
+
+
+def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) -> Agreement | None:
+    """Write a checkpoint again with the classifier of its encoder.
+
+    Args:
+        datasets: photos to fit and compare on; needed only if the encoder was trained further.
+        options: which checkpoint, and where the new one goes.
+
+    Returns:
+        How well a fitted classifier does; None if the encoder is the pretrained one, whose own needs no fit.
+
+    Raises:
+        CaptionerError: the checkpoint, the pretrained encoder, its classifier or the data are not to be
+            had, or photos are needed and none given.
+    """
+    checkpoint = load_checkpoint(find_weights(options.weights))
+    config, encoder = checkpoint.network.config, checkpoint.network.encoder
+    classifier = pretrained_classifier(config.encoder)
+    pretrained = build_encoder(config.encoder, config.image_size, pretrained=True)
+    agreement = None
+    if encoder_digest(pretrained) != encoder_digest(encoder):
+        if datasets is None:
+            raise OptionError(
+                "the encoder of this checkpoint was trained, so its classifier must be fitted; "
+                "say with --dataset on which photos"
+            )
+        classifier, agreement = _fitted(checkpoint, pretrained, classifier, datasets, options)
+    story: dict[str, object] = {"fitted": None if agreement is None else vars(agreement)}
+    decoding = replace(checkpoint.decoding, tag_threshold=options.tag_threshold)
+    training = {**checkpoint.training, "classifier": story}
+    written = replace(checkpoint, classifier=classifier, decoding=decoding, training=training)
+    save_checkpoint(Path(options.output).expanduser(), written)
+    return agreement
+
+
+def _fitted(
+    checkpoint: Checkpoint,
+    pretrained: Encoder,
+    classifier: nn.Linear,
+    datasets: DatasetOptions,
+    options: ClassifierOptions,
+) -> tuple[nn.Linear, Agreement]:
+    """The classifier for the trained encoder, and how it does on the validation photos."""
+    if datasets.of_vectors:
+        raise OptionError("--dataset codes holds no photos; a classifier is fitted on photos")
+    splits = read_splits(datasets)
+    train, held_out = (
+        [record.path for _, records in part for record in records]
+        for part in (splits.train, splits.validation)
+    )
+    own, trained = (
+        _means(encoder, checkpoint, train + held_out, options)
+        for encoder in (pretrained, checkpoint.network.encoder)
+    )
+    sound = own.isfinite().all(dim=1)
+    fit, compare = sound.clone(), sound
+    fit[len(train) :] = False
+    compare[: len(train)] = False
+    if not (fit.any() and compare.any()):
+        raise DatasetError("there are no photos to fit the classifier on, or none to see how it does")
+    wanted = classifier(own)
+    found = fit_classifier(classifier, trained[fit], wanted[fit])
+    return found, _agreement(wanted[compare], found(trained[compare]), int(fit.sum()))
+
+
+def _means(
+    encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], options: ClassifierOptions
+) -> Tensor:
+    """The mean region of each photo, on the CPU; not-a-number for photos that cannot be read."""
+    device = choose_device(options.device)
+    store = FeatureStore(
+        options.cache,
+        encoder,
+        checkpoint.preprocessing,
+        pooled=True,
+        device=device,
+        dtype=choose_dtype(options.precision, device),
+    )
+    rows = store.collect(paths)
+    means = np.full((len(paths), checkpoint.network.config.channels), np.nan, np.float32)
+    readable = np.flatnonzero(rows.rows >= 0)
+    for start in range(0, len(readable), _BLOCK):
+        places = readable[start : start + _BLOCK]
+        means[places] = rows.array[rows.rows[places]].mean(axis=1, dtype=np.float32)
+    return torch.from_numpy(means)
+
+
+def _agreement(wanted: Tensor, found: Tensor, photos: int) -> Agreement:
+    same = wanted.argmax(dim=1) == found.argmax(dim=1)
+    sure = wanted.softmax(dim=1).amax(dim=1) >= 0.5
+    return Agreement(
+        photos=photos,
+        held_out=len(same),
+        same=float(same.float().mean()),
+        same_where_sure=float(same[sure].float().mean()) if sure.any() else None,
+    )
