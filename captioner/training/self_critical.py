@@ -69,8 +69,8 @@ class SelfCritical:
         precision = self.cross_entropy.precision
         with precision():
             state = self.cross_entropy.decoder.initial_state(regions)
-        # In a context of its own, because autocast keeps the weights that it has rounded, here without
-        # gradients, until its context ends.
+        # In a context of its own, at whose end autocast forgets the weights that it has rounded without
+        # gradients; not every version of torch keeps those apart by itself.
         with precision():
             drawn = self._draw(batch.photos, regions, state, epoch)
         texts = [self.vocabulary.decode(caption) for captions in drawn for caption in captions]

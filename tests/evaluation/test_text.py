@@ -22,6 +22,7 @@ def test_the_table_is_x100_and_says_so(evaluation: Evaluation) -> None:
         assert lines[name][1:] == [f"{100 * figure:.2f}", f"{100 * low:.2f}", "to", f"{100 * high:.2f}"]
     assert "METEOR    not computed (switched off)" in table
     assert "not a training caption          66.7%" in table
+    assert f"ending badly (in a)             {100 * evaluation.scores.degeneration.bad_endings:.1f}%" in table
     assert table.endswith(f"signature: {evaluation.signature}")
 
 

@@ -7,11 +7,13 @@ import json
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from captioner.cli import main
 from captioner.training.folder import RunFolder
+from captioner.training.options import TrainingOptions
 from captioner.training.state import load_state
 from tests.training import worlds
 from tests.training.conftest import TINY
@@ -98,6 +100,24 @@ def test_losses_scores_and_weights_are_those_of_one_process(
     assert leader[-1] == str(folder / f"{name}.safetensors")
     assert len([line for line in leader if "finished, all 2 epochs are done" in line]) == 1
     assert others == [[]] * (size - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "more"),
+    [
+        ("critical", 2, ("--cross-entropy-weight=0.3", *EVERYTHING[:3])),
+        ("critical-tuned", 3, ("--finetune-from=8", "--augment=flip")),
+    ],
+)
+def test_processes_draw_the_captions_that_one_process_draws(
+    tmp_path: Path, folder: Path, command: Command, finished: TrainingOptions, name: str, size: int, more: Any
+) -> None:
+    objective = ("--objective=self_critical", f"--init={finished.output}", "--samples=3", "--epochs=1")
+    assert main(command(f"{name}-alone", *objective, *more)) == 0
+    members = together(tmp_path, command(name, *objective, *more), size=size)
+    assert members.finish() == [0] * size, members.said()
+    assert_like(folder / f"{name}.safetensors", folder / f"{name}-alone.safetensors")
+    assert float(read_rows(folder / f"{name}.run" / "epochs.csv")[0]["reward"]) > 0
 
 
 def test_only_rank_0_writes_and_no_photo_is_encoded_twice(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,10 @@ WRONG = [
     ("ema", 1.0),
     ("ema", -0.1),
     ("accumulate", 0),
+    ("samples", 1),
+    ("cross_entropy_weight", -0.1),
+    ("cross_entropy_weight", 1.0),
+    ("objective", "bleu"),
     ("save_every", -1.0),
     ("save_every", math.inf),
     ("layers", 0),
@@ -68,6 +73,23 @@ def test_an_impossible_value_is_named_in_one_line(name: str, value: object) -> N
     assert "--" + name.replace("_", "-") in message
     assert str(value) in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"samples": 3}, "--samples 3 is for --objective self_critical"),
+        ({"cross_entropy_weight": 0.2}, "--cross-entropy-weight 0.2 is for --objective self_critical"),
+        ({"objective": "self_critical"}, "give it with --init"),
+        (
+            {"objective": "self_critical", "init": "a.safetensors", "scheduled_sampling": 0.2},
+            "--scheduled-sampling 0.2 is for cross-entropy; give --cross-entropy-weight too",
+        ),
+    ],
+)
+def test_what_would_be_asked_for_in_vain_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        TrainingOptions(output="x.safetensors", **given)
 
 
 def test_all_options_but_the_output_have_working_defaults() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from captioner.datasets import DatasetOptions
 from captioner.training import self_critical
 from captioner.training.data import Batch
 from captioner.training.interruption import Interrupted
+from captioner.training.options import TrainingOptions
+from captioner.training.run import train
 from captioner.training.trainer import Trainer
-from tests.training.runs import assert_same_run, read_rows
+from tests.training import shapes
+from tests.training.runs import assert_same_run, read_rows, run_folder
 from tests.training.small_trainer import small_trainer, weights
+
+Tiny = Callable[..., TrainingOptions]
 
 OPTIONS: dict[str, Any] = {
     "objective": "self_critical",
@@ -115,3 +121,39 @@ def test_features_that_are_no_numbers_skip_a_step_too(
     monkeypatch.setattr(type(trainer.inputs), "fetch", lambda _, photos: spoilt(photos))
     trainer.run()
     assert [row["skipped"] for row in _rows(trainer)] == [*"010000"]
+
+
+@pytest.mark.parametrize(("weight", "samples", "score", "reward"), [(0.0, 5, 2.5, 1.15), (0.2, 10, 6.0, 1.6)])
+def test_a_tiny_model_learns_what_scores_from_its_own_captions(
+    tmp_path: Path, tiny: Tiny, weight: float, samples: int, score: float, reward: float
+) -> None:
+    shapes.write_table(tmp_path / "shapes", 48, 16)
+    datasets = DatasetOptions(dataset=(f"table:{tmp_path}/shapes",))
+    # After 4 epochs of cross-entropy the sentences are right and the colours are not.
+    first = tiny("first", epochs=4, batch_size=8)
+    train(datasets, first)
+    second = tiny(
+        "second",
+        init=first.output,
+        objective="self_critical",
+        cross_entropy_weight=weight,
+        samples=samples,
+        epochs=6,
+        batch_size=4,
+        lr=5e-3,
+    )
+    train(datasets, second)
+    before, after = (read_rows(run_folder(run).path / "epochs.csv") for run in (first, second))
+    assert 0.5 < float(before[-1]["table CIDEr"]) < 2
+    assert max(float(row["table CIDEr"]) for row in after) > score
+    assert float(after[0]["reward"]) < 1
+    assert max(float(row["reward"]) for row in after) > reward
+    assert float(after[-1]["table bad endings"]) < 0.1
+
+
+def test_mixed_precision_trains(datasets: DatasetOptions, tiny: Tiny, finished: TrainingOptions) -> None:
+    options = tiny(precision="bf16", epochs=1, init=finished.output, objective="self_critical")
+    train(datasets, options)
+    rows = read_rows(run_folder(options).path / "steps.csv")
+    assert {row["skipped"] for row in rows} == {"0"}
+    assert max(float(row["gradient_norm"]) for row in rows) > 0

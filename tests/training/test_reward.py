@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captioner.errors import DatasetError
+from captioner.metrics.evaluate import References, score
+from captioner.metrics.frequencies import DocumentFrequencies
+from captioner.training.reward import CiderReward
+from captioner.vocabulary import caption_words, detokenize
+
+HUMAN = [
+    ("A man can't find his T-shirt.", "The man's red t-shirt is on No. 5 St. Mary's street!", "Two dogs"),
+    ("Two dogs run on the grass.", "2 dogs, running; a dog (brown) and a dog.", "dogs"),
+    ("It cannot be a cat...", "A cat is gonna sleep at 12:30 p.m."),
+]
+# Words that human captions hold, awkward ones among them, and some that they do not.
+WORDS = sorted({word for texts in HUMAN for text in texts for word in caption_words(text)} | {"zebra", "'ll"})
+CAPTIONS = st.lists(st.sampled_from(WORDS), max_size=14)
+
+
+def _like(caption: list[str], photo: int) -> list[str]:
+    """The caption after the first words of a human one, so that long n-grams meet."""
+    return caption_words(HUMAN[photo][0])[: len(caption)] + caption
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(CAPTIONS, st.integers(0, 2), st.booleans()), min_size=1, max_size=7))
+def test_a_reward_is_the_cider_that_the_evaluator_finds(drawn: list[tuple[list[str], int, bool]]) -> None:
+    captions = [_like(words, photo) if like else words for words, photo, like in drawn]
+    photos = [photo for _, photo, _ in drawn]
+    rewards = CiderReward(HUMAN)(captions, photos)
+    tokens = References(dict(enumerate(HUMAN))).tokens
+    frequencies = DocumentFrequencies.from_tokens(list(tokens.values()))
+    for words, photo, reward in zip(captions, photos, rewards, strict=True):
+        references = References({photo: HUMAN[photo]}, frequencies)
+        found = score({photo: detokenize(words)}, references)
+        assert reward == pytest.approx(found.figures["CIDEr"], abs=1e-9)
+
+
+def test_a_human_caption_is_worth_more_than_its_half_and_nothing_is_worth_nothing() -> None:
+    words = caption_words(HUMAN[1][0])
+    whole, half, other, empty = CiderReward(HUMAN)([words, words[:3], words, []], [1, 1, 0, 1])
+    assert whole > half > other
+    assert empty == 0
+
+
+def test_one_photo_is_too_few() -> None:
+    with pytest.raises(DatasetError, match="needs two training photos"):
+        CiderReward(HUMAN[:1])
