@@ -26,6 +26,7 @@ COMMANDS = (
     "compare",
     "retrieval",
     "train",
+    "classifier",
     "gradients",
     "download",
     "info",
