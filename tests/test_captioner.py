@@ -17,6 +17,7 @@ from captioner.captioner import Caption, Captioner, choose_device, choose_dtype,
 from captioner.checkpoint import load_checkpoint
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ImageError, OptionError
+from captioner.model.classifier import pretrained_classifier
 from captioner.vocabulary import detokenize
 from tests.small_model import SIZE, small_checkpoint
 
@@ -188,6 +189,46 @@ def test_a_broken_picture_names_itself(captioner: Captioner, photos: list[Path],
 def test_pillow_images_of_any_mode_are_taken(captioner: Captioner) -> None:
     images = [Image.new(mode, (30, 20)) for mode in ("1", "L", "P", "RGBA", "CMYK", "I;16", "F")]
     assert len(captioner.caption(images)) == len(images)
+
+
+@pytest.fixture(scope="module")
+def naming(checkpoint_file: Path) -> Captioner:
+    """The small model with the classifier of its encoder."""
+    checkpoint = load_checkpoint(checkpoint_file)
+    classifier = pretrained_classifier("efficientnet_lite0")
+    return Captioner(replace(checkpoint, classifier=classifier), device="cpu", precision="fp32")
+
+
+def test_captions_name_what_the_classifier_sees_and_others_stay_as_they_are(
+    naming: Captioner, captioner: Captioner, photos: list[Path]
+) -> None:
+    regions = naming.encode([naming.preprocess(photo) for photo in photos])
+    plain = captioner.decode(regions)
+    assert naming.decode(regions) == plain
+    assert naming.decode(regions, replace(naming.options, tag_threshold=1.0)) == plain
+    assert naming.tagger is not None
+    options = replace(naming.options, tag_threshold=0.05)
+    tags = naming.tagger.tags(regions, options.tag_threshold)
+    captions = naming.decode(regions, options)
+    assert any(best.tags for best, *_ in captions)
+    for found, before, seen in zip(captions, plain, tags, strict=True):
+        if not found[0].tags:
+            assert found == before
+        else:
+            (named,) = [tag for tag in seen if (tag.name,) == found[0].tags]
+            assert set(naming.vocabulary.encode(found[0].words)) & named.ids
+            assert not set(naming.vocabulary.encode(before[0].words)) & named.ids
+
+
+def test_drawn_captions_are_not_made_to_name_anything(naming: Captioner, photos: list[Path]) -> None:
+    assert naming.caption(photos[:2], replace(SAMPLING, tag_threshold=0.01)) == naming.caption(
+        photos[:2], SAMPLING
+    )
+
+
+def test_without_classifier_nothing_can_be_named(captioner: Captioner, photos: list[Path]) -> None:
+    with pytest.raises(OptionError, match=r"--tag-threshold 0\.5: this checkpoint has no classifier"):
+        captioner.caption(photos[:1], replace(captioner.options, tag_threshold=0.5))
 
 
 def test_too_many_pixels_are_refused(captioner: Captioner, photos: list[Path]) -> None:

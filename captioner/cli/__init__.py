@@ -28,6 +28,7 @@ COMMANDS = (
     "retrieval",
     "calibrate",
     "train",
+    "classifier",
     "gradients",
     "download",
     "info",

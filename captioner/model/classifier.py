@@ -11,7 +11,7 @@ from captioner.model.encoder import LITE_SIZES, lite_states
 CLASSES = 1000
 """Of ImageNet, in torchvision's order."""
 
-_RIDGE = 1e-2  # of the mean variance of a feature
+_RIDGE = 1e-3  # of the mean variance of a feature
 
 
 def pretrained_classifier(encoder: str) -> nn.Linear:

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.errors import EncoderError
+from captioner.model.classifier import CLASSES, classifier_of, fit_classifier, pretrained_classifier
+from captioner.model.encoder import LITE_SIZES, build_encoder, encoder_preprocessing, lite_states
+
+
+@pytest.mark.parametrize("name", sorted(LITE_SIZES))
+def test_the_classifier_over_the_mean_region_is_the_packages_own_network(
+    name: str, photos: list[Path]
+) -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    preprocessing = encoder_preprocessing(name)
+    network = package.EfficientNet.from_name(name.replace("_", "-"), image_size=preprocessing.size)
+    network.load_state_dict(lite_states(name))
+    pixels = torch.stack([torch.from_numpy(preprocessing.load(photo)) for photo in photos[:3]])
+    images = preprocessing.normalise(pixels)
+    with torch.inference_mode():
+        expected = network.eval()(images)
+        regions = build_encoder(name, preprocessing.size, pretrained=True)(images)
+        found = pretrained_classifier(name)(regions.mean(dim=1))
+    assert torch.allclose(found, expected, atol=1e-3)
+    classes = dict(zip((photo.name for photo in photos), found.argmax(dim=1).tolist(), strict=False))
+    assert classes["cat.jpg"] in range(281, 286)  # tabby to Egyptian cat
+    assert classes["coffee.jpg"] in (504, 967, 968)  # mug, espresso, cup
+
+
+def test_other_encoders_have_none() -> None:
+    with pytest.raises(EncoderError, match="the classifier of resnet50 is not at hand"):
+        pretrained_classifier("resnet50")
+    with pytest.raises(EncoderError, match="the classifier of none is not at hand"):
+        pretrained_classifier("none")
+
+
+def make_world(photos: int, channels: int = 24) -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
+    """A classifier, features of photos, and what another encoder makes of the same photos."""
+    generator = torch.Generator().manual_seed(0)
+    classifier = classifier_of(
+        torch.randn(CLASSES, channels, generator=generator), torch.randn(CLASSES, generator=generator)
+    )
+    features = torch.randn(photos, channels, generator=generator) + 0.5
+    turned = torch.eye(channels) + 0.2 * torch.randn(channels, channels, generator=generator)
+    return classifier, features, features @ turned + 0.3
+
+
+def same_class(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.argmax(dim=1) == other.argmax(dim=1)).float().mean())
+
+
+def test_a_fitted_classifier_sees_through_a_changed_encoder_what_the_old_one_saw() -> None:
+    classifier, features, changed = make_world(600)
+    wanted = classifier(features)
+    shifted = wanted[:400] + torch.randn(400, 1)  # a constant for each photo, which does not count
+    fitted = fit_classifier(classifier, changed[:400], shifted)
+    assert same_class(fitted(changed[400:]), wanted[400:]) > 0.95
+    assert same_class(classifier(changed[400:]), wanted[400:]) < 0.7
+    found, expected = fitted(changed[400:]).softmax(dim=1), wanted[400:].softmax(dim=1)
+    assert float((found - expected).abs().amax(dim=1).mean()) < 0.1
+
+
+def test_where_nothing_changed_nothing_is_changed() -> None:
+    classifier, features, _ = make_world(50)
+    fitted = fit_classifier(classifier, features, classifier(features))
+    assert torch.allclose(fitted.weight, classifier.weight, atol=1e-4)
+    assert torch.allclose(fitted.bias, classifier.bias, atol=1e-4)
+
+
+def test_few_photos_change_little_for_the_worse() -> None:
+    classifier, features, changed = make_world(300)
+    wanted = classifier(features)
+    fitted = fit_classifier(classifier, changed[:10], wanted[:10])
+    before = same_class(classifier(changed[10:]), wanted[10:])
+    assert same_class(fitted(changed[10:]), wanted[10:]) >= before - 0.02
