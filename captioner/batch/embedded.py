@@ -107,9 +107,9 @@ class InPlace(FilePerPicture):
 
     def state(self, image: str) -> State:
         """See :class:`captioner.batch.targets.Target`."""
-        if self._overwrite:
-            return State.DUE
         file = self._file_of(image)
+        if self._overwrite or not file.is_file():  # a pipe, for one, must not be opened
+            return State.DUE
         try:
             texts = None if (note := Note.read(file)) and note.size == _stamp(file.stat()) else _texts(file)
         except (OSError, ValueError, ImageError):  # reading it as a picture will say what is wrong
@@ -124,8 +124,8 @@ class InPlace(FilePerPicture):
     def _put(self, image: str, caption: str, identity: Identity) -> None:
         path = self._file_of(image)
         data = _read_same(path, identity, self._max_pixels)
-        content = embed(data, caption, display_name(image), own=_own(path), overwrite=self._overwrite)
         try:
+            content = embed(data, caption, display_name(image), own=_own(path), overwrite=self._overwrite)
             before = path.stat()
             if not before.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
                 raise ImageError(f"{display_name(image)}: is write-protected, and stays as it is")

@@ -6,13 +6,9 @@ import csv
 import json
 import os
 import resource
-import shutil
-import struct
 import subprocess
 import sys
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,77 +19,7 @@ from captioner.batch import job
 from captioner.captioner import Captioner
 from captioner.cli import main
 from tests.batch.folders import caption, contents, save_picture
-
-EMOJI, TORN = "🦄 é.png", os.fsdecode(b"\xff\xfe.png")
-LONG = "x" * 251 + ".png"
-
-
-def huge_png(width: int, height: int) -> bytes:
-    """A picture of a few bytes that says it has thousands of millions of pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(9999)))
-        + chunk(b"IEND", b"")
-    )
-
-
-@pytest.fixture
-def faults(tmp_path: Path, photos: list[Path]) -> tuple[Path, dict[str, str]]:
-    """A folder of everything that can be wrong, and what is said of each picture; nothing if it is good."""
-    folder = tmp_path / "faults"
-    good = (
-        "good.png",
-        "new\nline.png",
-        "tab\t\x1b.png",
-        EMOJI,
-        TORN,
-        LONG,
-        "quo\"te'.png",
-        "--seed.png",
-        " .png",
-    )
-    for number, name in enumerate(good):
-        save_picture(folder / name, number)
-    (folder / "upper.JPG").write_bytes(photos[0].read_bytes())
-    (folder / "copy.png").write_bytes((folder / "good.png").read_bytes())
-    (folder / "empty.jpg").touch()
-    (folder / "words.jpg").write_text("not a picture\n")
-    (folder / "truncated.jpg").write_bytes(photos[1].read_bytes()[:5000])
-    (folder / "bomb.png").write_bytes(huge_png(60_000, 60_000))
-    (folder / "folder.jpg").mkdir()
-    (folder / "broken link.jpg").symlink_to(folder / "nowhere.jpg")
-    (folder / "circle.jpg").symlink_to(folder / "circle.jpg")
-    os.mkfifo(folder / "pipe.jpg")
-    (folder / "notes.txt").write_text("not a picture, and nobody said so")
-    return folder, {
-        **dict.fromkeys((*good, "upper.JPG", "copy.png"), ""),
-        "empty.jpg": "file is empty",
-        "words.jpg": "not a picture in a known format",
-        "truncated.jpg": "broken or incomplete JPEG picture",
-        "bomb.png": "60000 x 60000 pixels are more than the limit of 100,000,000 pixels",
-        "folder.jpg": "a folder, not a picture",
-        "broken link.jpg": "a link to a file that is not there",
-        "circle.jpg": "a link to a file that is not there",
-        "pipe.jpg": "not a regular file",
-    }
-
-
-Command = Callable[..., list[str]]
-
-
-@pytest.fixture
-def command(checkpoint_file: Path) -> Command:
-    def build(*arguments: str | Path) -> list[str]:
-        given = ["--weights", str(checkpoint_file), "--device", "cpu", "--batch-size", "4"]
-        return ["caption", *map(str, arguments), *given]
-
-    return build
+from tests.cli.conftest import Command
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -249,23 +175,6 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_line_and_is_valid(
         assert len(contents(tmp_path)) == len(before) + 12
 
 
-@pytest.fixture
-def little_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, of 100 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    if (
-        mount is None
-        or subprocess.run(
-            [mount, "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True
-        ).returncode
-    ):
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 def test_a_full_disk(
     command: Command, tmp_path: Path, little_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,7 +200,13 @@ def test_a_second_run_takes_start_up_time_only(command: Command, tmp_path: Path)
     """Not even torch is imported, which takes longer than all else."""
     for number in range(4):
         save_picture(tmp_path / "pictures" / f"{number}.png", number)
-    for more in (["--format", "sidecar"], ["--output", str(tmp_path / "out.csv")]):
+    for more in (
+        ["--format", "sidecar"],
+        ["--output", str(tmp_path / "out.csv")],
+        ["--output", str(tmp_path / "out.html")],
+        ["--embed", "--output", str(tmp_path / "copies")],
+        ["--embed", "--in-place"],
+    ):
         arguments = command(tmp_path / "pictures", "--recursive", *more)
         assert main([*arguments, "-q"]) == 0
         before = contents(tmp_path)
