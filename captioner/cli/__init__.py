@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from captioner import __version__
+from captioner.cli.model import weights_apart
 from captioner.cli.options import one_line
 from captioner.errors import CaptionerError, ProcessError
 
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         try:
-            args = build_parser().parse_args(arguments)
+            given = sys.argv[1:] if arguments is None else arguments
+            args = build_parser().parse_args(weights_apart(given))
             code: int = args.run(args)
             return code
         finally:

@@ -62,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = read_options(args, FolderOptions)
     if not args.paths and options.from_file is None:
-        place = " before --weights, which takes several files" if len(args.weights or ()) > 1 else ""
-        raise OptionError(f"name a picture or a folder{place}, or a list of them with --from-file")
+        raise OptionError("name a picture or a folder, or a list of them with --from-file")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
         # Where the suffix is not there, torch need not be imported to tell.
         if any(path.lower().endswith(".npy") for path in args.paths):

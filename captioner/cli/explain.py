@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", required=True, help=f"picture to write: {', '.join(_ENDINGS)}"
     )
-    add_model_arguments(parser, batches=False)
+    add_model_arguments(parser, batches=False, several=False)
     add_options(parser, DecodingOptions, "decoding (defaults may be stored in the checkpoint)", skip=_SKIPPED)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from captioner.cli.options import read_options
 from captioner.decoding.options import DecodingOptions
@@ -11,6 +12,34 @@ from captioner.decoding.options import DecodingOptions
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
     from captioner.checkpoint import Checkpoint
+
+
+SUFFIX = ".safetensors"
+
+
+def weights_apart(arguments: Sequence[str]) -> list[str]:
+    """``--weights a b`` as ``--weights a --weights b``, both of which are natural.
+
+    Only what ends like a checkpoint joins in, so that ``--weights a photo.jpg`` names a photo, as ever.
+    """
+    apart: list[str] = []
+    for argument in arguments:
+        inside = len(apart) > 1 and apart[-2] == "--weights"
+        if inside and argument.endswith(SUFFIX) and not argument.startswith("-"):
+            apart.append("--weights")
+        apart.append(argument)
+    return apart
+
+
+class _Once(argparse.Action):
+    """Takes one value, and does not let a second one replace it unseen."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option} takes one checkpoint here")
+        setattr(namespace, self.dest, values)
 
 
 def add_model_arguments(
@@ -26,11 +55,10 @@ def add_model_arguments(
     group = parser.add_argument_group("model")
     text = "checkpoint (default: the shipped one)"
     if several:
-        text += "; of several, given after the other arguments, the word probabilities are averaged"
-        # Both "--weights a b" and "--weights a --weights b" are natural.
-        group.add_argument("--weights", nargs="+", action="extend", metavar="FILE", help=text)
+        text += f"; further {SUFFIX} files behind it join in: their word probabilities are averaged"
+        group.add_argument("--weights", action="append", metavar="FILE", help=text)
     else:
-        group.add_argument("--weights", metavar="FILE", help=text)
+        group.add_argument("--weights", action=_Once, metavar="FILE", help=text)
     group.add_argument(
         "--encoder",
         metavar="NAME",

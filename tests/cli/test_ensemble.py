@@ -53,6 +53,8 @@ def test_two_files_caption_evaluate_and_score(
     code, out, _ = run("caption", *photos[:3], "--workers", "0", *both)
     assert code == 0
     assert out.splitlines() == [f"{p}\t{c.text}" for p, c in zip(photos, expected, strict=False)]
+    # what is no checkpoint is a picture, wherever it stands
+    assert run("caption", "--workers", "0", *both, *photos[:3])[1] == out
     # "--weights a --weights b" is the same
     again = ("--weights", checkpoint_file, "--weights", second)
     assert run("caption", *photos[:3], "--workers", "0", *again)[1] == out
@@ -97,8 +99,8 @@ def test_what_does_not_go_together_is_one_clear_line(
     first = (photos[0], "--weights", checkpoint_file)
     for arguments, message in (
         ((*first, tmp_path / "fox.safetensors"), "word 33 is 'cat' in the one and 'fox' in the other"),
-        ((*first, "absent"), "absent: no such checkpoint"),
-        (("--weights", checkpoint_file, photos[0]), "name a picture or a folder before --weights"),
+        ((*first, tmp_path / "absent.safetensors"), "absent.safetensors: no such checkpoint"),
+        (("--weights", checkpoint_file, checkpoint_file), "name a picture or a folder"),
     ):
         code, out, err = run("caption", *arguments)
         assert (code, out) == (2, "")
