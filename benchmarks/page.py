@@ -46,16 +46,23 @@ class Server:
 @contextmanager
 def running_server(weights: list[str]) -> Iterator[Server]:
     command = [*CAPTIONER, "serve", "--port", "0", *weights]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        found = next(filter(None, (re.search(r"http://\S+:\d+", line) for line in process.stderr)))
-        while httpx.get(f"{found[0]}/health", timeout=60).status_code != 200:
-            time.sleep(0.1)
-        yield Server(found[0], process.pid)
-    finally:
-        process.terminate()
-        process.wait()
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "log"  # a pipe that nobody reads would stop the server once it is full
+        with log.open("w") as file:
+            process = subprocess.Popen(command, stderr=file)
+        try:
+            while (found := re.search(r"http://\S+:\d+", log.read_text())) is None and process.poll() is None:
+                time.sleep(0.1)
+            if found is None:
+                sys.exit(log.read_text())
+            while (status := httpx.get(f"{found[0]}/health", timeout=60).json()["status"]) == "loading":
+                time.sleep(0.1)
+            if status != "ready":
+                sys.exit(log.read_text())
+            yield Server(found[0], process.pid)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def caption(http: httpx.Client, photo: Path, number: int) -> float | None:
@@ -70,7 +77,7 @@ def caption(http: httpx.Client, photo: Path, number: int) -> float | None:
         image = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
         event = http.post("/gradio_api/call/v2/caption", json={"image": image}).raise_for_status()
         answer = http.get(f"/gradio_api/call/caption/{event.json()['event_id']}").text
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ValueError, KeyError) as error:
         print(f"failed: {error!r}", file=sys.stderr)
         return None
     if "event: complete" not in answer:
@@ -135,6 +142,9 @@ def main() -> int:
     speed = statistics.mean([before, folder_speed(photos, weights)])
     print("| clients | captions/s | of the folder's | median | 99th percentile |\n|---|---|---|---|---|")
     for clients, rate, latencies in rows:
+        if not latencies:
+            print(f"| {clients} | 0 | 0% | | |")
+            continue
         middle, high = statistics.median(latencies), latencies[int(0.99 * (len(latencies) - 1))]
         print(f"| {clients} | {rate:.1f} | {rate / speed:.0%} | {middle:.2f} s | {high:.2f} s |")
     print(f"\nFolder: {speed:.1f} captions/s. {args.requests} requests a row, {failures} failed.")

@@ -66,8 +66,8 @@ def serve() -> Iterator[Callable[..., str]]:
 
     with private_uploads(), ExitStack() as servers:
 
-        def open_page(service: Service, root_path: str = "") -> str:
-            app = build_app(service, ServingOptions(max_upload_mb=5, root_path=root_path))
+        def open_page(service: Service, **options: Any) -> str:
+            app = build_app(service, ServingOptions(max_upload_mb=5, **options))
             return servers.enter_context(served(app)) + "/"
 
         yield open_page

@@ -126,10 +126,10 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("GRADIO_")}
 
 
-def _wait(condition: Any, process: subprocess.Popen[bytes], seconds: float = 180) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+def _wait(condition: Any, process: subprocess.Popen[bytes]) -> Any:
+    # For as long as pytest lets a test run: a busy machine may need minutes to import all.
+    while process.poll() is None:
         if found := condition():
             return found
         time.sleep(0.1)
-    raise AssertionError(f"the server is not up; exit code {process.poll()}")
+    raise AssertionError(f"the server ended with exit code {process.poll()}")
