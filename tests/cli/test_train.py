@@ -106,6 +106,7 @@ def test_every_option_of_a_training_is_a_flag() -> None:
         "precision": "fp32",
         "encoder": "resnet18",
         "augment": "crop",
+        "objective": "self_critical",
         "nonlinearity": "sigmoid",
         "cache": "c",
     }
