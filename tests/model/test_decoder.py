@@ -126,7 +126,7 @@ def test_adaptive_attention_weighs_regions_and_a_sentinel_in_each_head() -> None
     regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 3, 4)
     context, weights = attention(attention.asked(hidden), attention.memory(regions))
     for picture, time in itertools.product(range(2), range(3)):
-        keys, values = attention.of_regions(regions[picture]).chunk(2, dim=-1)
+        keys, values = attention.of_regions(attention.norm(regions[picture])).chunk(2, dim=-1)
         query, sentinel_key, sentinel_value = attention.of_state(hidden[picture, time]).chunk(3)
         seen = torch.zeros(7)
         for head in (slice(0, 3), slice(3, 6)):
