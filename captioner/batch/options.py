@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from captioner.batch.records import Line
 from captioner.errors import OptionError
 
-FORMATS = ("text", "jsonl", "csv", "coco", "sidecar")
+if TYPE_CHECKING:
+    from captioner.captioner import Caption
+
+FORMATS = ("text", "jsonl", "csv", "coco", "sidecar", "parquet")
+ENGINES = ("local", "ray")
+_IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
 _FORMAT_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "coco"}
 _TOUCHING = tuple(",.;:!?)")
 
@@ -56,6 +63,12 @@ class FolderOptions:
         "also caption what this file names, one path a line or ended by NULs; - for standard input",
         metavar="LIST",
     )
+    input_tar: tuple[str, ...] = _option(
+        (),
+        "caption what is in these tars, such as 'photos-{000..999}.tar' or 'photos-*.tar.gz', as WebDataset "
+        "lays it out; nothing is unpacked",
+        metavar="TAR",
+    )
     recursive: bool = _option(True, "look into sub-folders")
     output: str | None = _option(
         None,
@@ -89,6 +102,17 @@ class FolderOptions:
     max_pixels: int | None = _option(
         None, "refuse pictures with more pixels than this (default: 100 million)"
     )
+    engine: str = _option(
+        "local", "ray: on the machines of a Ray cluster; --output is a folder then", choices=ENGINES
+    )
+    ray_address: str | None = _option(
+        None,
+        "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)",
+        metavar="ADDRESS",
+    )
+    ray_actors: int | None = _option(
+        None, "how many hold the model (default: as many as there are GPUs, or 7 of 8 processors)"
+    )
 
     def __post_init__(self) -> None:
         if self.format not in (None, *FORMATS):
@@ -105,6 +129,9 @@ class FolderOptions:
             if not text.replace("\u3000", " ").isprintable():
                 raise OptionError(f"--{name} must be one line of text, not {text!r}")
         self._check_sidecars()
+        self._check_engine()
+        if "-" in self.input_tar:
+            raise OptionError("--input-tar -: standard input is read once, a tar twice; save it to a file")
         if self.annotations is not None and self.kind != "coco":
             raise OptionError("--annotations is for --format coco")
         if self.log_prob and self.kind in ("coco", "sidecar"):
@@ -114,6 +141,8 @@ class FolderOptions:
         from captioner.images import IMAGE_EXTENSIONS  # not for a mere --help
 
         if self.kind == "sidecar":
+            if self.input_tar:
+                raise OptionError("--format sidecar writes beside pictures, not into tars; name another")
             if self.output is not None:
                 raise OptionError("--format sidecar writes beside the pictures; leave out --output")
             ending = self.sidecar_ending
@@ -124,11 +153,32 @@ class FolderOptions:
         elif self.sidecar_extension is not None:
             raise OptionError("--sidecar-extension is for --format sidecar")
 
+    def _check_engine(self) -> None:
+        if self.engine not in ENGINES:
+            raise OptionError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if self.engine == "local":
+            for name in ("ray_address", "ray_actors"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"--{name.replace('_', '-')} is for --engine ray")
+            if self.kind == "parquet":
+                raise OptionError("--format parquet is for --engine ray")
+            return
+        if self.kind not in _IN_PARTS:
+            raise OptionError(f"--engine ray writes the formats {' and '.join(_IN_PARTS)}, not {self.kind}")
+        if self.output is None:
+            raise OptionError("--engine ray writes into a folder; name it with --output")
+        if self.workers is not None:
+            raise OptionError("--workers is for --engine local; Ray decides how many tasks read pictures")
+        if self.ray_actors is not None and self.ray_actors < 1:
+            raise OptionError(f"--ray-actors must be at least 1, not {self.ray_actors}")
+
     @property
     def kind(self) -> str:
         """The format, also where it was not named."""
         if self.format is not None:
             return self.format
+        if self.engine == "ray":
+            return "jsonl" if Path(self.output or "").suffix.lower() == ".jsonl" else "parquet"
         return _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), "text")
 
     @property
@@ -147,6 +197,10 @@ class FolderOptions:
         from captioner.images import DEFAULT_MAX_PIXELS
 
         return DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels
+
+    def lines(self, captions: Iterable[Caption]) -> tuple[Line, ...]:
+        """What is written of captions."""
+        return tuple(Line(self.dressed(caption.text), caption.log_prob) for caption in captions)
 
     def dressed(self, caption: str) -> str:
         """A caption with the texts before and after it, one blank between unless they bring their own."""

@@ -71,6 +71,10 @@ class JsonLines(Writer):
 
     def record(self, entry: Entry) -> str:
         """See :class:`Writer`."""
+        return json.dumps(self.fields(entry), ensure_ascii=False) + "\n"
+
+    def fields(self, entry: Entry) -> dict[str, object]:
+        """A record as plain values."""
         fields: dict[str, object] = {"image": entry.image}
         if entry.error is not None:
             fields["error"] = entry.error
@@ -80,7 +84,7 @@ class JsonLines(Writer):
                 fields["captions"] = [
                     {"caption": text, "log_prob": number} for text, number in entry.captions
                 ]
-        return json.dumps(fields, ensure_ascii=False) + "\n"
+        return fields
 
 
 class Csv(Writer):

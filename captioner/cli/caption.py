@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from captioner.batch.options import FolderOptions
-from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.model import add_model_arguments, load_captioner, read_checkpoint
 from captioner.cli.options import add_options, read_options
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, OptionError
@@ -27,6 +27,8 @@ examples:
   captioner caption PHOTOS --output captions.jsonl          goes on where it was interrupted
   captioner caption PHOTOS --format sidecar --prepend "photo of"
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
+  captioner caption --input-tar 'photos-{000..999}.tar' --output captions.jsonl
+  captioner caption PHOTOS --engine ray --ray-address auto --output CAPTIONS
   captioner caption photo.jpg --num-captions 5 --beam-size 5
   captioner caption photo.jpg --temperature 0.8 --top-p 0.9 --seed 7
   captioner caption codes.npy --weights mine.safetensors    vectors that an encoder made before
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.batch.progress import Progress
 
     options = read_options(args, FolderOptions)
-    if not args.paths and options.from_file is None:
+    if not args.paths and options.from_file is None and not options.input_tar:
         raise OptionError("name a picture or a folder, or a list of them with --from-file")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
         # Where the suffix is not there, torch need not be imported to tell.
@@ -120,7 +122,7 @@ def _model(args: argparse.Namespace) -> Model:
         captioner.check_sees_pictures()
         return captioner
 
-    return Model(settings, decoding, load)
+    return Model(settings, decoding, load, lambda: read_checkpoint(args).preprocessing, args.device)
 
 
 def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress: Progress) -> Summary:
