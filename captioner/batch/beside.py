@@ -13,6 +13,7 @@ from captioner.batch.reading import digest_of
 from captioner.batch.records import Entry, Identity
 from captioner.batch.settings import Settings
 from captioner.batch.targets import State
+from captioner.batch.tars import Item
 from captioner.errors import CaptionerError, ImageError, OutputError
 from captioner.images import display_name, printable, read_file
 
@@ -63,8 +64,9 @@ class FilePerPicture:
         """See :class:`captioner.batch.targets.Target`."""
         self._note, self._overwrite = Note.of_settings(settings), overwrite
 
-    def state(self, image: str) -> State:
+    def state(self, item: Item) -> State:
         """See :class:`captioner.batch.targets.Target`."""
+        image = str(item)
         file = self._file_of(image)
         try:
             written = file.stat().st_mtime_ns
@@ -100,6 +102,9 @@ class FilePerPicture:
             return False  # it has gone, or cannot be read: what was seen of it stands
 
     def begin(self) -> None:
+        """See :class:`captioner.batch.targets.Target`."""
+
+    def forget(self, images: Iterable[str]) -> None:
         """See :class:`captioner.batch.targets.Target`."""
 
     def captions_of(self, digest: bytes) -> None:

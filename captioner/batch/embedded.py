@@ -16,6 +16,7 @@ from captioner.batch.reading import digest_of
 from captioner.batch.records import Identity
 from captioner.batch.settings import Settings
 from captioner.batch.targets import State
+from captioner.batch.tars import Item
 from captioner.errors import CaptionerError, ImageError, OptionError, OutputError
 from captioner.files import replacing
 from captioner.images import display_name, read_file
@@ -105,9 +106,9 @@ class InPlace(FilePerPicture):
         """The picture; a link stays a link, and what it leads to is written."""
         return Path(os.path.realpath(image))
 
-    def state(self, image: str) -> State:
+    def state(self, item: Item) -> State:
         """See :class:`captioner.batch.targets.Target`."""
-        file = self._file_of(image)
+        file = self._file_of(str(item))
         if self._overwrite or not file.is_file():  # a pipe, for one, must not be opened
             return State.DUE
         try:

@@ -12,25 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.batch.embedded import Copies, InPlace
-from captioner.batch.listing import list_pictures
+from captioner.batch.inputs import Inputs
 from captioner.batch.numbering import CocoNumbers
-from captioner.batch.options import FolderOptions, Shard
+from captioner.batch.options import FolderOptions
 from captioner.batch.output import OutputFile
 from captioner.batch.progress import Progress, Summary
-from captioner.batch.records import Entry, Line
+from captioner.batch.records import Entry
 from captioner.batch.settings import output_settings
 from captioner.batch.sidecars import Sidecars
 from captioner.batch.targets import StandardOutput, State, Target
-from captioner.batch.worklist import WorkList
+from captioner.batch.tars import Item
+from captioner.batch.worklist import key_of
 from captioner.batch.writers import build_writer
-from captioner.errors import ImageError, OptionError
+from captioner.errors import OptionError
 from captioner.images import display_name
 from captioner.training.interruption import on_interrupt
 
 if TYPE_CHECKING:
     from captioner.batch.runner import Result
-    from captioner.captioner import Caption, Captioner
+    from captioner.captioner import Captioner
     from captioner.decoding.options import DecodingOptions
+    from captioner.images import Preprocessing, Preprocessings
 
 _NOTICE = b"\nfinishing the batch in hand; Ctrl-C again breaks off\n"
 
@@ -43,11 +45,15 @@ class Model:
         settings: plain values that tell it from others, weights and decoding included.
         decoding: how it writes.
         load: loads it.
+        preprocessing: tells what it makes of pictures, without loading it onto its device.
+        device: where it is to work, as it was named.
     """
 
     settings: Mapping[str, object]
     decoding: DecodingOptions
     load: Callable[[], Captioner]
+    preprocessing: Callable[[], Preprocessing | Preprocessings] | None = None
+    device: str = "auto"
 
 
 def caption_folder(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -62,21 +68,18 @@ def caption_folder(paths: Sequence[str], options: FolderOptions, model: Model, p
     Raises:
         CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
     """
+    if options.engine == "ray":
+        from captioner.batch.ray_engine import caption_on_cluster
+
+        return caption_on_cluster(paths, options, model, progress)
     target = build_target(options, paths, several=model.decoding.num_captions > 1)
-    pictures = list_pictures(paths, options.from_file, recursive=options.recursive)
-    with closing(target), closing(WorkList(pictures, target.key)) as work:
-        if not work.total:
-            names = [*paths, *([f"--from-file {options.from_file}"] if options.from_file else [])]
-            raise ImageError(f"no pictures in {', '.join(names)}")
-        if clash := work.clash():
+    with closing(target), closing(Inputs(paths, options, target.key)) as inputs:
+        if clash := inputs.work.clash():
             first, second = map(display_name, clash)
             raise OptionError(f"{first} and {second} would both be {_shared(target, clash[0])}")
-        total = None
-        if options.shard is not None:
-            total = work.total
-            work.keep(Shard.parse(options.shard).of(total))
-        target.open(output_settings(model.settings, options, total=total), overwrite=options.overwrite)
-        run = _Run(options, model, progress, target, work)
+        settings = output_settings(model.settings, options, inputs.whole)
+        target.open(settings, overwrite=options.overwrite)
+        run = _Run(options, model, progress, target, inputs)
         run.plan()
         return run.list_plan() if options.dry_run else run.execute()
 
@@ -96,8 +99,7 @@ def print_results(
     captioned = failed = 0
     target.begin()
     for result in results:
-        captions = tuple(_line(c, options) for c in result.captions)
-        target.write([Entry(str(result.image), captions, result.error)])
+        target.write([Entry(str(result.image), options.lines(result.captions), result.error)])
         if result.error is None:
             captioned += 1
         else:
@@ -123,21 +125,16 @@ def build_target(options: FolderOptions, paths: Sequence[str] = (), *, several: 
     if options.embed:
         if options.output is None:
             return InPlace(max_pixels=options.pixel_limit)
-        folder, recursive = Path(options.output), options.recursive
-        return Copies(folder, paths, recursive=recursive, max_pixels=options.pixel_limit)
+        copies, recursive = Path(options.output), options.recursive
+        return Copies(copies, paths, recursive=recursive, max_pixels=options.pixel_limit)
     if options.kind == "sidecar":
         return Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
-    writer = build_writer(
-        options.kind, several=several, log_prob=options.log_prob, folder=options.output_folder
-    )
+    folder = options.link_folder
+    writer = build_writer(options.kind, several=several, log_prob=options.log_prob, folder=folder)
     number = CocoNumbers(options.annotations) if writer.names_by_number else _no_number
     if options.output is None:
         return StandardOutput(writer, number)
     return OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)
-
-
-def _line(caption: Caption, options: FolderOptions) -> Line:
-    return Line(options.dressed(caption.text), caption.log_prob, caption.confidence)
 
 
 def _no_number(image: str) -> None:
@@ -155,10 +152,10 @@ class _Run:
     """One run over a list of pictures."""
 
     def __init__(
-        self, options: FolderOptions, model: Model, progress: Progress, target: Target, work: WorkList
+        self, options: FolderOptions, model: Model, progress: Progress, target: Target, inputs: Inputs
     ) -> None:
         self._options, self._model, self._progress = options, model, progress
-        self._target, self._work = target, work
+        self._target, self._inputs, self._work = target, inputs, inputs.work
         self._captioned = self._skipped = self._failed = self._due = 0
         self._interrupted = False
 
@@ -167,8 +164,8 @@ class _Run:
         self._due = self._work.choose(self._is_due)
         self._skipped = len(self._work) - self._due
 
-    def _is_due(self, image: str) -> bool:
-        state = self._target.state(image)
+    def _is_due(self, item: Item) -> bool:
+        state, image = self._target.state(item), str(item)
         if self._options.dry_run:
             print(f"{state.value}\t{display_name(image)}")
         elif state is State.CHANGED:
@@ -188,6 +185,7 @@ class _Run:
         """Caption what is due."""
         captioner = self._model.load() if self._due else None
         self._target.begin()
+        self._target.forget(self._inputs.sound_tars)
         self._progress.start(self._due)
         if captioner is not None:
             with on_interrupt(self._interrupt, notice=_NOTICE):
@@ -251,10 +249,10 @@ class _Run:
 
     def _entry(self, result: Result) -> Entry:
         image, seen = str(result.image), result.identity
-        number = self._target.key(image)
+        number = key_of(result.image, self._target.key)
         if result.known and seen is not None:
             captions = self._target.captions_of(seen.digest) or ()
         else:
-            captions = tuple(_line(c, self._options) for c in result.captions)
+            captions = self._options.lines(result.captions)
         image_id = number if isinstance(number, int) else None
         return Entry(image, captions, result.error, image_id, seen, result.thumbnail)

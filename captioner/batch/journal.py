@@ -116,6 +116,17 @@ class Journal:
             if stale and not self.stale:
                 self._note(stale=True)
 
+    def forget(self, images: Iterable[str]) -> bool:
+        """Drop entries of failures; whether there were any."""
+        with self._transaction():
+            before = self._db.total_changes
+            names = ((os.fsencode(image),) for image in images)
+            self._db.executemany("DELETE FROM entries WHERE image = ? AND error IS NOT NULL", names)
+            dropped = self._db.total_changes > before
+            if dropped:
+                self._note(stale=True)
+        return dropped
+
     def last_place(self) -> int:
         """Place of the last entry; 0 if there is none."""
         place: int | None = self._db.execute("SELECT max(place) FROM entries").fetchone()[0]

@@ -146,7 +146,8 @@ def _check_folders(parts: Sequence[Part], target: Path) -> None:
     """
     folder = Path(os.path.realpath(target)).parent
     for part in parts:
-        if Path(os.path.realpath(part.path)).parent != folder:
+        has_links = "folder" in part.settings or not part.settings
+        if has_links and Path(os.path.realpath(part.path)).parent != folder:
             raise OutputError(
                 f"--output {target}: must lie in the folder of {part.path}, because of its links to pictures"
             )

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from captioner.batch.records import Line
 from captioner.errors import OptionError
 
-FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar")
+if TYPE_CHECKING:
+    from captioner.captioner import Caption
+
+FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "parquet")
+ENGINES = ("local", "ray")
+_IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
 _FORMAT_OF_ENDING = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -64,6 +71,12 @@ class FolderOptions:
         "also caption what this file names, one path a line or ended by NULs; - for standard input",
         metavar="LIST",
     )
+    input_tar: tuple[str, ...] = _option(
+        (),
+        "caption what is in these tars, such as 'photos-{000..999}.tar' or 'photos-*.tar.gz', as WebDataset "
+        "lays it out; nothing is unpacked",
+        metavar="TAR",
+    )
     recursive: bool = _option(True, "look into sub-folders")
     output: str | None = _option(
         None,
@@ -102,6 +115,17 @@ class FolderOptions:
     max_pixels: int | None = _option(
         None, "refuse pictures with more pixels than this (default: 100 million)"
     )
+    engine: str = _option(
+        "local", "ray: on the machines of a Ray cluster; --output is a folder then", choices=ENGINES
+    )
+    ray_address: str | None = _option(
+        None,
+        "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)",
+        metavar="ADDRESS",
+    )
+    ray_actors: int | None = _option(
+        None, "how many hold the model (default: as many as there are GPUs, or 7 of 8 processors)"
+    )
 
     def __post_init__(self) -> None:
         if self.format not in (None, *FORMATS):
@@ -119,6 +143,9 @@ class FolderOptions:
                 raise OptionError(f"--{name} must be one line of text, not {text!r}")
         self._check_sidecars()
         self._check_embedding()
+        self._check_engine()
+        if "-" in self.input_tar:
+            raise OptionError("--input-tar -: standard input is read once, a tar twice; save it to a file")
         if self.annotations is not None and self.kind != "coco":
             raise OptionError("--annotations is for --format coco")
         if self.log_prob and self.kind in ("coco", "html", "sidecar"):
@@ -128,6 +155,8 @@ class FolderOptions:
         from captioner.images import IMAGE_EXTENSIONS  # not for a mere --help
 
         if self.kind == "sidecar":
+            if self.input_tar:
+                raise OptionError("--format sidecar writes beside pictures, not into tars; name another")
             if self.output is not None:
                 raise OptionError("--format sidecar writes beside the pictures; leave out --output")
             ending = self.sidecar_ending
@@ -143,10 +172,33 @@ class FolderOptions:
             if self.in_place:
                 raise OptionError("--in-place is for --embed")
             return
+        if self.input_tar:
+            raise OptionError("--embed writes into pictures, not into tars; leave it out")
+        if self.engine == "ray":
+            raise OptionError("--embed is for --engine local")
         if self.format is not None or self.log_prob:
             raise OptionError("--embed writes into pictures; leave out --format and --log-prob")
         if self.in_place == (self.output is not None):
             raise OptionError("--embed needs a folder for copies (--output FOLDER), or else --in-place")
+
+    def _check_engine(self) -> None:
+        if self.engine not in ENGINES:
+            raise OptionError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if self.engine == "local":
+            for name in ("ray_address", "ray_actors"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"--{name.replace('_', '-')} is for --engine ray")
+            if self.kind == "parquet":
+                raise OptionError("--format parquet is for --engine ray")
+            return
+        if self.kind not in _IN_PARTS:
+            raise OptionError(f"--engine ray writes the formats {' and '.join(_IN_PARTS)}, not {self.kind}")
+        if self.output is None:
+            raise OptionError("--engine ray writes into a folder; name it with --output")
+        if self.workers is not None:
+            raise OptionError("--workers is for --engine local; Ray decides how many tasks read pictures")
+        if self.ray_actors is not None and self.ray_actors < 1:
+            raise OptionError(f"--ray-actors must be at least 1, not {self.ray_actors}")
 
     @property
     def kind(self) -> str:
@@ -155,7 +207,8 @@ class FolderOptions:
             return "embed"
         if self.format is not None:
             return self.format
-        return _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), "text")
+        default = "parquet" if self.engine == "ray" else "text"
+        return _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), default)
 
     @property
     def prints(self) -> bool:
@@ -168,6 +221,11 @@ class FolderOptions:
         return Path(os.path.realpath(self.output)).parent if self.output is not None else Path.cwd()
 
     @property
+    def link_folder(self) -> Path | None:
+        """Where links to the pictures start; None for pictures in tars, which no link leads into."""
+        return None if self.input_tar else self.output_folder
+
+    @property
     def sidecar_ending(self) -> str:
         """What a sidecar's name ends in."""
         return ".txt" if self.sidecar_extension is None else self.sidecar_extension
@@ -178,6 +236,10 @@ class FolderOptions:
         from captioner.images import DEFAULT_MAX_PIXELS
 
         return DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels
+
+    def lines(self, captions: Iterable[Caption]) -> tuple[Line, ...]:
+        """What is written of captions."""
+        return tuple(Line(self.dressed(each.text), each.log_prob, each.confidence) for each in captions)
 
     def dressed(self, caption: str) -> str:
         """A caption with the texts before and after it, one blank between unless they bring their own."""

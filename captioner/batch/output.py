@@ -10,8 +10,9 @@ from pathlib import Path
 from captioner.batch.journal import DamagedJournalError, Journal, remove_journal
 from captioner.batch.reading import has_changed
 from captioner.batch.records import Entry, Line
-from captioner.batch.settings import Settings, differences
+from captioner.batch.settings import Settings, check_same
 from captioner.batch.targets import State
+from captioner.batch.tars import Item, TarReader
 from captioner.batch.writers import Writer, encoded
 from captioner.errors import CaptionerError, OutputError
 from captioner.files import replacing
@@ -41,6 +42,7 @@ class OutputFile:
         self.path = Path(os.path.realpath(path))
         self.key = number
         self._writer, self._max_pixels = writer, max_pixels
+        self._tars = TarReader()
         self._journal: Journal | None = None
         self._file: GrowingFile | None = None
         self._settings: Settings = {}
@@ -66,12 +68,9 @@ class OutputFile:
                     f"{self.path}: is there already, and no journal tells how to go on with it; "
                     "choose another --output, or --overwrite"
                 )
-        elif differing := differences(self._journal.settings, settings):
-            raise OutputError(
-                f"{self.path}: was begun with {differing}; "
-                "give the same options to go on, or --overwrite to begin anew"
-            )
-        elif exists and not self._journal.stale and not self._follows(self._journal):
+            return
+        check_same(self.path, self._journal.settings, settings)
+        if exists and not self._journal.stale and not self._follows(self._journal):
             raise OutputError(
                 f"{self.path}: was changed by somebody else; move it away, or --overwrite to lose the change"
             )
@@ -113,8 +112,9 @@ class OutputFile:
                     return grows and piece.startswith(found) and not file.read(1)
             return not file.read(1)
 
-    def state(self, image: str) -> State:
+    def state(self, item: Item) -> State:
         """See :class:`captioner.batch.targets.Target`."""
+        image = str(item)
         found = None if self._anew or self._journal is None else self._journal.find(image)
         if found is None:
             self._new_before = True
@@ -127,7 +127,7 @@ class OutputFile:
             return State.DUE
         if entry.image_id != self.key(image):
             return State.CHANGED
-        changed = has_changed(Path(image), entry.identity, max_pixels=self._max_pixels)
+        changed = has_changed(item, entry.identity, self._tars, max_pixels=self._max_pixels)
         return State.CHANGED if changed else State.DONE
 
     def begin(self) -> None:
@@ -139,6 +139,10 @@ class OutputFile:
         if self._writer.grows and not self._journal.stale:
             self._file = GrowingFile(self.path)
             self._file.complete(self._writer.pieces(self._journal.entries()))
+
+    def forget(self, images: Iterable[str]) -> None:
+        """See :class:`captioner.batch.targets.Target`."""
+        self._at_end |= self._begun.forget(images)
 
     def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
         """See :class:`captioner.batch.targets.Target`."""
@@ -191,6 +195,7 @@ class OutputFile:
 
     def close(self) -> None:
         """See :class:`captioner.batch.targets.Target`."""
+        self._tars.close()
         if self._journal is not None:
             self._journal.close()
         if self._file is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.batch.records import Identity
+from captioner.batch.tars import Item, Member, TarReader
 from captioner.errors import ImageError
 from captioner.images import Preprocessing, Preprocessings, display_name, read_file
 from captioner.images.thumbnails import make_thumbnail
@@ -55,21 +54,23 @@ class PictureReader:
     max_pixels: int
     embeds: bool = False
     thumbnails: bool = False
+    _tars: TarReader = field(default_factory=TarReader, init=False, repr=False, compare=False)
 
-    def __call__(self, path: Path) -> Loaded:
+    def __call__(self, item: Item) -> Loaded:
         """Read one picture; whatever is wrong with its file becomes an error in the answer."""
         identity = None
         try:
             # Before reading: a file that changes meanwhile will look changed later, not the other way round.
-            modified = _modified(path)
-            data = read_file(path, max_pixels=self.max_pixels)
+            modified = _modified(item)
+            data = read_item(item, self._tars, max_pixels=self.max_pixels)
             identity = Identity(len(data), modified, digest_of(data))
-            pixels = self.preprocessing.load(_Named(data, path), max_pixels=self.max_pixels)
+            name = str(item)
+            pixels = self.preprocessing.load(_Named(data, name), max_pixels=self.max_pixels)
             if self.embeds:
-                check_embeddable(data, display_name(path))
+                check_embeddable(data, display_name(name))
             thumbnail = None
             if self.thumbnails:
-                thumbnail = make_thumbnail(_Named(data, path), THUMBNAIL_SIDE, max_pixels=self.max_pixels)
+                thumbnail = make_thumbnail(_Named(data, name), THUMBNAIL_SIDE, max_pixels=self.max_pixels)
         except ImageError as error:
             return Loaded(identity, error=str(error))
         return Loaded(identity, pixels, thumbnail=thumbnail)
@@ -78,9 +79,20 @@ class PictureReader:
 class _Named(io.BytesIO):
     """Bytes that are called like the file they come from, in messages."""
 
-    def __init__(self, data: bytes, path: Path) -> None:
+    def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
-        self.name = os.fspath(path)
+        self.name = name
+
+
+def read_item(item: Item, tars: TarReader, *, max_pixels: int) -> bytes:
+    """Bytes of a picture, wherever it lies.
+
+    Raises:
+        ImageError: as :func:`captioner.images.read_file` and :meth:`TarReader.read`.
+    """
+    if isinstance(item, Member):
+        return tars.read(item, max_pixels=max_pixels)
+    return read_file(item, max_pixels=max_pixels)
 
 
 def digest_of(data: bytes) -> bytes:
@@ -88,24 +100,26 @@ def digest_of(data: bytes) -> bytes:
     return blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
-def _modified(path: Path) -> int:
+def _modified(item: Item) -> int:
+    if isinstance(item, Member):
+        return item.modified
     try:
-        return path.stat().st_mtime_ns
+        return item.stat().st_mtime_ns
     except (OSError, ValueError):  # reading it will say what is wrong
         return 0
 
 
-def has_changed(path: Path, identity: Identity | None, *, max_pixels: int) -> bool:
-    """Whether a file is another one now. Its content is read only where size and time leave it open."""
+def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_pixels: int) -> bool:
+    """Whether a picture is another one now. It is read only where size and time leave that open."""
     if identity is None:
         return True
     try:
-        status = path.stat()
+        size = item.size if isinstance(item, Member) else item.stat().st_size
     except (OSError, ValueError):
         return False  # it has gone: what was seen of it stands
-    if status.st_size == identity.size and status.st_mtime_ns == identity.modified:
+    if size == identity.size and _modified(item) == identity.modified:
         return False
     try:
-        return digest_of(read_file(path, max_pixels=max_pixels)) != identity.digest
+        return digest_of(read_item(item, tars, max_pixels=max_pixels)) != identity.digest
     except ImageError:
         return True

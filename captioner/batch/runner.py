@@ -11,6 +11,7 @@ from pathlib import Path
 from captioner.batch.engine import Engine
 from captioner.batch.reading import Loaded, PictureReader
 from captioner.batch.records import Identity
+from captioner.batch.tars import Item
 from captioner.batch.workers import Readers
 from captioner.captioner import Caption, Captioner, Pixels
 from captioner.decoding.options import DecodingOptions
@@ -26,7 +27,7 @@ class Result:
     """What became of one picture.
 
     Attributes:
-        image: its path.
+        image: its path, or where it is in a tar.
         captions: its captions; empty if it failed, or if they are known.
         error: why it failed, in one line; None if it did not.
         identity: of its file; None if that could not be read.
@@ -34,7 +35,7 @@ class Result:
         thumbnail: a small JPEG of it, if asked for.
     """
 
-    image: Path
+    image: Item
     captions: tuple[Caption, ...] = ()
     error: str | None = None
     identity: Identity | None = None
@@ -97,7 +98,7 @@ def read_ahead(batch_size: int) -> int:
 
 def caption_loaded(
     engine: Engine,
-    pictures: Iterable[tuple[Path, Loaded]],
+    pictures: Iterable[tuple[Item, Loaded]],
     batch_size: int,
     is_known: Callable[[bytes], bool] = lambda digest: False,
 ) -> Iterator[list[Result]]:
@@ -105,7 +106,7 @@ def caption_loaded(
 
     Args:
         engine: the network.
-        pictures: paths with what was read, in order.
+        pictures: each with what was read, in order.
         batch_size: pictures that go through the network together.
         is_known: whether a file with this digest has been captioned before; asked for in this thread.
 
@@ -115,8 +116,8 @@ def caption_loaded(
     memory = _Memory(_REMEMBERED + 4 * batch_size)
     flying: deque[_Batch] = deque()
     batch = _Batch(memory)
-    for path, loaded in pictures:
-        batch.add(path, loaded, is_known)
+    for item, loaded in pictures:
+        batch.add(item, loaded, is_known)
         if batch.is_full(batch_size):
             flying.append(batch.start(engine))
             batch = _Batch(memory)
@@ -146,12 +147,12 @@ class _Batch:
     """Consecutive pictures: those that the network has to see, and the others between them."""
 
     def __init__(self, memory: _Memory) -> None:
-        self.pictures: list[tuple[Path, Loaded, bool]] = []
+        self.pictures: list[tuple[Item, Loaded, bool]] = []
         self._memory = memory
         self._fresh: dict[bytes, Pixels] = {}
         self._parts: list[Future[list[list[Caption]]]] = []
 
-    def add(self, path: Path, loaded: Loaded, is_known: Callable[[bytes], bool]) -> None:
+    def add(self, item: Item, loaded: Loaded, is_known: Callable[[bytes], bool]) -> None:
         """Take the next picture."""
         known = False
         if loaded.pixels is not None and loaded.identity is not None:
@@ -162,7 +163,7 @@ class _Batch:
                 known = True
             else:
                 self._fresh[digest], self._memory[digest] = loaded.pixels, ()
-        self.pictures.append((path, loaded, known))
+        self.pictures.append((item, loaded, known))
 
     def is_full(self, size: int) -> bool:
         """Whether it is time to begin, if only to report many pictures that need no network."""
@@ -181,8 +182,8 @@ class _Batch:
         self._memory.forget()
         return results
 
-    def _result(self, path: Path, loaded: Loaded, known: bool) -> Result:
+    def _result(self, item: Item, loaded: Loaded, known: bool) -> Result:
         if loaded.identity is None or loaded.error is not None:
-            return Result(path, error=loaded.error, identity=loaded.identity)
+            return Result(item, error=loaded.error, identity=loaded.identity)
         captions = () if known else self._memory[loaded.identity.digest]
-        return Result(path, captions, None, loaded.identity, known, loaded.thumbnail)
+        return Result(item, captions, None, loaded.identity, known, loaded.thumbnail)

@@ -55,25 +55,26 @@ FOOTER = (
 )
 
 
-def card(entry: Entry, folder: Path) -> str:
+def card(entry: Entry, folder: Path | None) -> str:
     """What the sheet shows of a picture.
 
     Args:
         entry: what became of it.
-        folder: where the sheet lies; the link to the picture starts there.
+        folder: where the sheet lies, the link to the picture starts there; None for no link.
     """
-    address = escape(_address(entry.image, folder))
     name = f"<small>{escape(printable(entry.image))}</small>"
     if entry.error is not None:
         reason = entry.error.removeprefix(f"{printable(entry.image)}: ")
-        return (
-            f'<li class="failed"><div><a href="{address}" class="absent">failed</a>'
-            f"<p>{escape(printable(reason))}</p>{name}</div></li>\n"
-        )
+        picture = _linked('<span class="absent">failed</span>', entry.image, folder)
+        return f'<li class="failed"><div>{picture}<p>{escape(printable(reason))}</p>{name}</div></li>\n'
     best, *others = (escape(printable(line.text)) for line in entry.captions)
     more = "".join(f'<p class="other">{text}</p>' for text in others)
-    picture = f'<a href="{address}">{_image(entry.thumbnail, best)}</a>'
+    picture = _linked(_image(entry.thumbnail, best), entry.image, folder)
     return f"<li><div>{picture}<p>{best}</p>{more}{name}</div></li>\n"
+
+
+def _linked(content: str, image: str, folder: Path | None) -> str:
+    return content if folder is None else f'<a href="{escape(_address(image, folder))}">{content}</a>'
 
 
 def _image(thumbnail: bytes | None, caption: str) -> str:

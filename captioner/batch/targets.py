@@ -9,6 +9,7 @@ from typing import Protocol
 
 from captioner.batch.records import Entry, Line
 from captioner.batch.settings import Settings
+from captioner.batch.tars import Item
 from captioner.batch.worklist import Key
 from captioner.batch.writers import Writer
 
@@ -35,7 +36,7 @@ class Target(Protocol):
             OutputError: this run cannot write there, or would mix its captions with others.
         """
 
-    def state(self, image: str) -> State:
+    def state(self, item: Item) -> State:
         """What is to be done with a picture; asked for each in order, before anything is written.
 
         Raises:
@@ -44,6 +45,9 @@ class Target(Protocol):
 
     def begin(self) -> None:
         """Make ready for writing."""
+
+    def forget(self, images: Iterable[str]) -> None:
+        """Drop what was written of failures that are no more, such as a tar that was missing."""
 
     def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
         """Captions of a file with this content, if there are any."""
@@ -80,13 +84,16 @@ class StandardOutput:
     def open(self, settings: Settings, *, overwrite: bool) -> None:
         """See :class:`Target`."""
 
-    def state(self, image: str) -> State:
+    def state(self, item: Item) -> State:
         """See :class:`Target`."""
         return State.DUE
 
     def begin(self) -> None:
         """See :class:`Target`."""
         self._print(self._writer.header)
+
+    def forget(self, images: Iterable[str]) -> None:
+        """See :class:`Target`."""
 
     def captions_of(self, digest: bytes) -> None:
         """See :class:`Target`."""

@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 from captioner.batch.reading import Loaded, PictureReader
+from captioner.batch.tars import Item
 from captioner.errors import CaptionerError
 from captioner.images import display_name
 
@@ -72,22 +72,22 @@ class Readers:
         for process in list(self._processes):
             process.end()
 
-    def read(self, paths: Iterable[Path], ahead: int) -> Iterator[tuple[Path, Loaded]]:
+    def read(self, items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Loaded]]:
         """Read pictures in the order given.
 
         Args:
-            paths: files; taken only as far as they are read.
+            items: taken only as far as they are read.
             ahead: how many may be read and not yet asked for.
 
         Yields:
-            Each path with what became of it.
+            Each picture with what became of it.
 
         Raises:
             CaptionerError: no process can be started.
         """
-        waiting: deque[tuple[Path, Future[Loaded]]] = deque()
-        for path in paths:
-            waiting.append((path, self._pool.submit(self._read, path)))
+        waiting: deque[tuple[Item, Future[Loaded]]] = deque()
+        for item in items:
+            waiting.append((item, self._pool.submit(self._read, item)))
             if len(waiting) > ahead:
                 earliest, future = waiting.popleft()
                 yield earliest, future.result()
@@ -95,9 +95,9 @@ class Readers:
             earliest, future = waiting.popleft()
             yield earliest, future.result()
 
-    def _read(self, path: Path) -> Loaded:
+    def _read(self, item: Item) -> Loaded:
         if self._workers == 0:
-            return self._reader(path)
+            return self._reader(item)
         how = ""
         for _ in range(_ATTEMPTS):
             process = getattr(self._local, "process", None)
@@ -107,7 +107,7 @@ class Readers:
             try:
                 if not process.ready:
                     process.prepare(self._reader)
-                return process.read(path)
+                return process.read(item)
             except (EOFError, OSError, pickle.UnpicklingError) as error:
                 how = process.end(patience=1)
                 self._processes.remove(process)
@@ -116,7 +116,7 @@ class Readers:
                     break
                 if not process.ready and not process.was_killed:
                     raise CaptionerError(f"no process that reads pictures can be started ({how})") from error
-        return Loaded(error=f"{display_name(path)}: its reading was broken off ({how})")
+        return Loaded(error=f"{display_name(str(item))}: its reading was broken off ({how})")
 
 
 class _Process:
@@ -152,13 +152,13 @@ class _Process:
         pickle.load(self._from)
         self.ready = True
 
-    def read(self, path: Path) -> Loaded:
+    def read(self, item: Item) -> Loaded:
         """Read one picture.
 
         Raises:
             EOFError, OSError, pickle.UnpicklingError: the process has died.
         """
-        self._send(path)
+        self._send(item)
         loaded: Loaded = pickle.load(self._from)
         return loaded
 
@@ -183,7 +183,7 @@ class _Process:
 
 
 def serve() -> None:
-    """What a process does: read a :class:`PictureReader`, then answer paths until the input ends."""
+    """What a process does: read a :class:`PictureReader`, then answer pictures until the input ends."""
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

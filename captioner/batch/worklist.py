@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from captioner.batch.tars import Item, Member
 from captioner.errors import OutputError
 
 Key = int | bytes
@@ -17,21 +19,23 @@ class WorkList:
     """Pictures in order, each with a key that only one of them may have.
 
     Args:
-        images: paths.
+        items: the pictures.
         key: a picture's key; None for none.
 
     Attributes:
         total: how many pictures were taken down.
     """
 
-    def __init__(self, images: Iterable[Path], key: Callable[[str], Key | None]) -> None:
+    def __init__(self, items: Iterable[Item], key: Callable[[str], Key | None]) -> None:
         # A database without a name lies in a temporary file that goes when it is closed.
         self._db = sqlite3.connect("", isolation_level=None)
-        rows = ((os.fsencode(image), key(str(image))) for image in images)
+        rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
         with self._transaction():
-            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB)")
+            self._db.execute(
+                "CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)"
+            )
             self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
-            self._db.executemany("INSERT INTO work (image, key) VALUES (?, ?)", rows)
+            self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
         self.total = self._count("work")
 
     def clash(self) -> tuple[str, str] | None:
@@ -56,19 +60,25 @@ class WorkList:
     def __iter__(self) -> Iterator[str]:
         return self._images("work")
 
-    def choose(self, is_due: Callable[[str], bool]) -> int:
+    def items(self) -> Iterator[Item]:
+        """The pictures, in order."""
+        for row in self._db.execute("SELECT image, member FROM work ORDER BY place"):
+            yield _unpacked(*row)
+
+    def choose(self, is_due: Callable[[Item], bool]) -> int:
         """Ask of each picture in order whether it is due; how many are."""
         with (
             self._transaction(),
-            closing(self._db.execute("SELECT place, image FROM work ORDER BY 1")) as rows,
+            closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows,
         ):
-            due = ((place,) for place, image in rows if is_due(os.fsdecode(image)))
+            due = ((place,) for place, *item in rows if is_due(_unpacked(*item)))
             self._db.executemany("INSERT INTO due VALUES (?)", due)
         return self._count("due")
 
-    def due(self) -> Iterator[Path]:
+    def due(self) -> Iterator[Item]:
         """The pictures that are due, in order."""
-        return map(Path, self._images("work NATURAL JOIN due"))
+        for row in self._db.execute("SELECT image, member FROM work NATURAL JOIN due ORDER BY place"):
+            yield _unpacked(*row)
 
     def close(self) -> None:
         """Forget it."""
@@ -92,3 +102,19 @@ class WorkList:
             raise OutputError(
                 f"the list of pictures cannot be kept ({error}); TMPDIR names a folder with more room"
             ) from error
+
+
+def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
+    """A picture's key; what is known to be none needs none."""
+    return None if isinstance(item, Member) and item.error is not None else key(str(item))
+
+
+def _packed(item: Item) -> str | None:
+    if isinstance(item, Path):
+        return None
+    return json.dumps((item.tar, item.offset, item.size, item.modified, item.error))
+
+
+def _unpacked(image: bytes, member: str | None) -> Item:
+    name = os.fsdecode(image)
+    return Path(name) if member is None else Member(name, *json.loads(member))

@@ -75,6 +75,10 @@ class JsonLines(Writer):
 
     def record(self, entry: Entry) -> str:
         """See :class:`Writer`."""
+        return json.dumps(self.fields(entry), ensure_ascii=False) + "\n"
+
+    def fields(self, entry: Entry) -> dict[str, object]:
+        """A record as plain values."""
         fields: dict[str, object] = {"image": entry.image}
         if entry.error is not None:
             fields["error"] = entry.error
@@ -82,7 +86,7 @@ class JsonLines(Writer):
             fields |= _described(entry.captions[0])
             if self.several:
                 fields["captions"] = [_described(line) for line in entry.captions]
-        return json.dumps(fields, ensure_ascii=False) + "\n"
+        return fields
 
 
 def _described(line: Line) -> dict[str, object]:
@@ -127,14 +131,14 @@ class Html(Writer):
     """A contact sheet; see :mod:`captioner.batch.sheet`.
 
     Args:
-        folder: where the file lies; links start there.
+        folder: where the file lies, links start there; None for no links.
     """
 
     grows = False
     header = sheet.HEADER
     footer = sheet.FOOTER
 
-    def __init__(self, folder: Path = Path()) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
     def record(self, entry: Entry) -> str:
@@ -151,14 +155,14 @@ WRITERS: dict[str, type[Writer]] = {
 }
 
 
-def build_writer(kind: str, *, several: bool, log_prob: bool, folder: Path) -> Writer:
+def build_writer(kind: str, *, several: bool, log_prob: bool, folder: Path | None) -> Writer:
     """The writer of a format.
 
     Args:
         kind: its name.
         several: there may be several captions for each picture.
         log_prob: add log P to lines of text.
-        folder: where the file lies, for formats with links.
+        folder: where the file lies, for formats with links; None for no links.
     """
     if kind == "text":
         return Text(log_prob=log_prob)

@@ -29,6 +29,8 @@ examples:
   captioner caption PHOTOS --output sheet.html              thumbnails with captions, for the browser
   captioner caption PHOTOS --embed --output CAPTIONED       captions inside copies of the pictures
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
+  captioner caption --input-tar 'photos-{000..999}.tar' --output captions.jsonl
+  captioner caption PHOTOS --engine ray --ray-address auto --output CAPTIONS
   captioner caption photo.jpg --num-captions 5 --beam-size 5
   captioner caption photo.jpg --temperature 0.8 --top-p 0.9 --seed 7
   captioner caption photo.jpg --weights a.safetensors b.safetensors
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.batch.progress import Progress
 
     options = read_options(args, FolderOptions)
-    if not args.paths and options.from_file is None:
+    if not args.paths and options.from_file is None and not options.input_tar:
         raise OptionError("name a picture or a folder, or a list of them with --from-file")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
         # Where the suffix is not there, torch need not be imported to tell.
@@ -118,12 +120,12 @@ def _model(args: argparse.Namespace) -> Model:
         "decoding": decoding.to_dict(),
     }
 
-    def load() -> Captioner:
-        captioner, _ = load_captioner(args)
+    def load(device: str | None = None) -> Captioner:
+        captioner, _ = load_captioner(args, device=device)
         captioner.check_sees_pictures()
         return captioner
 
-    return Model(settings, decoding, load)
+    return Model(settings, decoding, load, lambda: load("cpu").preprocessing, args.device)
 
 
 def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress: Progress) -> Summary:
@@ -135,6 +137,7 @@ def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress:
         not options.prints
         or options.kind in ("coco", "html")
         or options.from_file
+        or options.input_tar
         or options.shard
         or options.dry_run
     ):

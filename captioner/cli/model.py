@@ -87,11 +87,14 @@ def add_model_arguments(
         )
 
 
-def load_captioner(args: argparse.Namespace) -> tuple[Captioner, DecodingOptions]:
+def load_captioner(
+    args: argparse.Namespace, *, device: str | None = None
+) -> tuple[Captioner, DecodingOptions]:
     """The captioner of the flags, and how it is to decode: the decoding flags over the checkpoint's own.
 
     Args:
         args: with the flags of :func:`add_model_arguments`, and of ``DecodingOptions`` as far as there are.
+        device: another one than that of the flags.
 
     Raises:
         CaptionerError: the checkpoint, the encoder, the device or an option is not to be had.
@@ -100,7 +103,7 @@ def load_captioner(args: argparse.Namespace) -> tuple[Captioner, DecodingOptions
 
     captioner = Captioner.load(
         args.weights,
-        device=args.device,
+        device=device or args.device,
         precision=args.precision,
         encoder=args.encoder,
         image_size=args.image_size,

@@ -43,7 +43,8 @@ def add_options(
             settings["action"] = argparse.BooleanOptionalAction
         elif kind is tuple:
             # Both "--dataset a b" and "--dataset a --dataset b" are natural.
-            settings |= {"nargs": "+", "action": "extend", "type": str, "metavar": "VALUE"}
+            settings |= {"nargs": "+", "action": "extend", "type": str}
+            settings["metavar"] = item.metadata.get("metavar", "VALUE")
         else:
             settings |= {"type": kind, "choices": item.metadata.get("choices")}
             if settings["choices"] is None:

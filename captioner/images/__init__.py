@@ -1,6 +1,6 @@
 """Pictures: find them, open them, and turn them into the pixels that an encoder sees."""
 
-from captioner.images.finding import IMAGE_EXTENSIONS, find_images
+from captioner.images.finding import IMAGE_EXTENSIONS, find_images, natural_order
 from captioner.images.opening import (
     DEFAULT_MAX_PIXELS,
     Source,
@@ -25,6 +25,7 @@ __all__ = [
     "display_name",
     "find_images",
     "identify",
+    "natural_order",
     "open_image",
     "printable",
     "read_file",

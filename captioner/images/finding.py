@@ -74,7 +74,10 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
             entered.add(identity)
         try:
             with os.scandir(folder) as entries:
-                listed = sorted((e for e in entries if not e.name.startswith(".")), key=_natural_order)
+                listed = sorted(
+                    (e for e in entries if not e.name.startswith(".")),
+                    key=lambda entry: natural_order(entry.name),
+                )
         except OSError:
             yield None, folder
             continue
@@ -92,9 +95,10 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
             waiting.extend(reversed(folders))
 
 
-def _natural_order(entry: os.DirEntry[str]) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", Path(entry.name).stem.casefold())  # Text and numbers in turn.
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], entry.name
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Key to sort file names by, such that `img2` comes before `img10`."""
+    parts = re.split("([0-9]+)", Path(name).stem.casefold())  # Text and numbers in turn.
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _is_listed(name: str) -> bool:

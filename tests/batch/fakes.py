@@ -51,9 +51,20 @@ def name_of(pixels: np.ndarray[Any, Any]) -> str:
 def save_colour(path: Path, number: int) -> str:
     """A picture of one colour; returns its caption."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = (number % 256, number // 256, 7)
-    Image.new("RGB", (5, 4), colour).save(path, "PNG")
-    return "colour " + " ".join(map(str, colour))
+    draw_colour(number).save(path, "PNG")
+    return caption_of(number)
+
+
+def draw_colour(number: int) -> Image.Image:
+    return Image.new("RGB", (5, 4), _colour(number))
+
+
+def caption_of(number: int) -> str:
+    return "colour " + " ".join(map(str, _colour(number)))
+
+
+def _colour(number: int) -> tuple[int, int, int]:
+    return number % 256, number // 256, 7
 
 
 def colour_model(**settings: object) -> Model:

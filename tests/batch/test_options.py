@@ -35,6 +35,19 @@ from captioner.errors import OptionError
         ({"embed": True, "output": "x", "log_prob": True}, "leave out --format and --log-prob"),
         ({"embed": True, "output": "x", "annotations": "a"}, "--annotations is for --format coco"),
         ({"sidecar_extension": ".txt"}, "--sidecar-extension is for --format sidecar"),
+        ({"engine": "spark"}, "--engine must be one of local, ray, not 'spark'"),
+        ({"ray_address": "auto"}, "--ray-address is for --engine ray"),
+        ({"ray_actors": 2}, "--ray-actors is for --engine ray"),
+        ({"format": "parquet", "output": "x"}, "--format parquet is for --engine ray"),
+        ({"engine": "ray"}, "--engine ray writes into a folder; name it with --output"),
+        ({"engine": "ray", "output": "x", "format": "csv"}, "writes the formats parquet and jsonl, not csv"),
+        ({"engine": "ray", "output": "x.html"}, "writes the formats parquet and jsonl, not html"),
+        ({"engine": "ray", "output": "x", "embed": True}, "--embed is for --engine local"),
+        ({"engine": "ray", "output": "x", "workers": 2}, "--workers is for --engine local"),
+        ({"engine": "ray", "output": "x", "ray_actors": 0}, "--ray-actors must be at least 1, not 0"),
+        ({"input_tar": ("-",)}, "--input-tar -: standard input is read once, a tar twice"),
+        ({"input_tar": ("a.tar",), "format": "sidecar"}, "not into tars"),
+        ({"input_tar": ("a.tar",), "embed": True, "output": "x"}, "not into tars"),
         ({"format": "sidecar", "output": "x"}, "leave out --output"),
         ({"format": "sidecar", "sidecar_extension": "txt"}, "must be like .txt, not 'txt'"),
         ({"format": "sidecar", "sidecar_extension": "."}, "must be like .txt"),
@@ -63,6 +76,10 @@ def test_impossible_options_are_refused(values: dict[str, object], message: str)
         ({"output": "a.html"}, "html"),
         ({"output": "a.HTM"}, "html"),
         ({"output": "a.html", "embed": True}, "embed"),
+        ({"output": "a", "engine": "ray"}, "parquet"),
+        ({"output": "a.jsonl", "engine": "ray"}, "jsonl"),
+        ({"output": "a.ndjson", "engine": "ray"}, "jsonl"),
+        ({"output": "a", "engine": "ray", "format": "jsonl"}, "jsonl"),
     ],
 )
 def test_the_format_follows_from_the_output(values: dict[str, str], kind: str) -> None:
@@ -70,7 +87,7 @@ def test_the_format_follows_from_the_output(values: dict[str, str], kind: str) -
 
 
 def test_every_writer_is_a_format() -> None:
-    assert set(FORMATS) == {*WRITERS, "sidecar"}
+    assert set(FORMATS) == {*WRITERS, "sidecar", "parquet"}
 
 
 @given(st.integers(0, 500), st.integers(1, 40))

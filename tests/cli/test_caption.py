@@ -17,6 +17,7 @@ from PIL import Image
 from captioner.captioner import Captioner
 from captioner.cli import main
 from captioner.decoding.options import DecodingOptions
+from tests.batch.tarring import make_tar
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -103,6 +104,17 @@ def test_a_folder_with_sub_folders(run: Run, tmp_path: Path) -> None:
         Image.new("RGB", (9, 9)).save(path)
     assert run(tmp_path)[1].count("\n") == 2
     assert run(tmp_path, "--no-recursive")[1].count("\n") == 1
+
+
+def test_tars_may_be_expanded_by_the_shell_or_here(
+    run: Run, photos: list[Path], captioner: Captioner, tmp_path: Path
+) -> None:
+    tars = [make_tar(tmp_path / f"t-{n}.tar", [(p.name, p.read_bytes())]) for n, p in enumerate(photos[:2])]
+    (first,), (second,) = captioner.caption(photos[:2])
+    expected = f"{tars[0]}/{photos[0].name}\t{first.text}\n{tars[1]}/{photos[1].name}\t{second.text}\n"
+    assert run("--input-tar", tmp_path / "t-{0..1}.tar") == (0, expected, "")
+    assert run("--input-tar", tars[0], "--input-tar", tars[1]) == (0, expected, "")
+    assert run("--input-tar", *tars) == (0, expected, "")
 
 
 def test_odd_file_names_stay_on_one_line_and_are_exact_in_json(run: Run, tmp_path: Path) -> None:

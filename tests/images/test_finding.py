@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import ImageError
-from captioner.images import IMAGE_EXTENSIONS, find_images, open_image
-from captioner.images import finding as finding_module
+from captioner.images import IMAGE_EXTENSIONS, find_images, natural_order, open_image
 
 
 def make(folder: Path, *names: str) -> None:
@@ -56,12 +55,8 @@ def test_the_order_does_not_depend_on_the_order_of_the_file_system(
 
 @given(st.lists(st.integers(0, 10**6), unique=True, min_size=2, max_size=20))
 def test_numbers_in_names_are_ordered_as_numbers(numbers: list[int]) -> None:
-    class Entry:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-    entries = sorted((Entry(f"photo {n} (1).jpg") for n in numbers), key=finding_module._natural_order)
-    assert [entry.name for entry in entries] == [f"photo {n} (1).jpg" for n in sorted(numbers)]
+    names = sorted((f"photo {n} (1).jpg" for n in numbers), key=natural_order)
+    assert names == [f"photo {n} (1).jpg" for n in sorted(numbers)]
 
 
 def test_extensions_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""Tars of pictures of one colour each, sound and otherwise."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.batch import fakes
+
+
+def colour(number: int) -> bytes:
+    """A picture whose caption :func:`caption_of` knows."""
+    path = io.BytesIO()
+    fakes.draw_colour(number).save(path, "PNG")
+    return path.getvalue()
+
+
+def make_tar(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> Path:
+    """A tar of files, in this order; mode ``w:gz`` compresses it."""
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(*numbers: int) -> list[tuple[str, bytes]]:
+    """Samples as WebDataset lays them out, each with a picture and what belongs to it."""
+    return [
+        member
+        for number in numbers
+        for member in (
+            (f"{number:06}.jpg", colour(number)),
+            (f"{number:06}.json", b"{}"),
+            (f"{number:06}.mask.png", colour(number + 1)),
+        )
+    ]
