@@ -57,7 +57,9 @@ def assert_like(one: str | Path, other: str | Path) -> None:
                 if column in ("step", "epoch", "skipped") or not value:
                     assert value == twin[column]
                 else:  # the files hold six digits
-                    expected = pytest.approx(float(twin[column]), abs=1e-5, rel=1.1e-5, nan_ok=True)
+                    # A unit of an encoder in training that rounding lifts over its threshold has a gradient.
+                    rel = 2e-3 if column == "gradient_norm" else 1.1e-5
+                    expected = pytest.approx(float(twin[column]), abs=1e-5, rel=rel, nan_ok=True)
                     assert float(value) == expected, column
     mine, theirs = load_state(first.state), load_state(second.state)
     assert mine.weights
