@@ -148,7 +148,8 @@ def test_a_tiny_model_learns_what_scores_from_its_own_captions(
     assert max(float(row["table CIDEr"]) for row in after) > score
     assert float(after[0]["reward"]) < 1
     assert max(float(row["reward"]) for row in after) > reward
-    assert float(after[-1]["table bad endings"]) < 0.1
+    if weight:  # alone, the reward is had with sentences that end badly: what cross-entropy is mixed in for
+        assert float(after[-1]["table bad endings"]) < 0.1
 
 
 def test_mixed_precision_trains(datasets: DatasetOptions, tiny: Tiny, finished: TrainingOptions) -> None:

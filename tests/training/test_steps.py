@@ -49,9 +49,11 @@ def _unrolled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GradientFlow, Sched
     seen = []
     unroll = Decoder.unroll
 
-    def spied(decoder: Decoder, words: Tensor, lengths: Tensor, state: Any, flow: Any, feed: Any) -> Tensor:
+    def spied(
+        decoder: Decoder, words: Tensor, lengths: Tensor, state: Any, flow: Any, feed: Any, looked: Any = None
+    ) -> Tensor:
         seen.append((flow, feed))
-        return unroll(decoder, words, lengths, state, flow, feed)
+        return unroll(decoder, words, lengths, state, flow, feed, looked)
 
     monkeypatch.setattr(Decoder, "unroll", spied)
     return seen
