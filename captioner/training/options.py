@@ -100,6 +100,9 @@ class TrainingOptions:
     cross_entropy_weight: float = _option(
         0.0, "share of cross-entropy in the loss of self_critical, from 0 to below 1"
     )
+    reward_end: bool = _option(
+        False, "count the end of a caption as a word in the reward, against sentences that break off"
+    )
     epochs: int = _option(15, "passes over the training captions")
     batch_size: int = _option(32, "photos in a batch, each with all of its captions")
     accumulate: int = _option(
@@ -213,6 +216,7 @@ class TrainingOptions:
                 )
             return
         asked = {
+            "--reward-end": self.reward_end,
             f"--samples {self.samples}": self.samples != _SAMPLES,
             f"--cross-entropy-weight {self.cross_entropy_weight:g}": self.cross_entropy_weight != 0,
         }

@@ -29,7 +29,9 @@ from captioner.training.preparation import TrainingData
 from captioner.training.reward import CiderReward
 from captioner.vocabulary import END, START, Vocabulary
 
-Reward: TypeAlias = "Callable[[Sequence[Sequence[str]], Sequence[int]], npt.NDArray[np.float64]]"
+Reward: TypeAlias = (
+    "Callable[[Sequence[Sequence[str]], Sequence[int], Sequence[bool]], npt.NDArray[np.float64]]"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class SelfCritical:
     Attributes:
         cross_entropy: the other part, and the settings that both share.
         share: of cross-entropy in the loss, 0 to 1.
-        reward: of captions, given as words, of photos, given by their position in the training set.
+        reward: of captions, given as words, of photos, given by their position in the training set, and of
+            whether each caption has ended.
         vocabulary: words of ids.
         count: captions drawn for each photo, at least 2.
         longest: most words of a caption; one that has not ended by then is cut and rewarded as it is.
@@ -73,9 +76,11 @@ class SelfCritical:
         # gradients; not every version of torch keeps those apart by itself.
         with precision():
             drawn = self._draw(batch.photos, regions, state, epoch)
-        texts = [self.vocabulary.decode(caption) for captions in drawn for caption in captions]
+        written = [caption for captions in drawn for caption in captions]
+        texts = [self.vocabulary.decode(caption) for caption in written]
         owners = [photo for photo in batch.photos for _ in range(self.count)]
-        rewards = torch.from_numpy(self.reward(texts, owners)).view(len(drawn), self.count)
+        ended = [self._ended(caption) for caption in written]
+        rewards = torch.from_numpy(self.reward(texts, owners, ended)).view(len(drawn), self.count)
         weights = torch.bincount(batch.owners, minlength=len(drawn)) / (self.count * words)
         with precision():
             loss = self._policy_loss(drawn, state, advantages(rewards) * weights.unsqueeze(1))
@@ -128,9 +133,13 @@ class SelfCritical:
         logits = logits.index_fill(1, banned, float("-inf"))
         return (nn.functional.cross_entropy(logits, targets, reduction="none") * own).sum()
 
+    def _ended(self, words: tuple[int, ...]) -> bool:
+        """Whether a caption has come to its end; at the longest length that was no choice any more."""
+        return len(words) < self.longest
+
     def _actions(self, words: tuple[int, ...]) -> list[int]:
-        """What was chosen: the words and the end, but at the longest length the end was no choice."""
-        return [START, *words] if len(words) == self.longest else [START, *words, END]
+        """What was chosen, after ``<start>``: the words and, if it was chosen too, the end."""
+        return [START, *words, END] if self._ended(words) else [START, *words]
 
 
 def advantages(rewards: Tensor) -> Tensor:
@@ -159,7 +168,7 @@ def objective_of(
     return SelfCritical(
         cross_entropy,
         options.cross_entropy_weight,
-        CiderReward(data.texts),
+        CiderReward(data.texts, closed=options.reward_end),
         data.vocabulary,
         count=options.samples,
         longest=options.max_words,

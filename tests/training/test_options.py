@@ -80,6 +80,7 @@ def test_an_impossible_value_is_named_in_one_line(name: str, value: object) -> N
     [
         ({"samples": 3}, "--samples 3 is for --objective self_critical"),
         ({"cross_entropy_weight": 0.2}, "--cross-entropy-weight 0.2 is for --objective self_critical"),
+        ({"reward_end": True}, "--reward-end is for --objective self_critical"),
         ({"objective": "self_critical"}, "give it with --init"),
         (
             {"objective": "self_critical", "init": "a.safetensors", "scheduled_sampling": 0.2},

@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.errors import DatasetError
+from captioner.metrics.cider import cider_d
 from captioner.metrics.evaluate import References, score
 from captioner.metrics.frequencies import DocumentFrequencies
+from captioner.metrics.ngrams import Corpus
 from captioner.training.reward import CiderReward
 from captioner.vocabulary import caption_words, detokenize
 
@@ -30,7 +32,7 @@ def _like(caption: list[str], photo: int) -> list[str]:
 def test_a_reward_is_the_cider_that_the_evaluator_finds(drawn: list[tuple[list[str], int, bool]]) -> None:
     captions = [_like(words, photo) if like else words for words, photo, like in drawn]
     photos = [photo for _, photo, _ in drawn]
-    rewards = CiderReward(HUMAN)(captions, photos)
+    rewards = CiderReward(HUMAN)(captions, photos, [False] * len(photos))
     tokens = References(dict(enumerate(HUMAN))).tokens
     frequencies = DocumentFrequencies.from_tokens(list(tokens.values()))
     for words, photo, reward in zip(captions, photos, rewards, strict=True):
@@ -41,9 +43,24 @@ def test_a_reward_is_the_cider_that_the_evaluator_finds(drawn: list[tuple[list[s
 
 def test_a_human_caption_is_worth_more_than_its_half_and_nothing_is_worth_nothing() -> None:
     words = caption_words(HUMAN[1][0])
-    whole, half, other, empty = CiderReward(HUMAN)([words, words[:3], words, []], [1, 1, 0, 1])
+    whole, half, other, empty = CiderReward(HUMAN)([words, words[:3], words, []], [1, 1, 0, 1], [True] * 4)
     assert whole > half > other
     assert empty == 0
+
+
+def test_with_the_end_as_a_word_it_pays_to_come_to_it() -> None:
+    words = caption_words(HUMAN[1][0])
+    captions, photos, ended = [words, words, words[:-1], words[:-1]], [1] * 4, [True, False] * 2
+    whole, cut, broken, broken_and_cut = CiderReward(HUMAN, closed=True)(captions, photos, ended)
+    assert whole > cut > broken_and_cut > broken
+    # By itself CIDEr does not care.
+    plain = CiderReward(HUMAN)(captions, photos, ended)
+    assert plain[0] == plain[1]
+    # As if every human caption had one more word, the same for all.
+    references = [[[*tokens, "close"] for tokens in human] for human in CiderReward(HUMAN).references]
+    corpus = Corpus.of([[*words, "close"], words], [references[1]] * 2)
+    expected = cider_d(corpus, DocumentFrequencies.from_tokens(references))
+    assert [whole, cut] == pytest.approx(list(expected))
 
 
 def test_one_photo_is_too_few() -> None:

@@ -36,7 +36,10 @@ class Worth:
         self.table = {(photo, words): chance.uniform(0, 3) for photo in range(2) for words in WRITABLE}
         self.asked: list[tuple[int, tuple[int, ...]]] = []
 
-    def __call__(self, captions: Sequence[Sequence[str]], photos: Sequence[int]) -> npt.NDArray[np.float64]:
+    def __call__(
+        self, captions: Sequence[Sequence[str]], photos: Sequence[int], ended: Sequence[bool]
+    ) -> npt.NDArray[np.float64]:
+        assert ended == [len(caption) < LONGEST for caption in captions]
         words = [tuple("ab".index(word) + OWN[0] for word in caption) for caption in captions]
         self.asked = list(zip(photos, words, strict=True))
         return np.array([self.table[asked] for asked in self.asked])
