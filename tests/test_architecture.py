@@ -77,6 +77,7 @@ def test_a_module_imports_from_its_own_floor_or_below(path: Path) -> None:
         ("captioner.datasets", {"torch", "gradio", "nltk", "numpy"}),
         ("captioner.images", {"torch", "torchvision", "gradio"}),
         ("captioner.captioner", {"gradio", "matplotlib", "torchvision", "nltk"}),
+        ("captioner.batch.ray_steps", {"torch", "ray"}),
     ],
 )
 def test_importing_a_module_does_not_import_what_it_does_not_need(module: str, forbidden: set[str]) -> None:
