@@ -19,6 +19,7 @@ from captioner.batch.runner import caption_paths
 from captioner.captioner import Captioner
 from captioner.errors import CheckpointError
 from tests.batch.folders import make_folder, model_of
+from tests.test_confidence import CALIBRATION
 
 KNOWN = Entry("known", (Line("Known before.", -1.0),))
 
@@ -46,8 +47,12 @@ def run(table: Any, captions: ray_steps.Captions, files: PartFiles) -> ray_steps
     return done
 
 
-def test_the_steps_make_what_one_process_makes(captioner: Captioner, table: Any, tmp_path: Path) -> None:
-    files = PartFiles(tmp_path / "out", "jsonl", several=False)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_steps_make_what_one_process_makes(
+    captioner: Captioner, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(captioner, "calibration", CALIBRATION)
+    files = PartFiles(tmp_path / "out", kind, several=False)
     files.begin({}, overwrite=False)
     captions = ray_steps.Captions(
         model_of(captioner), options(tmp_path, prepend="photo of"), __version__, str(tmp_path)
@@ -64,6 +69,8 @@ def test_the_steps_make_what_one_process_makes(captioner: Captioner, table: Any,
             assert entry.error == result.error
             assert [line.text for line in entry.captions] == [f"photo of {c.text}" for c in result.captions]
             assert [line.log_prob for line in entry.captions] == [c.log_prob for c in result.captions]
+            assert [line.confidence for line in entry.captions] == [c.confidence for c in result.captions]
+    assert entries[0].captions[0].confidence is not None
 
 
 def test_what_is_wrong_on_a_machine_stops_the_run(captioner: Captioner, table: Any, tmp_path: Path) -> None:

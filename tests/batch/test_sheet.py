@@ -20,6 +20,7 @@ from captioner.batch.records import Entry, Line
 from captioner.batch.writers import Html
 from captioner.errors import OutputError
 from tests.batch import fakes
+from tests.batch.tarring import make_tar, samples
 
 HOSTILE = '<script>alert("1 & 2")</script>'
 
@@ -181,6 +182,34 @@ def test_merged_sheets_equal_one(folder: Path, tmp_path: Path, count: int) -> No
         journal_of(Path(part)).unlink()
     assert not merge(parts, str(tmp_path / "merged.html"), overwrite=True)
     assert (tmp_path / "merged.html").read_bytes() == (tmp_path / "whole.html").read_bytes()
+
+
+def test_pictures_in_tars_have_thumbnails_and_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_tar(Path("a.tar"), [*samples(1, 2), ("broken.jpg", b"broken")])
+    make_tar(Path("b.tar"), samples(3))
+
+    def sheet(output: str, **options: str) -> list[dict[str, str]]:
+        choices = FolderOptions(input_tar=("{a,b}.tar",), output=output, workers=0, **options)  # type: ignore[arg-type]
+        caption_folder([], choices, fakes.colour_model(), Progress())
+        return Cards(Path(output).read_bytes()).cards
+
+    cards = sheet("whole.html")
+    assert [card.get("alt") for card in cards] == [*map(fakes.caption_of, (1, 2)), None, fakes.caption_of(3)]
+    assert [card["class"] for card in cards] == ["", "", "failed", ""]
+    assert not any("link" in card for card in cards)
+    for card, number in ((cards[0], 1), (cards[3], 3)):
+        with Image.open(io.BytesIO(base64.b64decode(card["src"].split(",")[1]))) as thumbnail:
+            assert thumbnail.size == (5, 4)
+            assert abs(thumbnail.getpixel((1, 1))[0] - number) < 12
+    # without links a merged sheet may lie anywhere
+    for number in (1, 2):
+        sheet(f"part-{number}.html", shard=f"{number}/2")
+    Path("elsewhere").mkdir()
+    assert merge(["part-1.html", "part-2.html"], "elsewhere/merged.html")
+    assert Path("elsewhere/merged.html").read_bytes() == Path("whole.html").read_bytes()
 
 
 def test_a_printed_sheet(

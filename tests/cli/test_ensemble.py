@@ -11,7 +11,8 @@ import torch
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, save_checkpoint
-from captioner.cli import main
+from captioner.cli import build_parser, main
+from captioner.cli.caption import _model
 from captioner.decoding.options import DecodingOptions
 from captioner.model.network import CaptionNetwork
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -58,6 +59,13 @@ def test_two_files_caption_evaluate_and_score(
     # "--weights a --weights b" is the same
     again = ("--weights", checkpoint_file, "--weights", second)
     assert run("caption", *photos[:3], "--workers", "0", *again)[1] == out
+
+    # a cluster asks for this before the model is loaded on its machines
+    arguments = build_parser().parse_args(["caption", str(photos[0]), *map(str, again), "--device", "cpu"])
+    told = _model(arguments)
+    assert told.preprocessing is not None
+    assert told.preprocessing() == model.preprocessing
+    assert told.settings["weights"] == model.digest
 
     for photo in photos[:3]:
         shutil.copy(photo, tmp_path)
