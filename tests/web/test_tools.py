@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -54,7 +55,9 @@ class Assistant:
                 async with Client(transport) as client:
                     return await action(client)
 
-        return anyio.run(connected)
+        # In a thread of its own: where browser tests ran before, this one has an event loop already.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(anyio.run, connected).result()
 
     def call(self, tool: str, **arguments: Any) -> Any:
         """What a tool answers."""
