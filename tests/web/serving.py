@@ -114,7 +114,9 @@ def running(folder: Path, *flags: str, verify: ssl.SSLContext | bool = True) -> 
         address = _wait(lambda: re.search(r"https?://\S+:\d+", log.read_text()), process)
         uploads = next(folder.glob("captioner-*"))
         here = address[0].replace("0.0.0.0", "127.0.0.1")
-        with httpx.Client(base_url=here, timeout=120, verify=verify) as http:
+        # Connections are not kept: a slow client may find that the server has just closed an idle one.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=here, timeout=120, verify=verify, limits=limits) as http:
             _wait(lambda: http.get("/health").status_code == 200, process)
             yield Server(process, http, log, uploads)
     finally:
