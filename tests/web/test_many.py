@@ -102,7 +102,11 @@ def test_stopping_ends_after_the_pictures_under_way(
     assert len(run(service, [(picture, "again.png")]).items) == 1
 
 
-def test_a_visitor_who_leaves_ends_the_work(service: Service, picture: Path) -> None:
+def test_a_visitor_who_leaves_ends_the_work(
+    service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many, "_REPORT", 0)
+    monkeypatch.setattr(many, "_REPORT_MORE", 0)
     album = Album()
     many_pictures = [(picture, f"{n}.png") for n in range(400)]
     work = caption_album(service, album, many_pictures, Settings())
