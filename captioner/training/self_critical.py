@@ -68,7 +68,7 @@ class SelfCritical:
     figures: tuple[str, ...] = field(default=("reward",), init=False)
 
     def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
-        """See :class:`captioner.training.objectives.Objective`; the figure is the mean reward of a photo."""
+        """See :class:`captioner.training.objectives.Objective`; a photo's figure is its mean reward."""
         precision = self.cross_entropy.precision
         with precision():
             state = self.cross_entropy.decoder.initial_state(regions)
