@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -32,8 +32,9 @@ def behind_proxy(address: str, prefix: str) -> Iterator[str]:
                     self.send_header(name, value)
             self.send_header("Connection", "close")
             self.end_headers()
-            while part := answer.read1(65536):  # as it comes: answers are streams of events
-                self.wfile.write(part)
+            with suppress(ConnectionError):  # a browser that has left is told no more
+                while part := answer.read1(65536):  # as it comes: answers are streams of events
+                    self.wfile.write(part)
             connection.close()
 
         do_GET = do_POST = do_HEAD = _pass_on  # noqa: N815

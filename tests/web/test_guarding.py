@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from captioner.web.options import ServingOptions
 from captioner.web.page import build_page
 from captioner.web.server import build_app
 from captioner.web.service import Service
+from tests.web.awaiting import run
 from tests.web.hostile import good_png
 from tests.web.serving import record, served
 from tests.web.waiting import Narrow
@@ -41,7 +41,7 @@ def test_only_what_needs_the_model_is_refused(service: Service) -> None:
 
     def ask() -> dict[str, Any]:
         return {
-            function.name: asyncio.run(
+            function.name: run(
                 page._queue.push(body=SimpleNamespace(fn_index=number), request=None, username=None)  # type: ignore[arg-type]
             )
             for number, function in page.fns.items()

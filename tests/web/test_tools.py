@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,7 +16,6 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 pytest.importorskip("mcp.server.mcpserver", reason="needs mcp: pip install 'captioner[mcp]'")
 
-import anyio
 import httpx2
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -27,6 +25,7 @@ from captioner.errors import CaptionerError
 from captioner.web.options import ServingOptions
 from captioner.web.server import build_app
 from captioner.web.service import Service
+from tests.web.awaiting import run
 from tests.web.hostile import HOSTILE, good_png
 from tests.web.serving import served
 from tests.web.waiting import Narrow
@@ -55,9 +54,7 @@ class Assistant:
                 async with Client(transport) as client:
                     return await action(client)
 
-        # In a thread of its own: where browser tests ran before, this one has an event loop already.
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(anyio.run, connected).result()
+        return run(connected())
 
     def call(self, tool: str, **arguments: Any) -> Any:
         """What a tool answers."""
@@ -183,6 +180,7 @@ def test_large_and_strange_requests(assistant: Assistant) -> None:
         # What a web page elsewhere could make a browser send that thinks it speaks to that page's server.
         assert http.post("/mcp", json={}, headers=json | {"host": "evil.example"}).status_code == 421
         assert "captioner_requests_total" in http.get("/metrics").text
+    assistant.refusal("caption", image="")
     assert 'endpoint="/mcp/caption"' in httpx.get(f"{assistant.address}/metrics").text
 
 

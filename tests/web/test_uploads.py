@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from captioner.web.page import build_page
 from captioner.web.server import build_app, private_uploads
 from captioner.web.service import Service
 from captioner.web.uploads import no_addresses, uploaded_file
+from tests.web.awaiting import run
 from tests.web.hostile import good_png
 from tests.web.serving import served
 
@@ -45,8 +45,8 @@ def test_addresses_are_not_fetched(kind: type, picture: Path) -> None:
     component = no_addresses(kind())
     for address in ("http://127.0.0.1:1/x.png", "HTTPS://127.0.0.1:1/x.png"):
         with pytest.raises(gr.Error, match="not its address"):
-            asyncio.run(component.async_move_resource_to_block_cache(address))
-    kept = asyncio.run(component.async_move_resource_to_block_cache(str(picture)))
+            run(component.async_move_resource_to_block_cache(address))
+    kept = run(component.async_move_resource_to_block_cache(str(picture)))
     assert Path(kept).read_bytes() == picture.read_bytes()
 
 
