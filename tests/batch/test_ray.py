@@ -179,7 +179,9 @@ def test_the_command_with_tars_and_an_address(
     command = [sys.executable, "-m", "captioner", "caption", "--input-tar", tars, *weights, *engine]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    said = done.stderr.splitlines()
+    # Beside what Ray says of its own settings, and where we are where it takes long.
+    said = [line for line in done.stderr.splitlines() if line.startswith("captioner: ")]
+    said = [line for line in said if not line.endswith(" left")]
     assert len(said) == 3
     assert said[-1].startswith("captioner: 19 captioned, 0 skipped, 2 failed, ")
     records = parquet.read_table("out").sort_by("image").to_pylist()
