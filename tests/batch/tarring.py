@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from captioner.batch.job import caption_folder
+from captioner.batch.options import FolderOptions
+from captioner.batch.progress import Progress, Summary
 from tests.batch import fakes
 
 
@@ -38,3 +42,22 @@ def samples(*numbers: int) -> list[tuple[str, bytes]]:
             (f"{number:06}.mask.png", colour(number + 1)),
         )
     ]
+
+
+def cut(tar: Path, at: int) -> None:
+    tar.write_bytes(tar.read_bytes()[:at])
+
+
+def run(*tars: str, output: str = "out.jsonl", **options: object) -> Summary:
+    choices = FolderOptions(input_tar=tars, output=output, **{"workers": 0, **options})  # type: ignore[arg-type]
+    return caption_folder([], choices, fakes.colour_model(), Progress())
+
+
+def records(output: str = "out.jsonl") -> list[tuple[str, str]]:
+    """Name, and caption or error."""
+    lines = map(json.loads, Path(output).read_text().splitlines())
+    return [(line["image"], line.get("caption", line.get("error"))) for line in lines]
+
+
+def good(tar: str, *numbers: int) -> list[tuple[str, str]]:
+    return [(f"{tar}/{number:06}.jpg", fakes.caption_of(number)) for number in numbers]
