@@ -175,7 +175,7 @@ def test_without_classifier_there_is_none(checkpoint_file: Path) -> None:
     [
         (lambda parts: {"bias": parts["bias"]}, "1 tensors are absent or superfluous"),
         (lambda parts: {"weight": parts["weight"]}, "1 tensors are absent or superfluous"),
-        (lambda parts: {**parts, "scale": parts["bias"]}, "1 tensors are absent or superfluous"),
+        (lambda parts: {**parts, "scale": parts["bias"].clone()}, "1 tensors are absent or superfluous"),
         (lambda parts: {**parts, "bias": parts["bias"][:-1]}, "classifier.bias has shape"),
         (lambda parts: {**parts, "weight": parts["weight"][:, :-1]}, "classifier.weight has shape"),
         (lambda parts: {**parts, "bias": parts["bias"].long()}, "numbers of the wrong type"),
