@@ -24,7 +24,7 @@ class ClassifierOptions:
     output: str = field(metadata={"help": "checkpoint to write", "metavar": "FILE"})
     weights: str | None = _option(None, "checkpoint to start from (default: the shipped one)", metavar="FILE")
     tag_threshold: float = _option(
-        0.25, "the checkpoint's default of captioner caption --tag-threshold; 0 is off"
+        0.3, "the checkpoint's default of captioner caption --tag-threshold; 0 is off"
     )
     device: str = _option("auto", "cpu, cuda, mps or auto")
     precision: str = _option("auto", "of encoding", choices=("auto", "fp32", "bf16"))

@@ -63,7 +63,7 @@ def test_a_trained_encoder_gets_a_classifier_that_says_the_same(
     assert agreement.same >= 0.5
     named = load_checkpoint(trained.parent / "named.safetensors")
     assert named.training == {"note": "kept", "classifier": {"fitted": vars(agreement)}}
-    assert named.decoding.tag_threshold == 0.25
+    assert named.decoding.tag_threshold == 0.3
     assert Captioner(named, device="cpu").tagger is not None
 
 
