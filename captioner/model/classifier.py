@@ -11,8 +11,6 @@ from captioner.model.encoder import LITE_SIZES, lite_states
 CLASSES = 1000
 """Of ImageNet, in torchvision's order."""
 
-_RIDGE = 1e-3  # of the mean variance of a feature
-
 
 def pretrained_classifier(encoder: str) -> nn.Linear:
     """The classifier that belongs to an encoder's pretrained weights.
@@ -44,8 +42,8 @@ def fit_classifier(classifier: nn.Linear, features: Tensor, logits: Tensor) -> n
     """A classifier that sees through another encoder what a classifier sees through its own.
 
     Ridge regression of the change of its weights, so that little is changed where the encoders differ
-    little or the photos are few. Logits are wanted up to a constant for each photo, on which probabilities
-    do not depend.
+    little or the photos are few: as if one more photo for each channel had asked for no change. Logits are
+    wanted up to a constant for each photo, on which probabilities do not depend.
 
     Args:
         classifier: of the first encoder.
@@ -59,6 +57,6 @@ def fit_classifier(classifier: nn.Linear, features: Tensor, logits: Tensor) -> n
     x_mean, change_mean = x.mean(dim=0), change.mean(dim=0)
     x = x - x_mean
     gram = x.T @ x
-    gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
+    gram.diagonal().add_(gram.trace() / len(x))
     by_weight = torch.linalg.solve(gram, x.T @ (change - change_mean)).T
     return classifier_of(weight + by_weight, bias + change_mean - by_weight @ x_mean)

@@ -44,7 +44,7 @@ def make_world(photos: int, channels: int = 24) -> tuple[torch.nn.Linear, torch.
         torch.randn(CLASSES, channels, generator=generator), torch.randn(CLASSES, generator=generator)
     )
     features = torch.randn(photos, channels, generator=generator) + 0.5
-    turned = torch.eye(channels) + 0.2 * torch.randn(channels, channels, generator=generator)
+    turned = torch.eye(channels) + 0.1 * torch.randn(channels, channels, generator=generator)
     return classifier, features, features @ turned + 0.3
 
 
@@ -53,14 +53,15 @@ def same_class(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_a_fitted_classifier_sees_through_a_changed_encoder_what_the_old_one_saw() -> None:
-    classifier, features, changed = make_world(600)
+    classifier, features, changed = make_world(3000)
     wanted = classifier(features)
-    shifted = wanted[:400] + torch.randn(400, 1)  # a constant for each photo, which does not count
-    fitted = fit_classifier(classifier, changed[:400], shifted)
-    assert same_class(fitted(changed[400:]), wanted[400:]) > 0.95
-    assert same_class(classifier(changed[400:]), wanted[400:]) < 0.7
-    found, expected = fitted(changed[400:]).softmax(dim=1), wanted[400:].softmax(dim=1)
-    assert float((found - expected).abs().amax(dim=1).mean()) < 0.1
+    fit, rest = slice(2500), slice(2500, None)
+    shifted = wanted[fit] + torch.randn(2500, 1)  # a constant for each photo, which does not count
+    fitted = fit_classifier(classifier, changed[fit], shifted)
+    assert same_class(fitted(changed[rest]), wanted[rest]) > 0.9
+    assert same_class(classifier(changed[rest]), wanted[rest]) < 0.7
+    found, expected = fitted(changed[rest]).softmax(dim=1), wanted[rest].softmax(dim=1)
+    assert float((found - expected).abs().amax(dim=1).mean()) < 0.05
 
 
 def test_where_nothing_changed_nothing_is_changed() -> None:
