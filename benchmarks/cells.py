@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from captioner.checkpoint import read_header
+from captioner.header import read_header
 from captioner.model.blueprint import decoder_blueprint
 from captioner.model.config import CELLS, ModelConfig
 from captioner.model.decoder import Decoder

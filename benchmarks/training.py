@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioner.captioner import choose_device, choose_dtype
 from captioner.checkpoint import Checkpoint
+from captioner.devices import choose_device, choose_dtype
 from captioner.features.store import FeatureRows
 from captioner.model.encoder import build_encoder, encoder_preprocessing, output_shape
 from captioner.model.inference import fuse

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption, Captioner
+    from captioner.caption import Caption
+    from captioner.captioner import Captioner
     from captioner.decoding.options import DecodingOptions
 
 __version__ = "0.1.0"
@@ -21,7 +22,7 @@ __all__ = ["Caption", "Captioner", "DecodingOptions", "__version__", "load"]
 
 # Loaded on first use: importing torch takes seconds, and ``captioner --help`` must not wait for it.
 _HOME = {
-    "Caption": "captioner.captioner",
+    "Caption": "captioner.caption",
     "Captioner": "captioner.captioner",
     "DecodingOptions": "captioner.decoding.options",
 }

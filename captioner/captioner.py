@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,17 +15,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captioner.caption import Caption
 from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
 from captioner.confidence import Calibration
 from captioner.decoding.filters import SpecialIds
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
+from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, Preprocessing, Preprocessings, Source
 from captioner.likelihood.scores import Score, score_texts
+from captioner.looking import attention_maps
 from captioner.model.config import NO_ENCODER
-from captioner.model.inference import fuse, supports_fast_bfloat16
+from captioner.model.inference import fuse
 from captioner.model.no_encoder import CANNOT_SEE
 from captioner.tags.tagger import Tagger
 from captioner.tags.writing import Written, write_with_tags
@@ -38,41 +40,7 @@ Picture: TypeAlias = "Source | Image.Image | Pixels"
 Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
 
 SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
-PRECISIONS = ("auto", "fp32", "bf16")
 _LARGEST_FEATURE = 1e12
-_PICTURES_LOOKED_AT = 16  # at once; the captions of a picture share nothing in the pass over their words
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A caption and how probable the model finds it.
-
-    Attributes:
-        text: readable sentence. It says the name of a tag that the vocabulary has no word for (penguin)
-            where ``words`` has the one in its place (bird).
-        log_prob: natural logarithm of P(caption | picture): all words and the end of the sentence.
-        words: tokens of the sentence.
-        word_log_probs: log-probability of each word, given the picture and the words before it.
-        end_log_prob: log-probability of ending after the last word; with ``word_log_probs`` it sums to
-            ``log_prob``.
-        attention: for each word where the model looked when it wrote it, float32 ``(words, rows, columns)``
-            over the picture as the encoder sees it; each map sums to one, or with adaptive attention to less
-            where the model relied on the words before. None for a model without attention, or where it was
-            not asked for.
-        confidence: probability that it is a good caption, see docs/confidence.md; None where the checkpoint
-            is not calibrated, and for captions drawn by chance.
-        tags: what the encoder's classifier saw and the caption was made to name, see
-            ``DecodingOptions.tag_threshold``.
-    """
-
-    text: str
-    log_prob: float
-    words: tuple[str, ...]
-    word_log_probs: tuple[float, ...]
-    end_log_prob: float
-    attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
-    confidence: float | None = None
-    tags: tuple[str, ...] = ()
 
 
 class Captioner:
@@ -281,7 +249,8 @@ class Captioner:
         written = self._write(regions, options, seeds)
         # What was learnt of captions searched for says nothing of captions drawn by chance.
         rating = None if options.sampling else self.calibration
-        maps = iter(self._attention(regions, [each.hypotheses for each in written]) if attention else ())
+        found = [each.hypotheses for each in written]
+        maps = iter(attention_maps(self.decoder, regions, found) if attention else ())
         return [
             [
                 replace(self._caption(hypothesis, of_picture, rating), attention=next(maps, None))
@@ -299,25 +268,6 @@ class Captioner:
                 "give it one with captioner classifier, or leave the option out"
             )
         return write_with_tags(self.decoder, regions, options, SPECIAL_IDS, self.tagger)
-
-    @torch.inference_mode()
-    def _attention(
-        self, regions: Tensor, hypotheses: Sequence[Sequence[Hypothesis]]
-    ) -> Iterator[npt.NDArray[np.float32]]:
-        """Where the model looked at each word, of all hypotheses in order; nothing without attention."""
-        if self.decoder.attention is None:
-            return
-        for start in range(0, len(hypotheses), _PICTURES_LOOKED_AT):
-            part = hypotheses[start : start + _PICTURES_LOOKED_AT]
-            owners = [start + place for place, found in enumerate(part) for _ in found]
-            written = [hypothesis.words for found in part for hypothesis in found]
-            longest = max(map(len, written), default=0)
-            read = [[START, *words, *[PAD] * (longest - len(words))] for words in written]
-            state = self.decoder.initial_state(regions[owners])
-            weights = self.decoder.attend(torch.tensor(read, device=self.device), state).cpu().numpy()
-            rows, columns = _grid(weights.shape[-1])
-            for words, found in zip(written, weights, strict=True):
-                yield found[: len(words)].reshape(-1, rows, columns)
 
     def _regions(self, vectors: Tensor) -> Tensor:
         """Vectors from anywhere as float32 ``(pictures, regions, channels)`` where the decoder is."""
@@ -369,12 +319,6 @@ class Captioner:
         )
 
 
-def _grid(regions: int) -> tuple[int, int]:
-    """Rows and columns of the regions of a square picture; ready-made vectors may be of no square."""
-    side = math.isqrt(regions)
-    return (side, side) if side * side == regions else (1, regions)
-
-
 def load_model(
     weights: str | Path | None = None,
     *,
@@ -389,39 +333,3 @@ def load_model(
     if encoder is None:
         return checkpoint
     return with_encoder(checkpoint, encoder, image_size=image_size, resize=resize)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes the best that is there.
-
-    Raises:
-        OptionError: there is no such device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()  # some devices exist in name only
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise OptionError(f"device {name!r} is not to be had here ({reason}); try cpu") from error
-    return device
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of a precision on a device.
-
-    Raises:
-        OptionError: no such precision.
-    """
-    if precision not in PRECISIONS:
-        raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-    fast = precision == "auto" and supports_fast_bfloat16(device)
-    return torch.bfloat16 if fast or precision == "bf16" else torch.float32
-
-
-def precision_name(dtype: torch.dtype) -> str:
-    """The precision that :func:`choose_dtype` makes this number format of."""
-    return "bf16" if dtype == torch.bfloat16 else "fp32"

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -25,20 +21,24 @@ from captioner.confidence import Calibration
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
 from captioner.files import file_digest, write_atomically
+from captioner.header import (
+    FORMAT,
+    FORMAT_VERSION,
+    Header,
+    header_of,
+    open_checkpoint,
+    read_header,
+    reason_of,
+)
 from captioner.images import Preprocessing
 from captioner.model.blueprint import decoder_blueprint
 from captioner.model.classifier import classifier_blueprint, classifier_of
-from captioner.model.config import NO_ENCODER, ModelConfig
+from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import Encoder, encoder_preprocessing, output_shape
 from captioner.model.network import CaptionNetwork
 from captioner.model.stages import listed
 from captioner.vocabulary import Vocabulary
 
-T = TypeVar("T")
-
-FORMAT = "captioner"
-FORMAT_VERSION = 1
-_MOST_BYTES = 16 << 30
 _LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 _MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -69,35 +69,6 @@ class Checkpoint:
     digest: str = ""
     calibration: Calibration | None = None
     classifier: nn.Linear | None = None
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a checkpoint says of itself, without its weights.
-
-    Attributes:
-        config: architecture.
-        vocabulary: words.
-        preprocessing: pixels.
-        decoding: default decoding options.
-        training: how it came about.
-        calibration: how sure its captions are; None in files that do not say.
-        encoder_digest: digest of the encoder's weights, see :func:`encoder_digest`.
-        embedded: whether the encoder's weights are in the file.
-        shapes: shape of each tensor in the file.
-        dtypes: type of each tensor, such as ``F16``.
-    """
-
-    config: ModelConfig
-    vocabulary: Vocabulary
-    preprocessing: Preprocessing
-    decoding: DecodingOptions
-    training: Mapping[str, object]
-    calibration: Calibration | None
-    encoder_digest: str
-    embedded: bool
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]
 
 
 def save_checkpoint(
@@ -147,7 +118,7 @@ def save_checkpoint(
     except CaptionerError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint {path}: {_reason(error)}") from error
+        raise CheckpointError(f"cannot write the checkpoint {path}: {reason_of(error)}") from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -159,8 +130,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         EncoderError: the encoder was left out of the file and its weights cannot be had.
     """
     path = Path(path)
-    with _opened(path) as file:
-        header = _header(path, file)
+    with open_checkpoint(path) as file:
+        header = header_of(path, file)
         network = _network(path, header, pretrained=not header.embedded)
         for key, target in network.state_dict().items():  # these share their memory with the network
             # Counters and index tables come with the network; wrong ones would fail much later.
@@ -186,17 +157,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         calibration=header.calibration,
         classifier=classifier_of(*read) if read else None,
     )
-
-
-def read_header(path: str | Path) -> Header:
-    """Read all of a checkpoint but its weights.
-
-    Raises:
-        CheckpointError: as :func:`load_checkpoint`.
-    """
-    path = Path(path)
-    with _opened(path) as file:
-        return _header(path, file)
 
 
 def describe(path: str | Path) -> dict[str, object]:
@@ -293,69 +253,6 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return smaller if smaller.isfinite().all() else value
 
 
-def _opened(path: Path) -> Any:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise CheckpointError(f"{path}: is a folder, not a checkpoint")
-        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for its writer
-            raise CheckpointError(f"{path}: is not a regular file")
-        if status.st_size > _MOST_BYTES:
-            raise CheckpointError(f"{path}: {status.st_size} bytes are too many for a checkpoint")
-        return safe_open(path, framework="pt")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: truncated, damaged or not a safetensors file ({_reason(error)})"
-        ) from error
-
-
-def _header(path: Path, file: Any) -> Header:
-    metadata = file.metadata() or {}
-    _check_format(path, metadata)
-    slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    try:
-        encoder = json.loads(metadata["encoder"])
-        confidence = json.loads(metadata.get("confidence", "null"))
-        header = Header(
-            config=ModelConfig.from_dict(json.loads(metadata["config"])),
-            vocabulary=Vocabulary(tuple(_words(json.loads(metadata["vocabulary"])))),
-            preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
-            decoding=DecodingOptions.from_dict(json.loads(metadata["decoding"])),
-            training=_summary(json.loads(metadata["training"])),
-            calibration=None if confidence is None else Calibration.from_dict(confidence),
-            encoder_digest=_typed(encoder["digest"], str),
-            embedded=_typed(encoder["embedded"], bool),
-            shapes={key: tuple(part.get_shape()) for key, part in slices.items()},
-            dtypes={key: str(part.get_dtype()) for key, part in slices.items()},
-        )
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, CaptionerError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else _reason(error)
-        raise CheckpointError(f"{path}: its metadata are damaged: {reason}") from error
-    if len(header.vocabulary) != header.config.vocabulary_size:
-        raise CheckpointError(
-            f"{path}: has {len(header.vocabulary)} words for {header.config.vocabulary_size} outputs"
-        )
-    if header.preprocessing.size != header.config.image_size:
-        raise CheckpointError(f"{path}: prepares pictures of another size than its encoder expects")
-    return header
-
-
-def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is a safetensors file, but not a checkpoint of captioner")
-    version = metadata.get("version", "")
-    if not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise CheckpointError(f"{path}: its metadata are damaged: version {version[:20]!r}")
-    if int(version) > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: is of format {version}, this captioner reads {FORMAT_VERSION}; upgrade captioner"
-        )
-
-
 def _network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
     """The network of a header, whose tensors are known to fit it."""
     config = header.config
@@ -404,24 +301,3 @@ def _check_values(path: Path, key: str, value: Tensor) -> None:
     # Written so that not-a-number fails too.
     if value.is_floating_point() and not (value.float().abs() <= _LARGEST_WEIGHT).all():
         raise CheckpointError(f"{path}: {key} holds values that are infinite or not numbers")
-
-
-def _words(value: object) -> list[str]:
-    return [_typed(word, str) for word in _typed(value, list)]
-
-
-def _summary(value: object) -> dict[str, object]:
-    summary = _typed(value, dict)
-    json.dumps(summary, indent=2, allow_nan=False)  # what cannot be written again is refused here
-    return summary
-
-
-def _typed(value: object, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
-    return value
-
-
-def _reason(error: Exception) -> str:
-    """In one line of reasonable length, whatever a file made of the message."""
-    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]

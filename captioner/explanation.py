@@ -12,7 +12,7 @@ from captioner.errors import OptionError
 from captioner.images.heatmap import overlay
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
+    from captioner.caption import Caption
 
 _COLUMNS = 4
 _GAP, _TITLE = 12, 30  # px between panels, and for the word above each

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 import captioner as package
-from captioner.captioner import Caption, Captioner, choose_device, choose_dtype, find_weights
+from captioner.caption import Caption
+from captioner.captioner import Captioner, find_weights
 from captioner.checkpoint import load_checkpoint
 from captioner.decoding.options import DecodingOptions
+from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
 from captioner.vocabulary import detokenize

@@ -20,16 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load, save
 
-from captioner.captioner import Caption, Captioner
-from captioner.checkpoint import (
-    Checkpoint,
-    describe,
-    encoder_digest,
-    load_checkpoint,
-    read_header,
-    save_checkpoint,
-)
+from captioner.caption import Caption
+from captioner.captioner import Captioner
+from captioner.checkpoint import Checkpoint, describe, encoder_digest, load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError, EncoderError
+from captioner.header import read_header
 from captioner.model.classifier import pretrained_classifier
 from captioner.vocabulary import Vocabulary
 from tests.small_model import small_checkpoint

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from captioner.batch.runner import caption_paths
-from captioner.captioner import Caption, Captioner
+from captioner.caption import Caption
+from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.datasets.vectors import open_vectors
 from captioner.decoding.options import DecodingOptions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.captioner import Caption
+from captioner.caption import Caption
 from captioner.cli import main
 from captioner.errors import OptionError
 from captioner.explanation import draw_explanation

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from captioner.captioner import Captioner, find_weights
-from captioner.checkpoint import read_header
 from captioner.errors import CheckpointError
+from captioner.header import read_header
 from captioner.images import open_image
 from captioner.weights import peek
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.captioner import Caption, Captioner, Pixels
+from captioner.caption import Caption
+from captioner.captioner import Captioner, Pixels
 from captioner.decoding.options import DecodingOptions
 
 _WRITTEN_TOGETHER = 16

@@ -13,7 +13,7 @@ from captioner.batch.records import Line
 from captioner.errors import OptionError
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
+    from captioner.caption import Caption
 
 FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "parquet")
 ENGINES = ("local", "ray")

@@ -13,7 +13,8 @@ from captioner.batch.reading import Loaded, PictureReader
 from captioner.batch.records import Identity
 from captioner.batch.tars import Item
 from captioner.batch.workers import Readers
-from captioner.captioner import Caption, Captioner, Pixels
+from captioner.caption import Caption
+from captioner.captioner import Captioner, Pixels
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, find_images

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError: the file is absent, broken or foreign.
     """
     from captioner.captioner import find_weights
-    from captioner.checkpoint import describe, read_header
+    from captioner.checkpoint import describe
+    from captioner.header import read_header
 
     path = find_weights(args.file)
     if args.config:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from captioner.captioner import Caption, Captioner, Pixels
+    from captioner.caption import Caption
+    from captioner.captioner import Captioner, Pixels
     from captioner.datasets.records import ImageId, Record
     from captioner.decoding.options import DecodingOptions
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from captioner.captioner import choose_device, choose_dtype
 from captioner.checkpoint import Checkpoint
+from captioner.devices import choose_device, choose_dtype
 from captioner.features.store import FeatureStore
 from captioner.likelihood.matrix import PICTURES, log_prob_matrix
 

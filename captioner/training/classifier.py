@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioner.captioner import choose_device, choose_dtype, find_weights
+from captioner.captioner import find_weights
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, save_checkpoint
 from captioner.datasets import DatasetOptions
+from captioner.devices import choose_device, choose_dtype
 from captioner.errors import DatasetError, OptionError
 from captioner.features.store import FeatureStore
 from captioner.model.classifier import fit_classifier, pretrained_classifier

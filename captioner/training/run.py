@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from captioner.captioner import choose_device, choose_dtype, find_weights, precision_name
+from captioner.captioner import find_weights
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions
+from captioner.devices import choose_device, choose_dtype, precision_name
 from captioner.errors import TrainingError
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder

@@ -13,7 +13,7 @@ from captioner.web.messages import for_visitor
 from captioner.web.settings import Settings
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
+    from captioner.caption import Caption
     from captioner.likelihood.scores import Score
     from captioner.web.metrics import Metrics
     from captioner.web.service import Encoded, Service

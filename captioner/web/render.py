@@ -16,7 +16,7 @@ from captioner.vocabulary import END, SPECIAL_WORDS
 from captioner.web.numbers import one_in, percent, times
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
+    from captioner.caption import Caption
     from captioner.likelihood.scores import Score
     from captioner.web.single import Answer, Comparison
 

@@ -23,7 +23,8 @@ from captioner.web.batching import Batcher
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from captioner.captioner import Caption, Captioner, Pixels
+    from captioner.caption import Caption
+    from captioner.captioner import Captioner, Pixels
     from captioner.decoding.options import DecodingOptions
     from captioner.likelihood.scores import Score
 

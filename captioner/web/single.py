@@ -11,7 +11,8 @@ from captioner.web.messages import shown_name
 from captioner.web.settings import Settings
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption, Pixels
+    from captioner.caption import Caption
+    from captioner.captioner import Pixels
     from captioner.likelihood.scores import Score
     from captioner.web.service import Encoded, Service
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from captioner.batch.engine import Engine
-from captioner.captioner import Caption, Captioner, Pixels
+from captioner.caption import Caption
+from captioner.captioner import Captioner, Pixels
 from tests.batch.folders import save_picture
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import read_header
 from captioner.cli import main
+from captioner.header import read_header
 from tests.batch.folders import save_picture
 
 PHOTOS = 60

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import load_checkpoint, read_header
+from captioner.checkpoint import load_checkpoint
 from captioner.cli import main
+from captioner.header import read_header
 from captioner.training.journal import Journal
 from tests.training import shapes
 from tests.vectors import KINDS, fake_codes, write_codes

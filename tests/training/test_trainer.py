@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import load_checkpoint, read_header
+from captioner.checkpoint import load_checkpoint
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import CaptionerError, EncoderError, OptionError, TrainingError
+from captioner.header import read_header
 from captioner.metrics.evaluate import score
 from captioner.training import run as run_module
 from captioner.training.options import TrainingOptions

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import describe, encoder_digest, load_checkpoint, read_header
+from captioner.checkpoint import describe, encoder_digest, load_checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import DatasetError, OptionError, TrainingError
+from captioner.header import read_header
 from captioner.metrics.evaluate import score
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.training.folder import RunFolder
