@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from captioner.training.proportions import Quota, draw_photos
 from captioner.vocabulary import END, PAD, START, Vocabulary, caption_words
 
 
@@ -61,7 +62,13 @@ def make_batch(photos: list[int], captions: Sequence[Sequence[list[int]]]) -> Ba
 
 
 def epoch_batches(
-    captions: Sequence[Sequence[list[int]]], batch_size: int, *, seed: int, epoch: int, start: int = 0
+    captions: Sequence[Sequence[list[int]]],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    quotas: Sequence[Quota] | None = None,
 ) -> Iterator[Batch]:
     """All photos once, in an order that depends on seed and epoch alone, so that a run can be resumed.
 
@@ -71,9 +78,14 @@ def epoch_batches(
         seed: of the run.
         epoch: epochs before this one.
         start: batches that are left out because they are done already.
+        quotas: of the data sets, if their photos are not all seen once.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order: list[int] = torch.randperm(len(captions), generator=generator).tolist()
+    order: list[int] = (
+        torch.randperm(len(captions), generator=generator).tolist()
+        if quotas is None
+        else draw_photos(quotas, generator)
+    )
     for first in range(start * batch_size, len(order), batch_size):
         yield make_batch(order[first : first + batch_size], captions)
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from captioner.model.decoder import Decoder, Feed, State
 from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
 from captioner.training.data import Batch
+from captioner.vocabulary import START, UNKNOWN
 
 Precision: TypeAlias = "Callable[[], AbstractContextManager[object]]"
 
@@ -48,6 +50,7 @@ class CrossEntropy:
         label_smoothing: share of the target probability spread over all words.
         flow: how gradients flow back through time.
         attention_spread: weight of :func:`narrowness`.
+        word_dropout: share of the words that are read as unknown.
     """
 
     figures: tuple[str, ...] = ()
@@ -60,8 +63,10 @@ class CrossEntropy:
         label_smoothing: float,
         flow: GradientFlow,
         attention_spread: float = 0.0,
+        word_dropout: float = 0.0,
     ) -> None:
         self.decoder, self.precision, self.flow = decoder, precision, flow
+        self.word_dropout = word_dropout
         self.label_smoothing, self.attention_spread = label_smoothing, attention_spread
 
     def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
@@ -81,6 +86,7 @@ class CrossEntropy:
             flow=self.flow,
             feed=feed,
             attention_spread=self.attention_spread,
+            word_dropout=self.word_dropout,
         )
         return loss * (int(batch.lengths.sum()) / words)
 
@@ -95,6 +101,7 @@ def cross_entropy(
     flow: GradientFlow = FULL_FLOW,
     feed: Feed | None = None,
     attention_spread: float = 0.0,
+    word_dropout: float = 0.0,
 ) -> Tensor:
     """Mean negative log-likelihood of the words of true captions (Vinyals et al. 2015, eq. 5).
 
@@ -108,17 +115,29 @@ def cross_entropy(
         flow: how gradients flow back through time.
         feed: chooses the words that are fed, see ``Decoder.unroll``; None feeds the true ones.
         attention_spread: weight of :func:`narrowness`, which is added.
+        word_dropout: share of the words that are read as unknown (Bowman et al. 2016, "Generating Sentences
+            from a Continuous Space", section 3.1), so that captions lean less on the words before; all are
+            still to be predicted.
     """
     targets = pack_padded_sequence(words[:, 1:], lengths, batch_first=True).data
     looks: list[PackedSequence] = []
+    read = words[:, :-1]
+    if word_dropout:
+        read = drop_words(read, word_dropout)
     outputs = decoder.unroll(
-        words[:, :-1], lengths, state, flow, feed, looked=looks.append if attention_spread else None
+        read, lengths, state, flow, feed, looked=looks.append if attention_spread else None
     )
     logits = decoder.logits(outputs).float()
     loss = nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     for looked in looks:
         loss = loss + attention_spread * narrowness(looked)
     return loss
+
+
+def drop_words(words: Tensor, probability: float) -> Tensor:
+    """Each word with some probability as unknown, but ``<start>``: ``(captions, time)`` -> the same."""
+    dropped = torch.rand(words.shape, device=words.device) < probability
+    return words.masked_fill(dropped & (words != START), UNKNOWN)
 
 
 def narrowness(looked: PackedSequence) -> Tensor:

@@ -10,6 +10,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES, ModelConfig
 from captioner.training.limits import ClipLimits
+from captioner.training.proportions import parse_proportions
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
 AUGMENTATIONS = ("none", "flip", "crop")
@@ -103,6 +104,11 @@ class TrainingOptions:
     reward_end: bool = _option(
         False, "count the end of a caption as a word in the reward, against sentences that break off"
     )
+    proportions: str | None = _option(
+        None,
+        "how often the photos of each of several data sets are seen, such as 2:1; an epoch stays as long as "
+        "all photos together; by default each photo is seen once",
+    )
     epochs: int = _option(15, "passes over the training captions")
     batch_size: int = _option(32, "photos in a batch, each with all of its captions")
     accumulate: int = _option(
@@ -122,6 +128,9 @@ class TrainingOptions:
     )
     truncate_bptt: int | None = _option(
         None, "gradients flow back through so many words at most; by default through the whole caption"
+    )
+    word_dropout: float = _option(
+        0.0, "share of the true words that are read as unknown, so that the picture is looked at more"
     )
     scheduled_sampling: float = _option(
         0.0, "probability of reading the model's own word instead of the true one, rising to this from zero"
@@ -161,7 +170,7 @@ class TrainingOptions:
                 self._check_whole(name, 1)
         for name in (
             *("warmup", "label_smoothing", "ema", "weight_decay", "save_every"),
-            *("attention_spread", "cross_entropy_weight"),
+            *("attention_spread", "cross_entropy_weight", "word_dropout"),
         ):
             most = math.inf if name in ("weight_decay", "save_every", "attention_spread") else 1
             self._check(name, 0 <= getattr(self, name) < most, f"at least 0 and below {most}")
@@ -174,6 +183,8 @@ class TrainingOptions:
         self._check("scheduled_sampling", 0 <= self.scheduled_sampling <= 1, "at least 0 and at most 1")
         self._check("objective", self.objective in OBJECTIVES, " or ".join(OBJECTIVES))
         self._check_objective()
+        if self.proportions is not None:
+            parse_proportions(self.proportions)
         self._check("resize", self.resize in ("squash", "crop"), "squash or crop")
         self._check("select_by", self.select_by in SELECTION_METRICS, " or ".join(SELECTION_METRICS))
         self._check("output", self.output.endswith(".safetensors"), "a file name that ends in .safetensors")
@@ -209,11 +220,12 @@ class TrainingOptions:
                     "--objective self_critical goes on from a model that was trained by cross-entropy; "
                     "give it with --init"
                 )
-            if self.scheduled_sampling and not self.cross_entropy_weight:
-                raise OptionError(
-                    f"--scheduled-sampling {self.scheduled_sampling:g} is for cross-entropy; give "
-                    "--cross-entropy-weight too"
-                )
+            for name in ("scheduled_sampling", "word_dropout"):
+                if getattr(self, name) and not self.cross_entropy_weight:
+                    raise OptionError(
+                        f"{_flag(name)} {getattr(self, name):g} is for cross-entropy; give "
+                        "--cross-entropy-weight too"
+                    )
             return
         asked = {
             "--reward-end": self.reward_end,

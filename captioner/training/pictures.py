@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -169,7 +170,7 @@ class PictureInputs:
         self.pictures, self.photos = pictures, data.photos
         self.augment, self.seed, self.device = augment, seed, device
         self.mirror = [mirrorable(captions, data.vocabulary) for captions in data.captions]
-        self._coming: dict[int, Future[Pixels]] = {}
+        self._coming: dict[int, deque[Future[Pixels]]] = {}  # a photo may be seen again in the next step
 
     def ahead(self, steps: Iterable[Step], photos_of: PhotosOf, epoch: int) -> Iterator[Step]:
         """See :class:`captioner.training.inputs.Inputs`; during a step, the photos of the next are read."""
@@ -177,7 +178,8 @@ class PictureInputs:
             before: Step | None = None
             for step in steps:
                 for photo in photos_of(step):
-                    self._coming[photo] = readers.submit(self._pixels, photo, epoch)
+                    coming = self._coming.setdefault(photo, deque())
+                    coming.append(readers.submit(self._pixels, photo, epoch))
                 if before is not None:
                     yield before
                 before = step
@@ -190,7 +192,7 @@ class PictureInputs:
         Raises:
             TrainingError: a photo has become unreadable.
         """
-        pixels = [self._coming.pop(photo).result() for photo in photos]
+        pixels = [self._coming[photo].popleft().result() for photo in photos]
         return self.pictures.encode(pixels, self.device)
 
     def _pixels(self, photo: int, epoch: int) -> Pixels:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from captioner.datasets import DatasetOptions, Record, present, read_each
 from captioner.errors import DatasetError
@@ -14,6 +16,7 @@ from captioner.metrics.evaluate import References
 from captioner.training.data import encode_caption
 from captioner.training.options import TrainingOptions
 from captioner.training.photo_features import PhotoFeatures, PhotoStore
+from captioner.training.proportions import Quota, parse_proportions, quotas
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
@@ -45,6 +48,7 @@ class TrainingData:
         features: encoded photos.
         validation: one set for each data set.
         summary: counts for the log and the checkpoint.
+        quotas: how often the photos of each data set are seen, if that was asked for.
         identity: counts and a fingerprint of all captions and photos, so that a run is resumed on the same
             data only.
     """
@@ -56,6 +60,7 @@ class TrainingData:
     features: PhotoFeatures
     validation: Sequence[ValidationSet]
     summary: dict[str, object]
+    quotas: Sequence[Quota] | None
     identity: str
 
 
@@ -85,11 +90,13 @@ def prepare(
 ) -> TrainingData:
     """Encode the photos and build the vocabulary, unless one is given.
 
-    Several data sets are joined for training: every photo of every one is seen once an epoch. For
+    Several data sets are joined for training: every photo of every one is seen once an epoch, unless the
+    options give proportions. For
     validation they stay apart, and the mean of their scores chooses the best epoch. A training photo
     that is also a validation photo (same bytes) is left out of training.
 
     Raises:
+        OptionError: there are not as many proportions as data sets.
         DatasetError: photos are broken and must not be skipped, or nothing is left to train on, to validate
             on, or to say.
         CacheError: the features cannot be kept on disk.
@@ -137,6 +144,7 @@ def prepare(
         features=features,
         validation=sets,
         summary=summary,
+        quotas=_quotas(splits, usable, options),
         identity=_identity(records, usable, sets, features, store.name),
     )
 
@@ -175,6 +183,18 @@ def _validation_sets(splits: Splits, features: PhotoFeatures, start: int) -> Ite
         references = References({record.image_id: record.captions for record in records})
         yield ValidationSet(label, records, [start + place for place in kept], features, references)
         start += len(part)
+
+
+def _quotas(splits: Splits, usable: Sequence[int], options: TrainingOptions) -> list[Quota] | None:
+    if options.proportions is None:
+        return None
+    ends = list(accumulate(len(part) for _, part in splits.train))
+    bounds = [bisect_left(usable, end) for end in (0, *ends)]
+    sizes = [end - start for start, end in pairwise(bounds)]
+    for (label, _), size in zip(splits.train, sizes, strict=True):
+        if not size:
+            raise DatasetError(f"{label}: no training photo is left, so --proportions cannot be kept")
+    return quotas(sizes, parse_proportions(options.proportions))
 
 
 def _identity(

@@ -162,6 +162,7 @@ def objective_of(
         label_smoothing=options.label_smoothing,
         flow=flow,
         attention_spread=options.attention_spread,
+        word_dropout=options.word_dropout,
     )
     if options.objective == "cross_entropy":
         return cross_entropy

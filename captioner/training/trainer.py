@@ -119,7 +119,12 @@ class Trainer:
         options, state = self.options, self.state
         started, words_before = time.monotonic(), state.words
         batches = epoch_batches(
-            self.data.captions, options.batch_size, seed=options.seed, epoch=state.epoch, start=state.batch
+            self.data.captions,
+            options.batch_size,
+            seed=options.seed,
+            epoch=state.epoch,
+            start=state.batch,
+            quotas=self.data.quotas,
         )
         self.decoder.train()
         steps = steps_of(batches, options.accumulate)

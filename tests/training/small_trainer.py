@@ -61,6 +61,7 @@ def small_data() -> TrainingData:
         features=features,
         validation=[ValidationSet("some", records, list(held), features, references)],
         summary={},
+        quotas=None,
         identity="made up",
     )
 

@@ -7,9 +7,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
+from captioner.training import objectives
 from captioner.training.data import make_batch
-from captioner.training.objectives import cross_entropy, narrowness
-from captioner.vocabulary import END, PAD, START
+from captioner.training.objectives import cross_entropy, drop_words, narrowness
+from captioner.vocabulary import END, PAD, START, UNKNOWN
 
 CAPTIONS = [[[START, 5, 6, 7, END], [START, 4, END]], [[START, END], [START, 9, 8, 7, 6, 5, END]]]
 
@@ -88,6 +89,28 @@ def test_padding_does_not_change_the_loss() -> None:
         cross_entropy(decoder, state, batch.words, batch.lengths),
         cross_entropy(decoder, state, wider, batch.lengths),
     )
+
+
+def test_dropped_words_are_read_as_unknown_and_still_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    words = torch.randint(4, 20, (60, 40))
+    words[:, 0] = START
+    read = drop_words(words, 0.25)
+    dropped = read != words
+    assert not dropped[:, 0].any()
+    assert set(read[dropped].tolist()) == {UNKNOWN}
+    assert float(dropped[:, 1:].float().mean()) == pytest.approx(0.25, abs=0.02)
+
+    decoder = _decoder("lstm", "none", tie=True)
+    regions = torch.randn(2, 3, 6, dtype=torch.float64)
+    captions, lengths = words[:2, :5] % 7 + 4, torch.tensor([4, 4])
+    monkeypatch.setattr(objectives, "drop_words", lambda read, share: read.clone().fill_(UNKNOWN))
+    found = cross_entropy(decoder, decoder.initial_state(regions), captions, lengths, word_dropout=0.5)
+    logits = decoder.logits(
+        decoder.unroll(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions))
+    )
+    targets = captions[:, 1:].T.flatten()  # in the order of packed sequences
+    torch.testing.assert_close(found.double(), nn.functional.cross_entropy(logits, targets))
 
 
 def test_narrowness_is_zero_for_even_looks_and_near_one_for_a_single_region() -> None:

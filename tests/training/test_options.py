@@ -45,6 +45,12 @@ WRONG = [
     ("scheduled_sampling", -0.1),
     ("scheduled_sampling", 1.1),
     ("scheduled_sampling", math.nan),
+    ("word_dropout", 1.0),
+    ("word_dropout", -0.1),
+    ("proportions", "2:0"),
+    ("proportions", "two"),
+    ("proportions", "1:inf"),
+    ("proportions", ""),
     ("ema", 1.0),
     ("ema", -0.1),
     ("accumulate", 0),
@@ -85,6 +91,10 @@ def test_an_impossible_value_is_named_in_one_line(name: str, value: object) -> N
         (
             {"objective": "self_critical", "init": "a.safetensors", "scheduled_sampling": 0.2},
             "--scheduled-sampling 0.2 is for cross-entropy; give --cross-entropy-weight too",
+        ),
+        (
+            {"objective": "self_critical", "init": "a.safetensors", "word_dropout": 0.2},
+            "--word-dropout 0.2 is for cross-entropy; give --cross-entropy-weight too",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captioner.datasets import DatasetOptions, Record
 from captioner.errors import TrainingError
@@ -16,7 +16,7 @@ from captioner.features.store import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.training import pictures as pictures_module
-from captioner.training.data import Batch, epoch_batches, steps_of
+from captioner.training.data import Batch, epoch_batches, make_batch, steps_of
 from captioner.training.finetuning import TunedEncoder
 from captioner.training.inputs import inputs_of
 from captioner.training.options import TrainingOptions
@@ -214,6 +214,18 @@ def test_photos_of_the_next_step_are_read_during_a_step(
     next(steps)
     assert enough.wait(60)  # without a single fetch: this step's eight photos and the next one's
     assert len(read) == 16  # and no more, however long the step takes
+
+
+def test_a_photo_may_come_twice_in_a_step_and_again_in_the_next(table: Path, prepared: Prepared) -> None:
+    data = prepared(table)
+    inputs = _inputs(data)
+    batches = [make_batch(photos, data.captions) for photos in ([0, 1, 0], [1, 0, 2], [2, 2, 1])]
+    seen: dict[int, list[Tensor]] = {0: [], 1: [], 2: []}
+    for step in inputs.ahead(([batch] for batch in batches), _photos, 0):
+        for photo, regions in zip(_photos(step), inputs.fetch(_photos(step)).detach(), strict=True):
+            seen[photo].append(regions)
+    assert [len(found) for found in seen.values()] == [3, 3, 3]
+    assert all(torch.equal(regions, found[0]) for found in seen.values() for regions in found)
 
 
 def test_breaking_off_does_not_read_on(

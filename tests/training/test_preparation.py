@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from captioner.datasets import DatasetOptions
-from captioner.errors import DatasetError
+from captioner.errors import DatasetError, OptionError
 from captioner.features.store import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData, prepare, read_splits
+from captioner.training.proportions import Quota
 from tests.training import shapes
 
 Tiny = Callable[..., TrainingOptions]
@@ -68,6 +69,26 @@ def test_several_data_sets_are_joined_to_train_and_kept_apart_to_validate(
             colour = record.path.name.split("-")[0]
             assert all(colour in caption for caption in record.captions)
             assert part.features.rows[photo] >= 0
+
+
+def test_proportions_are_of_the_photos_that_are_left(
+    tmp_path: Path, tiny: Tiny, prepared: Callable[..., TrainingData]
+) -> None:
+    shapes.write_flickr8k(tmp_path / "flickr", 8, 4)
+    shapes.write_table(tmp_path / "table", 6, 2, first_seed=60)
+    entries = (f"flickr8k:{tmp_path}/flickr", f"table:{tmp_path}/table")
+    photos = {int(path.stem.split("-")[-1]): path for path in tmp_path.glob("*/images/*")}
+    shutil.copy(photos[66], photos[0])  # one to validate on, two to train on
+    shutil.copy(photos[66], photos[61])
+    data = prepared(*entries, options=tiny(proportions="1:3"))
+    assert data.quotas == [Quota(7, 3), Quota(5, 9)]
+    assert prepared(*entries).quotas is None
+    with pytest.raises(OptionError, match="--proportions has 3 numbers for 2 data sets"):
+        prepared(*entries, options=tiny(proportions="1:1:1"))
+    for seed in range(60, 66):
+        shutil.copy(photos[66], photos[seed])
+    with pytest.raises(DatasetError, match="table: no training photo is left, so --proportions"):
+        prepared(*entries, options=tiny(proportions="1:3"))
 
 
 def test_features_belong_to_the_captions_of_the_same_photo(
