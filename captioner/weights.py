@@ -56,13 +56,13 @@ def peek(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error})") from error
 
 
-def write_metadata(path: Path, output: Path, entries: Mapping[str, str]) -> None:
+def write_metadata(path: Path, output: Path, entries: Mapping[str, str | None]) -> None:
     """Write a checkpoint again with other metadata and the same bytes of tensors, whole or not at all.
 
     Args:
         path: a checkpoint that can be loaded.
         output: the file to write, perhaps the same.
-        entries: metadata to add, or to put in the place of those of the same name.
+        entries: metadata to add, or to put in the place of those of the same name; None leaves them out.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -70,7 +70,8 @@ def write_metadata(path: Path, output: Path, entries: Mapping[str, str]) -> None
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
-    header["__metadata__"] |= entries
+    metadata = header["__metadata__"] | entries
+    header["__metadata__"] = {key: value for key, value in metadata.items() if value is not None}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     write_atomically(output, len(text).to_bytes(8, "little") + text + content[end:])

@@ -27,6 +27,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "retrieval",
+    "tune",
     "calibrate",
     "train",
     "classifier",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captioner.errors import EvaluationError, ImageError, OptionError
 from captioner.metrics.matching import name_some
@@ -33,6 +33,14 @@ class Generated:
     def captions(self) -> dict[ImageId, str]:
         """The captions as texts."""
         return {image_id: caption.text for image_id, caption in self.best.items()}
+
+
+class Readable(NamedTuple):
+    """A batch of photos: the records that can be read, their pixels, and why others cannot."""
+
+    readable: list[Record]
+    pixels: list[Pixels]
+    broken: dict[ImageId, str]
 
 
 def generate(
@@ -63,22 +71,37 @@ def generate(
     if records and records[0].row is not None:
         return _generate_of_vectors(captioner, records, decoding, batch_size, skip_unreadable, on_progress)
     found = Generated({}, {})
-    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
-    for batch, pictures in zip(batches, _read_ahead(captioner, batches), strict=True):
-        broken = {
-            r.image_id: str(p) for r, p in zip(batch, pictures, strict=True) if isinstance(p, ImageError)
-        }
-        _check_readable(broken, skip_unreadable)
-        found.unreadable.update(broken)
-        readable = [r.image_id for r in batch if r.image_id not in broken]
-        if readable:
-            made = captioner.caption(
-                [p for p in pictures if not isinstance(p, ImageError)], decoding, attention=False
-            )
-            found.best.update({i: captions[0] for i, captions in zip(readable, made, strict=True)})
-        on_progress(len(batch))
+    for batch in readable_batches(captioner, records, batch_size, skip_unreadable):
+        found.unreadable.update(batch.broken)
+        if batch.pixels:
+            made = captioner.caption(batch.pixels, decoding, attention=False)
+            found.best.update((r.image_id, best) for r, (best, *_) in zip(batch.readable, made, strict=True))
+        on_progress(len(batch.readable) + len(batch.broken))
     _check_some(found, records)
     return found
+
+
+def readable_batches(
+    captioner: Captioner, records: Sequence[Record], batch_size: int, skip_unreadable: bool
+) -> Iterator[Readable]:
+    """Reads the photos of some records, batch by batch, one batch ahead.
+
+    Args:
+        captioner: knows how its encoder sees photos.
+        records: the photos.
+        batch_size: photos read at once.
+        skip_unreadable: whether broken photos are left out instead of being an error.
+
+    Raises:
+        EvaluationError: a photo is broken, and ``skip_unreadable`` is false.
+    """
+    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
+    for batch, pictures in zip(batches, _read_ahead(captioner, batches), strict=True):
+        pairs = list(zip(batch, pictures, strict=True))
+        broken = {r.image_id: str(p) for r, p in pairs if isinstance(p, ImageError)}
+        _check_readable(broken, skip_unreadable)
+        good = [(r, p) for r, p in pairs if not isinstance(p, ImageError)]
+        yield Readable([r for r, _ in good], [p for _, p in good], broken)
 
 
 def _generate_of_vectors(

@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from captioner.training.proportions import Quota, draw_photos
+from captioner.training.proportions import Quota
 from captioner.vocabulary import END, PAD, START, Vocabulary, caption_words
 
 
@@ -88,6 +88,21 @@ def epoch_batches(
     )
     for first in range(start * batch_size, len(order), batch_size):
         yield make_batch(order[first : first + batch_size], captions)
+
+
+def draw_photos(parts: Sequence[Quota], generator: torch.Generator) -> list[int]:
+    """Photos of an epoch, by their position in all data sets, in random order.
+
+    All photos of a data set are seen as often as its share allows, and some of them once more.
+    """
+    chosen: list[int] = []
+    first = 0
+    for size, share in parts:
+        for start in range(0, share, size):
+            some = torch.randperm(size, generator=generator)[: share - start]
+            chosen += (first + some).tolist()
+        first += size
+    return [chosen[place] for place in torch.randperm(len(chosen), generator=generator).tolist()]
 
 
 def steps_of(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:

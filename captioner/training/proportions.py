@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
 from captioner.errors import OptionError
 
 
@@ -55,18 +53,3 @@ def quotas(sizes: Sequence[int], proportions: Sequence[float]) -> list[Quota]:
     ends = [sum(proportions[: place + 1]) / sum(proportions) for place in range(len(sizes))]
     bounds = [0, *(round(end * sum(sizes)) for end in ends)]
     return [Quota(size, end - start) for size, start, end in zip(sizes, bounds, bounds[1:], strict=False)]
-
-
-def draw_photos(parts: Sequence[Quota], generator: torch.Generator) -> list[int]:
-    """Photos of an epoch, by their position in all data sets, in random order.
-
-    All photos of a data set are seen as often as its share allows, and some of them once more.
-    """
-    chosen: list[int] = []
-    first = 0
-    for size, share in parts:
-        for start in range(0, share, size):
-            some = torch.randperm(size, generator=generator)[: share - start]
-            chosen += (first + some).tolist()
-        first += size
-    return [chosen[place] for place in torch.randperm(len(chosen), generator=generator).tolist()]

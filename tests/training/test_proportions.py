@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import OptionError
-from captioner.training.data import epoch_batches
-from captioner.training.proportions import Quota, draw_photos, parse_proportions, quotas
+from captioner.training.data import draw_photos, epoch_batches
+from captioner.training.proportions import Quota, parse_proportions, quotas
 from captioner.vocabulary import END, START
 
 data_sets = st.lists(st.tuples(st.integers(1, 30), st.floats(0.1, 10)), min_size=1, max_size=4)
