@@ -291,7 +291,8 @@ class Service:
 
     def _encode(self, model: Captioner, pictures: Sequence[Pixels]) -> Sequence[Tensor]:
         with self._computing:
-            return model.encode(pictures).cpu().unbind()
+            # Copies: a picture that is remembered must not keep all of its batch in memory.
+            return [regions.clone() for regions in model.encode(pictures).cpu()]
 
     def _decode(
         self, key: tuple[Captioner, DecodingOptions], pictures: Sequence[Encoded]
