@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 _MOST_EVENTS = 1000  # of all kinds that Gradio keeps; those for the model are fewer
+# Gradio keeps a description of the whole page, 0.3 MB, for each visitor and for each request of a program.
+_MOST_SESSIONS = 1000
 
 
 def serve(options: ServingOptions) -> None:
@@ -95,6 +97,7 @@ def build_app(
     metrics = Metrics(lambda: service.waiting)
     page = build_page(service, add_endpoints=lambda: add_endpoints(service, metrics))
     page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None)
+    page.state_session_capacity = _MOST_SESSIONS
     # Only of a page that was launched does Gradio check that the files of a request were uploaded.
     page.has_launched = True
     guard(page)

@@ -57,6 +57,27 @@ def test_only_what_needs_the_model_is_refused(service: Service) -> None:
     assert 'captioner_errors_total{endpoint="/caption"} 1.0' in metrics.text().decode()
 
 
+def test_what_is_kept_of_visitors_is_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.web.server._MOST_SESSIONS", 3)
+    pages: list[Any] = []
+    monkeypatch.setattr(
+        "captioner.web.page.build_page", lambda *a, **more: pages.append(build_page(*a, **more)) or pages[0]
+    )
+    with (
+        served(build_app(service, ServingOptions())) as address,
+        httpx.Client(base_url=address, timeout=120) as http,
+    ):
+        seen = []
+        for _ in range(6):
+            upload = http.post("/gradio_api/upload", files={"files": ("x.png", good_png())})
+            asked = {"image": record(upload.json()[0])}
+            event = http.post("/gradio_api/call/v2/caption", json=asked).json()["event_id"]
+            assert "event: complete" in http.get(f"/gradio_api/call/caption/{event}").text
+            seen.append(len(pages[0].state_holder.session_data))
+        assert seen[0] >= 1
+        assert max(seen) <= 4  # one that is just made is counted at its next use
+
+
 def test_a_full_queue_is_status_503(narrow: Narrow, tmp_path: Path) -> None:
     with (
         served(build_app(narrow.service, ServingOptions(queue_size=1))) as address,
