@@ -14,6 +14,7 @@ from captioner.cli.options import add_options, flag_of, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
+from captioner.training.options import SELECTION_METRICS
 
 SUMMARY = "Choose decoding options on photos that were not trained on, and note them in the checkpoint."
 EXAMPLES = """\
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
     group.add_argument(
         "--select-by",
-        choices=("CIDEr", "BLEU-4"),
+        choices=SELECTION_METRICS,
         default="CIDEr",
         help="score that decides (default: CIDEr)",
     )
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from captioner.datasets import present, read_each
-    from captioner.evaluation.tuning import encode_photos, grid, trials_table, try_out
+    from captioner.evaluation.tuning import best_of, encode_photos, grid, trials_table, try_out
     from captioner.weights import find_weights, peek, write_metadata
 
     choices = {name: getattr(args, f"{name}_values") or () for name in _CHOICES}
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     weights = find_weights(args.weights)
     output = weights if args.output is None else Path(args.output)
-    best = max(trials, key=lambda trial: trial.score).options
+    best = best_of(trials).options
     entries: dict[str, str | None] = {"decoding": json.dumps(best.to_dict())}
     if best != captioner.options and "confidence" in peek(weights):
         entries["confidence"] = None

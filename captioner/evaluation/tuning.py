@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -17,8 +17,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.generate import readable_batches
 from captioner.metrics.evaluate import References, score
-
-SELECTION_METRICS = ("CIDEr", "BLEU-4")
+from captioner.training.validation import METRICS
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,7 @@ def grid(base: DecodingOptions, choices: Mapping[str, Sequence[Any]]) -> list[De
     if base.sampling:
         raise OptionError("the checkpoint draws its captions by chance; only searching can be tuned")
     fields = {name: values for name, values in choices.items() if values}
-    found = (
-        DecodingOptions.from_dict(base.to_dict() | dict(zip(fields, values, strict=True)))
-        for values in product(*fields.values())
-    )
+    found = (replace(base, **dict(zip(fields, values, strict=True))) for values in product(*fields.values()))
     return list(dict.fromkeys(found))
 
 
@@ -129,7 +125,7 @@ def try_out(
         captioner: the model.
         sets: photos.
         options: how to search for captions.
-        select_by: one of ``SELECTION_METRICS``.
+        select_by: one of ``METRICS``.
         batch_size: photos captioned at once.
 
     Raises:
@@ -144,13 +140,18 @@ def try_out(
             found = zip(part.ids[start : start + batch_size], written, strict=True)
             captions |= {image_id: best.text for image_id, (best, *_) in found}
         scores = score(captions, part.references)
-        figures[part.label] = {name: scores.figures[name] for name in ("BLEU-4", "CIDEr")}
+        figures[part.label] = {name: scores.figures[name] for name in METRICS}
     return Trial(options, figures, float(np.mean([found[select_by] for found in figures.values()])))
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The one with the highest score, of several the first."""
+    return max(trials, key=lambda trial: trial.score)
 
 
 def trials_table(trials: Sequence[Trial], select_by: str) -> str:
     """Figures of all trials on the scale of papers, with the options that vary; the best one is marked."""
-    best = max(trials, key=lambda trial: trial.score)
+    best = best_of(trials)
     written = [trial.options.to_dict() for trial in trials]
     varied = [name for name, value in written[0].items() if any(each[name] != value for each in written)]
     labels = [f"{label} {name}" for label, found in trials[0].figures.items() for name in found]
