@@ -33,7 +33,7 @@ from captioner.model.no_encoder import CANNOT_SEE
 from captioner.tags.tagger import Tagger
 from captioner.tags.writing import Written, write_with_tags
 from captioner.vocabulary import END, PAD, START, UNKNOWN, detokenize
-from captioner.weights import find_weights as find_weights
+from captioner.weights import find_weights
 
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 Picture: TypeAlias = "Source | Image.Image | Pixels"

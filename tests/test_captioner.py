@@ -14,13 +14,14 @@ from PIL import Image
 
 import captioner as package
 from captioner.caption import Caption
-from captioner.captioner import Captioner, find_weights
+from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
 from captioner.vocabulary import detokenize
+from captioner.weights import find_weights
 from tests.small_model import SIZE, small_checkpoint
 
 SAMPLING = DecodingOptions(temperature=1.0, num_captions=2, max_length=8, seed=7)

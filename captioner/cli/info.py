@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CheckpointError: the file is absent, broken or foreign.
     """
-    from captioner.captioner import find_weights
     from captioner.checkpoint import describe
     from captioner.header import read_header
+    from captioner.weights import find_weights
 
     path = find_weights(args.file)
     if args.config:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioner.captioner import find_weights
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets.records import Record
 from captioner.gradients.options import GradientOptions
@@ -18,6 +17,7 @@ from captioner.model.config import NO_ENCODER, ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.model.recurrence import Cell
 from captioner.vocabulary import SPECIAL_WORDS, START
+from captioner.weights import find_weights
 
 _WORDS = 1000  # that a fresh decoder knows
 

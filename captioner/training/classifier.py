@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioner.captioner import find_weights
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, save_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.devices import choose_device, choose_dtype
@@ -20,6 +19,7 @@ from captioner.model.classifier import fit_classifier, pretrained_classifier
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.training.classifier_options import ClassifierOptions
 from captioner.training.preparation import read_splits
+from captioner.weights import find_weights
 
 _BLOCK = 4096
 

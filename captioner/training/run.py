@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from captioner.captioner import find_weights
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.devices import choose_device, choose_dtype, precision_name
@@ -27,6 +26,7 @@ from captioner.training.sources import open_source
 from captioner.training.state import TrainingState, load_state
 from captioner.training.trainer import Trainer
 from captioner.vocabulary import Vocabulary
+from captioner.weights import find_weights
 
 _OF_ATTENTION = ("attention", "attention_size", "attention_heads")
 

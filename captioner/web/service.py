@@ -358,7 +358,7 @@ class Service:
 
 def _find_files(wanted: str | Path | None) -> dict[str, Path]:
     """Checkpoints by name: the wanted one first, then those beside the shipped default."""
-    from captioner.captioner import find_weights
+    from captioner.weights import find_weights
 
     first = find_weights(wanted)
     if not first.is_file():

@@ -9,13 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.captioner import Captioner, find_weights
+from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions, Record, read_records
 from captioner.errors import DatasetError
 from captioner.search.gallery import Gallery
 from captioner.search.retrieval import Retrieval, ranks, retrieve, retrieve_photos
 from captioner.vocabulary import caption_words
+from captioner.weights import find_weights
 
 MakeGallery = Callable[..., Gallery]
 
