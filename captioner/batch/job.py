@@ -16,7 +16,7 @@ from captioner.batch.inputs import Inputs
 from captioner.batch.numbering import CocoNumbers
 from captioner.batch.options import FolderOptions
 from captioner.batch.output import OutputFile
-from captioner.batch.progress import Progress, Summary
+from captioner.batch.progress import Progress, Summary, Tally
 from captioner.batch.records import Entry
 from captioner.batch.settings import output_settings
 from captioner.batch.sidecars import Sidecars
@@ -156,13 +156,12 @@ class _Run:
     ) -> None:
         self._options, self._model, self._progress = options, model, progress
         self._target, self._inputs, self._work = target, inputs, inputs.work
-        self._captioned = self._skipped = self._failed = self._due = 0
-        self._interrupted = False
+        self._tally = Tally(progress)
 
     def plan(self) -> None:
         """Find out what is due."""
-        self._due = self._work.choose(self._is_due)
-        self._skipped = len(self._work) - self._due
+        self._tally.due = self._work.choose(self._is_due)
+        self._tally.skipped = len(self._work) - self._tally.due
 
     def _is_due(self, item: Item) -> bool:
         state, image = self._target.state(item), str(item)
@@ -179,30 +178,19 @@ class _Run:
     def list_plan(self) -> Summary:
         """What would be done; it has been printed."""
         sys.stdout.flush()
-        return Summary(0, self._skipped, 0, remaining=self._due)
+        return self._tally.summary()
 
     def execute(self) -> Summary:
         """Caption what is due."""
-        captioner = self._model.load() if self._due else None
+        captioner = self._model.load() if self._tally.due else None
         self._target.begin()
         self._target.forget(self._inputs.sound_tars)
-        self._progress.start(self._due)
+        self._progress.start(self._tally.due)
         if captioner is not None:
-            with on_interrupt(self._interrupt, notice=_NOTICE):
+            with on_interrupt(self._tally.interrupt, notice=_NOTICE):
                 self._caption(captioner)
-        remaining = self._due - self._captioned - self._failed
-        self._target.finish(self._work, complete=not remaining)
-        return Summary(
-            self._captioned,
-            self._skipped,
-            self._failed,
-            remaining,
-            interrupted=self._interrupted and remaining > 0,
-            seconds=self._progress.seconds,
-        )
-
-    def _interrupt(self) -> None:
-        self._interrupted = True
+        self._target.finish(self._work, complete=not self._tally.remaining)
+        return self._tally.summary()
 
     def _caption(self, captioner: Captioner) -> None:
         # Imported here, where torch has been imported: a run with nothing to do takes no seconds for that.
@@ -221,7 +209,7 @@ class _Run:
         workers = default_workers() if options.workers is None else options.workers
         with Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
             loaded = readers.read(self._work.due(), ahead=read_ahead(options.batch_size))
-            wanted = takewhile(lambda _: not self._interrupted, loaded)
+            wanted = takewhile(lambda _: not self._tally.interrupted, loaded)
             for batch in caption_loaded(engine, wanted, options.batch_size, self._is_known):
                 if not self._write(batch):
                     return
@@ -233,13 +221,9 @@ class _Run:
         """Write a batch; whether to go on."""
         entries = list(self._up_to_failure(map(self._entry, results)))
         written = self._target.write(entries)
-        failed = [entry for entry in written if entry.error is not None]
-        for entry in failed:
-            self._progress.say(entry.error or "")
-        self._failed += len(failed)
-        self._captioned += len(written) - len(failed)
-        self._progress.advance(len(written))
-        return not (failed and self._options.fail_fast)
+        errors = [entry.error for entry in written if entry.error is not None]
+        self._tally.note(len(written) - len(errors), errors)
+        return not (errors and self._options.fail_fast)
 
     def _up_to_failure(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         for entry in entries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -111,6 +112,53 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Tally:
+    """Counts what becomes of the pictures of a run.
+
+    Args:
+        progress: is told of each failure, and of each picture that is done.
+
+    Attributes:
+        due: pictures that are to be captioned.
+        skipped: pictures that have their captions already.
+        interrupted: whether Ctrl-C was pressed.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.due = self.skipped = 0
+        self.interrupted = False
+        self._captioned = self._failed = 0
+
+    def interrupt(self) -> None:
+        """Ctrl-C was pressed."""
+        self.interrupted = True
+
+    def note(self, captioned: int, errors: Sequence[str]) -> None:
+        """Some more are done: those that have got a caption, and what went wrong with the others."""
+        for error in errors:
+            self._progress.say(error)
+        self._captioned += captioned
+        self._failed += len(errors)
+        self._progress.advance(captioned + len(errors))
+
+    @property
+    def remaining(self) -> int:
+        """Pictures that are due and were not come to."""
+        return self.due - self._captioned - self._failed
+
+    def summary(self) -> Summary:
+        """What has become of them so far."""
+        return Summary(
+            self._captioned,
+            self.skipped,
+            self._failed,
+            self.remaining,
+            interrupted=self.interrupted and self.remaining > 0,
+            seconds=self._progress.seconds,
+        )
 
 
 def _duration(seconds: float) -> str:

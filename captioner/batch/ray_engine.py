@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from captioner.batch.inputs import Inputs
 from captioner.batch.options import FolderOptions
 from captioner.batch.parts import PartFiles
-from captioner.batch.progress import Progress, Summary
+from captioner.batch.progress import Progress, Summary, Tally
 from captioner.batch.records import Entry
 from captioner.batch.settings import output_settings
 from captioner.batch.targets import State
@@ -64,8 +64,7 @@ class _Run:
         )
         self._files.open(self._settings, overwrite=options.overwrite)
         self._waiting: set[int] = set()
-        self._captioned = self._skipped = self._failed = self._due = 0
-        self._interrupted = False
+        self._tally = Tally(progress)
 
     def plan(self) -> None:
         """Find out what is due: parts that are not there, and in those that are, what has failed."""
@@ -75,10 +74,10 @@ class _Run:
                 if self._options.dry_run:
                     print(f"{state.value}\t{display_name(str(item))}")
                 if entry is None:
-                    self._due += 1
+                    self._tally.due += 1
                     self._waiting.add(number)
                 else:
-                    self._skipped += 1
+                    self._tally.skipped += 1
 
     def _parts(self) -> Iterator[tuple[int, list[Item]]]:
         items = self._work.items()
@@ -97,25 +96,14 @@ class _Run:
 
     def list_plan(self) -> Summary:
         """What would be done; it has been printed."""
-        return Summary(0, self._skipped, 0, remaining=self._due)
+        return self._tally.summary()
 
     def execute(self) -> Summary:
         """Caption what is due."""
-        if self._due:
-            with on_interrupt(self._interrupt, notice=_NOTICE):
+        if self._tally.due:
+            with on_interrupt(self._tally.interrupt, notice=_NOTICE):
                 self._caption()
-        remaining = self._due - self._captioned - self._failed
-        return Summary(
-            self._captioned,
-            self._skipped,
-            self._failed,
-            remaining,
-            interrupted=self._interrupted and remaining > 0,
-            seconds=self._progress.seconds,
-        )
-
-    def _interrupt(self) -> None:
-        self._interrupted = True
+        return self._tally.summary()
 
     def _caption(self) -> None:
         # Imported here: a run with nothing to do takes no seconds for Ray and torch.
@@ -123,7 +111,7 @@ class _Run:
 
         with cluster(self._options.ray_address):
             self._files.begin(self._settings, overwrite=self._options.overwrite)
-            self._progress.start(self._due)
+            self._progress.start(self._tally.due)
             due = ((n, items, self._known(n, items)) for n, items in self._parts() if n in self._waiting)
             with closing(captioned(due, self._options, self._model, self._files)) as parts:
                 for part in parts:
@@ -134,12 +122,8 @@ class _Run:
         """Take down what became of a part; whether to go on."""
         if part.stopped is not None:
             raise OutputError(part.stopped)
-        for error in part.errors:
-            self._progress.say(error)
-        self._captioned += part.captioned
-        self._failed += len(part.errors)
-        self._progress.advance(part.captioned + len(part.errors))
-        return not self._interrupted and not (part.errors and self._options.fail_fast)
+        self._tally.note(part.captioned, part.errors)
+        return not self._tally.interrupted and not (part.errors and self._options.fail_fast)
 
 
 def _digest(images: Iterable[str]) -> str:
