@@ -7,10 +7,13 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from captioner.decoding.constraints import Wanted
+from captioner.decoding.beam import BeamSearch
+from captioner.decoding.constraints import Constraints, Wanted
 from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import Hypothesis, build_strategy
+from captioner.decoding.sampling import Sampling
+from captioner.decoding.strategies import Hypothesis, Strategy
+from captioner.errors import OptionError
 
 
 class DecodingState(Protocol):
@@ -69,7 +72,7 @@ def decode(
     if pictures == 0:
         return []
     device = regions.device
-    strategy = build_strategy(options, seeds or [options.seed] * pictures, special.end, device, wanted)
+    strategy = _build_strategy(options, seeds or [options.seed] * pictures, special.end, device, wanted)
     filters = build_filters(options, special)
     state = model.initial_state(regions).expand(strategy.width)
     words = torch.empty(pictures * strategy.width, 0, dtype=torch.long, device=device)
@@ -84,3 +87,19 @@ def decode(
         state = state.reorder(parents) if len(parents) == len(words) else state.select(parents)
         words = torch.cat((words[parents], latest.unsqueeze(1)), dim=1)
     return strategy.hypotheses()
+
+
+def _build_strategy(
+    options: DecodingOptions,
+    seeds: list[int],
+    end: int,
+    device: torch.device,
+    wanted: Wanted | None = None,
+) -> Strategy:
+    """The strategy that the options ask for, over ``len(seeds)`` pictures."""
+    constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
+    if not options.sampling:
+        return BeamSearch(len(seeds), options, end, device, constraints)
+    if constraints is not None:
+        raise OptionError("words can be asked of captions that are searched for, not of drawn ones")
+    return Sampling(seeds, options, end)

@@ -8,8 +8,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from captioner.decoding.beam import length_normalisation
 from captioner.decoding.filters import SpecialIds
-from captioner.decoding.strategies import length_normalisation
 
 START, END, UNK = 0, 1, 2
 SPECIAL = SpecialIds(start=START, end=END, banned=(START, UNK))

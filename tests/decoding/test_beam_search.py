@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioner.decoding.beam import top
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import Hypothesis, top
+from captioner.decoding.strategies import Hypothesis
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, pictures
 
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}

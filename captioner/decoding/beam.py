@@ -1,0 +1,165 @@
+"""Beam search; greedy search is a beam of one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captioner.decoding.constraints import Constraints
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.strategies import NEVER, Choice, Hypothesis, hypotheses
+
+
+def length_normalisation(length: int, exponent: float) -> float:
+    """Divisor of a caption's log-probability, ``((5 + length) / 6) ** exponent``.
+
+    Wu et al. 2016 ("Google's Neural Machine Translation System"), eq. 14; ``length`` counts words
+    without ``<end>``.
+    """
+    return float(((5 + length) / 6) ** exponent)
+
+
+def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of each row, largest first; of equal ones the earliest. Deterministic.
+
+    ``torch.topk`` leaves the order of equal values open, and a stable sort of a whole vocabulary is slow.
+
+    Shapes: ``(rows, n)`` -> values and indices ``(rows, count)``.
+    """
+    threshold = scores.topk(count, dim=1).values[:, -1:]
+    above, equal = scores > threshold, scores == threshold
+    room = count - above.sum(dim=1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(dim=1) <= room))
+    indices = chosen.nonzero()[:, 1].view(len(scores), count)
+    values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)
+
+
+class BeamSearch:
+    """Beam search over all pictures at once; with a beam of one, greedy search.
+
+    In each step the best ``beam`` continuations of all beams are looked at. Those among them that end
+    go to a pool of the best ``num_captions`` finished captions; the beam is filled up with the best
+    unfinished ones, so that finished captions never take a place in it. A picture is done when no
+    unfinished caption can still enter the full pool: log-probabilities only fall, so the bound is the
+    present one at the most favourable length. Ties go to the better beam, then to the lower word id.
+
+    With constraints there is one such beam for each of their states, and a continuation competes for the
+    beam of the state that it leads to; only captions of the last state, which meet all, can finish.
+
+    Args:
+        pictures: number of pictures.
+        options: decoding options.
+        end: id of ``<end>``.
+        device: where the tensors live.
+        constraints: words that the captions must hold.
+
+    Attributes:
+        width: captions in the making for each picture, ``states * beam``.
+    """
+
+    def __init__(
+        self,
+        pictures: int,
+        options: DecodingOptions,
+        end: int,
+        device: torch.device,
+        constraints: Constraints | None = None,
+    ) -> None:
+        self.beam, self.end, self.options = options.width, end, options
+        self.constraints = constraints
+        self.states = 1 if constraints is None else constraints.states
+        self.width = self.states * self.beam
+        # Greedy search never compares captions of different lengths: it stops where the end is most likely.
+        # With constraints it does, since each state ends captions of its own.
+        self.exponent = options.length_penalty if self.width > 1 else 0.0
+        shape = (pictures, self.width)
+        # All beams start equal, so that only the first of the first state may count.
+        self.scores = torch.full(shape, NEVER, device=device)
+        if constraints is None:
+            self.scores[:, 0] = 0.0
+        else:
+            self.scores.scatter_(1, constraints.starts.unsqueeze(1) * self.beam, 0.0)
+        steps = options.max_length + 1
+        self.history = torch.zeros(*shape, steps, device=device)  # log-probability of each word so far
+        pool = (pictures, options.num_captions)
+        self.pool_scores = torch.full(pool, NEVER, device=device)
+        self.pool_lengths = torch.zeros(pool, dtype=torch.long, device=device)
+        self.pool_words = torch.zeros(*pool, steps, dtype=torch.long, device=device)
+        self.pool_history = torch.zeros(*pool, steps, device=device)
+
+    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
+        """See :class:`Strategy`."""
+        pictures, width = self.scores.shape
+        length, vocabulary = words.shape[1], log_probs.shape[1]
+        totals = self.scores.unsqueeze(-1) + log_probs.view(pictures, width, vocabulary)
+        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), NEVER)
+        # From here on one row for each state of each picture. Each beam can end once, so twice the beam
+        # always holds enough that go on.
+        totals, flat = top(self._by_state(totals), min(2 * self.beam, width * vocabulary))
+        ends = flat % vocabulary == self.end
+        history = self._of_states(self.history, flat // vocabulary)
+        grown = log_probs.view(pictures, width * vocabulary).gather(1, flat.view(pictures, -1))
+        history[..., length] = grown.view_as(flat)
+        best = slice(0, self.beam)
+        last = slice(self.states - 1, None, self.states)
+        self._finish(
+            totals[last, best].masked_fill(~ends[last, best], NEVER),
+            _take(words.view(pictures, width, length), flat[last, best] // vocabulary),
+            history[last, best],
+        )
+        # Those that go on, best first: a stable sort keeps the order within ended and unended ones.
+        order = ends.long().sort(dim=1, stable=True).indices[:, best]
+        self.scores = totals.masked_fill(ends, NEVER).gather(1, order).view(pictures, width)
+        self.history = _take(history, order).view(pictures, width, -1)
+        flat = flat.gather(1, order).view(pictures, width)
+        first_row = torch.arange(pictures, device=flat.device).unsqueeze(1) * width
+        return Choice((first_row + flat // vocabulary).flatten(), (flat % vocabulary).flatten())
+
+    def _by_state(self, totals: Tensor) -> Tensor:
+        """Continuations by the state that they lead to, minus infinity for those that lead to another.
+
+        Shapes: ``(pictures, width, vocabulary)`` -> ``(pictures * states, width * vocabulary)``.
+        """
+        if self.constraints is None:
+            return totals.flatten(1)
+        targets = self.constraints.targets(totals.shape[2]).repeat_interleave(self.beam, dim=1)
+        states = torch.arange(self.states, device=totals.device).view(1, -1, 1, 1)
+        elsewhere = targets.unsqueeze(1) != states
+        return totals.unsqueeze(1).masked_fill(elsewhere, NEVER).view(-1, totals[0].numel())
+
+    def _of_states(self, values: Tensor, beams: Tensor) -> Tensor:
+        """``(pictures, width, time)`` at ``(pictures * states, n)`` -> ``(pictures * states, n, time)``."""
+        return _take(values, beams.view(len(values), -1)).view(*beams.shape, -1)
+
+    def _finish(self, totals: Tensor, words: Tensor, history: Tensor) -> None:
+        """Let captions that end here compete for the pool.
+
+        Args:
+            totals: ``(pictures, beam)`` their log-probabilities; minus infinity for those that do not end.
+            words: ``(pictures, beam, length)``.
+            history: ``(pictures, beam, steps)``.
+        """
+        length = words.shape[2]
+        scores = totals / length_normalisation(length, self.exponent)
+        ended_words = words.new_zeros(history.shape)
+        ended_words[..., :length] = words
+        lengths = torch.full_like(scores, length, dtype=torch.long)
+        self.pool_scores, order = top(torch.cat((self.pool_scores, scores), dim=1), self.options.num_captions)
+        self.pool_lengths = torch.cat((self.pool_lengths, lengths), dim=1).gather(1, order)
+        self.pool_words = _take(torch.cat((self.pool_words, ended_words), dim=1), order)
+        self.pool_history = _take(torch.cat((self.pool_history, history), dim=1), order)
+
+    def done(self) -> bool:
+        """See :class:`Strategy`."""
+        bound = self.scores.amax(dim=1) / length_normalisation(self.options.max_length, self.exponent)
+        return bool((bound <= self.pool_scores.amin(dim=1)).all())
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """See :class:`Strategy`; the best caption first."""
+        return hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
+
+
+def _take(values: Tensor, beams: Tensor) -> Tensor:
+    """``values[picture, beams[picture, i]]``: ``(pictures, beams, time)`` -> ``(pictures, width, time)``."""
+    return values.gather(1, beams.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
