@@ -17,7 +17,8 @@ from captioner.cli import main
 from captioner.errors import OptionError, TrainingError
 from captioner.training import distributed
 from captioner.training.data import make_batch
-from captioner.training.distributed import ALONE, World, joined
+from captioner.training.distributed import joined
+from captioner.training.world import ALONE, World
 from tests.training import worlds
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

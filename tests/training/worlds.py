@@ -199,11 +199,12 @@ def exchange(out: Path) -> None:
 def fail(kind: str) -> None:
     """Meet a failure inside of a world, as the command line would."""
     from captioner.errors import CaptionerError, OptionError
-    from captioner.training import distributed
+    from captioner.training import world as worlds
+    from captioner.training.distributed import joined
 
-    distributed._TELLING = 2.0
+    worlds._TELLING = 2.0
     try:
-        with distributed.joined() as world:
+        with joined() as world:
             world.any(False)
             print("working", file=sys.stderr)
             if kind == "everywhere" or (kind == "in rank 1" and world.rank == 1):
