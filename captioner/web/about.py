@@ -11,13 +11,14 @@ from captioner.web import render
 from captioner.web.messages import for_visitor
 
 if TYPE_CHECKING:
-    from captioner.web.service import About, Service
+    from captioner.web.models import About
+    from captioner.web.service import Service
 
 
 def about_facts(service: Service, weights: str | None = None) -> str:
     """The weights in figures, as HTML; or why there are none."""
     try:
-        about = service.about(weights)
+        about = service.models.about(weights)
     except CaptionerError as error:
         return render.notice(for_visitor(error))
     facts = {
@@ -26,7 +27,7 @@ def about_facts(service: Service, weights: str | None = None) -> str:
         "Parameters": f"{about.parameters / 1e6:.1f} million",
         "Size": f"{about.megabytes:.1f} MB",
         "Words it knows": f"{about.words:,}",
-        "Loaded in": f"{service.status.seconds:.1f} s",
+        "Loaded in": f"{service.models.status.seconds:.1f} s",
     }
     rows = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     return f'<h2>This model</h2><dl class="facts">{rows}</dl>'
@@ -35,7 +36,7 @@ def about_facts(service: Service, weights: str | None = None) -> str:
 def model_card(service: Service, weights: str | None = None) -> str:
     """The model card as Markdown, one level of headings deeper; else how the weights came about."""
     try:
-        about = service.about(weights)
+        about = service.models.about(weights)
     except CaptionerError:
         return ""
     if not about.card:

@@ -54,7 +54,7 @@ def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = N
 
         async def when_ready() -> AsyncIterator[tuple[Any, ...]]:
             yield status_line(service), *[gr.skip()] * 5
-            while service.status.state == "loading":
+            while service.models.status.state == "loading":
                 await asyncio.sleep(_POLL)
             yield status_line(service), about_facts(service), model_card(service), *_defaults(service)
 
@@ -80,12 +80,12 @@ def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = N
 
 def status_line(service: Service) -> str:
     """How the model is, in a few words."""
-    status = service.status
+    status = service.models.status
     return f'<p class="status {status.state}" role="status">{status.message}</p>'
 
 
 def _defaults(service: Service) -> tuple[Any, Any, Any]:
     """Updates of beam size, longest caption, and the list of weights, which is shown if there are several."""
-    names = service.weights
+    names = service.models.weights
     listed = gr.update(choices=names, value=names[0], visible=len(names) > 1) if names else gr.skip()
     return *suited(service), listed

@@ -54,7 +54,7 @@ def serve(options: ServingOptions) -> None:
         address = f"{scheme}://{name}:{listener.getsockname()[1]}{options.root_path}"
         tools = f", and MCP tools at {address}/mcp" if options.mcp else ""
         _say(f"the page is at {address}{tools}; Ctrl-C ends")
-        service.start()  # not earlier: importing torch would hold up the page
+        service.models.start()  # not earlier: importing torch would hold up the page
         _run(app, listener, options)
 
 
@@ -145,10 +145,10 @@ def _add_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.get("/health")
     def health() -> JSONResponse:
-        status = service.status
+        status = service.models.status
         ready = status.state == "ready"
         content: dict[str, str | None] = {"status": status.state, "version": __version__}
-        content |= {"weights": service.default or None, "digest": service.digest}
+        content |= {"weights": service.models.default or None, "digest": service.models.digest}
         return JSONResponse(content, status_code=200 if ready else 503)
 
     @app.get("/metrics")

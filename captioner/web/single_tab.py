@@ -199,6 +199,6 @@ def _comparing(service: Service, parts: _Parts) -> None:
 
 def busy_text(service: Service) -> str:
     """What a visitor reads while the model works."""
-    if service.status.state == "loading":
+    if service.models.status.state == "loading":
         return "The model is still loading. The caption will come right after."
     return "Looking at the picture\N{HORIZONTAL ELLIPSIS}"

@@ -77,8 +77,8 @@ def serve() -> Iterator[Callable[..., str]]:
 def address(serve: Callable[[Service], str], checkpoint_file: Path) -> str:
     """A page over the small model."""
     service = Service(checkpoint_file, device="cpu")
-    service.start()
-    service.wait(120)
+    service.models.start()
+    service.models.wait(120)
     return serve(service)
 
 

@@ -25,8 +25,8 @@ _SHADE = "document.querySelector('.look .shade')"
 def attentive_address(serve: Callable[[Service], str], attentive_file: Path) -> str:
     """A page over a small model with attention."""
     service = Service(attentive_file, device="cpu")
-    service.start()
-    service.wait(120)
+    service.models.start()
+    service.models.wait(120)
     return serve(service)
 
 

@@ -98,7 +98,7 @@ def test_a_long_run_shows_its_progress_and_can_be_stopped(
     archive = tmp_path / "many.zip"
     archive.write_bytes(zip_of(*((f"{number}.png", good_png()) for number in range(400))))
     service = Service(checkpoint_file, device="cpu")
-    service.start()
+    service.models.start()
     encode, going_on, begun = service.encode, threading.Event(), itertools.count()
 
     def encode_some(*args: Any, **options: Any) -> Encoded:

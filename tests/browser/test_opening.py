@@ -35,7 +35,7 @@ def test_the_page_is_there_before_the_model(
     page.wait_for_selector(".status.loading")
     choose(page, photos[0])
     page.locator("#answer").get_by_text("The model is still loading. The caption").wait_for()
-    service.start()
+    service.models.start()
     expect_caption(page, captioner.caption([photos[0]])[0][0].text)
     page.wait_for_selector(".status.ready")
     assert page.locator("#settings").is_visible()
@@ -45,7 +45,7 @@ def test_weights_that_cannot_be_loaded_are_told(
     visit: Visit, serve: Callable[[Service], str], tmp_path: Path, photos: list[Path]
 ) -> None:
     service = Service(tmp_path / "absent.safetensors")
-    service.start()
+    service.models.start()
     page = visit(serve(service))
     page.wait_for_selector(".status.failed")
     choose(page, photos[0])

@@ -28,7 +28,7 @@ def test_everything_is_asked_for_under_the_path(
     from gradio_client import Client, handle_file
 
     service = Service(checkpoint_file, device="cpu")
-    service.start()
+    service.models.start()
     expected = captioner.caption([photos[0]])[0][0].text
     with behind_proxy(serve(service, root_path="/captioner"), "/captioner") as address:
         page = visit(address)

@@ -25,8 +25,8 @@ def _uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def service(checkpoint_file: Path) -> Service:
     """The small model, loaded; the shipped weights can be asked for by name."""
     service = Service(checkpoint_file, device="cpu")
-    service.start()
-    service.wait(120)
+    service.models.start()
+    service.models.wait(120)
     return service
 
 

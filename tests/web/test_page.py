@@ -128,7 +128,7 @@ def test_status_and_busy_texts_follow_the_service(service: Service, checkpoint_f
 
 def test_about_tells_facts_and_card(service: Service) -> None:
     facts = about_facts(service, "captioner")
-    assert service.about("captioner").digest in facts
+    assert service.models.about("captioner").digest in facts
     card = model_card(service, "captioner")
     assert card.startswith("## Model card")
     assert "### Failings" in card
@@ -139,7 +139,7 @@ def test_about_tells_facts_and_card(service: Service) -> None:
 
 def test_about_tells_why_there_is_no_model(tmp_path: Path) -> None:
     service = Service(tmp_path / "absent.safetensors")
-    service.start()
+    service.models.start()
     assert "cannot be loaded" in about_facts(service)
     assert model_card(service) == ""
     assert str(tmp_path) not in about_facts(service)

@@ -60,9 +60,9 @@ def test_health_is_503_without_a_model(weights: str | None, state: str) -> None:
 
     service = Service(weights)
     if weights:
-        service.start()
+        service.models.start()
         with pytest.raises(Exception, match="no such checkpoint"):
-            service.wait(60)
+            service.models.wait(60)
     answer = TestClient(build_app(service, ServingOptions())).get("/health")
     assert answer.status_code == 503
     assert (answer.json()["status"], answer.json()["digest"]) == (state, None)

@@ -85,17 +85,17 @@ def test_a_file_that_has_gone_is_told_without_its_path(service: Service, tmp_pat
 
 
 def test_other_weights_are_found_by_name(service: Service, photos: list[Path]) -> None:
-    assert service.default == "small"
-    assert service.weights[0] == "small"
-    assert "captioner" in service.weights
+    assert service.models.default == "small"
+    assert service.models.weights[0] == "small"
+    assert "captioner" in service.models.weights
     shipped = Captioner.load(device="cpu")
     encoded = service.encode(photos[0], weights="captioner")
     assert service.caption(encoded)[0].text == shipped.caption([photos[0]])[0][0].text
-    about = service.about("captioner")
+    about = service.models.about("captioner")
     assert about.digest == shipped.digest
     assert about.words == len(shipped.vocabulary)
     assert "captioner.safetensors" in about.card
-    assert service.about().card == ""
+    assert service.models.about().card == ""
 
 
 @pytest.mark.parametrize("name", ["nothing", "../small", "/etc/passwd", "captioner.safetensors"])
@@ -106,15 +106,15 @@ def test_weights_are_no_paths(service: Service, photos: list[Path], name: str) -
 
 def test_few_models_are_in_memory(checkpoint_file: Path, tmp_path: Path) -> None:
     service = Service(checkpoint_file, device="cpu")
-    service.start()
-    service.wait(60)
+    service.models.start()
+    service.models.wait(60)
     for name in ("second", "third"):
-        service._files[name] = tmp_path / f"{name}.safetensors"
-        save_checkpoint(service._files[name], small_checkpoint(training={"name": name}))
-        assert service.about(name).training == {"name": name}
-    assert set(service._models) == {"small", "third"}
-    service._files["broken"] = tmp_path / "broken.safetensors"
-    service._files["broken"].write_bytes(b"nonsense")
+        service.models._files[name] = tmp_path / f"{name}.safetensors"
+        save_checkpoint(service.models._files[name], small_checkpoint(training={"name": name}))
+        assert service.models.about(name).training == {"name": name}
+    assert set(service.models._models) == {"small", "third"}
+    service.models._files["broken"] = tmp_path / "broken.safetensors"
+    service.models._files["broken"].write_bytes(b"nonsense")
     with pytest.raises(CaptionerError, match="'broken' cannot be loaded") as caught:
         service.options("broken")
     assert str(tmp_path) not in str(caught.value)
@@ -123,27 +123,27 @@ def test_few_models_are_in_memory(checkpoint_file: Path, tmp_path: Path) -> None
 
 def test_a_visitor_waits_for_the_model(checkpoint_file: Path, photos: list[Path]) -> None:
     service = Service(checkpoint_file, device="cpu")
-    assert service.status.state == "loading"
-    assert service.weights == []
+    assert service.models.status.state == "loading"
+    assert service.models.weights == []
     with pytest.raises(CaptionerError, match="still loading"):
-        service.wait(0.01)
-    threading.Timer(0.2, service.start).start()
+        service.models.wait(0.01)
+    threading.Timer(0.2, service.models.start).start()
     assert service.caption(service.encode(photos[0]))[0].text
-    assert service.status.state == "ready"
-    assert service.status.seconds > 0
+    assert service.models.status.state == "ready"
+    assert service.models.status.seconds > 0
 
 
 def test_weights_that_cannot_be_loaded_are_told(
     tmp_path: Path, photos: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = Service(tmp_path / "absent.safetensors")
-    service.start()
+    service.models.start()
     with pytest.raises(CaptionerError, match=r"absent\.safetensors: no such checkpoint"):
-        service.wait(60)
-    assert service.status.state == "failed"
+        service.models.wait(60)
+    assert service.models.status.state == "failed"
     with pytest.raises(CaptionerError) as caught:
         service.encode(photos[0])
-    assert str(tmp_path) not in str(caught.value) + service.status.message
+    assert str(tmp_path) not in str(caught.value) + service.models.status.message
     assert str(tmp_path) in caplog.text  # for the operator
 
 

@@ -138,7 +138,7 @@ def test_the_decisions_show_where_a_model_with_attention_looked(
     attentive_file: Path, photos: list[Path]
 ) -> None:
     service = Service(attentive_file, device="cpu")
-    service.start()
+    service.models.start()
     found = answer(service, upload(photos[0]), Settings())
     maps = found.captions[0].attention
     assert maps is not None

@@ -16,8 +16,8 @@ class Narrow:
 
     def __init__(self, checkpoint_file: Path) -> None:
         self.service = Service(checkpoint_file, device="cpu", max_batch_size=1, queue_size=1)
-        self.service.start()
-        self.service.wait(120)
+        self.service.models.start()
+        self.service.models.wait(120)
         self._begun, self._may_go_on = Event(), Event()
         encodings: Any = self.service._encodings
         encode = encodings._compute
