@@ -10,9 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
 
 _OPEN_FILES = Path("/proc/self/fd")
+
+
+def check_output(flag: str, file: str | None) -> None:
+    """Refuse, before the work, a file that could not be written after it.
+
+    Args:
+        flag: the option that names it.
+        file: its name, or None where it was not asked for.
+
+    Raises:
+        OptionError: it is a folder, or its folder is absent.
+    """
+    if file is None:
+        return
+    if Path(file).is_dir():
+        raise OptionError(f"{flag} {file}: is a folder; name a file")
+    if not Path(file).parent.is_dir():
+        raise OptionError(f"{flag} {file}: there is no folder {Path(file).parent}")
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

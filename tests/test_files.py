@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.errors import CaptionerError
-from captioner.files import file_digest, replacing, write_atomically
+from captioner.errors import CaptionerError, OptionError
+from captioner.files import check_output, file_digest, replacing, write_atomically
 
 
 def test_writes_text_as_utf_8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -89,3 +89,12 @@ def test_the_root_or_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_digest_is_the_beginning_of_the_sha_256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea"
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_output("--output", None)
+    check_output("--output", str(tmp_path / "new"))
+    with pytest.raises(OptionError, match=r"--output .*: is a folder; name a file"):
+        check_output("--output", str(tmp_path))
+    with pytest.raises(OptionError, match=r"--html .*new: there is no folder .*absent"):
+        check_output("--html", str(tmp_path / "absent" / "new"))

@@ -22,7 +22,7 @@ from captioner.confidence import (
     log_loss,
     reliability,
 )
-from captioner.datasets.records import Record
+from captioner.datasets.records import Record, refuse_train_split
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.generate import generate
 from captioner.evaluation.references import HumanCaptions
@@ -70,8 +70,7 @@ def calibrate(
         OptionError: photos are of a train split, or the checkpoint's captions are drawn by chance.
         EvaluationError: photos are too few or broken, or their captions are all good or all bad.
     """
-    if any(record.split == "train" for record in records):
-        raise OptionError(f"{data}: holds a train split; calibrate on photos that nobody trains on")
+    refuse_train_split(records, data, "calibrate")
     if captioner.options.sampling:
         raise OptionError("the checkpoint draws its captions by chance; only captions searched for are rated")
     human = HumanCaptions.from_records(records)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioner.errors import OptionError
+from captioner.files import check_output
 from captioner.plots import PLOT_SUFFIXES, check_plotting
 
 
@@ -30,11 +31,8 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         """Checks the files."""
-        for flag, name in (("--output", self.output), ("--plot", self.plot)):
-            if name is not None and Path(name).is_dir():
-                raise OptionError(f"{flag} {name}: is a folder; name a file")
-            if name is not None and not Path(name).parent.is_dir():
-                raise OptionError(f"{flag} {name}: there is no folder {Path(name).parent}")
+        check_output("--output", self.output)
+        check_output("--plot", self.plot)
         if self.plot is None:
             return
         if Path(self.plot).suffix.lower() not in PLOT_SUFFIXES:

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.model import add_model_arguments, load_captioner
@@ -15,6 +14,7 @@ from captioner.datasets.options import DatasetOptions
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.evaluation.options import EvaluationOptions
+from captioner.files import check_output
 
 if TYPE_CHECKING:
     from captioner.datasets.records import ImageId
@@ -114,11 +114,9 @@ def _check_flags(args: argparse.Namespace, options: EvaluationOptions) -> None:
         raise OptionError("--novelty needs --dataset, to know the captions of its train split")
     if args.seed is not None and args.seed < 0:
         raise OptionError(f"--seed must be at least 0, not {args.seed}")
-    for path in (args.output, args.per_image, args.report):
-        if path is not None and not Path(path).parent.is_dir():
-            raise OptionError(f"cannot write {path}: there is no folder {Path(path).parent}")
-        if path is not None and Path(path).is_dir():
-            raise OptionError(f"cannot write {path}: it is a folder; name a file")
+    check_output("--output", args.output)
+    check_output("--per-image", args.per_image)
+    check_output("--report", args.report)
 
 
 def _generate(

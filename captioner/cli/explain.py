@@ -9,6 +9,7 @@ from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, one_line
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
+from captioner.files import check_output, write_atomically
 
 SUMMARY = "Draw where the model looked in a picture when it wrote each word."
 EXAMPLES = """\
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             read or written.
     """
     output = Path(args.output).expanduser()
+    check_output("--output", str(output))
     if output.suffix.lower() not in _ENDINGS:
         raise OptionError(f"--output {args.output}: must end in {', '.join(_ENDINGS)}")
     if output.exists() and Path(args.image).exists() and output.samefile(args.image):
@@ -53,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from captioner.explanation import draw_explanation
-    from captioner.files import write_atomically
     from captioner.images import Preprocessing, open_image
 
     captioner, options = load_captioner(args)

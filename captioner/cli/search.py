@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from captioner.cli.model import add_model_arguments, read_checkpoint
 from captioner.cli.options import add_options, one_line, read_options
 from captioner.errors import ImageError, OptionError
+from captioner.files import check_output
 from captioner.search.options import SearchOptions
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     if not folder.is_dir():
         raise OptionError(f"{folder}: no such folder")
-    _check_page(args.html)
+    check_output("--html", args.html)
 
     from captioner.images import find_images
     from captioner.likelihood.words import known_words, text_words
@@ -83,16 +84,6 @@ def run(args: argparse.Namespace) -> int:
         for match in answer.matches[: options.top]:
             print(f"{match.score:+7.2f} {match.log_prob:8.2f}  {one_line(str(match.path))}")
     return 1 if gallery.broken else 0
-
-
-def _check_page(file: str | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    if file is None:
-        return
-    if Path(file).is_dir():
-        raise OptionError(f"--html {file}: is a folder; name a file")
-    if not Path(file).parent.is_dir():
-        raise OptionError(f"--html {file}: there is no folder {Path(file).parent}")
 
 
 def _record(text: str, answer: Answer, gallery: Gallery, top: int, paths: list[Path]) -> dict[str, object]:

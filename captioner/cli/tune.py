@@ -13,7 +13,7 @@ from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, flag_of, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import OptionError
+from captioner.files import check_output
 from captioner.training.options import SELECTION_METRICS
 
 SUMMARY = "Choose decoding options on photos that were not trained on, and note them in the checkpoint."
@@ -66,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
         CaptionerError: an option, the checkpoint, the data or an output file is refused.
     """
     datasets = read_options(args, DatasetOptions)
-    if args.output is not None and (Path(args.output).is_dir() or not Path(args.output).parent.is_dir()):
-        raise OptionError(f"--output {args.output}: name a file in a folder that is there")
+    check_output("--output", args.output)
 
     from tqdm import tqdm
 

@@ -54,6 +54,21 @@ def canonical_split(name: str) -> str:
     return SPLIT_NAMES[name]
 
 
+def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> None:
+    """Accept photos that no model is trained on.
+
+    Args:
+        records: photos.
+        label: what to call them.
+        purpose: what they are for, as a verb.
+
+    Raises:
+        OptionError: some are of a train split.
+    """
+    if any(record.split == "train" for record in records):
+        raise OptionError(f"{label}: holds a train split; {purpose} on photos that nobody trains on")
+
+
 def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record], list[Record]]:
     """Divides records into those whose photo is on disk and those whose photo is absent.
 

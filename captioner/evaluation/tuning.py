@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captioner.captioner import Captioner
-from captioner.datasets.records import Record
+from captioner.datasets.records import Record, refuse_train_split
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.generate import readable_batches
@@ -92,8 +92,7 @@ def encode_photos(
         OptionError: photos are of a train split, or ready-made vectors.
         EvaluationError: photos are broken, or none is left.
     """
-    if any(record.split == "train" for record in records):
-        raise OptionError(f"{label}: holds a train split; tune on photos that nobody trains on")
+    refuse_train_split(records, label, "tune")
     if any(record.row is not None for record in records):
         raise OptionError(f"{label}: holds vectors; only photos are tuned on")
     parts, kept = [], []

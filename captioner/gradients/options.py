@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import OptionError
+from captioner.files import check_output
 from captioner.model.config import CELLS, NONLINEARITIES
 from captioner.plots import PLOT_SUFFIXES
 
@@ -72,11 +73,8 @@ class GradientOptions:
             )
         if self.output == self.plot:
             raise OptionError(f"--output and --plot are one file, {self.output}")
-        for name in (self.output, self.plot):
-            if name != NO_PLOT and not Path(name).parent.is_dir():
-                raise OptionError(f"cannot write {name}: there is no folder {Path(name).parent}")
-            if name != NO_PLOT and Path(name).is_dir():
-                raise OptionError(f"cannot write {name}: it is a folder; name a file")
+        check_output("--output", self.output)
+        check_output("--plot", None if self.plot == NO_PLOT else self.plot)
 
     @property
     def fresh(self) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from captioner.errors import OptionError
+from captioner.files import check_output
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -33,5 +35,6 @@ class ClassifierOptions:
     def __post_init__(self) -> None:
         if not self.output.endswith(".safetensors"):
             raise OptionError(f"--output must be a file name that ends in .safetensors, not {self.output!r}")
+        check_output("--output", str(Path(self.output).expanduser()))
         if not (math.isfinite(self.tag_threshold) and 0 <= self.tag_threshold <= 1):
             raise OptionError(f"--tag-threshold must be from 0 to 1, not {self.tag_threshold}")

@@ -205,7 +205,10 @@ def test_novelty_compares_with_the_train_split(tmp_path: Path, run: Run) -> None
             ("--predictions", "R", "--annotations", "A", "--report", "absent/r.html"),
             "there is no folder absent",
         ),
-        (("--dataset", "coco", "--annotations", "A", "--output", "."), "cannot write .: it is a folder"),
+        (
+            ("--dataset", "coco", "--annotations", "A", "--output", "."),
+            "--output .: is a folder",
+        ),
         (("--predictions", "R", "--annotations", "A", "--seed", "-1"), "--seed must be at least 0"),
         (("--dataset", "coco", "--annotations", "A", "--subset"), "--subset goes with --predictions"),
         (("--predictions", "R", "--annotations", "A", "--bootstrap", "-1"), "--bootstrap must be at least 0"),

@@ -113,7 +113,7 @@ def test_wrong_use_is_one_clear_line_and_nothing_is_written(
         ((tables[0], "--beam-size", 0), "beam_size must be"),
         ((tables[0], "--tag-threshold", 0.3), "this checkpoint has no classifier"),
         ((tables[0], "--split", "train"), "no captioned picture in the split 'train'"),
-        ((tables[0], "--output", tmp_path), "name a file in a folder that is there"),
+        ((tables[0], "--output", tmp_path), "is a folder; name a file"),
         ((f"table:{broken}",), "1 photos cannot be read"),
         ((f"table:{broken}", "--skip-missing"), "not one photo can be read"),
     ):
