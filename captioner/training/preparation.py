@@ -91,9 +91,8 @@ def prepare(
     """Encode the photos and build the vocabulary, unless one is given.
 
     Several data sets are joined for training: every photo of every one is seen once an epoch, unless the
-    options give proportions. For
-    validation they stay apart, and the mean of their scores chooses the best epoch. A training photo
-    that is also a validation photo (same bytes) is left out of training.
+    options give proportions. For validation they stay apart, and the mean of their scores chooses the best
+    epoch. A training photo that is also a validation photo (same bytes) is left out of training.
 
     Raises:
         OptionError: there are not as many proportions as data sets.
@@ -113,18 +112,9 @@ def prepare(
     if not usable:
         raise DatasetError("no training photo is left: all are broken or also in the validation split")
     texts = [records[position].captions for position in usable]
-    if vocabulary is None:
-        vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
-    if len(vocabulary) == len(SPECIAL_WORDS):
-        raise DatasetError(
-            f"no word occurs {options.min_count} times in the training captions; lower --min-count"
-        )
+    vocabulary = vocabulary or _vocabulary(texts, options.min_count)
     sets = list(_validation_sets(splits, features, first_validation))
-    if options.select_by == "CIDEr" and all(len(part.records) == 1 for part in sets):
-        raise DatasetError(
-            f"{sets[0].label}: there is one validation photo, and the CIDEr of a single photo is always 0; "
-            "take more photos, a larger --holdout or --select-by BLEU-4"
-        )
+    _check_score(sets, options.select_by)
     summary: dict[str, object] = {
         "datasets": [f"{label}: {len(part)} photos" for label, part in splits.train],
         "training photos": len(usable),
@@ -172,6 +162,21 @@ def _report_broken(features: PhotoFeatures, records: Sequence[Record], skip_miss
 def _listed(names: Sequence[str], separator: str) -> str:
     more = ["..."] if len(names) > _NAMED else []
     return separator.join([*names[:_NAMED], *more])
+
+
+def _vocabulary(texts: Sequence[Sequence[str]], min_count: int) -> Vocabulary:
+    vocabulary = Vocabulary.build((text for captions in texts for text in captions), min_count)
+    if len(vocabulary) == len(SPECIAL_WORDS):
+        raise DatasetError(f"no word occurs {min_count} times in the training captions; lower --min-count")
+    return vocabulary
+
+
+def _check_score(sets: Sequence[ValidationSet], metric: str) -> None:
+    if metric == "CIDEr" and all(len(part.records) == 1 for part in sets):
+        raise DatasetError(
+            f"{sets[0].label}: there is one validation photo, and the CIDEr of a single photo is always 0; "
+            "take more photos, a larger --holdout or --select-by BLEU-4"
+        )
 
 
 def _validation_sets(splits: Splits, features: PhotoFeatures, start: int) -> Iterator[ValidationSet]:
