@@ -1,87 +1,34 @@
 from __future__ import annotations
 
-import errno
-import gc
 import io
-import os
 import struct
-import subprocess
 import sys
-import threading
-import warnings
-import zlib
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image
 
-from captioner.errors import ImageError
-from captioner.images import display_name, open_image, to_rgb
-from captioner.images import opening as opening_module
-
-ORIENTATION = 0x0112
-RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
-
-HAS_AVIF = find_spec("PIL.AvifImagePlugin") is not None and features.check("avif")
-needs_avif = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow reads no AVIF")
-
-
-def four_colours(width: int = 64, height: int = 32) -> Image.Image:
-    """Red and green above, blue and grey below: every orientation looks different."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[: height // 2, : width // 2] = RED
-    pixels[: height // 2, width // 2 :] = GREEN
-    pixels[height // 2 :, : width // 2] = BLUE
-    pixels[height // 2 :, width // 2 :] = GREY
-    return Image.fromarray(pixels)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def heic(image: Image.Image, **options: Any) -> bytes:
-    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra 'heif' is not installed")
-    buffer = io.BytesIO()
-    pillow_heif.from_pillow(image).save(buffer, quality=-1, **options)
-    return buffer.getvalue()
-
-
-def corners(image: Image.Image) -> list[tuple[int, ...]]:
-    """Colours a quarter into the picture from its four corners, row by row."""
-    width, height = image.size
-    points = [(width // 4, height // 4), (3 * width // 4, height // 4)]
-    points += [(x, 3 * height // 4) for x, _ in points]
-    return [image.getpixel(point) for point in points]
-
-
-def assert_colours(image: Image.Image, expected: list[tuple[int, ...]], tolerance: int = 6) -> None:
-    assert image.mode == "RGB"
-    assert np.abs(np.array(corners(image)) - np.array(expected)).max() <= tolerance
-
-
-def gradient(dtype: str, white: float) -> np.ndarray[Any, Any]:
-    return (np.linspace(0, white, 256).reshape(16, 16)).astype(dtype)
-
-
-def failure(source: Any, **options: Any) -> str:
-    with pytest.raises(ImageError) as caught:
-        open_image(source, **options)
-    message = str(caught.value)
-    assert message.isprintable()
-    return message
-
-
-ALL_KINDS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", pytest.param("AVIF", marks=needs_avif)]
+from captioner.images import open_image, to_rgb
+from tests.images.pictures import (
+    ALL_KINDS,
+    BLUE,
+    GREEN,
+    GREY,
+    ORIENTATION,
+    RED,
+    assert_colours,
+    corners,
+    encoded,
+    failure,
+    four_colours,
+    gradient,
+    heic,
+    needs_avif,
+    png,
+    smooth_noise,
+)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
@@ -295,241 +242,6 @@ def test_jpeg_with_a_second_picture_behind_it_opens_the_first() -> None:
     assert_colours(open_image(data), [RED, GREEN, BLUE, GREY], 12)
 
 
-# Limits
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png(
-    width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 0, extra: bytes = b""
-) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")
-
-
-def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening_module, "_decode", lambda *_: pytest.fail("decoded"))
-    message = failure(png(50_000, 50_000, b""))
-    assert "50000 x 50000" in message
-    assert "100,000,000" in message
-
-
-def test_the_limit_on_pixels_is_inclusive_and_an_option() -> None:
-    data = encoded(Image.new("RGB", (20, 10)), "PNG")
-    assert open_image(data, max_pixels=200).size == (20, 10)
-    assert "limit of 199 pixels" in failure(data, max_pixels=199)
-
-
-def test_the_limit_counts_the_whole_jpeg_and_not_its_reduced_scale() -> None:
-    assert "limit" in failure(encoded(four_colours(800, 800), "JPEG"), max_pixels=100_000, min_size=10)
-
-
-def test_the_limit_replaces_pillows_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert open_image(encoded(four_colours(), "PNG")).size == (64, 32)
-    assert Image.MAX_IMAGE_PIXELS == 10
-
-
-def test_a_text_chunk_that_inflates_without_end_is_refused() -> None:
-    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 * 2**20)))
-    assert "PNG" in failure(png(1, 1, b"\0\0", extra=bomb))
-
-
-def test_a_file_far_longer_than_the_limit_on_pixels_allows_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(opening_module, "_METADATA_BYTES", 2**20)
-    path = tmp_path / "long.png"
-    path.write_bytes(encoded(four_colours(), "PNG"))
-    os.truncate(path, 2**22)
-    assert "longer than" in failure(path, max_pixels=2048)
-    assert open_image(path, max_pixels=2**19).size == (64, 32)
-
-
-def test_a_huge_file_that_is_no_picture_is_not_read_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "film.jpg"
-    path.write_bytes(b"not a picture " * 100)
-    os.truncate(path, 2**40)  # Sparse: takes no room on the disk.
-    assert "not a picture" in failure(path)
-
-
-# Failures
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
-    data = encoded(noise, kind)
-    path = tmp_path / "half.img"
-    for share in (0.1, 0.5, 0.9):
-        path.write_bytes(data[: int(len(data) * share)])
-        assert str(path) in failure(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "empty"),
-        (b"\xff", "not a picture"),
-        (b"just words\n", "not a picture"),
-        (b"\xff\xd8\xff", "JPEG"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
-        (b"BM", "BMP"),
-        (b"  <!DOCTYPE html><html><body>404</body></html>", "web page"),
-        (b"\xef\xbb\xbf<html></html>", "web page"),
-        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
-        (b"%PDF-1.7", "not a picture"),
-    ],
-)
-def test_files_that_are_no_picture_say_why(content: bytes, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(content)
-    message = failure(path)
-    assert message.startswith(f"{path}: ")
-    assert reason in message
-
-
-def test_absent_files_folders_and_broken_links_say_so(tmp_path: Path) -> None:
-    assert failure(tmp_path / "none.jpg").endswith("no such file")
-    assert "folder" in failure(tmp_path)
-    (tmp_path / "broken.jpg").symlink_to(tmp_path / "none.jpg")
-    assert "link" in failure(tmp_path / "broken.jpg")
-    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
-    assert "loop.jpg" in failure(tmp_path / "loop.jpg")
-    assert "below" in failure(tmp_path / ("x" * 5000) / "below.jpg")
-
-
-def test_a_path_through_a_link_is_followed(tmp_path: Path) -> None:
-    (tmp_path / "real.png").write_bytes(encoded(four_colours(), "PNG"))
-    (tmp_path / "link.jpg").symlink_to(tmp_path / "real.png")
-    assert open_image(tmp_path / "link.jpg").size == (64, 32)
-
-
-def test_a_forbidden_file_gives_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "secret.jpg"
-    path.write_bytes(b"x")
-
-    def forbid(*_: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "open", forbid)  # Root may read anything, so chmod would not do.
-    assert "Permission denied" in failure(path)
-
-
-def test_a_forbidden_folder_is_told_from_a_readable_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "cannot be read" in failure(tmp_path)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_named_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    assert "not a regular file" in failure(tmp_path / "pipe.jpg")
-    assert "not a regular file" in failure("/dev/zero")
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["two\nlines.jpg", "tab\t.jpg", "\U0001f436.jpg", "bad\udcff.jpg", "right\u202eleft.jpg", "nul\0.jpg"],
-)
-def test_messages_are_one_printable_line_whatever_the_name(name: str, tmp_path: Path) -> None:
-    message = failure(tmp_path / name)
-    message.encode("utf-8")
-    assert len(message.splitlines()) == 1
-
-
-def test_the_name_of_each_kind_of_source() -> None:
-    class Named(io.BytesIO):
-        name = "up\nload.jpg"
-
-    assert display_name("a.jpg") == display_name(Path("a.jpg")) == "a.jpg"
-    assert display_name(b"...") == "<bytes>"
-    assert display_name(io.BytesIO()) == "<file object>"
-    assert failure(Named(b"")).startswith("up\\nload.jpg: ")
-    assert failure(b"").startswith("<bytes>: ")
-
-
-# File objects
-
-
-def test_a_file_object_is_read_from_its_start_left_where_it_was_and_not_closed() -> None:
-    file = io.BytesIO(encoded(four_colours(), "PNG"))
-    file.seek(10)
-    assert open_image(file).size == (64, 32)
-    assert file.tell() == 10
-    bad = io.BytesIO(b"words")
-    bad.seek(2)
-    failure(bad)
-    assert (bad.tell(), bad.closed) == (2, False)
-
-
-def test_a_stream_that_cannot_seek_and_gives_a_few_bytes_at_a_time_is_read_to_its_end() -> None:
-    reader, writer = os.pipe()
-    data = encoded(four_colours(), "PNG")
-    thread = threading.Thread(
-        target=lambda: [os.write(writer, data[i : i + 7]) for i in range(0, len(data), 7)]
-    )
-    thread.start()
-    thread.join()
-    os.close(writer)
-    with open(reader, "rb", buffering=0) as stream:  # noqa: PTH123  # A file descriptor has no path.
-        assert open_image(stream).size == (64, 32)
-        assert not stream.closed
-
-
-def test_an_object_with_nothing_but_read_will_do() -> None:
-    class Reader:
-        def __init__(self, data: bytes) -> None:
-            self.read = io.BytesIO(data).read
-
-    assert open_image(Reader(encoded(four_colours(), "PNG"))).size == (64, 32)
-
-
-def test_text_files_and_closed_files_are_refused() -> None:
-    assert "binary mode" in failure(io.StringIO("text"))
-    closed = io.BytesIO(b"x")
-    closed.close()
-    assert "closed" in failure(closed)
-
-
-def test_no_file_is_left_open(tmp_path: Path) -> None:
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
-        data = encoded(four_colours(), kind)
-        (tmp_path / f"{kind}.img").write_bytes(data)
-        (tmp_path / f"{kind}.bad").write_bytes(data[: len(data) // 2])
-    script = (
-        "import gc, sys; from pathlib import Path\n"
-        "from captioner.images import open_image\nfrom captioner.errors import ImageError\n"
-        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
-        "    try: open_image(path)\n"
-        "    except ImageError: pass\n"
-        "gc.collect()\n"
-        "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules\n"
-    )
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", script, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_an_opened_picture_outlives_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.bmp"
-    path.write_bytes(encoded(four_colours(), "BMP"))
-    image = open_image(path)
-    path.write_bytes(b"")
-    assert_colours(image, [RED, GREEN, BLUE, GREY])
-
-
-# Reduced scale
-
-
 @pytest.mark.parametrize(
     ("side", "size"), [(200, (1600, 800)), (100, (800, 400)), (30, (400, 200)), (9, (200, 100))]
 )
@@ -546,103 +258,3 @@ def test_a_jpeg_not_much_larger_than_needed_is_decoded_whole() -> None:
 
 def test_other_formats_ignore_the_size_wanted() -> None:
     assert open_image(encoded(four_colours(1600, 800), "PNG"), min_size=10).size == (1600, 800)
-
-
-def smooth_noise(width: int, height: int) -> Image.Image:
-    noise = np.random.default_rng(1).integers(0, 256, (height // 25, width // 25, 3), np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-
-
-# Threads and warnings
-
-
-def odd_tiff() -> bytes:
-    """A good TIFF whose orientation claims to be two numbers: Pillow warns of it, twice."""
-    exif = Image.Exif()
-    exif[ORIENTATION] = 1
-    one = struct.pack("<HHI", ORIENTATION, 3, 1)
-    return encoded(four_colours(), "TIFF", exif=exif).replace(one, struct.pack("<HHI", ORIENTATION, 3, 2))
-
-
-def test_pillow_does_warn_of_the_odd_tiff() -> None:
-    with pytest.warns(UserWarning, match="too many entries"):
-        Image.open(io.BytesIO(odd_tiff())).load()
-
-
-def test_many_threads_leak_no_warning_and_leave_the_filters_alone() -> None:
-    data = [odd_tiff(), encoded(four_colours(), "JPEG"), encoded(four_colours(), "PNG")] * 30
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        before = list(warnings.filters)
-        with ThreadPoolExecutor(8) as pool:
-            sizes = {image.size for image in pool.map(open_image, data)}
-        assert warnings.filters == before
-        gc.collect()
-    assert sizes == {(64, 32)}
-    assert not caught
-
-
-# Hostile files
-
-
-def seeds() -> list[bytes]:
-    photo = smooth_noise(100, 75)
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    exif[0x010F] = "maker of cameras"
-    made = [encoded(photo, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
-    made += [
-        encoded(photo, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_deflate", "packbits")
-    ]
-    made += [encoded(photo, kind) for kind in ("GIF", "BMP")]
-    made += [encoded(photo, "JPEG", progressive=True), encoded(photo.convert("CMYK"), "JPEG")]
-    made += [encoded(photo.quantize(16), "PNG", transparency=bytes(range(16)))]
-    made += [encoded(Image.fromarray(gradient("uint16", 65535)), "PNG"), encoded(photo.convert("1"), "TIFF")]
-    made += [
-        encoded(photo, kind, save_all=True, append_images=[four_colours(100, 75)])
-        for kind in ("PNG", "GIF", "WEBP")
-    ]
-    if HAS_AVIF:
-        made.append(encoded(photo, "AVIF"))
-    with suppress(pytest.skip.Exception):
-        made.append(heic(photo))
-    return made
-
-
-SEEDS = seeds()
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    seed=st.sampled_from(range(len(SEEDS))),
-    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=12),
-    near_start=st.booleans(),
-    kept=st.floats(0, 1),
-    truncate=st.booleans(),
-)
-def test_damaged_files_give_a_picture_or_an_image_error_and_nothing_else(
-    seed: int, flips: list[tuple[float, int]], near_start: bool, kept: float, truncate: bool
-) -> None:
-    data = bytearray(SEEDS[seed])
-    reach = min(len(data), 200) if near_start else len(data)
-    for place, change in flips:
-        data[int(place * reach)] ^= change
-    if truncate:
-        del data[int(kept * len(data)) :]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            image = open_image(bytes(data), max_pixels=4_000_000, min_size=20)
-        except ImageError as error:
-            assert str(error).isprintable()  # noqa: PT017  # Either outcome is right.
-        else:
-            assert image.mode == "RGB"
-
-
-@settings(max_examples=100, deadline=None)
-@given(head=st.sampled_from([data[:12] for data in SEEDS]), tail=st.binary(max_size=300))
-def test_random_bytes_after_a_signature_are_refused_or_read(head: bytes, tail: bytes) -> None:
-    try:
-        assert open_image(head + tail, max_pixels=4_000_000).mode == "RGB"
-    except ImageError as error:
-        assert str(error).startswith("<bytes>: ")  # noqa: PT017  # Either outcome is right.
