@@ -32,7 +32,7 @@ from captioner.model.inference import fuse
 from captioner.model.no_encoder import CANNOT_SEE
 from captioner.tags.tagger import Tagger
 from captioner.tags.writing import Written, write_with_tags
-from captioner.vocabulary import END, PAD, START, UNKNOWN, detokenize
+from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, detokenize
 from captioner.weights import find_weights
 
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
@@ -40,7 +40,14 @@ Picture: TypeAlias = "Source | Image.Image | Pixels"
 Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
 
 SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
+_JOINING = ("and", "or")
 _LARGEST_FEATURE = 1e12
+
+
+def special_ids(vocabulary: Vocabulary) -> SpecialIds:
+    """The ids that decoding treats apart, those of a vocabulary's own words among them."""
+    joining = tuple(number for number in vocabulary.encode(_JOINING) if number != UNKNOWN)
+    return replace(SPECIAL_IDS, joining=joining)
 
 
 class Captioner:
@@ -63,6 +70,7 @@ class Captioner:
         self.dtype = choose_dtype("fp32" if precision == "auto" else precision, self.device)
         self.vocabulary = checkpoint.vocabulary
         self.preprocessing: Preprocessing | Preprocessings = checkpoint.preprocessing
+        self._special = special_ids(checkpoint.vocabulary)
         self._normalise = checkpoint.preprocessing.normalise
         self.options = checkpoint.decoding
         self.training = checkpoint.training
@@ -261,13 +269,13 @@ class Captioner:
 
     def _write(self, regions: Tensor, options: DecodingOptions, seeds: list[int] | None) -> list[Written]:
         if options.sampling or not options.tag_threshold:
-            return [Written(found) for found in decode(self.decoder, regions, options, SPECIAL_IDS, seeds)]
+            return [Written(found) for found in decode(self.decoder, regions, options, self._special, seeds)]
         if self.tagger is None:
             raise OptionError(
                 f"--tag-threshold {options.tag_threshold}: this checkpoint has no classifier to name things; "
                 "give it one with captioner classifier, or leave the option out"
             )
-        return write_with_tags(self.decoder, regions, options, SPECIAL_IDS, self.tagger)
+        return write_with_tags(self.decoder, regions, options, self._special, self.tagger)
 
     def _regions(self, vectors: Tensor) -> Tensor:
         """Vectors from anywhere as float32 ``(pictures, regions, channels)`` where the decoder is."""

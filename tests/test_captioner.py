@@ -14,13 +14,13 @@ from PIL import Image
 
 import captioner as package
 from captioner.caption import Caption
-from captioner.captioner import Captioner
+from captioner.captioner import Captioner, special_ids
 from captioner.checkpoint import load_checkpoint
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
-from captioner.vocabulary import detokenize
+from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 from tests.small_model import SIZE, small_checkpoint
 
@@ -322,3 +322,9 @@ def test_attention_is_left_out_where_it_is_not_asked_for_or_not_there(photos: li
     assert captioner.caption(photos[:1])[0][0] == captioner.caption(photos[:1], attention=False)[0][0]
     without = Captioner(small_checkpoint(), device="cpu")
     assert without.caption(photos[:1])[0][0].attention is None
+
+
+def test_decoding_is_told_which_words_join_others() -> None:
+    known = Vocabulary.build(["a hat and a coat or a cap"])
+    assert known.decode(special_ids(known).joining) == ["and", "or"]
+    assert special_ids(Vocabulary.build(["a hat"])).joining == ()

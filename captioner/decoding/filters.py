@@ -20,11 +20,13 @@ class SpecialIds:
         start: the word before the first.
         end: the word that closes a caption.
         banned: words that are never written, such as ``<pad>`` and ``<unk>``.
+        joining: words that join two others, such as "and"; see :class:`NoRepeatWord`.
     """
 
     start: int
     end: int
     banned: tuple[int, ...]
+    joining: tuple[int, ...] = ()
 
 
 class Filter(Protocol):
@@ -68,12 +70,19 @@ class Length:
 
 
 class NoRepeatWord:
-    """No word follows itself."""
+    """No word follows itself, nor itself and a joining word: no "hat hat", no "hat and hat"."""
+
+    def __init__(self, joining: Sequence[int] = ()) -> None:
+        self.joining = list(joining)
 
     def strike(self, words: Tensor, allowed: Tensor) -> None:
         """See :class:`Filter`."""
         if words.shape[1]:
             allowed.scatter_(1, words[:, -1:], False)
+        if words.shape[1] > 1 and self.joining:
+            joined = torch.isin(words[:, -1], torch.tensor(self.joining, device=words.device))
+            rows = joined.nonzero().squeeze(1)
+            allowed[rows, words[rows, -2]] = False
 
 
 class NoRepeatNgram:
@@ -99,7 +108,7 @@ def build_filters(options: DecodingOptions, special: SpecialIds) -> list[Filter]
     if options.no_repeat_ngram:
         filters.append(NoRepeatNgram(options.no_repeat_ngram))
     if options.no_repeat_word:
-        filters.append(NoRepeatWord())
+        filters.append(NoRepeatWord(special.joining))
     filters.append(Length(options.min_length, options.max_length, special.end))
     return filters
 

@@ -40,7 +40,7 @@ class DecodingOptions:
     min_length: int = _option(1, "fewest words of a caption")
     max_length: int = _option(30, "most words of a caption")
     no_repeat_ngram: int = _option(3, "no sequence of N words occurs twice in a caption; 0 allows it")
-    no_repeat_word: bool = _option(True, "no word follows itself")
+    no_repeat_word: bool = _option(True, "no word follows itself, directly or joined by and/or")
     tag_threshold: float = _option(
         0.0,
         "name what the encoder's classifier sees with at least this probability, when searching; 0 is off",

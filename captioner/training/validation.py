@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from captioner.captioner import SPECIAL_IDS
+from captioner.captioner import special_ids
 from captioner.datasets import Record
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
@@ -61,9 +61,10 @@ class ValidationSet:
             ProcessLostError: another process has ended.
         """
         captions: dict[int | str, str] = {}
+        special = special_ids(vocabulary)
         for start in range(world.rank * _BATCH, len(self.records), world.size * _BATCH):
             features = self.features.fetch(self.photos[start : start + _BATCH], device)
-            found = decode(decoder, features, options, SPECIAL_IDS)
+            found = decode(decoder, features, options, special)
             for record, (best, *_) in zip(self.records[start : start + _BATCH], found, strict=True):
                 captions[record.image_id] = detokenize(vocabulary.decode(best.words))
         parts = world.gather(captions)

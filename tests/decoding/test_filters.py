@@ -3,9 +3,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioner.decoding.filters import NoRepeatWord
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from tests.decoding.fakes import SPECIAL, START, UNK, TableModel, pictures
@@ -41,6 +43,15 @@ def test_rules_hold_for_every_caption(
             assert not set(words) & {START, UNK}
             assert len(set(ngrams(words, size))) == len(ngrams(words, size))
             assert all(left != right for left, right in itertools.pairwise(words))
+
+
+def test_a_word_repeats_neither_directly_nor_behind_a_joining_word() -> None:
+    hat, and_, coat, vocabulary = 3, 4, 5, 6
+    words = torch.tensor([[coat, hat], [hat, and_], [and_, and_], [hat, coat]])
+    allowed = torch.ones(len(words), vocabulary, dtype=torch.bool)
+    NoRepeatWord((and_,)).strike(words, allowed)
+    struck = [set((~row).nonzero().flatten().tolist()) for row in allowed]
+    assert struck == [{hat}, {hat, and_}, {and_}, {coat}]
 
 
 def test_repeats_are_allowed_when_asked_for() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.captioner import SPECIAL_IDS
+from captioner.captioner import special_ids
 from captioner.datasets import Record
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
@@ -52,7 +52,7 @@ def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: 
     part, decoder, options = _set(70), _decoder(), DecodingOptions(beam_size=2, max_length=6)
     captions = {}
     for record, photo in zip(part.records, part.photos, strict=True):
-        ((best,),) = decode(decoder, part.features.fetch([photo], CPU), options, SPECIAL_IDS)
+        ((best,),) = decode(decoder, part.features.fetch([photo], CPU), options, special_ids(VOCABULARY))
         captions[record.image_id] = detokenize(VOCABULARY.decode(best.words))
     expected = score(captions, {record.image_id: record.captions for record in part.records})
 
