@@ -55,7 +55,7 @@ def canonical_split(name: str) -> str:
 
 
 def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> None:
-    """Accept photos that no model is trained on.
+    """Accept photos that models are not trained on.
 
     Args:
         records: photos.

@@ -77,12 +77,11 @@ class NoRepeatWord:
 
     def strike(self, words: Tensor, allowed: Tensor) -> None:
         """See :class:`Filter`."""
-        if words.shape[1]:
-            allowed.scatter_(1, words[:, -1:], False)
-        if words.shape[1] > 1 and self.joining:
-            joined = torch.isin(words[:, -1], torch.tensor(self.joining, device=words.device))
-            rows = joined.nonzero().squeeze(1)
-            allowed[rows, words[rows, -2]] = False
+        latest = words[:, -1:]
+        allowed.scatter_(1, latest, False)
+        if words.shape[1] > 1:
+            joined = torch.isin(latest, words.new_tensor(self.joining))
+            allowed.scatter_(1, torch.where(joined, words[:, -2:-1], latest), False)
 
 
 class NoRepeatNgram:

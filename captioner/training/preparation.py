@@ -112,7 +112,9 @@ def prepare(
     if not usable:
         raise DatasetError("no training photo is left: all are broken or also in the validation split")
     texts = [records[position].captions for position in usable]
-    vocabulary = vocabulary or _vocabulary(texts, options.min_count)
+    if vocabulary is None:
+        vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
+    _check_words(vocabulary, options.min_count)
     sets = list(_validation_sets(splits, features, first_validation))
     _check_score(sets, options.select_by)
     summary: dict[str, object] = {
@@ -164,11 +166,9 @@ def _listed(names: Sequence[str], separator: str) -> str:
     return separator.join([*names[:_NAMED], *more])
 
 
-def _vocabulary(texts: Sequence[Sequence[str]], min_count: int) -> Vocabulary:
-    vocabulary = Vocabulary.build((text for captions in texts for text in captions), min_count)
+def _check_words(vocabulary: Vocabulary, min_count: int) -> None:
     if len(vocabulary) == len(SPECIAL_WORDS):
         raise DatasetError(f"no word occurs {min_count} times in the training captions; lower --min-count")
-    return vocabulary
 
 
 def _check_score(sets: Sequence[ValidationSet], metric: str) -> None:
