@@ -53,7 +53,9 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a new file that takes the place of another at the end: whole or not at all.
 
-    After a failure, Ctrl-C included, the file is as it was and nothing else is left.
+    After a failure, Ctrl-C included, the file is as it was and nothing else is left. ``kill -9`` leaves no
+    half of a file either, and nothing at all beside a new one. Replacing a file takes two steps: a kill
+    between them leaves the new one whole under a temporary name.
 
     Args:
         path: where the file goes; its folder must exist.
@@ -71,6 +73,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut could leave the new name without content
                 if not temporary.exists():
+                    if _name(file, target):
+                        return
                     _name(file, temporary)
             temporary.replace(target)
         finally:
@@ -93,10 +97,14 @@ def _nameless(folder: Path) -> BinaryIO | None:
         return None
 
 
-def _name(file: BinaryIO, path: Path) -> None:
+def _name(file: BinaryIO, path: Path) -> bool:
+    """Name a file that has no name yet; False if that name is taken."""
     folder = os.open(_OPEN_FILES, os.O_RDONLY)
     try:  # Python follows the link to the open file only with a folder given
         os.link(str(file.fileno()), path, src_dir_fd=folder)
+        return True
+    except FileExistsError:
+        return False
     finally:
         os.close(folder)
 

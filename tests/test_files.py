@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,24 @@ def test_a_process_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name exist on Linux only")
+def test_a_process_that_is_killed_as_it_names_a_new_file_leaves_no_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = os.fork()
+    if child == 0:
+        link = os.link
+
+        def link_and_die(*names: Any, **options: Any) -> None:
+            link(*names, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(os, "link", link_and_die)
+        write_atomically(tmp_path / "file", "whole")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "whole")]
 
 
 def test_files_are_written_whole_also_where_none_can_be_without_a_name(
