@@ -25,8 +25,37 @@ if TYPE_CHECKING:
 
 def add_endpoints(service: Service, metrics: Metrics) -> None:
     """Add the endpoints to the page that is being built; nothing of them is seen there."""
+    endpoints = _Endpoints(service, metrics)
+    with gr.Column(visible=False):
+        picture = no_addresses(gr.Image(type="filepath", label="image"))
+        pictures = no_addresses(gr.File(file_count="multiple", label="images"))
+        sentence = gr.Textbox(label="text")
+        method = gr.Radio(METHODS, value="beam", label="method")
+        beam_size = gr.Number(0, label="beam_size", precision=0)
+        temperature = gr.Number(0.8, label="temperature")
+        top_p = gr.Number(0.9, label="top_p")
+        max_length = gr.Number(0, label="max_length", precision=0)
+        seed = gr.Number(0, label="seed", precision=0)
+        choices = [method, beam_size, temperature, top_p, max_length, seed]
+        text, number, details = (
+            gr.Textbox(label="caption"),
+            gr.Number(label="log_prob"),
+            gr.JSON(label="details"),
+        )
+        _endpoint(endpoints.caption, [picture, *choices], [text, details])
+        _endpoint(endpoints.caption_batch, [pictures], [details])
+        _endpoint(endpoints.score, [picture, sentence], [number, details])
+
+
+class _Endpoints:
+    """The functions behind the endpoints, which are called as these are."""
+
+    def __init__(self, service: Service, metrics: Metrics) -> None:
+        self._service = service
+        self._metrics = metrics
 
     def caption(
+        self,
         image: Mapping[str, Any],
         method: str,
         beam_size: float,
@@ -49,12 +78,12 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         Returns:
             The caption; and its words, log-probabilities and alternatives.
         """
-        with answering(metrics, "/caption", _refusal):
+        with answering(self._metrics, "/caption", _refusal):
             settings = chosen(method, beam_size, temperature, top_p, max_length, seed)
-            details = asdict(captioned(service, encode_upload(service, image), settings))
+            details = asdict(captioned(self._service, encode_upload(self._service, image), settings))
             return details.pop("caption"), details
 
-    def caption_batch(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def caption_batch(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Caption several photographs.
 
         Args:
@@ -63,12 +92,12 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         Returns:
             In the same order: for each its name with caption and log_prob, or with error.
         """
-        with answering(metrics, "/caption_batch", _refusal):
+        with answering(self._metrics, "/caption_batch", _refusal):
             names = [shown_name(image.get("orig_name")) for image in images or ()]
-            found = recorded(service, names, lambda place: encode_upload(service, images[place]))
+            found = recorded(self._service, names, lambda place: encode_upload(self._service, images[place]))
             return [{k: v for k, v in asdict(record).items() if v is not None} for record in found]
 
-    def score(image: Mapping[str, Any], text: str) -> tuple[float, dict[str, Any]]:
+    def score(self, image: Mapping[str, Any], text: str) -> tuple[float, dict[str, Any]]:
         """Tell how probable a sentence is for a photograph.
 
         Args:
@@ -78,29 +107,9 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         Returns:
             log P(text | image), the natural logarithm; and perplexity and the log-probability of each word.
         """
-        with answering(metrics, "/score", _refusal):
-            found = asdict(scored(service, encode_upload(service, image), text))
+        with answering(self._metrics, "/score", _refusal):
+            found = asdict(scored(self._service, encode_upload(self._service, image), text))
             return found.pop("log_prob"), found
-
-    with gr.Column(visible=False):
-        picture = no_addresses(gr.Image(type="filepath", label="image"))
-        pictures = no_addresses(gr.File(file_count="multiple", label="images"))
-        sentence = gr.Textbox(label="text")
-        method = gr.Radio(METHODS, value="beam", label="method")
-        beam_size = gr.Number(0, label="beam_size", precision=0)
-        temperature = gr.Number(0.8, label="temperature")
-        top_p = gr.Number(0.9, label="top_p")
-        max_length = gr.Number(0, label="max_length", precision=0)
-        seed = gr.Number(0, label="seed", precision=0)
-        choices = [method, beam_size, temperature, top_p, max_length, seed]
-        text, number, details = (
-            gr.Textbox(label="caption"),
-            gr.Number(label="log_prob"),
-            gr.JSON(label="details"),
-        )
-        _endpoint(caption, [picture, *choices], [text, details])
-        _endpoint(caption_batch, [pictures], [details])
-        _endpoint(score, [picture, sentence], [number, details])
 
 
 def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
