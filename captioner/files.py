@@ -53,9 +53,9 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a new file that takes the place of another at the end: whole or not at all.
 
-    After a failure, Ctrl-C included, the file is as it was and nothing else is left. ``kill -9`` leaves no
-    half of a file either, and nothing at all beside a new one. Replacing a file takes two steps: a kill
-    between them leaves the new one whole under a temporary name.
+    After a failure, Ctrl-C included, the file is as it was and nothing else is left. Where the system has
+    files without a name (Linux), ``kill -9`` leaves no half of a file either, and nothing beside a new one.
+    Replacing a file takes two steps: a kill between them leaves the new one whole under a temporary name.
 
     Args:
         path: where the file goes; its folder must exist.
@@ -68,11 +68,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     temporary = target.parent / f".captioner-{secrets.token_hex(8)}.tmp"
     try:
         try:
-            with _nameless(target.parent) or temporary.open("xb") as file:
+            nameless = _nameless(target.parent)
+            with nameless or temporary.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut could leave the new name without content
-                if not temporary.exists():
+                if nameless:
                     if _name(file, target):
                         return
                     _name(file, temporary)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from captioner.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from captioner.header import read_header
 from captioner.model.classifier import pretrained_classifier
-from tests.checkpoint.altering import assert_refused, split
+from tests.checkpoint.altering import assert_refused, load_tensors, split
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_a_damaged_classifier_is_refused(
 ) -> None:
     classifier = pretrained_classifier("efficientnet_lite0")
     parts = change({"weight": classifier.weight, "bias": classifier.bias})
-    content = checkpoint_file.read_bytes()
-    tensors = load(content) | {f"classifier.{name}": part.contiguous() for name, part in parts.items()}
+    tensors = load_tensors(checkpoint_file)
+    tensors |= {f"classifier.{name}": part.contiguous() for name, part in parts.items()}
     header, _ = split(checkpoint_file)
     path = tmp_path / "x.safetensors"
     path.write_bytes(save(tensors, header["__metadata__"]))
