@@ -21,12 +21,12 @@ EXAMPLES = """\
 examples:
   captioner tune --weights mine.safetensors --dataset flickr8k --data DIR \\
       --beam-size 3 5 8 --length-penalty 0.7 1 --no-repeat-ngram 2 3
-  captioner tune --dataset flickr8k:DIR table:OTHER --tag-threshold 0 0.3 --dry-run
+  captioner tune --dataset flickr8k:DIR table:OTHER --tag-threshold 0 0.3 --consensus yes no --dry-run
 
 All combinations of the values given are tried; what is not given stays as the checkpoint has it. Several
 data sets count alike, however many photos they hold.
 """
-_CHOICES = ("beam_size", "length_penalty", "no_repeat_ngram", "tag_threshold")
+_CHOICES = ("beam_size", "length_penalty", "no_repeat_ngram", "consensus", "tag_threshold")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hints = get_type_hints(DecodingOptions)
     for item in fields(DecodingOptions):
         if item.name in _CHOICES:
-            metavar = "N" if hints[item.name] is int else "X"
+            kind = hints[item.name]
             group.add_argument(
                 flag_of(item.name),
                 dest=f"{item.name}_values",  # what load_captioner reads is a single value
                 nargs="+",
-                type=hints[item.name],
-                metavar=metavar,
+                type=_yes_or_no if kind is bool else kind,
+                metavar={int: "N", float: "X", bool: "yes/no"}[kind],
                 help=item.metadata["help"],
             )
     group.add_argument(
@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, DatasetOptions, "data set")
     parser.add_argument("--split", default="val", help="split to tune on (default: val)")
     add_model_arguments(parser, several=False)
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"must be yes or no, not {text!r}")
+    return text == "yes"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captioner.decoding.consensus import by_consensus
 from captioner.decoding.constraints import Constraints
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import NEVER, Choice, Hypothesis, hypotheses
@@ -39,7 +40,7 @@ class BeamSearch:
     """Beam search over all pictures at once; with a beam of one, greedy search.
 
     In each step the best ``beam`` continuations of all beams are looked at. Those among them that end
-    go to a pool of the best ``num_captions`` finished captions; the beam is filled up with the best
+    go to a pool of the best ``options.finished`` captions; the beam is filled up with the best
     unfinished ones, so that finished captions never take a place in it. A picture is done when no
     unfinished caption can still enter the full pool: log-probabilities only fall, so the bound is the
     present one at the most favourable length. Ties go to the better beam, then to the lower word id.
@@ -82,7 +83,7 @@ class BeamSearch:
             self.scores.scatter_(1, constraints.starts.unsqueeze(1) * self.beam, 0.0)
         steps = options.max_length + 1
         self.history = torch.zeros(*shape, steps, device=device)  # log-probability of each word so far
-        pool = (pictures, options.num_captions)
+        pool = (pictures, options.finished)
         self.pool_scores = torch.full(pool, NEVER, device=device)
         self.pool_lengths = torch.zeros(pool, dtype=torch.long, device=device)
         self.pool_words = torch.zeros(*pool, steps, dtype=torch.long, device=device)
@@ -145,7 +146,7 @@ class BeamSearch:
         ended_words = words.new_zeros(history.shape)
         ended_words[..., :length] = words
         lengths = torch.full_like(scores, length, dtype=torch.long)
-        self.pool_scores, order = top(torch.cat((self.pool_scores, scores), dim=1), self.options.num_captions)
+        self.pool_scores, order = top(torch.cat((self.pool_scores, scores), dim=1), self.options.finished)
         self.pool_lengths = torch.cat((self.pool_lengths, lengths), dim=1).gather(1, order)
         self.pool_words = _take(torch.cat((self.pool_words, ended_words), dim=1), order)
         self.pool_history = _take(torch.cat((self.pool_history, history), dim=1), order)
@@ -157,7 +158,10 @@ class BeamSearch:
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """See :class:`Strategy`; the best caption first."""
-        return hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
+        found = hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
+        if not self.options.consensus:
+            return found
+        return [by_consensus(of_picture)[: self.options.num_captions] for of_picture in found]
 
 
 def _take(values: Tensor, beams: Tensor) -> Tensor:

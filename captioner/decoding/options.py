@@ -41,6 +41,9 @@ class DecodingOptions:
     max_length: int = _option(30, "most words of a caption")
     no_repeat_ngram: int = _option(3, "no sequence of N words occurs twice in a caption; 0 allows it")
     no_repeat_word: bool = _option(True, "no word follows itself, directly or joined by and/or")
+    consensus: bool = _option(
+        False, "of the captions that a search finishes, prefer those that the others agree with"
+    )
     tag_threshold: float = _option(
         0.0,
         "name what the encoder's classifier sees with at least this probability, when searching; 0 is off",
@@ -67,8 +70,9 @@ class DecodingOptions:
                 continue
             if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
                 raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
-        if type(self.no_repeat_word) is not bool:
-            raise OptionError(f"no_repeat_word must be true or false, not {self.no_repeat_word!r}")
+        for name in ("no_repeat_word", "consensus"):
+            if type(getattr(self, name)) is not bool:
+                raise OptionError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if self.length_penalty > _LARGEST_PENALTY:
             raise OptionError(f"length_penalty must be at most {_LARGEST_PENALTY}, not {self.length_penalty}")
         if self.tag_threshold > 1:
@@ -93,6 +97,11 @@ class DecodingOptions:
     def width(self) -> int:
         """Captions in the making for each picture; a search for n captions needs a beam of at least n."""
         return self.num_captions if self.sampling else max(self.beam_size, self.num_captions)
+
+    @property
+    def finished(self) -> int:
+        """Captions that a search keeps for each picture; consensus is sought among as many as the beam."""
+        return self.width if self.consensus else self.num_captions
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -57,8 +57,8 @@ def _doubt(caption: Caption) -> str:
 def _alternatives(answer: Answer) -> str:
     if len(answer.captions) < 2:
         return ""
-    count = len(answer.captions)
-    heading = f"The {count} captions that were drawn" if answer.sampled else f"Its {count} best captions"
+    sampled, count = answer.options.sampling, len(answer.captions)
+    heading = f"The {count} captions that were drawn" if sampled else f"Its {count} best captions"
     likeliest = max(caption.log_prob for caption in answer.captions)
     items = "".join(_alternative(caption, likeliest) for caption in answer.captions)
     return (
@@ -70,8 +70,10 @@ def _alternatives(answer: Answer) -> str:
 
 def _order_hint(answer: Answer) -> str:
     found = [caption.log_prob for caption in answer.captions]
-    if answer.sampled or found == sorted(found, reverse=True):
+    if answer.options.sampling or found == sorted(found, reverse=True):
         return ""
+    if answer.options.consensus:
+        return " What many of them say comes first, so the order is not quite that of the bars."
     return " The search favours longer sentences a little, so the order is not quite that of the bars."
 
 

@@ -13,6 +13,7 @@ from captioner.web.settings import Settings
 if TYPE_CHECKING:
     from captioner.caption import Caption
     from captioner.captioner import Pixels
+    from captioner.decoding.options import DecodingOptions
     from captioner.likelihood.scores import Score
     from captioner.web.service import Encoded, Service
 
@@ -27,7 +28,7 @@ class Answer:
         captions: the first is the caption, the others its alternatives.
         score: of the first, word by word with the runners-up.
         seen: uint8 ``(size, size, 3)``, the picture as the model saw it.
-        sampled: whether the captions were drawn, so that their order means nothing.
+        options: how the captions were written.
         looking: seconds that reading and encoding took, if only once for several answers.
         writing: seconds that the captions took.
     """
@@ -35,7 +36,7 @@ class Answer:
     captions: tuple[Caption, ...]
     score: Score
     seen: Pixels
-    sampled: bool
+    options: DecodingOptions
     looking: float
     writing: float
 
@@ -69,7 +70,7 @@ def answer(
     writing = time.perf_counter() - start
     # From the words, not from the sentence: these go through the tokeniser unchanged.
     score = service.score(encoded, " ".join(captions[0].words), runners_up=_RUNNERS_UP)
-    return Answer(captions, score, encoded.pixels, options.sampling, encoded.seconds, writing)
+    return Answer(captions, score, encoded.pixels, options, encoded.seconds, writing)
 
 
 def compare(

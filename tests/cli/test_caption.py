@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ def test_every_decoding_flag_reaches_the_decoder(run: Run, photos: list[Path], c
     _, out, _ = run(photos[0], *flags.split(), "--batch-size", "1")
     (expected,) = captioner.caption(photos[:1], options)
     assert out.splitlines() == [f"{photos[0]}\t{caption.text}" for caption in expected]
+
+
+def test_consensus_reaches_the_search(run: Run, photos: list[Path], captioner: Captioner) -> None:
+    options = replace(captioner.options, beam_size=6, num_captions=3, consensus=True)
+    flags = ["--beam-size", "6", "--num-captions", "3"]
+    (expected,) = captioner.caption(photos[:1], options)
+    assert run(photos[0], *flags, "--consensus")[1].splitlines() == [
+        f"{photos[0]}\t{caption.text}" for caption in expected
+    ]
+    assert run(photos[0], *flags, "--consensus")[1] != run(photos[0], *flags)[1]
 
 
 def test_a_folder_with_sub_folders(run: Run, tmp_path: Path) -> None:

@@ -66,6 +66,22 @@ def test_the_best_of_all_combinations_becomes_the_default(
     assert "beam_size: 4" in capsys.readouterr().out
 
 
+def test_consensus_is_tried_by_yes_and_no(
+    tables: list[str], checkpoint_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "tuned.safetensors"
+    flags = ("--beam-size", 4, "--consensus", "yes", "no", "--output", output)
+    assert tune(checkpoint_file, "--dataset", *tables, *flags) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "consensus"
+    assert [row.split()[0] for row in rows] == ["yes", "no"]
+    assert rows[1].endswith("*")  # what "people say" was written without
+    assert read_header(output).decoding.consensus is False
+    with pytest.raises(SystemExit, match="2"):
+        tune(checkpoint_file, "--dataset", *tables, "--consensus", "perhaps")
+    assert "argument --consensus: must be yes or no, not 'perhaps'" in capsys.readouterr().err
+
+
 def test_figures_are_those_of_evaluate(
     tables: list[str], checkpoint_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

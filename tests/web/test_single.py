@@ -38,14 +38,14 @@ def test_an_answer_is_what_the_captioner_says(
         assert len(found.captions) == captioner.options.beam_size
         assert found.looking > 0
         assert found.writing > 0
-        assert not found.sampled
+        assert not found.options.sampling
 
 
 def test_sampling_is_repeatable_and_depends_on_the_seed(service: Service, photos: list[Path]) -> None:
     def texts(seed: int) -> list[str]:
         settings = Settings(method="sample", temperature=2, top_p=1, seed=seed)
         found = answer(service, upload(photos[0]), settings)
-        assert found.sampled
+        assert found.options.sampling
         return [caption.text for caption in found.captions]
 
     assert texts(1) == texts(1)
@@ -97,13 +97,17 @@ def test_the_card_shows_the_caption_and_its_alternatives(service: Service, photo
 def test_an_order_that_is_not_that_of_the_bars_is_explained(service: Service, photos: list[Path]) -> None:
     found = answer(service, upload(photos[0]), Settings())
     better, worse = sorted(found.captions[:2], key=lambda caption: -caption.log_prob)
-    for captions, sampled, told in (
-        ((better, worse), False, False),
-        ((worse, better), False, True),
-        ((worse, better), True, False),
+    longer, many = "favours longer sentences", "many of them say"
+    for captions, values, told in (
+        ((better, worse), {}, ""),
+        ((better, worse), {"consensus": True}, ""),
+        ((worse, better), {}, longer),
+        ((worse, better), {"consensus": True}, many),
+        ((worse, better), {"temperature": 1.0, "consensus": True}, ""),
     ):
-        card = render.answer_card(replace(found, captions=captions, sampled=sampled))
-        assert ("favours longer sentences" in card) == told
+        options = replace(found.options, **values)
+        card = render.answer_card(replace(found, captions=captions, options=options))
+        assert [hint for hint in (longer, many) if hint in card] == [told] * bool(told)
 
 
 def test_a_caption_that_is_more_likely_bad_says_so(service: Service, photos: list[Path]) -> None:
