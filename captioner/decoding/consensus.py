@@ -1,12 +1,12 @@
 """Consensus: of the captions that a search finished, the one that the others agree with most.
 
 The most probable caption is one sentence among many that are nearly as probable; what most of them say is
-more likely right. So the captions are ordered by the similarity that is expected of each with a caption drawn
-from all of them: minimum Bayes risk (Kumar & Byrne 2004, "Minimum Bayes-Risk Decoding for Statistical
-Machine Translation", eq. 3; for captions Devlin et al. 2015, "Exploring Nearest Neighbor Approaches for
-Image Captioning", section 3.2). Similarity is GLEU (Wu et al. 2016, "Google's Neural Machine Translation
-System", section 4.3): the sequences of 1 to 4 words that two captions share, as a share of those of the
-caption that has more.
+more likely right. So the captions c are ordered by the similarity that is expected of each with a caption
+drawn from all of them, ``sum over d of P(d) GLEU(c, d)``: minimum Bayes risk with the loss ``1 - GLEU``
+(Kumar & Byrne 2004, "Minimum Bayes-Risk Decoding for Statistical Machine Translation"; for captions Devlin
+et al. 2015, "Exploring Nearest Neighbor Approaches for Image Captioning", the consensus caption). GLEU
+(Wu et al. 2016, "Google's Neural Machine Translation System", section 5) counts the sequences of 1 to 4 words
+that two captions share, as a share of those of the caption that has more.
 """
 
 from __future__ import annotations
