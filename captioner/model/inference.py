@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+_TRACING = threading.Lock()  # tracing replaces the call of all modules there are, and two would not undo it
+
 
 class _Tracer(fx.Tracer):
     """Follows a network down to its layers; convolutions of other packages count as layers too."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:  # another network, which is at work meanwhile
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 def fuse(network: nn.Module) -> nn.Module:
@@ -26,7 +41,8 @@ def fuse(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network).eval()
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
-    graph = _Tracer().trace(network)
+    with _TRACING:
+        graph = _Tracer().trace(network)
     fused = fx.GraphModule(network, graph)
     modules: dict[str, Any] = dict(fused.named_modules())
     for node in list(graph.nodes):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -294,3 +294,34 @@ def test_preprocessing_can_be_asked_for_another_size() -> None:
     preprocessing = encoder_preprocessing("resnet50", image_size=320, resize="crop")
     assert isinstance(preprocessing, Preprocessing)
     assert (preprocessing.size, preprocessing.resize_size) == (320, round(320 * 232 / 224))
+
+
+def test_networks_are_fused_in_some_threads_while_others_are_at_work() -> None:
+    """A page loads weights while it captions with others; a program may load several at once."""
+    network = build_encoder("resnet18", 64, pretrained=False).eval()
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(picture)
+    errors: list[BaseException] = []
+
+    def repeat(act: Callable[[], object], times: int) -> None:
+        try:
+            for _ in range(times):
+                act()
+        except BaseException as error:  # told by the thread that waits
+            errors.append(error)
+
+    def look() -> None:
+        with torch.inference_mode():
+            assert torch.equal(network(picture), expected)
+
+    threads = [
+        *(threading.Thread(target=repeat, args=(lambda: fuse(network), 4)) for _ in range(2)),
+        threading.Thread(target=repeat, args=(look, 40)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    look()
