@@ -33,7 +33,8 @@ def by_consensus(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
     """
     highest = max((hypothesis.score for hypothesis in hypotheses), default=0.0)
     weights = [math.exp(hypothesis.score - highest) for hypothesis in hypotheses]
-    shares = [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    shares = [weight / total for weight in weights]
     expected = expected_gleu([hypothesis.words for hypothesis in hypotheses], shares)
     rated = [replace(each, score=gleu) for each, gleu in zip(hypotheses, expected, strict=True)]
     return sorted(rated, key=lambda hypothesis: -hypothesis.score)
