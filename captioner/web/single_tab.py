@@ -33,9 +33,6 @@ element.addEventListener('click', (event) => {
     if (button) trigger('select', { name: button.dataset.sample });
 });
 """
-# Of the accordion with the decisions, and of the sentence of one's own.
-_HIDDEN: tuple[Any, Any] = (gr.update(visible=False), gr.update(visible=False))
-_SHOWN: tuple[Any, Any] = (gr.update(visible=True), gr.update(visible=True))
 # The service makes batches, so that many may be under way together; of one visitor only the last counts.
 _MODEL_EVENT: dict[str, Any] = {
     "preprocess": False,  # files as they were uploaded: our own reader knows what can be wrong with them
@@ -47,8 +44,8 @@ _MODEL_EVENT: dict[str, Any] = {
 }
 
 
-def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> tuple[str, Any, Any, str]:
-    """Answer a visitor: the answer, whether there is more to see and to do, and the decisions.
+def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> tuple[str, str]:
+    """Answer a visitor: the answer, and the decisions behind it.
 
     Args:
         service: the model.
@@ -56,12 +53,12 @@ def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> 
         choices: values of :attr:`Controls.values`.
     """
     if not upload:
-        return WELCOME, *_HIDDEN, ""
+        return WELCOME, ""
     try:
         found = answer(service, upload, *read_choices(choices))
     except Exception as error:
-        return render.notice(for_visitor(error)), *_HIDDEN, ""
-    return render.answer_card(found), *_SHOWN, render.decisions(found)
+        return render.notice(for_visitor(error)), ""
+    return render.answer_card(found), render.decisions(found)
 
 
 def score_sentence(service: Service, upload: Upload, text: str, choices: Sequence[Any]) -> str:
@@ -80,9 +77,7 @@ class _Parts:
     samples: gr.HTML
     controls: Controls
     result: gr.HTML
-    decided: gr.Accordion
     decisions: gr.HTML
-    own_side: gr.Column
     own: gr.Textbox
     compare: gr.Button
     comparison: gr.HTML
@@ -112,10 +107,11 @@ def _layout(samples: Mapping[str, Sample]) -> _Parts:
         no_addresses(picture)
         with gr.Column(elem_id="answer-side"):
             result = gr.HTML(WELCOME, elem_id="answer", apply_default_css=False)
-            with gr.Accordion("How it decided", open=False, visible=False, elem_id="decided") as decided:
+            # These two are hidden by the style sheet while there is no caption: what Gradio is told to show
+            # while it still loads the page may never appear.
+            with gr.Accordion("How it decided", open=False, elem_id="decided"):
                 decisions = gr.HTML(elem_id="decisions", apply_default_css=False)
-            with gr.Column(visible=False, elem_id="own-side") as own_side:
-                own, compare, comparison = _own_sentence()
+            own, compare, comparison = _own_sentence()
         with gr.Column(elem_id="samples-side"):
             buttons = gr.HTML(
                 sample_buttons(samples),
@@ -125,7 +121,7 @@ def _layout(samples: Mapping[str, Sample]) -> _Parts:
                 apply_default_css=False,
             )
             controls = build_controls()
-    return _Parts(picture, buttons, controls, result, decided, decisions, own_side, own, compare, comparison)
+    return _Parts(picture, buttons, controls, result, decisions, own, compare, comparison)
 
 
 def _own_sentence() -> tuple[gr.Textbox, gr.Button, gr.HTML]:
@@ -143,25 +139,25 @@ def _own_sentence() -> tuple[gr.Textbox, gr.Button, gr.HTML]:
 
 def _captioning(service: Service, parts: _Parts, samples: Mapping[str, Sample]) -> None:
     picture, controls = parts.picture, parts.controls
-    shown = [parts.result, parts.decided, parts.own_side, parts.decisions]
+    shown = [parts.result, parts.decisions]
     turns = gr.State(Turns(), time_to_live=KEPT)
 
     def respond(turns: Turns, upload: Upload, *choices: Any) -> Iterator[tuple[Any, ...]]:
         turn = turns.take()
         if upload:
-            yield render.notice(busy_text(service), kind="busy"), *[gr.skip()] * 3, ""
+            yield render.notice(busy_text(service), kind="busy"), gr.skip(), ""
         found = caption_upload(service, upload, choices)
         if turn == turns.last:
             yield *found, gr.skip() if upload else ""
         # Gradio sends the last values once more at the end, which must not undo what came in between.
-        yield (gr.skip(),) * 5
+        yield (gr.skip(),) * 3
 
     def respond_again(turns: Turns, upload: Upload, *choices: Any) -> tuple[Any, ...]:
         if not upload:
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 2
         turn = turns.take()
         found = caption_upload(service, upload, choices)
-        return found if turn == turns.last else (gr.skip(),) * 4
+        return found if turn == turns.last else (gr.skip(),) * 2
 
     def respond_to_sample(event: gr.EventData, turns: Turns, *choices: Any) -> Iterator[tuple[Any, ...]]:
         sample = samples[event.name]

@@ -20,6 +20,7 @@ from tests.browser.acting import (
     open_section,
     paste,
 )
+from tests.browser.conftest import PATIENCE
 from tests.web.hostile import HOSTILE, good_png
 
 if TYPE_CHECKING:
@@ -155,6 +156,33 @@ def test_a_sentence_of_ones_own_is_compared(visit: Visit, address: str, size: st
             "(told) => document.querySelector('#comparison .notice')?.textContent.includes(told)", arg=told
         )
     assert page.locator("#comparison img").count() == 0
+
+
+def test_what_belongs_to_a_caption_is_there_while_there_is_one(
+    visit: Visit, address: str, photos: list[Path], tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    page = visit(address)
+    sections = [
+        page.get_by_role("button", name=name) for name in ("How it decided", "Compare with a sentence")
+    ]
+
+    def expect_sections(visible: bool) -> None:
+        for section in sections:
+            expect(section).to_be_visible(visible=visible, timeout=PATIENCE)
+
+    expect_sections(False)
+    choose(page, photos[0])
+    expect_sections(True)
+    choose(page, broken)
+    expect_sections(False)
+    choose(page, photos[1])
+    expect_sections(True)
+    page.get_by_label("Remove Image").click()
+    expect_sections(False)
 
 
 def test_hostile_pictures_get_a_message_and_the_next_visitor_a_caption(
