@@ -70,7 +70,8 @@ class AdaptiveAttention(nn.Module):
     def memory(self, regions: Tensor) -> Memory:
         """Keys and values of all regions, each ``(batch, heads, regions, attention / heads)``."""
         keys, values = self._split(self.of_regions(self.norm(regions)), 2)
-        return keys, values
+        # Laid out head by head once; else each step's products would do it again.
+        return keys.contiguous(), values.contiguous()
 
     def asked(self, hidden: Tensor) -> Tensor:
         """What states ask: ``(..., hidden)`` -> ``(..., 3 * attention)``, to be given to :meth:`forward`."""

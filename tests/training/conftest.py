@@ -68,10 +68,15 @@ def finished(table: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(autouse=True)
-def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take longer than all else; the tests of the journal draw them."""
     if "test_journal" not in request.node.nodeid:
         monkeypatch.setattr(Journal, "_plot", lambda _journal: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the processes that tests start, whose runs are to equal those of this one bit by bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
