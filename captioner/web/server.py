@@ -21,6 +21,7 @@ from captioner.web.certificates import check_certificate
 from captioner.web.options import LOCAL_HOSTS, ServingOptions
 
 if TYPE_CHECKING:
+    import gradio as gr
     from fastapi import FastAPI
     from starlette.applications import Starlette
 
@@ -83,7 +84,6 @@ def build_app(
         CaptionerError: a package is absent.
     """
     try:
-        import gradio
         from fastapi import FastAPI
         from starlette.routing import Route
 
@@ -92,7 +92,6 @@ def build_app(
         from captioner.web.metrics import Metrics
         from captioner.web.page import build_page
         from captioner.web.streams import EndsFirst
-        from captioner.web.theme import look
     except ModuleNotFoundError as error:
         raise CaptionerError(f"the page needs {error.name}; run: pip install 'captioner[app]'") from error
     metrics = Metrics(lambda: service.waiting)
@@ -111,6 +110,16 @@ def build_app(
     _add_routes(app, service, metrics)
     if tools is not None:
         app.router.routes.append(Route("/mcp", AskingPassword(tools, users) if users else tools))
+    return _mounted(app, page, options, users)
+
+
+def _mounted(
+    app: FastAPI, page: gr.Blocks, options: ServingOptions, users: list[tuple[str, str]] | None
+) -> FastAPI:
+    import gradio
+
+    from captioner.web.theme import look
+
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
         page,
