@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Puts a file into a clipboard or drag event, which scripts may make and drivers may not.
 _TRANSFER = """
-([place, kind, name, data]) => {
+(element, [kind, name, data]) => {
     const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
     const transfer = new DataTransfer();
     transfer.items.add(new File([bytes], name, { type: 'image/jpeg' }));
@@ -21,7 +21,7 @@ _TRANSFER = """
     const event = kind === 'paste'
         ? new ClipboardEvent('paste', { ...options, clipboardData: transfer })
         : new DragEvent(kind, { ...options, dataTransfer: transfer });
-    document.querySelector(place).dispatchEvent(event);
+    element.dispatchEvent(event);
 }
 """
 
@@ -43,7 +43,7 @@ def drop(page: Page, place: str, path: Path) -> None:
 
 def _hand_over(page: Page, place: str, kind: str, path: Path) -> None:
     data = base64.b64encode(path.read_bytes()).decode()
-    page.evaluate(_TRANSFER, [place, kind, path.name, data])
+    page.locator(place).evaluate(_TRANSFER, [kind, path.name, data])
 
 
 def click_sample(page: Page, name: str) -> None:
