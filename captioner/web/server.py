@@ -91,7 +91,7 @@ def build_app(
         from captioner.web.guarding import HearingOut, guard, refuse_beyond
         from captioner.web.metrics import Metrics
         from captioner.web.page import build_page
-        from captioner.web.streams import EndsFirst
+        from captioner.web.streams import CountsEnds
     except ModuleNotFoundError as error:
         raise CaptionerError(f"the page needs {error.name}; run: pip install 'captioner[app]'") from error
     metrics = Metrics(lambda: service.waiting)
@@ -106,7 +106,7 @@ def build_app(
     lifespan = tools.router.lifespan_context if tools else None
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(HearingOut, most=10 * options.max_upload_bytes)
-    app.add_middleware(EndsFirst)
+    app.add_middleware(CountsEnds)
     _add_routes(app, service, metrics)
     if tools is not None:
         app.router.routes.append(Route("/mcp", AskingPassword(tools, users) if users else tools))

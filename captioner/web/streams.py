@@ -1,32 +1,38 @@
-"""A page hears that its stream of events has ended before it hears that its next request was taken."""
+"""A page that asks for more is told how many of its streams of events have ended, to wait for each end."""
 
 from __future__ import annotations
 
-import asyncio
-from time import monotonic
+import json
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_ENDED = b"captioner-streams-ended"
+_LAST_WORD = b'data: {"msg":"close_stream"'
+_MOST_SESSIONS = 10_000
 
-class EndsFirst:
-    """Holds the reply to a request back until its page must have heard the end of its stream.
+
+class CountsEnds:
+    """Names, in the reply to each request of a page, how many of its streams have ended.
 
     Gradio tells a page about all its requests on one stream (``/queue/data``), which ends when the last of
-    them is answered. A page that asks for more at just that moment (``/queue/join``) may get the reply to
-    that before the end of the stream, takes the stream for open, and waits for ever for an answer that nobody
-    sends. So the reply follows the latest word on that stream after ``grace`` seconds at the earliest.
+    them is answered. A page that asks for more at just that moment (``/queue/join``) may take in the reply to
+    that before the end of the stream, for which it needs more steps. Then it takes the stream for open, and
+    waits for ever for an answer that nobody sends. So ``page.js`` compares the number with that of the ends
+    which Gradio has taken in, and holds the reply back until they agree. No fixed delay would do: a busy page
+    takes in both when it finds the time.
+
+    The counts of the 10,000 latest pages are kept; a page whose count is forgotten does not wait.
 
     Args:
         app: what answers.
-        grace: by how much, in seconds, a message may overtake an earlier one on another connection.
     """
 
-    def __init__(self, app: ASGIApp, grace: float = 0.15) -> None:
-        self._app, self._grace = app, grace
-        self._latest: dict[bytes, float] = {}  # when each session's stream last said something
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._ended: dict[str, int] = {}  # by session, the latest to end last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -38,13 +44,15 @@ class EndsFirst:
             await self._app(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = parse_qs(scope["query_string"]).get(b"session_hash", [b""])[0]
-
-        async def remember(message: Message) -> None:
-            self._latest[session] = monotonic()
+        async def count(message: Message) -> None:
+            if message.get("body", b"").startswith(_LAST_WORD):
+                session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+                self._ended[session] = self._ended.pop(session, 0) + 1
+                if len(self._ended) > _MOST_SESSIONS:
+                    del self._ended[next(iter(self._ended))]
             await send(message)
 
-        await self._app(scope, receive, remember)
+        await self._app(scope, receive, count)
 
     async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts: list[bytes] = []
@@ -54,16 +62,20 @@ class EndsFirst:
             parts.append(message.get("body", b""))
             return message
 
-        async def hold(message: Message) -> None:
+        async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                await asyncio.sleep(self._remaining(b"".join(parts)))
+                ended = self._ended.get(_session(b"".join(parts)), 0)
+                message["headers"] = [*message.get("headers", []), (_ENDED, b"%d" % ended)]
             await send(message)
 
-        await self._app(scope, listen, hold)
+        await self._app(scope, listen, tell)
 
-    def _remaining(self, body: bytes) -> float:
-        """Seconds for which the reply to this body is to wait."""
-        now = monotonic()
-        self._latest = {session: when for session, when in self._latest.items() if now < when + self._grace}
-        spoken = [when for session, when in self._latest.items() if b'"session_hash":"%b"' % session in body]
-        return max(spoken, default=now - self._grace) + self._grace - now
+
+def _session(body: bytes) -> str:
+    """The session that a request names, if it names one."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    session = asked.get("session_hash") if isinstance(asked, dict) else None
+    return session if isinstance(session, str) else ""

@@ -89,7 +89,9 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
     requests: list[str] = []
     failures: list[str] = []
 
-    def open_address(address: str, size: str = "desktop", scheme: str = "light", **options: Any) -> Page:
+    def open_address(
+        address: str, size: str = "desktop", scheme: str = "light", script: str = "", **options: Any
+    ) -> Page:
         width, height = SIZES[size]
         viewport = {"width": width, "height": height}
         context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)  # type: ignore[arg-type]
@@ -97,6 +99,8 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
         context.set_default_timeout(PATIENCE)
         context.on("request", lambda sent: requests.append(sent.url))
         page = context.new_page()
+        if script:
+            page.add_init_script(script)  # runs before those of the page
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(address)
         page.wait_for_selector("#answer")

@@ -1,98 +1,102 @@
-"""The reply to a request waits until its page has heard the end of its stream."""
+"""The reply to a request of a page tells how many of its streams have ended."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from captioner.web.streams import EndsFirst
+import pytest
+
+from captioner.web import streams
+from captioner.web.streams import CountsEnds
 from tests.web.awaiting import run
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-GRACE = 0.2
+END = b'data: {"msg":"close_stream","event_id":null}\n\n'
+COMPLETED = rb'data: {"msg":"process_completed","output":{"data":["\"msg\":\"close_stream\""]}}' + b"\n\n"
 
 
 class _Server:
-    """Answers every request with two messages, and notes when they reach the one who asked."""
+    """Answers every request with the same messages."""
 
-    def __init__(self) -> None:
-        self.app = EndsFirst(self._answer, GRACE)
+    def __init__(self, *says: bytes) -> None:
+        self.app = CountsEnds(self._answer)
+        self.says = says
         self.body = b""
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.body = (await receive())["body"]
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": b"data"})
+        self.body = b""
+        more = True
+        while more:
+            message = await receive()
+            self.body += message["body"]
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"server", b"test")]})
+        for part in self.says:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def ask(self, path: str, query: bytes = b"", body: bytes = b"") -> float:
-        """Ask; gives the time when the reply began."""
-        begun: list[float] = []
+    def ask(self, path: str, query: bytes = b"", body: bytes = b"") -> list[tuple[bytes, bytes]]:
+        """Ask; gives the headers of the reply."""
+        half = len(body) // 2
+        parts = [(body[:half], True), (body[half:], False)]
+        answers: list[Message] = []
 
         async def receive() -> Message:
-            return {"type": "http.request", "body": body}
+            part, more = parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": more}
 
         async def send(message: Message) -> None:
-            begun.append(monotonic())
+            answers.append(message)
 
         scope: dict[str, Any] = {"type": "http", "path": path, "query_string": query}
-        await self.app(scope, receive, send)
+        run(self.app(scope, receive, send))
         assert self.body == body
-        assert len(begun) == 2
-        return begun[0]
+        assert tuple(message["body"] for message in answers[1:-1]) == self.says
+        headers: list[tuple[bytes, bytes]] = answers[0]["headers"]
+        assert headers[0] == (b"server", b"test")
+        return headers[1:]
 
-    async def stream(self, session: str) -> float:
-        return await self.ask("/gradio_api/queue/data", f"session_hash={session}".encode())
+    def stream(self, session: str) -> None:
+        assert self.ask("/gradio_api/queue/data", f"session_hash={session}".encode()) == []
 
-    async def join(self, session: str, **more: Any) -> float:
-        body = json.dumps({"data": [], **more, "session_hash": session}, separators=(",", ":"))
-        return await self.ask("/captioner/gradio_api/queue/join", body=body.encode())
-
-
-def test_the_reply_follows_the_end_of_its_stream_by_the_grace() -> None:
-    async def scenario() -> None:
-        server = _Server()
-        for _ in range(2):
-            ended = await server.stream("mine")
-            assert await server.join("mine") - ended >= GRACE
-
-    run(scenario())
+    def join(self, session: str) -> int:
+        body = json.dumps({"data": ["session_hash"], "session_hash": session}).encode()
+        ((name, value),) = self.ask("/captioner/gradio_api/queue/join", body=body)
+        assert name == b"captioner-streams-ended"
+        return int(value)
 
 
-def test_nothing_else_waits() -> None:
-    async def scenario() -> None:
-        server = _Server()
-        await server.stream("mine")
-        before = monotonic()
-        await server.join("another", text='"session_hash":"mine"')
-        await server.join("min")
-        await server.ask("/gradio_api/upload", body=b'{"session_hash":"mine"}')
-        assert monotonic() - before < GRACE / 2
-
-    run(scenario())
+def test_the_ends_of_each_page_are_counted() -> None:
+    server = _Server(COMPLETED, END)
+    assert server.join("mine") == 0
+    for number in range(1, 4):
+        server.stream("mine")
+        assert server.join("mine") == number
+        assert server.join("another") == 0
+    assert server.ask("/gradio_api/upload", body=b'{"session_hash":"mine"}') == []
 
 
-def test_who_comes_late_does_not_wait() -> None:
-    async def scenario() -> None:
-        server = _Server()
-        await server.stream("mine")
-        await asyncio.sleep(GRACE)
-        before = monotonic()
-        assert await server.join("mine") - before < GRACE / 2
-
-    run(scenario())
+def test_a_stream_that_broke_off_has_no_end_that_a_page_could_hear_of() -> None:
+    server = _Server(COMPLETED)
+    server.stream("mine")
+    assert server.join("mine") == 0
 
 
-def test_what_has_ended_long_ago_is_forgotten() -> None:
-    async def scenario() -> None:
-        server = _Server()
-        for number in range(100):
-            await server.stream(f"session{number}")
-        await asyncio.sleep(GRACE)
-        await server.join("mine")
-        assert not server.app._latest
+def test_the_pages_that_were_heard_of_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOST_SESSIONS", 2)
+    server = _Server(END)
+    for session in ("first", "second", "first", "third"):
+        server.stream(session)
+    assert [server.join(session) for session in ("first", "second", "third")] == [2, 0, 1]
 
-    run(scenario())
+
+@pytest.mark.parametrize(
+    "body", [b"", b"no JSON", b"[]", b"7", b'{"session_hash":["mine"]}', b"[" * 100_000, b"\xff"]
+)
+def test_who_names_no_session_is_told_of_no_end(body: bytes) -> None:
+    server = _Server(END)
+    server.stream("mine")
+    assert server.ask("/gradio_api/queue/join", body=body) == [(b"captioner-streams-ended", b"0")]

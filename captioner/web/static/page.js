@@ -1,5 +1,21 @@
-// Copying, announcing results to screen readers, and pasting a picture anywhere on the page.
+// Copying, announcing results to screen readers, pasting a picture anywhere on the page, and hearing every answer.
 (() => {
+  // Gradio listens for an answer on the stream that it takes for open. If the server has ended that one already, its reply waits
+  // here until Gradio has heard of the end (streams.py): Gradio aborts the request of a stream as soon as it has.
+  const ask = window.fetch;
+  const LONGEST_WAIT = 10_000; // milliseconds; an end that was lost on its way is not awaited for ever
+  let endsHeard = 0;
+  window.fetch = async (request, options) => {
+    const path = new URL(request.url ?? request, location.href).pathname;
+    if (path.endsWith("/queue/data")) request.signal?.addEventListener("abort", () => (endsHeard += 1));
+    const reply = await ask(request, options);
+    if (!path.endsWith("/queue/join")) return reply;
+    const ended = Number(reply.headers.get("captioner-streams-ended"));
+    const until = Date.now() + LONGEST_WAIT;
+    while (endsHeard < ended && Date.now() < until) await new Promise((goOn) => setTimeout(goOn, 10));
+    return reply;
+  };
+
   const announced = new WeakMap();
 
   function liveRegion() {
