@@ -13,6 +13,7 @@ from captioner.web.messages import for_visitor
 
 if TYPE_CHECKING:
     from gradio.block_function import BlockFunction
+    from gradio.queueing import Queue
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from captioner.web.metrics import Metrics
@@ -54,7 +55,8 @@ def _refusal(message: str) -> gr.Error:
 def refuse_beyond(page: gr.Blocks, most: int, waiting: Callable[[], int], metrics: Metrics) -> None:
     """Refuse requests for the model, with status 503, while as many wait as may.
 
-    Gradio lets 40 run at once and keeps the others, so what waits is in two places.
+    Gradio lets 40 run at once and keeps the others, so what waits is in two places. What else Gradio keeps, such
+    as the first question of every page that is opened, takes nobody's place.
 
     Args:
         page: a page with a queue.
@@ -67,13 +69,19 @@ def refuse_beyond(page: gr.Blocks, most: int, waiting: Callable[[], int], metric
 
     async def admit(body: Any, request: Any, username: str | None) -> Any:
         function = page.fns.get(body.fn_index)
-        if function is None or not _asks_model(function) or len(queue) + waiting() < most:
+        if function is None or not _asks_model(function) or _queued(queue) + waiting() < most:
             return await push(body=body, request=request, username=username)
         if function.api_visibility == "public":
             metrics.refused(f"/{function.api_name}")
         return False, _BUSY, "queue_full"
 
     queue.push = admit  # type: ignore[method-assign]
+
+
+def _queued(queue: Queue) -> int:
+    """How many requests for the model Gradio keeps until they may run."""
+    kept = queue.event_queue_per_concurrency_id.values()
+    return sum(_asks_model(event.fn) for line in kept for event in line.queue)
 
 
 def _asks_model(function: BlockFunction) -> bool:

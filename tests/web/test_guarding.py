@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 
+from gradio.data_classes import PredictBodyInternal
+
 from captioner.web.endpoints import add_endpoints
 from captioner.web.guarding import refuse_beyond
 from captioner.web.metrics import Metrics
@@ -55,6 +57,24 @@ def test_only_what_needs_the_model_is_refused(service: Service) -> None:
         assert answers[name] == (False, BUSY, "queue_full")
     assert {"when_ready", "edit", "stop_album"} <= set(admitted)
     assert 'captioner_errors_total{endpoint="/caption"} 1.0' in metrics.text().decode()
+
+
+def test_only_what_needs_the_model_takes_a_place_in_the_queue(service: Service) -> None:
+    page = build_page(service, add_endpoints=lambda: add_endpoints(service, Metrics(lambda: 0)))
+    page.queue()
+    refuse_beyond(page, 2, lambda: 0, Metrics(lambda: 0))
+    functions = {function.name: number for number, function in page.fns.items()}
+
+    def admitted(name: str) -> bool:
+        body = PredictBodyInternal(data=[], fn_index=functions[name], session_hash="mine", request=None)
+        accepted, _, _ = run(page._queue.push(body=body, request=httpx.Request("POST", "/"), username=None))  # type: ignore[arg-type]
+        return bool(accepted)
+
+    assert [admitted(name) for name in ("when_ready", "edit", "respond", "when_ready", "caption")] == [
+        True
+    ] * 5
+    assert len(page._queue) == 5
+    assert [admitted(name) for name in ("respond", "caption", "when_ready")] == [False, False, True]
 
 
 def test_what_is_kept_of_visitors_is_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
