@@ -55,8 +55,8 @@ def _refusal(message: str) -> gr.Error:
 def refuse_beyond(page: gr.Blocks, most: int, waiting: Callable[[], int], metrics: Metrics) -> None:
     """Refuse requests for the model, with status 503, while as many wait as may.
 
-    Gradio lets 40 run at once and keeps the others, so what waits is in two places. What else Gradio keeps, such
-    as the first question of every page that is opened, takes nobody's place.
+    Gradio lets 40 run at once and keeps the others, so what waits is in two places. What else Gradio keeps,
+    such as the first question of every page that is opened, takes nobody's place.
 
     Args:
         page: a page with a queue.
