@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,8 @@ def test_the_average_is_what_is_validated_and_saved_and_training_goes_on_without
 
 def test_a_run_is_saved_every_few_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 40))  # seconds; read once a step, and once when the state is saved
-    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: next(clock))
+    # The trainer's clock alone: threads of other tests read the real one.
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     saved: list[tuple[int, int]] = []
     save = Trainer._save_state
 
