@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from captioner.batch import progress
@@ -10,7 +12,7 @@ from captioner.batch.progress import Progress, Summary, _duration
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, as the only entry of a list."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))  # its own alone
     return now
 
 
