@@ -18,13 +18,13 @@ from torch import Tensor
 from captioner.caption import Caption
 from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
 from captioner.confidence import Calibration
-from captioner.decoding.filters import SpecialIds
+from captioner.decoding.filters import special_ids
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
 from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, Preprocessing, Preprocessings, Source
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels, Preprocessing, Preprocessings, Source
 from captioner.likelihood.scores import Score, score_texts
 from captioner.looking import attention_maps
 from captioner.model.config import NO_ENCODER
@@ -32,22 +32,13 @@ from captioner.model.inference import fuse
 from captioner.model.no_encoder import CANNOT_SEE
 from captioner.tags.tagger import Tagger
 from captioner.tags.writing import Written, write_with_tags
-from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, detokenize
+from captioner.vocabulary import detokenize
 from captioner.weights import find_weights
 
-Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 Picture: TypeAlias = "Source | Image.Image | Pixels"
 Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
 
-SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
-_JOINING = ("and", "or")
 _LARGEST_FEATURE = 1e12
-
-
-def special_ids(vocabulary: Vocabulary) -> SpecialIds:
-    """The ids that decoding treats apart, those of a vocabulary's own words among them."""
-    joining = tuple(number for number in vocabulary.encode(_JOINING) if number != UNKNOWN)
-    return replace(SPECIAL_IDS, joining=joining)
 
 
 class Captioner:

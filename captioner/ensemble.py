@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeAlias, cast
 import numpy as np
 from torch import Tensor
 
-from captioner.captioner import Captioner, Pixels
+from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, encoder_digest
 from captioner.errors import OptionError
-from captioner.images import Preprocessing, Preprocessings
+from captioner.images import Pixels, Preprocessing, Preprocessings
 from captioner.model.config import NO_ENCODER
 from captioner.model.decoder import Decoder
 from captioner.model.ensemble import EnsembleDecoder, Packing

@@ -14,8 +14,9 @@ from PIL import Image
 
 import captioner as package
 from captioner.caption import Caption
-from captioner.captioner import Captioner, special_ids
+from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
+from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, ImageError, OptionError

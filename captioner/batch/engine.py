@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from captioner.caption import Caption
-from captioner.captioner import Captioner, Pixels
+from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
+from captioner.images import Pixels
 
 _WRITTEN_TOGETHER = 16
 _SEEN_TOGETHER = 16

@@ -14,10 +14,10 @@ from captioner.batch.records import Identity
 from captioner.batch.tars import Item
 from captioner.batch.workers import Readers
 from captioner.caption import Caption
-from captioner.captioner import Captioner, Pixels
+from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, find_images
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels, find_images
 
 _REMEMBERED = 50_000  # pictures; a caption takes about 500 bytes
 _REPORTED = 4  # times the batch size: after as many pictures there is a report at the latest

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from captioner.decoding.options import DecodingOptions
+from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+
+_JOINING = ("and", "or")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class SpecialIds:
     end: int
     banned: tuple[int, ...]
     joining: tuple[int, ...] = ()
+
+
+SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
+"""Those of every vocabulary."""
+
+
+def special_ids(vocabulary: Vocabulary) -> SpecialIds:
+    """The ids that decoding treats apart, the joining words of a vocabulary among them."""
+    joining = tuple(number for number in vocabulary.encode(_JOINING) if number != UNKNOWN)
+    return replace(SPECIAL_IDS, joining=joining)
 
 
 class Filter(Protocol):

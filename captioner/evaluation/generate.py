@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from captioner.caption import Caption
-    from captioner.captioner import Captioner, Pixels
+    from captioner.captioner import Captioner
     from captioner.datasets.records import ImageId, Record
     from captioner.decoding.options import DecodingOptions
+    from captioner.images import Pixels
 
     Picture = Pixels | ImageError
 

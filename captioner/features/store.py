@@ -27,12 +27,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioner.captioner import Pixels
 from captioner.checkpoint import encoder_digest
 from captioner.datasets.records import Record
 from captioner.errors import CacheError, ImageError
 from captioner.features.digests import READERS, DigestIndex
-from captioner.images import Preprocessing
+from captioner.images import Pixels, Preprocessing
 from captioner.images.opening import display_name
 from captioner.model.encoder import Encoder, output_shape
 from captioner.model.inference import fuse

@@ -11,13 +11,14 @@ from captioner.images.opening import (
     read_file,
     to_rgb,
 )
-from captioner.images.preprocessing import Interpolation, Preprocessing, Resize
+from captioner.images.preprocessing import Interpolation, Pixels, Preprocessing, Resize
 from captioner.images.several import Preprocessings
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_EXTENSIONS",
     "Interpolation",
+    "Pixels",
     "Preprocessing",
     "Preprocessings",
     "Resize",

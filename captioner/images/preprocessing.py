@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 Resize = Literal["squash", "crop"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -76,7 +77,7 @@ class Preprocessing:
         """Shape of what `load` and `pixels` give."""
         return self.size, self.size, 3
 
-    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
         """Open a picture and scale it.
 
         Returns:
@@ -88,7 +89,7 @@ class Preprocessing:
         short_side = self.resize_size or self.size
         return self.pixels(open_image(source, max_pixels=max_pixels, min_size=short_side))
 
-    def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+    def pixels(self, image: Image.Image) -> Pixels:
         """Scale an upright picture.
 
         "crop" gives the pixels that torchvision's presets give, except that pictures more than 20 times as

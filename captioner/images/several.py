@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captioner.images.opening import DEFAULT_MAX_PIXELS, Source, read_file
-from captioner.images.preprocessing import Preprocessing
+from captioner.images.preprocessing import Pixels, Preprocessing
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from PIL import Image
 
 
@@ -37,7 +36,7 @@ class Preprocessings:
             return self.members[0].shape
         return (sum(math.prod(member.shape) for member in self.members),)
 
-    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
         """Open a picture and scale it for each member, as the member alone would.
 
         Returns:
@@ -50,7 +49,7 @@ class Preprocessings:
             source = read_file(source, max_pixels=max_pixels)  # it can be read only once
         return self._packed([member.load(source, max_pixels=max_pixels) for member in self.members])
 
-    def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+    def pixels(self, image: Image.Image) -> Pixels:
         """Scale an upright picture for each member.
 
         Returns:
@@ -58,7 +57,7 @@ class Preprocessings:
         """
         return self._packed([member.pixels(image) for member in self.members])
 
-    def squares(self, pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    def squares(self, pixels: Pixels) -> list[Pixels]:
         """What each member made, from what `load` or `pixels` gave."""
         if len(self.members) == 1:
             return [pixels]
@@ -67,5 +66,5 @@ class Preprocessings:
         return [part.reshape(member.shape) for part, member in zip(parts, self.members, strict=True)]
 
     @staticmethod
-    def _packed(squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    def _packed(squares: Sequence[Pixels]) -> Pixels:
         return squares[0] if len(squares) == 1 else np.concatenate([square.ravel() for square in squares])

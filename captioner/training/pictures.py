@@ -19,12 +19,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.captioner import Pixels
 from captioner.checkpoint import encoder_digest
 from captioner.datasets import Record
 from captioner.errors import ImageError, TrainingError
 from captioner.features.digests import READERS, DigestIndex
-from captioner.images import Preprocessing, display_name, open_image
+from captioner.images import Pixels, Preprocessing, display_name, open_image
 from captioner.model.encoder import output_shape
 from captioner.training.augmentation import augmented_pixels, mirrorable
 from captioner.training.data import Batch

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from captioner.captioner import SPECIAL_IDS
+from captioner.decoding.filters import SPECIAL_IDS
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.model.decoder import Decoder, Feed, State

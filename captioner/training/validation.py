@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from captioner.captioner import special_ids
 from captioner.datasets import Record
+from captioner.decoding.filters import special_ids
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.metrics.evaluate import References, score

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from captioner.caption import Caption
-    from captioner.captioner import Captioner, Pixels
+    from captioner.captioner import Captioner
     from captioner.decoding.options import DecodingOptions
+    from captioner.images import Pixels
     from captioner.likelihood.scores import Score
 
 MOST_WORDS = 100

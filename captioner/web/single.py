@@ -12,8 +12,8 @@ from captioner.web.settings import Settings
 
 if TYPE_CHECKING:
     from captioner.caption import Caption
-    from captioner.captioner import Pixels
     from captioner.decoding.options import DecodingOptions
+    from captioner.images import Pixels
     from captioner.likelihood.scores import Score
     from captioner.web.service import Encoded, Service
 

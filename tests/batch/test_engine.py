@@ -9,7 +9,8 @@ import torch
 
 from captioner.batch.engine import Engine
 from captioner.caption import Caption
-from captioner.captioner import Captioner, Pixels
+from captioner.captioner import Captioner
+from captioner.images import Pixels
 from tests.batch.folders import save_picture
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.captioner import SPECIAL_IDS
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.decoding.filters import SPECIAL_IDS
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.model.config import CELLS

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.captioner import Captioner, Pixels
+from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
 from captioner.errors import CacheError
 from captioner.features import digests
 from captioner.features.store import FeatureStore
+from captioner.images import Pixels
 from captioner.search.gallery import Gallery
 from tests.small_model import small_checkpoint
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.captioner import special_ids
 from captioner.datasets import Record
+from captioner.decoding.filters import special_ids
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.features.store import FeatureRows
