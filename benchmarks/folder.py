@@ -109,13 +109,14 @@ def encoder_speed(captioner: Captioner, folder: Path, batch_size: int) -> float:
     """Pictures/s of the encoder alone on batches in memory."""
     paths = list(itertools.islice(find_images([folder]), batch_size))
     pixels = np.stack([captioner.preprocess(path) for path in paths])
-    images = captioner.preprocessing.normalise(torch.from_numpy(pixels).to(captioner.device))
-    images = images.to(captioner.dtype, memory_format=torch.channels_last)
-    captioner.encoder(images)
+    images = torch.from_numpy(pixels).to(captioner.device)
+    captioner.encoder(images, captioner.dtype)
     rounds = max(1, ENCODED // len(images))
     start = time.perf_counter()
     for _ in range(rounds):
-        captioner.encoder(images)[..., 0].sum().item()  # fetched, so that an accelerator has finished
+        captioner.encoder(images, captioner.dtype)[
+            ..., 0
+        ].sum().item()  # fetched, so that an accelerator has finished
     return rounds * len(images) / (time.perf_counter() - start)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.caption import Caption
-from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
+from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, with_encoder
 from captioner.confidence import Calibration
 from captioner.decoding.filters import special_ids
 from captioner.decoding.loop import decode
@@ -24,56 +26,76 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
 from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, Pixels, Preprocessing, Preprocessings, Source
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels, Source
 from captioner.likelihood.scores import Score, score_texts
 from captioner.looking import attention_maps
 from captioner.model.config import NO_ENCODER
+from captioner.model.encoder import output_shape
+from captioner.model.ensemble import EncoderKey, EnsembleDecoder, PackedEncoder, Packing
 from captioner.model.inference import fuse
 from captioner.model.no_encoder import CANNOT_SEE
 from captioner.tags.tagger import Tagger
 from captioner.tags.writing import Written, write_with_tags
-from captioner.vocabulary import detokenize
+from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 
 Picture: TypeAlias = "Source | Image.Image | Pixels"
 Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
 
 _LARGEST_FEATURE = 1e12
+_NO_VECTORS = "checkpoints with different encoders write together about pictures, not about vectors"
+_SHOWN = 40  # letters of a word in a message
 
 
 class Captioner:
-    """Writes captions with one checkpoint.
+    """Writes captions with one checkpoint, or with several: the mean of their probabilities decides.
+
+    Each of several checkpoints sees pictures as it was trained to; they must have one vocabulary. Decoding
+    options are those of the first. Captions of several have no confidence.
 
     Args:
-        checkpoint: the model.
+        checkpoint: the model, or the models.
         device: ``auto`` (cuda, mps or cpu, what is there) or the name of a torch device.
         precision: of the encoder: ``fp32``, ``bf16``, or ``auto``, which is fp32 here: bf16 is faster where
             the hardware computes it, but changes some captions, so it must be asked for.
             The decoder always works in float32; it takes a small part of the time.
+        names: what messages call several models, such as their files.
 
     Raises:
-        OptionError: the device or the precision is not to be had.
+        OptionError: the device or the precision is not to be had, or the models do not go together.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint | Sequence[Checkpoint],
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        names: Sequence[str] | None = None,
+    ) -> None:
+        checkpoints = [checkpoint] if isinstance(checkpoint, Checkpoint) else list(checkpoint)
+        encoder, decoder = combine(checkpoints, names=names)
+        first, configs = checkpoints[0], [each.network.config for each in checkpoints]
         self.device = choose_device(device)
         # benchmarks/precision.py: in bfloat16 about one caption in seven comes out differently.
         self.dtype = choose_dtype("fp32" if precision == "auto" else precision, self.device)
-        self.vocabulary = checkpoint.vocabulary
-        self.preprocessing: Preprocessing | Preprocessings = checkpoint.preprocessing
-        self._special = special_ids(checkpoint.vocabulary)
-        self._normalise = checkpoint.preprocessing.normalise
-        self.options = checkpoint.decoding
-        self.training = checkpoint.training
-        self.digest = checkpoint.digest
-        self.calibration = checkpoint.calibration
-        self.config = checkpoint.network.config
-        # Fused first: folding batch-norm in bfloat16 would cost accuracy.
-        encoder = fuse(checkpoint.network.encoder.eval())
         self.encoder = encoder.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.decoder = checkpoint.network.decoder.eval().to(self.device)
-        classifier = checkpoint.classifier
-        self.tagger = None if classifier is None else Tagger(classifier.to(self.device), self.vocabulary)
+        self.decoder = decoder.to(self.device)
+        # Whether regions matter, or only their mean, is what the most demanding model says.
+        self.config = next((config for config in configs if config.attention != "none"), configs[0])
+        self.preprocessing = encoder.preprocessing
+        self.vocabulary, self.training = first.vocabulary, first.training
+        self._special = special_ids(self.vocabulary)
+        self.digest = "+".join(each.digest for each in checkpoints)
+        # What was learnt of each model alone does not hold for their mean.
+        self.calibration = first.calibration if len(checkpoints) == 1 else None
+        self.options = first.decoding
+        self.tagger: Tagger | None = None
+        self._several = len(encoder.encoders) > 1
+        if self._several:  # the classifier of the first would look at the regions of all
+            self.options = replace(self.options, tag_threshold=0.0)
+        elif first.classifier is not None:
+            self.tagger = Tagger(first.classifier.to(self.device), self.vocabulary)
 
     @classmethod
     def load(
@@ -86,7 +108,7 @@ class Captioner:
         image_size: int | None = None,
         resize: str | None = None,
     ) -> Captioner:
-        """Load a checkpoint, or several that write together (:class:`captioner.ensemble.Ensemble`).
+        """Load a checkpoint, or several that write together.
 
         Args:
             weights: a file or a shipped name, see :func:`find_weights`; or a list of these.
@@ -107,12 +129,7 @@ class Captioner:
         checkpoints = [
             load_model(name, encoder=encoder, image_size=image_size, resize=resize) for name in names
         ]
-        if len(checkpoints) == 1:
-            return cls(checkpoints[0], device=device, precision=precision)
-
-        from captioner.ensemble import Ensemble
-
-        return Ensemble(checkpoints, device=device, precision=precision, names=[str(n) for n in names])
+        return cls(checkpoints, device=device, precision=precision, names=[str(name) for name in names])
 
     @property
     def sees_pictures(self) -> bool:
@@ -132,8 +149,10 @@ class Captioner:
         """Accept to be given ready-made vectors, as every single checkpoint does.
 
         Raises:
-            OptionError: this is an ensemble whose members would need different vectors.
+            OptionError: there are several encoders, each of which makes vectors of its own.
         """
+        if self._several:
+            raise OptionError(_NO_VECTORS)
 
     def preprocess(self, source: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
         """Open a picture and scale it for the encoder.
@@ -179,12 +198,13 @@ class Captioner:
     def encode(self, pixels: Sequence[Pixels]) -> Tensor:
         """Region features of preprocessed pictures: float32 ``(pictures, regions, channels)``.
 
+        Those of several encoders are packed into one row for each picture.
+
         Raises:
             CheckpointError: the encoder's weights make no sense, so that it overflows.
         """
         batch = torch.from_numpy(np.stack(list(pixels))).to(self.device)
-        images = self._normalise(batch).to(self.dtype, memory_format=torch.channels_last)
-        regions: Tensor = self.encoder(images).float()
+        regions: Tensor = self.encoder(batch, self.dtype)
         # Written so that not-a-number fails too. The decoder could do nothing but crash on these.
         if not (regions.abs() <= _LARGEST_FEATURE).all():
             raise CheckpointError("the encoder gives no numbers: the checkpoint is damaged")
@@ -271,10 +291,11 @@ class Captioner:
     def _regions(self, vectors: Tensor) -> Tensor:
         """Vectors from anywhere as float32 ``(pictures, regions, channels)`` where the decoder is."""
         regions = vectors[:, None] if vectors.ndim == 2 else vectors
-        channels = self.config.channels
-        if regions.ndim != 3 or not regions.shape[1] or regions.shape[2] != channels:
+        width, most = self.encoder.packing.width, 1 if self._several else math.inf
+        if regions.ndim != 3 or not 1 <= regions.shape[1] <= most or regions.shape[2] != width:
+            self.check_takes_vectors()
             shape = tuple(vectors.shape)
-            raise OptionError(f"vectors must be (pictures, regions, {channels}) for this model, not {shape}")
+            raise OptionError(f"vectors must be (pictures, regions, {width}) for this model, not {shape}")
         regions = regions.to(self.device, torch.float32)
         if not (regions.abs() <= _LARGEST_FEATURE).all():
             raise OptionError("the vectors hold values that are infinite or not numbers")
@@ -316,6 +337,63 @@ class Captioner:
             confidence=confidence,
             tags=tuple(tag.name for tag in written.tags),
         )
+
+
+def combine(
+    checkpoints: Sequence[Checkpoint], *, names: Sequence[str] | None = None
+) -> tuple[PackedEncoder, EnsembleDecoder]:
+    """Make one network of one or several checkpoints, ready for use.
+
+    Those with the same encoder and preprocessing share what it makes of a picture.
+
+    Args:
+        checkpoints: at least one. Their encoders are copied, their decoders are not.
+        names: what messages call them, such as their files.
+
+    Raises:
+        OptionError: there is none, or they do not go together.
+    """
+    if not checkpoints:
+        raise OptionError("name at least one checkpoint")
+    names = names or [f"checkpoint {number}" for number in range(1, len(checkpoints) + 1)]
+    for name, checkpoint in zip(names[1:], checkpoints[1:], strict=True):
+        _check_same_words(checkpoints[0].vocabulary, checkpoint.vocabulary, names[0], name)
+    keys = [_encoder_key(checkpoint, compared=len(checkpoints) > 1) for checkpoint in checkpoints]
+    # In an order of their own, so that the order of the checkpoints changes nothing.
+    distinct = sorted(set(keys), key=repr)
+    networks = [checkpoint.network for checkpoint in checkpoints]
+    encoders = [networks[keys.index(key)].encoder.eval() for key in distinct]
+    packing = Packing([(1, distinct[0].channels)])
+    if len(distinct) > 1:
+        if any(network.config.encoder == NO_ENCODER for network in networks):
+            raise OptionError(f"{' and '.join(names)}: were not trained on the same kind of vectors")
+        sizes = [key.preprocessing.size for key in distinct]
+        packing = Packing([output_shape(*pair) for pair in zip(encoders, sizes, strict=True)])
+    # Fused before they are rounded: folding batch-norm in bfloat16 would cost accuracy.
+    encoder = PackedEncoder([fuse(each) for each in encoders], distinct, packing)
+    places = [distinct.index(key) for key in keys]
+    return encoder, EnsembleDecoder([network.decoder.eval() for network in networks], places, packing)
+
+
+def _encoder_key(checkpoint: Checkpoint, *, compared: bool) -> EncoderKey:
+    network = checkpoint.network
+    digest = encoder_digest(network.encoder) if compared else ""  # which takes time
+    return EncoderKey(checkpoint.preprocessing, digest, network.config.channels)
+
+
+def _check_same_words(first: Vocabulary, other: Vocabulary, first_name: str, name: str) -> None:
+    """Accept two vocabularies with the same words in the same order.
+
+    Raises:
+        OptionError: they differ; names the first difference.
+    """
+    for number, pair in enumerate(zip_longest(first.words, other.words)):
+        if pair[0] != pair[1]:
+            words = ["nothing" if word is None else repr(word[:_SHOWN]) for word in pair]
+            raise OptionError(
+                f"{first_name} and {name} cannot be averaged: word {number} is {words[0]} in the one and "
+                f"{words[1]} in the other; they must have the same words in the same order"
+            )
 
 
 def load_model(

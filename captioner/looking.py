@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captioner.decoding.strategies import Hypothesis
-from captioner.model.decoder import Decoder
+from captioner.model.ensemble import EnsembleDecoder
 from captioner.vocabulary import PAD, START
 
 _PICTURES_LOOKED_AT = 16  # at once; the captions of a picture share nothing in the pass over their words
@@ -19,7 +19,7 @@ _PICTURES_LOOKED_AT = 16  # at once; the captions of a picture share nothing in 
 
 @torch.inference_mode()
 def attention_maps(
-    decoder: Decoder, regions: Tensor, hypotheses: Sequence[Sequence[Hypothesis]]
+    decoder: EnsembleDecoder, regions: Tensor, hypotheses: Sequence[Sequence[Hypothesis]]
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Attention of each hypothesis in order, ``(words, rows, columns)``; nothing without attention.
 
@@ -28,7 +28,7 @@ def attention_maps(
         regions: ``(pictures, regions, channels)``.
         hypotheses: those of each picture.
     """
-    if decoder.attention is None:
+    if not decoder.attends:
         return
     for start in range(0, len(hypotheses), _PICTURES_LOOKED_AT):
         part = hypotheses[start : start + _PICTURES_LOOKED_AT]
@@ -36,8 +36,8 @@ def attention_maps(
         written = [hypothesis.words for found in part for hypothesis in found]
         longest = max(map(len, written), default=0)
         read = [[START, *words, *[PAD] * (longest - len(words))] for words in written]
-        state = decoder.initial_state(regions[owners])
-        weights = decoder.attend(torch.tensor(read, device=regions.device), state).cpu().numpy()
+        (state,) = decoder.initial_state(regions[owners]).states
+        weights = decoder.members[0].attend(torch.tensor(read, device=regions.device), state).cpu().numpy()
         rows, columns = _grid(weights.shape[-1])
         for words, found in zip(written, weights, strict=True):
             yield found[: len(words)].reshape(-1, rows, columns)

@@ -33,7 +33,6 @@ FLOORS = {
     "captioner": 4,
     "caption": 4,
     "looking": 4,
-    "ensemble": 4,
     "metrics": 4,
     "features": 4,
     "likelihood": 4,

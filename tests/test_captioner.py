@@ -309,10 +309,11 @@ def test_captions_tell_where_the_model_looked_at_each_word(attention: str, photo
         for caption in captions:
             assert caption.attention is not None
             assert caption.attention.shape == (len(caption.words), 2, 2)
-            state = captioner.decoder.initial_state(regions)
+            (decoder,) = captioner.decoder.members
+            state = decoder.initial_state(regions)
             for word, seen in zip(("<start>", *caption.words), caption.attention, strict=False):
                 ids = torch.tensor(captioner.vocabulary.encode([word]))
-                _, weights, state = captioner.decoder._advance(captioner.decoder.embedding(ids), state)
+                _, weights, state = decoder._advance(decoder.embedding(ids), state)
                 np.testing.assert_allclose(seen.ravel(), weights[0].numpy(), atol=1e-5)
         np.testing.assert_allclose(captions[0].attention, alone.attention, atol=1e-5)
 

@@ -16,8 +16,8 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.datasets.vectors import open_vectors
 from captioner.decoding.options import DecodingOptions
-from captioner.ensemble import Ensemble
 from captioner.errors import CheckpointError, ImageError, OptionError
+from captioner.images import Preprocessing
 from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import encoder_preprocessing
 from captioner.model.network import CaptionNetwork
@@ -74,8 +74,8 @@ def models(checkpoint: Checkpoint) -> list[Checkpoint]:
 
 
 @pytest.fixture(scope="module")
-def ensemble(models: list[Checkpoint]) -> Ensemble:
-    return Ensemble(models, device="cpu")
+def ensemble(models: list[Checkpoint]) -> Captioner:
+    return Captioner(models, device="cpu")
 
 
 def test_one_file_is_the_model_itself(
@@ -95,14 +95,14 @@ def alone(checkpoint: Checkpoint) -> Captioner:
 def test_copies_of_a_model_are_the_model(
     copies: int, checkpoint: Checkpoint, alone: Captioner, photos: list[Path]
 ) -> None:
-    same = Ensemble([checkpoint] * copies, device="cpu")
+    same = Captioner([checkpoint] * copies, device="cpu")
     assert same.preprocess(photos[0]).shape == alone.preprocess(photos[0]).shape
     for options in (OPTIONS, SAMPLING):
         assert_same(same.caption(photos[:3], options), alone.caption(photos[:3], options))
 
 
 def test_the_members_are_averaged_word_by_word(
-    models: list[Checkpoint], ensemble: Ensemble, photos: list[Path]
+    models: list[Checkpoint], ensemble: Captioner, photos: list[Path]
 ) -> None:
     alone = [Captioner(model, device="cpu") for model in models]
     found = ensemble.caption(photos[:3], OPTIONS)
@@ -119,7 +119,7 @@ def test_the_members_are_averaged_word_by_word(
     assert said  # which none of them would have said
 
 
-def test_given_texts_are_scored_by_the_mean_too(ensemble: Ensemble, photos: list[Path]) -> None:
+def test_given_texts_are_scored_by_the_mean_too(ensemble: Captioner, photos: list[Path]) -> None:
     regions = ensemble.encode([ensemble.preprocess(photos[0])])
     ((best, *_),) = ensemble.decode(regions, OPTIONS)
     (score,) = ensemble.score(regions, [best.text], runners_up=2)
@@ -129,9 +129,9 @@ def test_given_texts_are_scored_by_the_mean_too(ensemble: Ensemble, photos: list
 
 
 def test_the_order_of_the_members_matters_for_nothing_but_the_options(
-    models: list[Checkpoint], ensemble: Ensemble, photos: list[Path]
+    models: list[Checkpoint], ensemble: Captioner, photos: list[Path]
 ) -> None:
-    other = Ensemble(models[::-1], device="cpu")
+    other = Captioner(models[::-1], device="cpu")
     assert other.digest == "+".join(ensemble.digest.split("+")[::-1])
     for options in (OPTIONS, SAMPLING):
         assert_same(other.caption(photos[:3], options), ensemble.caption(photos[:3], options))
@@ -143,15 +143,14 @@ def test_a_picture_is_encoded_once_for_members_that_see_alike(
     models: list[Checkpoint], monkeypatch: pytest.MonkeyPatch, photos: list[Path]
 ) -> None:
     looked: list[tuple[int, ...]] = []
-    original = Captioner.encode
+    original = Preprocessing.normalise
 
-    def counting(self: Captioner, pixels: list[np.ndarray[Any, Any]]) -> torch.Tensor:
-        looked.append(pixels[0].shape)
+    def counting(self: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
+        looked.append(tuple(pixels[0].shape))
         return original(self, pixels)
 
-    monkeypatch.setattr(Captioner, "encode", counting)
-    ensemble = Ensemble([*models[:2], member(4), member(5, attention="none")], device="cpu")
-    looked.clear()
+    ensemble = Captioner([*models[:2], member(4), member(5, attention="none")], device="cpu")
+    monkeypatch.setattr(Preprocessing, "normalise", counting)
     ensemble.encode([ensemble.preprocess(photos[0])])
     assert looked == [(64, 64, 3)] * 2  # two encoders, and one square serves both
 
@@ -161,13 +160,13 @@ def test_a_member_with_attention_sees_regions_beside_one_without(
 ) -> None:
     """Where nobody attends, callers may hand on the mean of the regions only."""
     members = [checkpoint, member(1)]
-    ensemble = Ensemble(members, device="cpu")
+    ensemble = Captioner(members, device="cpu")
     assert ensemble.config.attention == "additive"
     results = list(caption_paths(ensemble, photos[:3], OPTIONS))
     assert_same([list(result.captions) for result in results], ensemble.caption(photos[:3], OPTIONS))
 
 
-def test_a_folder_is_captioned_the_same_whatever_the_batch(ensemble: Ensemble, photos: list[Path]) -> None:
+def test_a_folder_is_captioned_the_same_whatever_the_batch(ensemble: Captioner, photos: list[Path]) -> None:
     one = [result.captions for result in caption_paths(ensemble, photos[:5], OPTIONS, batch_size=1)]
     all_at_once = [result.captions for result in caption_paths(ensemble, photos[:5], OPTIONS, batch_size=5)]
     assert one == all_at_once
@@ -175,7 +174,7 @@ def test_a_folder_is_captioned_the_same_whatever_the_batch(ensemble: Ensemble, p
     assert [result.captions for result in with_process] == one
 
 
-def test_an_array_of_another_shape_is_refused(ensemble: Ensemble) -> None:
+def test_an_array_of_another_shape_is_refused(ensemble: Captioner) -> None:
     with pytest.raises(ImageError, match=r"an array must be uint8 \(39936,\) as preprocess"):
         ensemble.caption([np.zeros((64, 64, 3), np.uint8)])
 
@@ -226,7 +225,7 @@ def test_loading_names_all_members(checkpoint_file: Path, saved: Callable[[str, 
 
 def test_models_of_vectors_write_together_about_the_same_vectors(tmp_path: Path) -> None:
     one, two = blind(member(1)), blind(member(2))
-    ensemble = Ensemble([one, two], device="cpu")
+    ensemble = Captioner([one, two], device="cpu")
     vectors = torch.randn(3, 4, 1280)
     assert len(ensemble.decode(vectors, OPTIONS)) == 3
     assert not ensemble.sees_pictures
@@ -234,12 +233,12 @@ def test_models_of_vectors_write_together_about_the_same_vectors(tmp_path: Path)
     with pytest.raises(OptionError, match="vectors must be"):
         ensemble.decode(torch.randn(3, 4, 7))
     with pytest.raises(OptionError, match=r"checkpoint 1 and checkpoint 2: were not trained on the same"):
-        Ensemble([one, blind(member(2), channels=9)], device="cpu")
+        Captioner([one, blind(member(2), channels=9)], device="cpu")
     with pytest.raises(OptionError, match="were not trained on the same kind of vectors"):
-        Ensemble([one, member(2)], device="cpu")
+        Captioner([one, member(2)], device="cpu")
 
 
-def test_vectors_are_refused_where_each_encoder_makes_its_own(ensemble: Ensemble, tmp_path: Path) -> None:
+def test_vectors_are_refused_where_each_encoder_makes_its_own(ensemble: Captioner, tmp_path: Path) -> None:
     from captioner.batch.vectors import check_shape
 
     np.save(tmp_path / "x.npy", np.zeros((2, 4, 1280), np.float32))

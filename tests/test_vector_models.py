@@ -61,7 +61,7 @@ def test_pictures_are_refused_with_what_to_do(blind_file: Path, photos: list[Pat
         lambda: captioner.caption(photos[:1]),
         lambda: captioner.preprocess(photos[0]),
         lambda: captioner.check_sees_pictures(),
-        lambda: captioner.encoder(torch.zeros(1, 3, 64, 64)),
+        lambda: captioner.encoder(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.float32),
     ):
         with pytest.raises(
             EncoderError, match="pictures only when --encoder NAME says what made the vectors"

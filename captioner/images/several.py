@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Preprocessings:
     """Preprocessings that take turns on a picture; what they make travels as one array.
 
-    The square of a single one stays as it is. Those of several follow each other in one row of bytes.
+    The pixels of a single one stay as they are. Those of several follow each other in one row of bytes.
 
     Attributes:
         members: at least one.
@@ -57,14 +57,6 @@ class Preprocessings:
         """
         return self._packed([member.pixels(image) for member in self.members])
 
-    def squares(self, pixels: Pixels) -> list[Pixels]:
-        """What each member made, from what `load` or `pixels` gave."""
-        if len(self.members) == 1:
-            return [pixels]
-        ends = np.cumsum([math.prod(member.shape) for member in self.members])
-        parts = np.split(pixels, ends[:-1])
-        return [part.reshape(member.shape) for part, member in zip(parts, self.members, strict=True)]
-
     @staticmethod
-    def _packed(squares: Sequence[Pixels]) -> Pixels:
-        return squares[0] if len(squares) == 1 else np.concatenate([square.ravel() for square in squares])
+    def _packed(parts: Sequence[Pixels]) -> Pixels:
+        return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.errors import OptionError
 from captioner.likelihood.words import known_words
-from captioner.model.decoder import Decoder
+from captioner.model.ensemble import EnsembleDecoder
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 MOST_RUNNERS_UP = 100
@@ -74,7 +74,12 @@ class Score:
 
 @torch.inference_mode()
 def score_texts(
-    decoder: Decoder, vocabulary: Vocabulary, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0
+    decoder: EnsembleDecoder,
+    vocabulary: Vocabulary,
+    regions: Tensor,
+    texts: Sequence[str],
+    *,
+    runners_up: int = 0,
 ) -> list[Score]:
     """Score pairs of a picture and a text.
 
@@ -137,7 +142,7 @@ def _groups(sentences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _score_group(
-    decoder: Decoder, regions: Tensor, sentences: Sequence[Sequence[int]], choices: int
+    decoder: EnsembleDecoder, regions: Tensor, sentences: Sequence[Sequence[int]], choices: int
 ) -> Iterator[tuple[int, _Place]]:
     """Score sentences, the longest first; yields rows with their places, those of a row in order."""
     longest = len(sentences[0])

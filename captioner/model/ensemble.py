@@ -1,47 +1,93 @@
-"""Several decoders that write one caption: the mean of their probabilities chooses each word."""
+"""Several networks as one: they share encoders, and the mean of their probabilities chooses each word."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from captioner.images import Preprocessing, Preprocessings
 from captioner.model.decoder import Decoder, State
 
 
-class Packing:
-    """The regions of several encoders in one tensor, so that nobody else must know that there are several.
+class EncoderKey(NamedTuple):
+    """What tells encoders apart: members with equal keys make the same regions of an image."""
 
-    Those of one encoder stay as they are. Else each picture has one long vector.
+    preprocessing: Preprocessing
+    digest: str
+    channels: int
+
+
+class Packing:
+    """Arrays of several shapes as one, so that only this module knows that there are several.
+
+    Those of a single shape stay as they are. Else each image has one long row.
 
     Args:
-        shapes: ``(regions, channels)`` of each encoder.
+        shapes: of the array that each part has for an image.
+
+    Attributes:
+        width: length of an image's row.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
         self.shapes = tuple(shapes)
-        self._sizes = [regions * channels for regions, channels in shapes]
-
-    @property
-    def width(self) -> int:
-        """Length of a picture's vector."""
-        return sum(self._sizes)
+        self._sizes = [math.prod(shape) for shape in shapes]
+        self.width = sum(self._sizes)
 
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
-        """From ``(pictures, regions, channels)`` of each encoder to ``(pictures, 1, width)``."""
+        """From ``(images, regions, channels)`` of each encoder to ``(images, 1, width)``."""
         if len(parts) == 1:
             return parts[0]
         return torch.cat([part.flatten(1) for part in parts], dim=1).unsqueeze(1)
 
-    def unpack(self, regions: Tensor) -> list[Tensor]:
-        """Inverse of :meth:`pack`."""
+    def unpack(self, packed: Tensor) -> list[Tensor]:
+        """From ``(images, ..., width)`` to the parts, each ``(images, *shape)``."""
         if len(self.shapes) == 1:
-            return [regions]
-        parts = torch.split(regions.flatten(1), self._sizes, dim=1)
+            return [packed]
+        parts = torch.split(packed.flatten(1), self._sizes, dim=1)
         return [part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+
+class PackedEncoder(nn.Module):
+    """Encoders as one, from the pixels of images to their regions.
+
+    Args:
+        encoders: at least one.
+        keys: theirs; each encoder sees what its own preprocessing makes of an image.
+        packing: of their regions.
+
+    Attributes:
+        preprocessing: makes the pixels.
+        packing: as given.
+    """
+
+    def __init__(self, encoders: Sequence[nn.Module], keys: Sequence[EncoderKey], packing: Packing) -> None:
+        super().__init__()
+        self.encoders, self.packing = nn.ModuleList(encoders), packing
+        self._seen_through = [key.preprocessing for key in keys]
+        self._members = tuple(dict.fromkeys(self._seen_through))
+        self._inputs = Packing([member.shape for member in self._members])
+        self.preprocessing: Preprocessing | Preprocessings = self._members[0]
+        if len(self._members) > 1:
+            self.preprocessing = Preprocessings(self._members)
+
+    def forward(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+        """Encode what ``preprocessing`` has made, computing in ``dtype``.
+
+        Shapes: uint8 ``(images, *preprocessing.shape)`` -> float32 ``(images, regions, channels)`` of a
+        single encoder, ``(images, 1, packing.width)`` of several.
+        """
+        parts = dict(zip(self._members, self._inputs.unpack(pixels), strict=True))
+        regions = []
+        for encoder, preprocessing in zip(self.encoders, self._seen_through, strict=True):
+            images = preprocessing.normalise(parts[preprocessing])
+            regions.append(encoder(images.to(dtype, memory_format=torch.channels_last)).float())
+        return self.packing.pack(regions)
 
 
 @dataclass(frozen=True)
@@ -55,54 +101,53 @@ class EnsembleState:
         return EnsembleState(tuple(state.expand(width) for state in self.states))
 
     def reorder(self, rows: Tensor) -> EnsembleState:
-        """Exchange rows of the same picture."""
+        """Exchange rows of the same image."""
         return EnsembleState(tuple(state.reorder(rows) for state in self.states))
+
+    def select(self, rows: Tensor) -> EnsembleState:
+        """Some of the rows."""
+        return EnsembleState(tuple(state.select(rows) for state in self.states))
 
 
 class EnsembleDecoder(nn.Module):
     """Decoders of one vocabulary as one, with the methods of :class:`captioner.model.decoder.Decoder`.
 
     The probability of a word is the mean of the members' probabilities, and what it calls logits are the
-    logarithms of these. It is not trained.
+    logarithms of these; of a single member they are its own logits. It is not trained.
 
     Args:
         members: at least one.
-        eyes: for each member the encoder, by its number, whose regions it reads.
+        encoders: for each member the number of the encoder whose regions it reads.
         packing: of the encoders' regions.
     """
 
-    def __init__(self, members: Sequence[Decoder], eyes: Sequence[int], packing: Packing) -> None:
+    def __init__(self, members: Sequence[Decoder], encoders: Sequence[int], packing: Packing) -> None:
         super().__init__()
         self.members: Sequence[Decoder] = nn.ModuleList(members)  # type: ignore[assignment]
-        self._eyes, self._packing = tuple(eyes), packing
+        self._encoders, self._packing = tuple(encoders), packing
         self._sizes = [member.hidden_size for member in members]
-        self.attention: None = None  # members may look at grids of their own, so there is no map of all
+
+    @property
+    def attends(self) -> bool:
+        """Whether it can be shown where it looks; several members may look at grids of their own."""
+        return len(self.members) == 1 and self.members[0].attention is not None
 
     def initial_state(self, regions: Tensor) -> EnsembleState:
         """First states from packed regions."""
-        seen = self._packing.unpack(regions)
-        return EnsembleState(
-            tuple(
-                member.initial_state(seen[eye]) for member, eye in zip(self.members, self._eyes, strict=True)
-            )
-        )
+        parts = self._packing.unpack(regions)
+        pairs = zip(self.members, self._encoders, strict=True)
+        return EnsembleState(tuple(member.initial_state(parts[encoder]) for member, encoder in pairs))
 
     def step(self, words: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
         """One word further: ``(rows,)`` previous words -> ``(rows, vocab)`` and the states after them."""
-        steps = [
-            member.step(words, of_member)
-            for member, of_member in zip(self.members, state.states, strict=True)
-        ]
-        logits, states = zip(*steps, strict=True)
+        pairs = zip(self.members, state.states, strict=True)
+        logits, states = zip(*(member.step(words, own) for member, own in pairs), strict=True)
         return log_mean(logits), EnsembleState(states)
 
     def unroll(self, words: Tensor, lengths: Tensor, state: EnsembleState) -> Tensor:
         """Outputs of all members for known captions, side by side, in packed order."""
-        outputs = [
-            member.unroll(words, lengths, of_member)
-            for member, of_member in zip(self.members, state.states, strict=True)
-        ]
-        return torch.cat(outputs, dim=-1)
+        pairs = zip(self.members, state.states, strict=True)
+        return torch.cat([member.unroll(words, lengths, own) for member, own in pairs], dim=-1)
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Scores of all words from what :meth:`unroll` gave: ``(..., all hidden)`` -> ``(..., vocab)``."""
@@ -111,6 +156,11 @@ class EnsembleDecoder(nn.Module):
 
 
 def log_mean(logits: Sequence[Tensor]) -> Tensor:
-    """Logarithm of the mean of ``softmax(logits)``: each ``(..., vocab)`` -> ``(..., vocab)``."""
+    """Logarithm of the mean of ``softmax(logits)``: each ``(..., vocab)`` -> ``(..., vocab)``.
+
+    A single one is returned as it is; its softmax is the same.
+    """
+    if len(logits) == 1:
+        return logits[0]
     log_probs = torch.stack([each.float().log_softmax(dim=-1) for each in logits])
     return log_probs.logsumexp(dim=0) - math.log(len(logits))

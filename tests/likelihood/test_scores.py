@@ -11,8 +11,15 @@ from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, OptionError, UnknownWordsError
 from captioner.likelihood import scores as module
 from captioner.likelihood.scores import MOST_RUNNERS_UP, Score, score_texts
-from tests.likelihood.small import VOCABULARY, log_prob_by_steps, pictures, small_decoder
+from captioner.model.ensemble import EnsembleDecoder, Packing
+from tests.likelihood.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
+from tests.likelihood.small import small_decoder as small_member
 from tests.small_model import WORDS
+
+
+def small_decoder(cell: str = "lstm", attention: str = "none") -> EnsembleDecoder:
+    """A decoder of one member."""
+    return EnsembleDecoder([small_member(cell, attention)], [0], Packing([(REGIONS, CHANNELS)]))
 
 
 def _texts(count: int, longest: int = 12) -> list[str]:
@@ -28,7 +35,7 @@ def test_every_word_has_the_probability_that_steps_give_it(cell: str, attention:
     for score, text, picture in zip(
         score_texts(decoder, VOCABULARY, regions, texts), texts, regions, strict=True
     ):
-        expected = log_prob_by_steps(decoder, picture, VOCABULARY.encode(text.split()))
+        expected = log_prob_by_steps(decoder.members[0], picture, VOCABULARY.encode(text.split()))
         assert score.text == text
         assert score.words == tuple(text.split())
         assert [*score.word_log_probs, score.end_log_prob] == pytest.approx(expected, abs=1e-4)

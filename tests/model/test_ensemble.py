@@ -106,6 +106,7 @@ def test_copies_of_one_decoder_are_that_decoder(copies: int) -> None:
     for options in (
         DecodingOptions(beam_size=4, num_captions=4, max_length=6),
         DecodingOptions(temperature=1.0, num_captions=3, max_length=6),
+        DecodingOptions(temperature=2.0, num_captions=9, min_length=0, max_length=9),  # some end early
     ):
         expected = decode(member, seen, options, SPECIAL)
         found = decode(ensemble, seen, options, SPECIAL)
