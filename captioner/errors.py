@@ -45,10 +45,6 @@ class TrainingError(CaptionerError):
     """Training cannot start or go on (not-a-number loss, full disk, nothing to resume)."""
 
 
-class ProcessError(TrainingError):
-    """A failure that one of several processes has met alone, and must tell of itself."""
-
-
 class CacheError(CaptionerError):
     """The cache of encoded pictures cannot be written."""
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 from captioner import __version__
 from captioner.cli.model import weights_apart
 from captioner.cli.options import one_line
-from captioner.errors import CaptionerError, ProcessError
+from captioner.errors import CaptionerError
 
 COMMANDS = (
     "caption",
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except CaptionerError as error:
-        if _tells() or isinstance(error, ProcessError):
+        if _tells():
             print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:

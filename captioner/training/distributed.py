@@ -1,27 +1,204 @@
-"""How a process that ``torchrun`` has started meets the others, and how it leaves them."""
+"""The processes that ``torchrun`` has started to train one model, as one of them sees them.
+
+Every process holds the whole model and computes the gradient of its share of each batch; one sum over all
+processes makes it the gradient of the whole batch, and every process takes the same step. The sum is an
+all-reduce of one flat buffer after the backward pass, not ``DistributedDataParallel``: that averages over
+processes, which is wrong where they hold unequal numbers of words, and needs a forward pass in every
+process, also in one that has no image of a small last batch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from captioner.errors import CaptionerError, OptionError, ProcessError, TrainingError
-from captioner.training.world import ALONE, SIGNALS, World, ignore_signals, reason
+from captioner.errors import CaptionerError, OptionError, TrainingError
 
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # torchrun sends SIGTERM to all processes when one has ended
+_MEETING = timedelta(minutes=10)
 # A process that ends is noticed at once; this is for one that hangs, or whose machine is cut off.
 _SILENCE = timedelta(minutes=30)
-_MEETING = timedelta(minutes=10)
-# Encoding the photos takes as long as it takes; others wait for it.
+# Encoding the images takes as long as it takes; others wait for it.
 _PATIENCE = timedelta(days=30)
-_INTERRUPTED, _WRONG_USE = 130, 2  # exit codes as in captioner.cli
+_REPORTING = timedelta(seconds=10)
+_REPORTED = "reported"
+
+
+class ProcessLostError(TrainingError):
+    """Another process of the run has ended, or cannot be reached."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run as one of them sees it; by default it is alone, and nothing is sent.
+
+    All exchanges raise :class:`ProcessLostError` if another process has ended.
+
+    Attributes:
+        rank: number of this process; 0 leads: it alone writes files and messages.
+        size: how many there are.
+        local_rank: number of this process on its machine.
+        local_size: how many there are on this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    _store: Any = None
+    _patient: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def span(self, count: int) -> tuple[int, int]:
+        """First and last + 1 of this process's share of ``count`` things; shares differ by one at most."""
+        return count * self.rank // self.size, count * (self.rank + 1) // self.size
+
+    def device(self, chosen: torch.device) -> torch.device:
+        """The device of this process: on a machine with several GPUs, each process takes one.
+
+        Raises:
+            OptionError: there are fewer GPUs than processes, or the device cannot be divided.
+        """
+        if self.size == 1 or chosen.type == "cpu":
+            return chosen
+        if chosen != torch.device("cuda"):
+            raise OptionError(
+                f"--device {chosen} cannot be divided among several processes; give --device cuda or cpu"
+            )
+        if (count := torch.cuda.device_count()) < self.local_size:
+            raise OptionError(
+                f"this machine has {count} GPUs for {self.local_size} processes; "
+                "lower --nproc_per_node or give --device cpu"
+            )
+        device = torch.device("cuda", self.local_rank)
+        torch.cuda.set_device(device)
+        return device
+
+    def seed(self, *numbers: int) -> None:
+        """Let each of several processes draw random numbers that depend on ``numbers`` and rank alone.
+
+        So no states have to be collected to resume exactly. A process that is alone keeps its own.
+        """
+        if self.size > 1:
+            text = " ".join(map(str, (*numbers, self.rank)))
+            torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+    def sum_gradients(self, parameters: Sequence[Tensor], figures: Sequence[float]) -> list[float]:
+        """Replace the gradients by their sums over all processes, and return the sums of some figures.
+
+        A gradient that is absent counts as zero; one that is absent everywhere stays absent.
+        """
+        if self.size == 1:
+            return list(figures)
+        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        present = [float(parameter.grad is not None) for parameter in parameters]
+        tail = torch.tensor([*present, *figures], device=parameters[0].device)
+        buffer = torch.cat([*(piece.reshape(-1) for piece in pieces), tail])
+        self._run(dist.all_reduce, buffer)
+        *sums, tail = buffer.split([*(piece.numel() for piece in pieces), len(tail)])
+        totals: list[float] = tail.tolist()
+        for parameter, piece, values, holders in zip(parameters, pieces, sums, totals, strict=False):
+            parameter.grad = piece.copy_(values.view(piece.shape)) if holders else None
+        return totals[len(parameters) :]
+
+    def send_weights(self, weights: Sequence[Tensor]) -> None:
+        """Give every process the weights of rank 0, to the last bit."""
+        for weight in weights:
+            values = weight.detach().contiguous()
+            self._run(dist.broadcast, values, 0)
+            weight.detach().copy_(values)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank, in every process."""
+        values = [value] * self.size
+        self._run(dist.all_gather_object, values, value)
+        return values
+
+    def share(self, value: T) -> T:
+        """The value of rank 0, in every process."""
+        values = [value]
+        self._run(dist.broadcast_object_list, values, 0)
+        return values[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return any(self.gather(flag))
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Make sure that all processes are about to do the same.
+
+        Raises:
+            TrainingError: in all of them, if one has other options, data or versions; it says which.
+        """
+        (_, first), *others = self.gather((socket.gethostname(), dict(facts)))
+        for rank, (host, found) in enumerate(others, start=1):
+            differing = [name for name in first if found.get(name) != first[name]]
+            if differing:
+                name = differing[0]
+                raise TrainingError(
+                    f"process {rank} on {host} differs from process 0 in {', '.join(differing)} ({name} is "
+                    f"{found.get(name)}, not {first[name]}); give all of them the same command and data"
+                )
+
+    @contextmanager
+    def first_on_each_machine(self) -> Iterator[None]:
+        """Let one process of each machine do something before the others, who then find it done.
+
+        It works with the threads of all, since the others wait.
+        """
+        first, threads = self.local_rank == 0, torch.get_num_threads()
+        if first:
+            torch.set_num_threads(threads * self.local_size)
+        else:
+            self._run(dist.barrier, self._patient)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+        if first:
+            self._run(dist.barrier, self._patient)
+        self._run(dist.barrier, self._patient)
+
+    def _run(self, operation: Callable[..., object], *arguments: object) -> None:
+        """Run a collective operation, unless this process is alone; its failure is one line."""
+        if self.size > 1:
+            try:
+                operation(*arguments)
+            except RuntimeError as error:
+                self._end()
+                raise ProcessLostError(
+                    f"another process of this run has ended or cannot be reached ({_reason(error)})"
+                ) from error
+
+    def _end(self) -> None:
+        """Before a failure is reported: ignore the signals that follow it; rank 0 lets the others know."""
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if self.leads:
+            with suppress(RuntimeError):  # nobody is left
+                self._store.set(_REPORTED, "")
+
+
+ALONE = World()
 
 
 @contextmanager
@@ -30,57 +207,55 @@ def joined() -> Iterator[World]:
 
     Without ``torchrun`` the process is alone. Otherwise standard output and error are silent except in
     rank 0; SIGTERM, which ``torchrun`` sends to all when one process ends, is taken like Ctrl-C; and of a
-    failure that several processes meet, one tells: the others leave with :class:`SystemExit`.
+    failure that several processes meet, one is reported: the others leave with :class:`SystemExit`.
 
     Raises:
         OptionError: the environment is incomplete.
         TrainingError: the other processes cannot be reached.
-        ProcessError: not in rank 0, which has not met the failure of this process.
     """
-    numbers = _environment()
-    if numbers is None:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
-    world = _connect(*numbers)
-    previous = [(number, signal.signal(number, signal.default_int_handler)) for number in SIGNALS]
+    world = _connect(*_environment())
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     try:
-        with _silence(not world.leads):
+        with ExitStack() as silence:
+            if not world.leads:
+                nowhere = silence.enter_context(Path(os.devnull).open("w"))
+                silence.enter_context(redirect_stdout(nowhere))
+                silence.enter_context(redirect_stderr(nowhere))
             yield world
     except (CaptionerError, KeyboardInterrupt) as error:
-        ignore_signals()
+        world._end()
         if world.leads:
-            world.tell()
             raise
         if isinstance(error, KeyboardInterrupt):
-            raise SystemExit(_INTERRUPTED) from error
-        if world.is_told():
-            raise SystemExit(_WRONG_USE) from error
-        raise ProcessError(f"process {world.rank} on {socket.gethostname()}: {error}") from error
+            raise SystemExit(130) from error
+        try:
+            world._store.wait([_REPORTED], _REPORTING)
+        except RuntimeError:  # rank 0 has not met this failure
+            text = f"process {world.rank} on {socket.gethostname()}: {' '.join(str(error).split())}"
+            print(f"captioner: error: {text}", file=sys.stderr)
+        raise SystemExit(2) from error
     dist.destroy_process_group()
-    for number, handler in previous:
-        signal.signal(number, handler)
 
 
-def _environment() -> tuple[int, int, int, int] | None:
-    """Rank, size, local rank and local size as torchrun gives them; None for a process that is alone."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size == "1":
-        return None
+def _environment() -> tuple[int, int, int, int]:
+    """Rank, size, local rank and local size as ``torchrun`` gives them."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     absent = [name for name in names if not os.environ.get(name)]
     if absent:
         raise OptionError(
-            f"WORLD_SIZE is {size}, but {', '.join(absent)} is not set; start several processes with "
-            "torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(absent)} is not set; start several "
+            "processes with torchrun, or unset WORLD_SIZE"
         )
-    try:
-        rank, total, local_rank, local_size = (int(os.environ[name]) for name in names[:4])
-    except ValueError:
-        rank = total = local_rank = local_size = -1
-    if not (0 <= rank < total and 0 <= local_rank < local_size <= total):
-        found = ", ".join(f"{name} {os.environ[name]!r}" for name in names[:4])
-        raise OptionError(f"these do not fit together: {found}; start several processes with torchrun")
-    return rank, total, local_rank, local_size
+    with suppress(ValueError):
+        rank, size, local_rank, local_size = (int(os.environ[name]) for name in names[:4])
+        if 0 <= rank < size and 0 <= local_rank < local_size <= size:
+            return rank, size, local_rank, local_size
+    found = ", ".join(f"{name} {os.environ[name]!r}" for name in names[:4])
+    raise OptionError(f"these do not fit together: {found}; start several processes with torchrun")
 
 
 def _connect(rank: int, size: int, local_rank: int, local_size: int) -> World:
@@ -97,15 +272,11 @@ def _connect(rank: int, size: int, local_rank: int, local_size: int) -> World:
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise TrainingError(f"cannot meet the other processes at {place} ({reason(error)})") from error
+        raise TrainingError(f"cannot meet the other processes at {place} ({_reason(error)})") from error
     return World(rank, size, local_rank, local_size, store, patient)
 
 
-@contextmanager
-def _silence(wanted: bool) -> Iterator[None]:
-    """Nothing that Python prints is seen."""
-    if not wanted:
-        yield
-        return
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
+def _reason(error: Exception) -> str:
+    """The first sentence of torch's message, without the place in its source."""
+    line = str(error).partition("\n")[0]
+    return (line.partition("] ")[2] or line).partition(". ")[0].rstrip(".")

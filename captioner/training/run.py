@@ -16,6 +16,7 @@ from captioner.errors import TrainingError
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.model.network import CaptionNetwork
+from captioner.training.distributed import ALONE, World
 from captioner.training.folder import RunFolder
 from captioner.training.options import TrainingOptions, recorded_options
 from captioner.training.photo_features import PhotoStore
@@ -24,7 +25,6 @@ from captioner.training.recorder import say
 from captioner.training.sources import open_source
 from captioner.training.state import TrainingState, load_state
 from captioner.training.trainer import Trainer
-from captioner.training.world import ALONE, World
 from captioner.vocabulary import Vocabulary
 from captioner.weights import find_weights
 

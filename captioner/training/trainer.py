@@ -18,6 +18,7 @@ from captioner.model.gradient_flow import GradientFlow
 from captioner.training.averaging import WeightAverage
 from captioner.training.clipping import Clipper, gradient_norm
 from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
+from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.folder import RunFolder
 from captioner.training.groups import parameter_groups, trained_parameters
 from captioner.training.inputs import inputs_of
@@ -31,7 +32,6 @@ from captioner.training.schedule import learning_rate
 from captioner.training.self_critical import objective_of
 from captioner.training.state import TrainingState, random_states, restore_random_states
 from captioner.training.validation import shown
-from captioner.training.world import ALONE, ProcessLostError, World
 
 MOST_SKIPPED = 25  # steps in a row without a finite gradient: no more hope
 

@@ -14,8 +14,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.metrics.evaluate import References, score
 from captioner.metrics.scores import Scores
 from captioner.model.decoder import Decoder
+from captioner.training.distributed import ALONE, World
 from captioner.training.photo_features import PhotoFeatures
-from captioner.training.world import ALONE, World
 from captioner.vocabulary import Vocabulary, detokenize
 
 _BATCH = 64

@@ -17,8 +17,7 @@ from captioner.cli import main
 from captioner.errors import OptionError, TrainingError
 from captioner.training import distributed
 from captioner.training.data import make_batch
-from captioner.training.distributed import joined
-from captioner.training.world import ALONE, World
+from captioner.training.distributed import ALONE, World, joined
 from tests.training import worlds
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -164,8 +163,8 @@ LOST = "another process of this run has ended or cannot be reached ("
     ("kind", "codes", "leader", "follower"),
     [
         ("everywhere", [2, 2], "OptionError: no such thing", ""),
-        ("in rank 1", [2, 2], f"ProcessLostError: {LOST}", "ProcessError: process 1 on "),
-        ("killed", [-9, 2], "", "ProcessError: process 1 on "),
+        ("in rank 1", [2, 2], f"ProcessLostError: {LOST}", "captioner: error: process 1 on "),
+        ("killed", [-9, 2], "", "captioner: error: process 1 on "),
         ("interrupted", [130, 130], "interrupted", ""),
         ("differing", [2, 2], "TrainingError: process 1 on ", ""),
     ],

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -199,10 +200,10 @@ def exchange(out: Path) -> None:
 def fail(kind: str) -> None:
     """Meet a failure inside of a world, as the command line would."""
     from captioner.errors import CaptionerError, OptionError
-    from captioner.training import world as worlds
+    from captioner.training import distributed
     from captioner.training.distributed import joined
 
-    worlds._TELLING = 2.0
+    distributed._REPORTING = timedelta(seconds=2)
     try:
         with joined() as world:
             world.any(False)
