@@ -36,10 +36,9 @@ from captioner.model.inference import fuse
 from captioner.model.network import CaptionNetwork
 from captioner.model.no_encoder import NO_PREPROCESSING
 from captioner.training.data import Batch, make_batch
-from captioner.training.folder import RunFolder
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData
-from captioner.training.state import TrainingState
+from captioner.training.state import RunFolder, TrainingState
 from captioner.training.trainer import Trainer
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabulary
 

@@ -1,15 +1,16 @@
-"""Captions as padded tensors, batched by photo."""
+"""Captions as padded tensors, batched by image, and how often the images of each data set are seen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from captioner.training.proportions import Quota
+from captioner.errors import OptionError
 from captioner.vocabulary import END, PAD, START, Vocabulary, caption_words
 
 
@@ -41,6 +42,18 @@ class Batch:
         )
 
 
+class MixtureWeight(NamedTuple):
+    """A data set's part in an epoch.
+
+    Attributes:
+        size: training photos that it has.
+        share: photos of it that an epoch shows; some are left out, or seen again, if the two differ.
+    """
+
+    size: int
+    share: int
+
+
 def encode_caption(text: str, vocabulary: Vocabulary, max_words: int) -> list[int]:
     """Ids of a caption between ``<start>`` and ``<end>``, cut after ``max_words`` words."""
     return [START, *vocabulary.encode(caption_words(text)[:max_words]), END]
@@ -68,7 +81,7 @@ def epoch_batches(
     seed: int,
     epoch: int,
     start: int = 0,
-    quotas: Sequence[Quota] | None = None,
+    mixture_weights: Sequence[MixtureWeight] | None = None,
 ) -> Iterator[Batch]:
     """All photos once, in an order that depends on seed and epoch alone, so that a run can be resumed.
 
@@ -78,19 +91,40 @@ def epoch_batches(
         seed: of the run.
         epoch: epochs before this one.
         start: batches that are left out because they are done already.
-        quotas: of the data sets, if their photos are not all seen once.
+        mixture_weights: of the data sets, if their photos are not all seen once.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = (
         torch.randperm(len(captions), generator=generator).tolist()
-        if quotas is None
-        else draw_photos(quotas, generator)
+        if mixture_weights is None
+        else draw_photos(mixture_weights, generator)
     )
     for first in range(start * batch_size, len(order), batch_size):
         yield make_batch(order[first : first + batch_size], captions)
 
 
-def draw_photos(parts: Sequence[Quota], generator: torch.Generator) -> list[int]:
+def mixture_weights(sizes: Sequence[int], proportions: Sequence[float]) -> list[MixtureWeight]:
+    """Shares in these proportions that add up to an epoch of all photos, each rounded down or up.
+
+    Args:
+        sizes: training photos of each data set.
+        proportions: of the data sets.
+
+    Raises:
+        OptionError: there are not as many proportions as data sets.
+    """
+    if len(sizes) != len(proportions):
+        raise OptionError(
+            f"--proportions has {len(proportions)} numbers for {len(sizes)} data sets; give one for each"
+        )
+    ends = [sum(proportions[: place + 1]) / sum(proportions) for place in range(len(sizes))]
+    bounds = [0, *(round(end * sum(sizes)) for end in ends)]
+    return [
+        MixtureWeight(size, end - start) for size, start, end in zip(sizes, bounds, bounds[1:], strict=False)
+    ]
+
+
+def draw_photos(parts: Sequence[MixtureWeight], generator: torch.Generator) -> list[int]:
     """Photos of an epoch, by their position in all data sets, in random order.
 
     All photos of a data set are seen as often as its share allows, and some of them once more.

@@ -114,7 +114,7 @@ class World:
         tail = torch.tensor([*present, *figures], device=parameters[0].device)
         buffer = torch.cat([*(piece.reshape(-1) for piece in pieces), tail])
         self._run(dist.all_reduce, buffer)
-        *sums, tail = buffer.split([*(piece.numel() for piece in pieces), len(tail)])
+        *sums, tail = torch.split(buffer, [*(piece.numel() for piece in pieces), len(tail)])
         totals: list[float] = tail.tolist()
         for parameter, piece, values, holders in zip(parameters, pieces, sums, totals, strict=False):
             parameter.grad = piece.copy_(values.view(piece.shape)) if holders else None

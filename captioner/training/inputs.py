@@ -1,37 +1,88 @@
-"""Where the region features of training photos come from."""
+"""How the region features of training images come to the training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from captioner.images import Pixels
+from captioner.training.augmentation import augmented_pixels, mirrorable
+from captioner.training.data import Batch
+from captioner.training.encoding import Pictures, readers
 from captioner.training.options import TrainingOptions
-from captioner.training.pictures import PhotosOf, PictureInputs, Pictures, Step
 from captioner.training.preparation import TrainingData
 
+Step: TypeAlias = list[Batch]
+PhotosOf: TypeAlias = Callable[[Step], Iterable[int]]
 
-class Inputs(Protocol):
-    """Gives the features of the photos of a batch."""
+
+class PictureInputs:
+    """Features of training photos with gradients, of photos that are changed at random each time.
+
+    What is random depends on the run's seed, the epoch and the photo alone, so that a resumed run and any
+    number of processes see the same.
+
+    Args:
+        data: the training set.
+        pictures: its photos.
+        augment: how photos are changed, see :func:`captioner.training.augmentation.augmented_pixels`.
+        seed: of the run.
+        device: where the encoder is.
+    """
+
+    def __init__(
+        self, data: TrainingData, pictures: Pictures, augment: str, seed: int, device: torch.device
+    ) -> None:
+        self.pictures, self.photos = pictures, data.photos
+        self.augment, self.seed, self.device = augment, seed, device
+        self.mirror = [mirrorable(captions, data.vocabulary) for captions in data.captions]
+        self._coming: dict[int, deque[Future[Pixels]]] = {}  # a photo may be seen again in the next step
 
     def ahead(self, steps: Iterable[Step], photos_of: PhotosOf, epoch: int) -> Iterator[Step]:
-        """The same steps, whose photos may be got ready a little before they are fetched.
+        """The same steps; during a step, the images of the next are read.
 
         Args:
             steps: the steps of an epoch.
-            photos_of: tells which photos will be fetched for a step.
+            photos_of: returns the images that will be fetched for a step.
             epoch: epochs before this one.
         """
+        with readers() as threads:
+            before: Step | None = None
+            for step in steps:
+                for photo in photos_of(step):
+                    coming = self._coming.setdefault(photo, deque())
+                    coming.append(threads.submit(self._pixels, photo, epoch))
+                if before is not None:
+                    yield before
+                before = step
+            if before is not None:
+                yield before
 
     def fetch(self, photos: Sequence[int]) -> Tensor:
-        """Features of whole photos, by their position in the training set.
+        """Features of whole images, by their position in the training set.
 
         Returns:
-            ``(photos, regions, channels)``, on the device of the decoder.
+            ``(images, regions, channels)``, on the device of the decoder.
+
+        Raises:
+            TrainingError: an image has become unreadable.
         """
+        pixels = [self._coming[photo].popleft().result() for photo in photos]
+        return self.pictures.encode(pixels, self.device)
+
+    def _pixels(self, photo: int, epoch: int) -> Pixels:
+        image = self.pictures.open(self.photos[photo])
+        chance = np.random.default_rng((self.seed, epoch, photo))
+        return augmented_pixels(
+            image, self.pictures.preprocessing, self.augment, chance, mirror=self.mirror[photo]
+        )
 
 
 @dataclass(frozen=True)
@@ -47,15 +98,17 @@ class StoredInputs:
     device: torch.device
 
     def ahead(self, steps: Iterable[Step], photos_of: PhotosOf, epoch: int) -> Iterator[Step]:
-        """See :class:`Inputs`; all are ready."""
+        """The same steps: all is ready."""
         yield from steps
 
     def fetch(self, photos: Sequence[int]) -> Tensor:
-        """See :class:`Inputs`; float32."""
+        """See :meth:`PictureInputs.fetch`; float32."""
         return self.data.features.fetch([self.data.photos[photo] for photo in photos], self.device)
 
 
-def inputs_of(data: TrainingData, options: TrainingOptions, device: torch.device) -> Inputs:
+def inputs_of(
+    data: TrainingData, options: TrainingOptions, device: torch.device
+) -> PictureInputs | StoredInputs:
     """What gives the features of a training set: its photos behind an encoder in training, or a store."""
     if isinstance(data.features, Pictures):
         return PictureInputs(data, data.features, options.augment, options.seed, device)

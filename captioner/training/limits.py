@@ -1,4 +1,4 @@
-"""How gradients are clipped, as data: the value of ``--clip``."""
+"""What the values of ``--clip`` and ``--proportions`` say."""
 
 from __future__ import annotations
 
@@ -68,3 +68,18 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def parse_proportions(text: str) -> tuple[float, ...]:
+    """Numbers like ``2:1``, one for each data set.
+
+    Raises:
+        OptionError: they are not that, or not above 0.
+    """
+    try:
+        proportions = tuple(map(float, text.split(":")))
+    except ValueError:
+        proportions = ()
+    if not proportions or not all(0 < number < math.inf for number in proportions):
+        raise OptionError(f"--proportions must be numbers above 0 such as 2:1, not {text!r}")
+    return proportions

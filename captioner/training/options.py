@@ -9,8 +9,7 @@ from typing import Any
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES, ModelConfig
-from captioner.training.limits import ClipLimits
-from captioner.training.proportions import parse_proportions
+from captioner.training.limits import ClipLimits, parse_proportions
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
 AUGMENTATIONS = ("none", "flip", "crop")

@@ -13,10 +13,10 @@ from itertools import accumulate, pairwise
 from captioner.datasets import DatasetOptions, Record, present, read_each
 from captioner.errors import DatasetError
 from captioner.metrics.evaluate import References
-from captioner.training.data import encode_caption
+from captioner.training.data import MixtureWeight, encode_caption, mixture_weights
+from captioner.training.encoding import ImageFeatures, ImageStore
+from captioner.training.limits import parse_proportions
 from captioner.training.options import TrainingOptions
-from captioner.training.photo_features import PhotoFeatures, PhotoStore
-from captioner.training.proportions import Quota, parse_proportions, quotas
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
@@ -48,7 +48,7 @@ class TrainingData:
         features: encoded photos.
         validation: one set for each data set.
         summary: counts for the log and the checkpoint.
-        quotas: how often the photos of each data set are seen, if that was asked for.
+        mixture_weights: how often the photos of each data set are seen, if that was asked for.
         identity: counts and a fingerprint of all captions and photos, so that a run is resumed on the same
             data only.
     """
@@ -57,10 +57,10 @@ class TrainingData:
     captions: Sequence[Sequence[list[int]]]
     texts: Sequence[Sequence[str]]
     photos: Sequence[int]
-    features: PhotoFeatures
+    features: ImageFeatures
     validation: Sequence[ValidationSet]
     summary: dict[str, object]
-    quotas: Sequence[Quota] | None
+    mixture_weights: Sequence[MixtureWeight] | None
     identity: str
 
 
@@ -83,7 +83,7 @@ def read_splits(datasets: DatasetOptions) -> Splits:
 def prepare(
     splits: Splits,
     options: TrainingOptions,
-    store: PhotoStore,
+    store: ImageStore,
     *,
     skip_missing: bool,
     vocabulary: Vocabulary | None = None,
@@ -136,7 +136,7 @@ def prepare(
         features=features,
         validation=sets,
         summary=summary,
-        quotas=_quotas(splits, usable, options),
+        mixture_weights=_mixture_weights(splits, usable, options),
         identity=_identity(records, usable, sets, features, store.name),
     )
 
@@ -149,7 +149,7 @@ def _present(label: str, records: Sequence[Record], skip_missing: bool) -> Seque
     return there
 
 
-def _report_broken(features: PhotoFeatures, records: Sequence[Record], skip_missing: bool) -> None:
+def _report_broken(features: ImageFeatures, records: Sequence[Record], skip_missing: bool) -> None:
     if not features.broken:
         return
     named = _listed(list(features.broken.values()), "; ")
@@ -179,7 +179,7 @@ def _check_score(sets: Sequence[ValidationSet], metric: str) -> None:
         )
 
 
-def _validation_sets(splits: Splits, features: PhotoFeatures, start: int) -> Iterator[ValidationSet]:
+def _validation_sets(splits: Splits, features: ImageFeatures, start: int) -> Iterator[ValidationSet]:
     for label, part in splits.validation:
         kept = [place for place in range(len(part)) if features.rows[start + place] >= 0]
         if not kept:
@@ -190,7 +190,9 @@ def _validation_sets(splits: Splits, features: PhotoFeatures, start: int) -> Ite
         start += len(part)
 
 
-def _quotas(splits: Splits, usable: Sequence[int], options: TrainingOptions) -> list[Quota] | None:
+def _mixture_weights(
+    splits: Splits, usable: Sequence[int], options: TrainingOptions
+) -> list[MixtureWeight] | None:
     if options.proportions is None:
         return None
     ends = list(accumulate(len(part) for _, part in splits.train))
@@ -199,14 +201,14 @@ def _quotas(splits: Splits, usable: Sequence[int], options: TrainingOptions) -> 
     for (label, _), size in zip(splits.train, sizes, strict=True):
         if not size:
             raise DatasetError(f"{label}: no training photo is left, so --proportions cannot be kept")
-    return quotas(sizes, parse_proportions(options.proportions))
+    return mixture_weights(sizes, parse_proportions(options.proportions))
 
 
 def _identity(
     records: Sequence[Record],
     usable: Sequence[int],
     validation: Sequence[ValidationSet],
-    features: PhotoFeatures,
+    features: ImageFeatures,
     encoder: str,
 ) -> str:
     """What must be equal for two runs to see the same data: the features too come from encoder and photo."""

@@ -17,13 +17,11 @@ from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.model.network import CaptionNetwork
 from captioner.training.distributed import ALONE, World
-from captioner.training.folder import RunFolder
+from captioner.training.encoding import ImageStore, open_source
+from captioner.training.log import say
 from captioner.training.options import TrainingOptions, recorded_options
-from captioner.training.photo_features import PhotoStore
 from captioner.training.preparation import TrainingData, prepare, read_splits
-from captioner.training.recorder import say
-from captioner.training.sources import open_source
-from captioner.training.state import TrainingState, load_state
+from captioner.training.state import RunFolder, TrainingState, load_state
 from captioner.training.trainer import Trainer
 from captioner.vocabulary import Vocabulary
 from captioner.weights import find_weights
@@ -94,7 +92,7 @@ def train(
 def _prepared(
     datasets: DatasetOptions,
     options: TrainingOptions,
-    store: PhotoStore,
+    store: ImageStore,
     vocabulary: Vocabulary | None,
 ) -> TrainingData:
     """Read the data sets, encode the photos, and tell what was found."""

@@ -20,18 +20,71 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from captioner.decoding.filters import SPECIAL_IDS
 from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.errors import DatasetError
+from captioner.metrics.cider import cider_d
+from captioner.metrics.evaluate import References
+from captioner.metrics.frequencies import DocumentFrequencies
+from captioner.metrics.ngrams import Corpus
+from captioner.metrics.tokenizer import tokenize
 from captioner.model.decoder import Decoder, Feed, State
 from captioner.model.gradient_flow import GradientFlow
 from captioner.training.data import Batch, make_batch
-from captioner.training.objectives import CrossEntropy, Objective, Precision
+from captioner.training.losses import CrossEntropy, Precision
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData
-from captioner.training.reward import CiderReward
-from captioner.vocabulary import END, START, Vocabulary
+from captioner.vocabulary import END, START, Vocabulary, detokenize
+
+_EOS = "\0"  # no token that a tokeniser makes
 
 Reward: TypeAlias = (
     "Callable[[Sequence[Sequence[str]], Sequence[int], Sequence[bool]], npt.NDArray[np.float64]]"
 )
+
+
+class CiderReward:
+    """CIDEr-D of single captions against the human captions of their photo, as the evaluator computes it.
+
+    A caption is judged as it would be written: with capital letter and full stop, then taken apart by the
+    evaluator's tokeniser. Words that the model does not know stay in the references.
+
+    CIDEr does not see where a sentence ends, so a model soon breaks off in the middle of one ("a man in a").
+    With ``eos_in_reward`` the end counts as one more word of the human captions, and of those that came to
+    it.
+
+    Args:
+        captions: raw human captions of each training photo; the document frequencies are theirs.
+        eos_in_reward: whether the end counts as a word; then a reward is no longer the evaluator's figure.
+
+    Raises:
+        DatasetError: there is one photo only, of which every caption scores 0.
+    """
+
+    def __init__(self, captions: Sequence[Sequence[str]], *, eos_in_reward: bool = False) -> None:
+        if len(captions) < 2:
+            raise DatasetError(
+                "self-critical training needs two training photos: the CIDEr of a single one is 0"
+            )
+        self.eos = [_EOS] if eos_in_reward else []
+        tokens = References(dict(enumerate(captions))).tokens.values()
+        self.references = [[[*words, *self.eos] for words in human] for human in tokens]
+        self.frequencies = DocumentFrequencies.from_tokens(self.references)
+
+    def __call__(
+        self, captions: Sequence[Sequence[str]], photos: Sequence[int], ended: Sequence[bool]
+    ) -> npt.NDArray[np.float64]:
+        """Rewards, from 0 to 10.
+
+        Args:
+            captions: the words of each caption, as the model writes them; it may have none.
+            photos: the photo of each caption, by its position in the training set.
+            ended: whether each caption came to its end, or was cut.
+        """
+        hypotheses = [
+            tokenize(detokenize(words)) + (self.eos if whole else [])
+            for words, whole in zip(captions, ended, strict=True)
+        ]
+        references = [self.references[photo] for photo in photos]
+        return cider_d(Corpus.of(hypotheses, references), self.frequencies)
 
 
 @dataclass(frozen=True)
@@ -68,7 +121,7 @@ class SelfCritical:
     figures: tuple[str, ...] = field(default=("reward",), init=False)
 
     def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
-        """See :class:`captioner.training.objectives.Objective`; a photo's figure is its mean reward."""
+        """See :class:`captioner.training.losses.CrossEntropy`; a photo's figure is its mean reward."""
         precision = self.cross_entropy.precision
         with precision():
             state = self.cross_entropy.decoder.initial_state(regions)
@@ -148,6 +201,9 @@ def advantages(rewards: Tensor) -> Tensor:
     return (rewards - rewards.mean(dim=1, keepdim=True)) * (count / (count - 1))
 
 
+Objective: TypeAlias = CrossEntropy | SelfCritical
+
+
 def objective_of(
     options: TrainingOptions, data: TrainingData, decoder: Decoder, flow: GradientFlow, precision: Precision
 ) -> Objective:
@@ -161,7 +217,7 @@ def objective_of(
         precision,
         label_smoothing=options.label_smoothing,
         flow=flow,
-        attention_spread=options.attention_spread,
+        regularisation=options.attention_spread,
         word_dropout=options.word_dropout,
     )
     if options.objective == "cross_entropy":
@@ -169,7 +225,7 @@ def objective_of(
     return SelfCritical(
         cross_entropy,
         options.cross_entropy_weight,
-        CiderReward(data.texts, closed=options.reward_end),
+        CiderReward(data.texts, eos_in_reward=options.reward_end),
         data.vocabulary,
         count=options.samples,
         longest=options.max_words,

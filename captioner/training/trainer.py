@@ -11,26 +11,32 @@ from typing import NoReturn
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from captioner.checkpoint import Checkpoint
 from captioner.errors import TrainingError
 from captioner.model.gradient_flow import GradientFlow
-from captioner.training.averaging import WeightAverage
-from captioner.training.clipping import Clipper, gradient_norm
 from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
 from captioner.training.distributed import ALONE, ProcessLostError, World
-from captioner.training.folder import RunFolder
-from captioner.training.groups import parameter_groups, trained_parameters
 from captioner.training.inputs import inputs_of
 from captioner.training.interruption import Interrupted, on_interrupt
 from captioner.training.limits import ClipLimits
+from captioner.training.log import Recorder, say
+from captioner.training.optim import (
+    EMA,
+    Clipped,
+    Clipper,
+    ScheduledSampling,
+    gradient_norm,
+    learning_rate,
+    parameter_groups,
+    sampling_probability,
+    trained_parameters,
+)
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData
-from captioner.training.recorder import Recorder, SilentRecorder
-from captioner.training.sampling import ScheduledSampling, sampling_probability
-from captioner.training.schedule import learning_rate
 from captioner.training.self_critical import objective_of
-from captioner.training.state import TrainingState, random_states, restore_random_states
+from captioner.training.state import RunFolder, TrainingState, random_states, restore_random_states
 from captioner.training.validation import shown
 
 MOST_SKIPPED = 25  # steps in a row without a finite gradient: no more hope
@@ -63,7 +69,7 @@ class Trainer:
         world: World = ALONE,
     ) -> None:
         self.checkpoint, self.data, self.options = checkpoint, data, options
-        self.state, self.device, self.dtype, self.world = state, device, dtype, world
+        self.state, self.folder, self.device, self.dtype, self.world = state, folder, device, dtype, world
         self.decoder = checkpoint.network.decoder.to(device)
         self.inputs = inputs_of(data, options, device)
         self.parameters = trained_parameters(checkpoint.network)
@@ -73,19 +79,12 @@ class Trainer:
         self.flow = GradientFlow(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
         self.objective = objective_of(options, data, self.decoder, self.flow, self._precision)
         self.clipper = Clipper(limits, state.norms)
-        self.average = WeightAverage(self.parameters, options.ema) if options.ema else None
+        self.average = EMA(self.parameters, options.ema) if options.ema else None
         self.epoch_steps = steps_per_epoch(len(data.captions), options.batch_size, options.accumulate)
         self.interrupted, self.saved = False, time.monotonic()
-        resumed = bool(state.weights)
-        if resumed:
+        if state.weights:
             self._restore()
-        after = state.step if resumed else None
-        init = state.identity.get("init")
-        self.recorder = (
-            Recorder(checkpoint, data, options, folder, init=init, after=after, epochs=state.epoch)
-            if world.leads
-            else SilentRecorder()
-        )
+        self.recorder = Recorder(checkpoint, data, options, folder, state) if world.leads else None
 
     def run(self) -> None:
         """Train until all epochs are done or nothing gets better.
@@ -112,8 +111,9 @@ class Trainer:
                 f"{error}; {self._kept()}; to go on, give the same command with --resume"
             ) from error
         finally:
-            self.recorder.close()
-        self.recorder.say(f"finished, {why}; the best epoch was {state.best_epoch}")
+            if self.recorder is not None:
+                self.recorder.close()
+        say(f"finished, {why}; the best epoch was {state.best_epoch}")
 
     def _epoch(self) -> None:
         options, state = self.options, self.state
@@ -124,15 +124,17 @@ class Trainer:
             seed=options.seed,
             epoch=state.epoch,
             start=state.batch,
-            quotas=self.data.quotas,
+            mixture_weights=self.data.mixture_weights,
         )
         self.decoder.train()
         steps = steps_of(batches, options.accumulate)
-        for parts in self.recorder.progress(
+        for parts in tqdm(
             self.inputs.ahead(steps, self._photos, state.epoch),
-            epoch=state.epoch + 1,
+            f"epoch {state.epoch + 1}/{options.epochs}",
             total=self.epoch_steps,
-            done=-(-state.batch // options.accumulate),
+            initial=-(-state.batch // options.accumulate),
+            unit="step",
+            leave=False,
         ):
             self._step(parts)
             state.batch += len(parts)
@@ -182,19 +184,22 @@ class Trainer:
         state, parameters = self.state, list(self.parameters.values())
         norm = gradient_norm(parameters)
         state.step += 1
-        row = {
-            "epoch": state.epoch + 1,
-            "loss": loss,
-            "lr": self.optimiser.param_groups[0]["lr"],
-            "gradient_norm": norm,
-        }
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            self.recorder.step(
-                state.step, {**row, "threshold": None, "clipped": False, "skipped": True, **figures}
-            )
+        skipped = not (math.isfinite(loss) and math.isfinite(norm))
+        clipped = Clipped(None, False) if skipped else self.clipper.clip(parameters, norm)
+        if self.recorder is not None:
+            row = {
+                "epoch": state.epoch + 1,
+                "loss": loss,
+                "lr": self.optimiser.param_groups[0]["lr"],
+                "gradient_norm": norm,
+                "threshold": clipped.threshold,
+                "clipped": clipped.acted,
+                "skipped": skipped,
+            }
+            self.recorder.step(state.step, row | figures)
+        if skipped:
             self._skip()
             return
-        clipped = self.clipper.clip(parameters, norm)
         self.optimiser.step()
         if self.average is not None:
             self.average.update()
@@ -204,10 +209,6 @@ class Trainer:
             state.figures[name] = state.figures.get(name, 0.0) + value * words
         state.clipped += clipped.acted
         state.skipped_in_row = 0
-        self.recorder.step(
-            state.step,
-            {**row, "threshold": clipped.threshold, "clipped": clipped.acted, "skipped": False, **figures},
-        )
 
     def _skip(self) -> None:
         """Count a step that leaves weights, average and mean loss as they are."""
@@ -218,8 +219,10 @@ class Trainer:
 
     def _give_up(self, when: str) -> NoReturn:
         """End a run that has gone astray, with weights that are still good kept."""
-        with self._averaged():
-            kept = self.recorder.keep_last({"epoch": self.state.epoch, "step": self.state.step})
+        kept = None
+        if self.recorder is not None:
+            with self._averaged():
+                kept = self.recorder.keep_last({"epoch": self.state.epoch, "step": self.state.step})
         where = f", perhaps from {kept} with --init" if kept else ""
         raise TrainingError(
             f"the loss or its gradient is not finite {when}; start again with a lower threshold in --clip "
@@ -253,13 +256,12 @@ class Trainer:
             if best:
                 state.best_score, state.best_epoch = score, state.epoch
             row = {"epoch": state.epoch, "step": state.step, **row, "score": score, **figures}
-            self.recorder.epoch(row, best=best)
+            if self.recorder is not None:
+                self.recorder.keep(row, best=best)
         self._save_state()
         marks = " (best so far)" * best + f", {skipped} steps skipped" * bool(skipped)
         beside = "".join(f", {name} {value:.3f}" for name, value in told.items())
-        self.recorder.say(
-            f"epoch {state.epoch}: loss {loss:.3f}{beside}, {shown(figures)}{marks}, {rate:.0f} words/s"
-        )
+        say(f"epoch {state.epoch}: loss {loss:.3f}{beside}, {shown(figures)}{marks}, {rate:.0f} words/s")
 
     def _check_epoch(self) -> None:
         """Stop a run that skips most of its steps, or whose weights have left the numbers.
@@ -291,12 +293,15 @@ class Trainer:
 
     def _save_state(self) -> None:
         state = self.state
+        if self.recorder is None:
+            return
         state.weights = {name: value.detach() for name, value in self.parameters.items()}
         state.optimiser = self.optimiser.state_dict()
         state.average = {} if self.average is None else self.average.state_dict()
         state.norms = list(self.clipper.norms)
         state.random = random_states(self.device)
-        self.recorder.save_state(state)
+        self.recorder.flush()
+        state.save(self.folder.state)
         self.saved = time.monotonic()
 
     def _restore(self) -> None:

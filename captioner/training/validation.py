@@ -15,7 +15,7 @@ from captioner.metrics.evaluate import References, score
 from captioner.metrics.scores import Scores
 from captioner.model.decoder import Decoder
 from captioner.training.distributed import ALONE, World
-from captioner.training.photo_features import PhotoFeatures
+from captioner.training.encoding import ImageFeatures
 from captioner.vocabulary import Vocabulary, detokenize
 
 _BATCH = 64
@@ -38,7 +38,7 @@ class ValidationSet:
     label: str
     records: Sequence[Record]
     photos: Sequence[int]
-    features: PhotoFeatures
+    features: ImageFeatures
     references: References
 
     def score(

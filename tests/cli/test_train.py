@@ -10,7 +10,7 @@ import pytest
 from captioner.cli import build_parser, main
 from captioner.training import run
 from captioner.training.interruption import Interrupted
-from captioner.training.journal import Journal
+from captioner.training.log import Log
 from captioner.training.options import TrainingOptions
 from tests.training import shapes
 
@@ -37,7 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def train(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Runs ``captioner train`` with flags for a run of a second; later flags win."""
-    monkeypatch.setattr(Journal, "_plot", lambda _journal: None)
+    monkeypatch.setattr(Log, "_plot", lambda _journal: None)
 
     def run(*flags: str) -> int:
         places = ["--output", str(tmp_path / "model.safetensors"), "--cache", str(cache)]

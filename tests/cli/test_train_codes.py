@@ -15,7 +15,7 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import main
 from captioner.header import read_header
-from captioner.training.journal import Journal
+from captioner.training.log import Log
 from tests.training import shapes
 from tests.vectors import KINDS, fake_codes, write_codes
 
@@ -49,7 +49,7 @@ class Course(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Journal, "_plot", lambda _journal: None)
+    monkeypatch.setattr(Log, "_plot", lambda _journal: None)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
     codes, captions = write_codes(folder, 80)
     course = Course(codes, captions, folder / "course.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "_plot", lambda _journal: None)
+        patch.setattr(Log, "_plot", lambda _journal: None)
         flags = ["--holdout=0.2", "--epochs=6", "--output", str(course.weights)]
         assert main(["train", *course.flags, *TINY, *flags]) == 0
     return course

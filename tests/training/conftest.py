@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captioner.datasets import DatasetOptions
-from captioner.training.journal import Journal
+from captioner.training.log import Log
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from tests.training import processes, shapes
@@ -70,8 +70,8 @@ def finished(table: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(autouse=True)
 def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take longer than all else; the tests of the journal draw them."""
-    if "test_journal" not in request.node.nodeid:
-        monkeypatch.setattr(Journal, "_plot", lambda _journal: None)
+    if "test_log" not in request.node.nodeid:
+        monkeypatch.setattr(Log, "_plot", lambda _journal: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,10 +44,10 @@ def _logged(target: Callable[..., None], log: Path, arguments: Sequence[Any]) ->
     os.dup2(handle, 2)
     import torch
 
-    from captioner.training.journal import Journal
+    from captioner.training.log import Log
 
     torch.set_num_threads(1)
-    Journal._plot = lambda _journal: None  # type: ignore[method-assign, assignment]  # see conftest.py
+    Log._plot = lambda _journal: None  # type: ignore[method-assign, assignment]  # see conftest.py
     target(*arguments)
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from captioner.checkpoint import load_checkpoint
-from captioner.training.folder import RunFolder
 from captioner.training.options import TrainingOptions
-from captioner.training.state import load_state
+from captioner.training.state import RunFolder, load_state
 
 
 def run_folder(options: TrainingOptions) -> RunFolder:

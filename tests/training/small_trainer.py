@@ -14,10 +14,9 @@ from captioner.metrics.evaluate import References
 from captioner.model.network import CaptionNetwork
 from captioner.model.no_encoder import NO_PREPROCESSING
 from captioner.training.data import encode_caption
-from captioner.training.folder import RunFolder
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData
-from captioner.training.state import TrainingState, load_state
+from captioner.training.state import RunFolder, TrainingState, load_state
 from captioner.training.trainer import Trainer
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import Vocabulary
@@ -61,7 +60,7 @@ def small_data() -> TrainingData:
         features=features,
         validation=[ValidationSet("some", records, list(held), features, references)],
         summary={},
-        quotas=None,
+        mixture_weights=None,
         identity="made up",
     )
 

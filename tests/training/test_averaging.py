@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from captioner.training.averaging import WeightAverage
+from captioner.training.optim import EMA
 
 
-def _walk(average: WeightAverage, weight: nn.Parameter, values: list[float]) -> None:
+def _walk(average: EMA, weight: nn.Parameter, values: list[float]) -> None:
     for value in values:
         with torch.no_grad():
             weight[:] = value
@@ -17,7 +17,7 @@ def _walk(average: WeightAverage, weight: nn.Parameter, values: list[float]) -> 
 @pytest.mark.parametrize("decay", [0.1, 0.5, 0.999])
 def test_it_follows_the_formula_with_its_warm_up(decay: float) -> None:
     weight = nn.Parameter(torch.full((2,), 3.0))
-    average = WeightAverage({"weight": weight}, decay)
+    average = EMA({"weight": weight}, decay)
     values = [float(value) for value in torch.randn(30, generator=torch.Generator().manual_seed(0))]
     _walk(average, weight, values)
     expected = 3.0
@@ -29,7 +29,7 @@ def test_it_follows_the_formula_with_its_warm_up(decay: float) -> None:
 
 def test_late_in_a_run_the_decay_is_the_one_asked_for() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    average = WeightAverage({"weight": weight}, 0.9)
+    average = EMA({"weight": weight}, 0.9)
     _walk(average, weight, [0.0] * 100 + [1.0])
     assert average.weights["weight"].item() == pytest.approx(0.1)
 
@@ -37,7 +37,7 @@ def test_late_in_a_run_the_decay_is_the_one_asked_for() -> None:
 def test_it_is_applied_for_a_while_and_training_goes_on_with_the_same_bits() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(5, 4)
-    average = WeightAverage(dict(layer.named_parameters()), 0.5)
+    average = EMA(dict(layer.named_parameters()), 0.5)
     with torch.no_grad():
         layer.weight += torch.randn(4, 5)
     average.update()
@@ -56,9 +56,9 @@ def test_it_is_applied_for_a_while_and_training_goes_on_with_the_same_bits() -> 
 
 def test_a_saved_average_goes_on_to_the_bit() -> None:
     weight = nn.Parameter(torch.zeros(3))
-    whole = WeightAverage({"weight": weight}, 0.95)
+    whole = EMA({"weight": weight}, 0.95)
     _walk(whole, weight, [1.0, 2.0])
-    again = WeightAverage({"weight": weight}, 0.95)
+    again = EMA({"weight": weight}, 0.95)
     again.load_state_dict(whole.state_dict())
     for average in (whole, again):
         _walk(average, weight, [5.0, -1.0, 3.0])

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from captioner.training.clipping import REMEMBERED, Clipped, Clipper, gradient_norm
 from captioner.training.limits import ClipLimits
+from captioner.training.optim import REMEMBERED, Clipped, Clipper, gradient_norm
 
 
 def _parameters(scale: float = 1.0, seed: int = 0) -> list[Tensor]:

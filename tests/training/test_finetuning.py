@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer
 from captioner.errors import OptionError
 from captioner.model.encoder import Encoder, _VisionTransformer, build_encoder
 from captioner.training.finetuning import TunedEncoder, frozen_stages
-from captioner.training.groups import parameter_groups, trained_parameters
+from captioner.training.optim import parameter_groups, trained_parameters
 from captioner.training.options import TrainingOptions
 
 CPU = torch.device("cpu")

@@ -13,9 +13,9 @@ from captioner.errors import DatasetError, OptionError
 from captioner.features.store import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
+from captioner.training.data import MixtureWeight
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData, prepare, read_splits
-from captioner.training.proportions import Quota
 from tests.training import shapes
 
 Tiny = Callable[..., TrainingOptions]
@@ -81,8 +81,8 @@ def test_proportions_are_of_the_photos_that_are_left(
     shutil.copy(photos[66], photos[0])  # one to validate on, two to train on
     shutil.copy(photos[66], photos[61])
     data = prepared(*entries, options=tiny(proportions="1:3"))
-    assert data.quotas == [Quota(7, 3), Quota(5, 9)]
-    assert prepared(*entries).quotas is None
+    assert data.mixture_weights == [MixtureWeight(7, 3), MixtureWeight(5, 9)]
+    assert prepared(*entries).mixture_weights is None
     with pytest.raises(OptionError, match="--proportions has 3 numbers for 2 data sets"):
         prepared(*entries, options=tiny(proportions="1:1:1"))
     for seed in range(60, 66):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import OptionError
-from captioner.training.data import draw_photos, epoch_batches
-from captioner.training.proportions import Quota, parse_proportions, quotas
+from captioner.training.data import MixtureWeight, draw_photos, epoch_batches, mixture_weights
+from captioner.training.limits import parse_proportions
 from captioner.vocabulary import END, START
 
 data_sets = st.lists(st.tuples(st.integers(1, 30), st.floats(0.1, 10)), min_size=1, max_size=4)
@@ -19,7 +19,7 @@ data_sets = st.lists(st.tuples(st.integers(1, 30), st.floats(0.1, 10)), min_size
 @given(data_sets)
 def test_an_epoch_is_as_long_as_all_photos_and_keeps_the_proportions(parts: list[tuple[int, float]]) -> None:
     sizes, proportions = zip(*parts, strict=True)
-    found = quotas(sizes, proportions)
+    found = mixture_weights(sizes, proportions)
     assert [quota.size for quota in found] == list(sizes)
     assert sum(quota.share for quota in found) == sum(sizes)
     for quota, proportion in zip(found, proportions, strict=True):
@@ -29,7 +29,7 @@ def test_an_epoch_is_as_long_as_all_photos_and_keeps_the_proportions(parts: list
 @given(data_sets, st.integers(0, 9))
 def test_photos_of_a_data_set_are_seen_equally_often(parts: list[tuple[int, float]], seed: int) -> None:
     sizes, proportions = zip(*parts, strict=True)
-    found = quotas(sizes, proportions)
+    found = mixture_weights(sizes, proportions)
     seen = Counter(draw_photos(found, torch.Generator().manual_seed(seed)))
     ends = list(accumulate(sizes))
     assert set(seen) <= set(range(ends[-1]))
@@ -41,10 +41,10 @@ def test_photos_of_a_data_set_are_seen_equally_often(parts: list[tuple[int, floa
 
 def test_other_photos_are_left_out_in_another_epoch_and_a_run_can_be_resumed() -> None:
     captions = [[[START, END]]] * 40
-    parts = [Quota(30, 10), Quota(10, 30)]
+    parts = [MixtureWeight(30, 10), MixtureWeight(10, 30)]
 
     def order(epoch: int, start: int = 0) -> list[list[int]]:
-        batches = epoch_batches(captions, 8, seed=1, epoch=epoch, start=start, quotas=parts)
+        batches = epoch_batches(captions, 8, seed=1, epoch=epoch, start=start, mixture_weights=parts)
         return [batch.photos for batch in batches]
 
     assert order(2, start=3) == order(2)[3:]
@@ -62,4 +62,4 @@ def test_what_is_no_proportion_is_named(text: str) -> None:
 def test_there_is_one_number_for_each_data_set() -> None:
     assert parse_proportions("2:0.5") == (2.0, 0.5)
     with pytest.raises(OptionError, match="--proportions has 1 numbers for 2 data sets"):
-        quotas([3, 4], [1.0])
+        mixture_weights([3, 4], [1.0])

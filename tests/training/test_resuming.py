@@ -12,8 +12,8 @@ from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, TrainingError
 from captioner.training.data import Batch
 from captioner.training.interruption import Interrupted
+from captioner.training.log import Recorder
 from captioner.training.options import TrainingOptions
-from captioner.training.recorder import Recorder
 from captioner.training.run import train
 from captioner.training.trainer import Trainer
 from captioner.training.validation import ValidationSet
@@ -95,14 +95,14 @@ def test_an_interrupt_in_validation_stops_after_it(
 def test_what_an_epoch_wrote_before_its_state_was_saved_is_written_once(
     finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = Recorder.epoch
+    note = Recorder.keep
 
     def killed(recorder: Recorder, row: Mapping[str, float], *, best: bool) -> None:
         note(recorder, row, best=best)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "epoch", killed)
+        patch.setattr(Recorder, "keep", killed)
         with pytest.raises(Interrupted, match="without saving"):
             train(datasets, tiny(epochs=2))
     assert len(read_rows(run_folder(tiny()).path / "epochs.csv")) == 1

@@ -9,7 +9,7 @@ from captioner.metrics.cider import cider_d
 from captioner.metrics.evaluate import References, score
 from captioner.metrics.frequencies import DocumentFrequencies
 from captioner.metrics.ngrams import Corpus
-from captioner.training.reward import CiderReward
+from captioner.training.self_critical import CiderReward
 from captioner.vocabulary import caption_words, detokenize
 
 HUMAN = [
@@ -51,7 +51,7 @@ def test_a_human_caption_is_worth_more_than_its_half_and_nothing_is_worth_nothin
 def test_with_the_end_as_a_word_it_pays_to_come_to_it() -> None:
     words = caption_words(HUMAN[1][0])
     captions, photos, ended = [words, words, words[:-1], words[:-1]], [1] * 4, [True, False] * 2
-    whole, cut, broken, broken_and_cut = CiderReward(HUMAN, closed=True)(captions, photos, ended)
+    whole, cut, broken, broken_and_cut = CiderReward(HUMAN, eos_in_reward=True)(captions, photos, ended)
     assert whole > cut > broken_and_cut > broken
     # By itself CIDEr does not care.
     plain = CiderReward(HUMAN)(captions, photos, ended)

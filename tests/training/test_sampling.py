@@ -9,8 +9,8 @@ from torch import Tensor
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training.data import make_batch
-from captioner.training.objectives import cross_entropy
-from captioner.training.sampling import ScheduledSampling, draw, sampling_probability
+from captioner.training.losses import cross_entropy
+from captioner.training.optim import ScheduledSampling, draw, sampling_probability
 from captioner.vocabulary import END, START
 
 CAPTIONS = [[[START, 5, 6, 7, 4, END], [START, 4, END]], [[START, END], [START, 9, 8, 7, 6, 5, END]]]

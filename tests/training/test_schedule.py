@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.training.schedule import learning_rate
+from captioner.training.optim import learning_rate
 
 
 def _rates(total: int, warmup: float, highest: float = 1.0) -> list[float]:

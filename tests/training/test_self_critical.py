@@ -17,7 +17,7 @@ from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.model.gradient_flow import FULL_FLOW
 from captioner.training.data import Batch, make_batch
-from captioner.training.objectives import CrossEntropy
+from captioner.training.losses import CrossEntropy
 from captioner.training.self_critical import SelfCritical, advantages
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def _rows(trainer: Trainer, name: str = "steps.csv") -> list[dict[str, str]]:
-    return read_rows(trainer.recorder.folder.path / name)
+    return read_rows(trainer.folder.path / name)
 
 
 def test_the_log_tells_the_reward_and_how_sentences_are(

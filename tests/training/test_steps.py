@@ -16,10 +16,10 @@ from torch import Tensor
 from captioner.checkpoint import load_checkpoint
 from captioner.model.decoder import Decoder
 from captioner.model.gradient_flow import GradientFlow
-from captioner.training import objectives
+from captioner.training import losses
 from captioner.training import trainer as trainer_module
 from captioner.training.data import Batch
-from captioner.training.sampling import ScheduledSampling
+from captioner.training.optim import ScheduledSampling
 from captioner.training.state import load_state
 from captioner.training.trainer import Trainer
 from captioner.training.validation import ValidationSet
@@ -28,7 +28,7 @@ from tests.training.small_trainer import small_trainer, weights
 
 
 def _rows(trainer: Trainer, name: str = "steps.csv") -> list[dict[str, str]]:
-    return read_rows(trainer.recorder.folder.path / name)
+    return read_rows(trainer.folder.path / name)
 
 
 def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
@@ -152,9 +152,9 @@ def test_the_average_is_what_is_validated_and_saved_and_training_goes_on_without
     kept = averaged.average.weights["decoder.embedding.weight"]
     assert torch.equal(judged[-1], kept)
     assert not torch.equal(kept, averaged.decoder.embedding.weight)
-    saved = load_checkpoint(averaged.recorder.folder.last).network.decoder.embedding.weight
+    saved = load_checkpoint(averaged.folder.last).network.decoder.embedding.weight
     torch.testing.assert_close(saved, kept, rtol=0, atol=1e-3)  # stored as float16
-    state = load_state(averaged.recorder.folder.state)
+    state = load_state(averaged.folder.state)
     assert torch.equal(state.weights["decoder.embedding.weight"], averaged.decoder.embedding.weight)
     assert torch.equal(state.average["weights"]["decoder.embedding.weight"], kept)
 
@@ -182,14 +182,14 @@ def _poison(
     monkeypatch: pytest.MonkeyPatch, what: Callable[[Trainer, Tensor], Tensor], steps: Sequence[int]
 ) -> None:
     """Spoil the loss of some steps, counted from 1."""
-    backward, objective = Trainer._backward, objectives.cross_entropy
+    backward, objective = Trainer._backward, losses.cross_entropy
 
     def poisoned(trainer: Trainer, batch: Batch, words: int) -> Tensor:
         def spoilt(*arguments: Any, **settings: Any) -> Tensor:
             loss = objective(*arguments, **settings)
             return what(trainer, loss) if trainer.state.step + 1 in steps else loss
 
-        monkeypatch.setattr(objectives, "cross_entropy", spoilt)
+        monkeypatch.setattr(losses, "cross_entropy", spoilt)
         return backward(trainer, batch, words)
 
     monkeypatch.setattr(Trainer, "_backward", poisoned)
@@ -260,7 +260,7 @@ def test_training_stops_when_nothing_is_finite_any_more_and_keeps_the_good_weigh
     trainer = small_trainer(tmp_path / "model.safetensors", epochs=9)
     message = _failure(trainer)
     assert "in 3 steps in a row, up to step 11" in message
-    last = trainer.recorder.folder.last
+    last = trainer.folder.last
     assert str(last) in message
     saved = load_checkpoint(last)
     assert saved.training["validation"] == {"epoch": 1, "step": 11}
@@ -292,6 +292,6 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch:
     trainer = small_trainer(tmp_path / "model.safetensors", epochs=3)
     assert "after step 12" in _failure(trainer)
     # The checkpoint and the state of the first epoch are as they were.
-    assert load_checkpoint(trainer.recorder.folder.last).training["validation"]["epoch"] == 1  # type: ignore[index]
-    assert load_state(trainer.recorder.folder.state).epoch == 1
+    assert load_checkpoint(trainer.folder.last).training["validation"]["epoch"] == 1  # type: ignore[index]
+    assert load_state(trainer.folder.state).epoch == 1
     assert len(_rows(trainer)) == 12

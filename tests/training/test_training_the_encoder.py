@@ -20,10 +20,9 @@ from captioner.errors import DatasetError, OptionError, TrainingError
 from captioner.header import read_header
 from captioner.metrics.evaluate import score
 from captioner.model.encoder import Encoder, build_encoder
-from captioner.training.folder import RunFolder
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
-from captioner.training.state import load_state
+from captioner.training.state import RunFolder, load_state
 from tests.training import processes, shapes, worlds
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run, read_rows, run_folder

@@ -15,12 +15,12 @@ from captioner.errors import TrainingError
 from captioner.features.store import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
-from captioner.training import pictures as pictures_module
+from captioner.training import encoding
 from captioner.training.data import Batch, epoch_batches, make_batch, steps_of
+from captioner.training.encoding import Pictures, PictureStore
 from captioner.training.finetuning import TunedEncoder
-from captioner.training.inputs import inputs_of
+from captioner.training.inputs import PictureInputs, inputs_of
 from captioner.training.options import TrainingOptions
-from captioner.training.pictures import PictureInputs, Pictures, PictureStore
 from captioner.training.preparation import TrainingData, prepare, read_splits
 from tests.training import shapes
 
@@ -239,7 +239,7 @@ def test_breaking_off_does_not_read_on(
         begun.append(photo)
         gate.wait(60)
 
-    monkeypatch.setattr(pictures_module, "READERS", 2)
+    monkeypatch.setattr(encoding, "READERS", 2)
     monkeypatch.setattr(PictureInputs, "_pixels", slow)
     steps = inputs.ahead(steps_of(epoch_batches(data.captions, 4, seed=0, epoch=0), 2), _photos, 0)
     next(steps)

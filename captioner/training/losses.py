@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,29 +18,6 @@ from captioner.vocabulary import START, UNKNOWN
 Precision: TypeAlias = "Callable[[], AbstractContextManager[object]]"
 
 
-class Objective(Protocol):
-    """What the steps of a run minimise."""
-
-    @property
-    def figures(self) -> tuple[str, ...]:
-        """Names of what is told beside the loss."""
-
-    def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
-        """The part of some photos in the loss of a step.
-
-        Args:
-            batch: photos with their captions.
-            regions: ``(photos, regions, channels)``, features of the photos.
-            words: of all true captions of the step.
-            epoch: epochs before this one.
-            feed: chooses the words that are read in true captions, see ``Decoder.unroll``.
-
-        Returns:
-            ``(1 + figures,)``: the part in the loss, which has a gradient, and the sums over the photos of
-            all that is told beside it.
-        """
-
-
 class CrossEntropy:
     """The mean over all words of true captions of their negative log-likelihood, see :func:`cross_entropy`.
 
@@ -49,7 +26,7 @@ class CrossEntropy:
         precision: makes the context of mixed precision.
         label_smoothing: share of the target probability spread over all words.
         flow: how gradients flow back through time.
-        attention_spread: weight of :func:`narrowness`.
+        regularisation: weight of :func:`attention_regularisation`.
         word_dropout: share of the words that are read as unknown.
     """
 
@@ -62,15 +39,27 @@ class CrossEntropy:
         *,
         label_smoothing: float,
         flow: GradientFlow,
-        attention_spread: float = 0.0,
+        regularisation: float = 0.0,
         word_dropout: float = 0.0,
     ) -> None:
         self.decoder, self.precision, self.flow = decoder, precision, flow
         self.word_dropout = word_dropout
-        self.label_smoothing, self.attention_spread = label_smoothing, attention_spread
+        self.label_smoothing, self.regularisation = label_smoothing, regularisation
 
     def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
-        """See :class:`Objective`."""
+        """The part of some images in the loss of a step.
+
+        Args:
+            batch: images with their captions.
+            regions: ``(images, regions, channels)``, features of the images.
+            words: of all true captions of the step.
+            epoch: epochs before this one.
+            feed: chooses the words that are read in true captions, see ``Decoder.unroll``.
+
+        Returns:
+            ``(1 + figures,)``: the part in the loss, which has a gradient, and the sums over the images of
+            what ``figures`` names.
+        """
         with self.precision():
             return self.of(batch, self.decoder.initial_state(regions), words, feed).unsqueeze(0)
 
@@ -85,7 +74,7 @@ class CrossEntropy:
             self.label_smoothing,
             flow=self.flow,
             feed=feed,
-            attention_spread=self.attention_spread,
+            regularisation=self.regularisation,
             word_dropout=self.word_dropout,
         )
         return loss * (int(batch.lengths.sum()) / words)
@@ -100,7 +89,7 @@ def cross_entropy(
     *,
     flow: GradientFlow = FULL_FLOW,
     feed: Feed | None = None,
-    attention_spread: float = 0.0,
+    regularisation: float = 0.0,
     word_dropout: float = 0.0,
 ) -> Tensor:
     """Mean negative log-likelihood of the words of true captions (Vinyals et al. 2015, eq. 5).
@@ -114,7 +103,7 @@ def cross_entropy(
             section 7).
         flow: how gradients flow back through time.
         feed: chooses the words that are fed, see ``Decoder.unroll``; None feeds the true ones.
-        attention_spread: weight of :func:`narrowness`, which is added.
+        regularisation: weight of :func:`attention_regularisation`, which is added.
         word_dropout: share of the words that are read as unknown (Bowman et al. 2016, "Generating Sentences
             from a Continuous Space", section 3.1), so that captions lean less on the words before; all are
             still to be predicted.
@@ -125,12 +114,12 @@ def cross_entropy(
     if word_dropout:
         read = drop_words(read, word_dropout)
     outputs = decoder.unroll(
-        read, lengths, state, flow, feed, looked=looks.append if attention_spread else None
+        read, lengths, state, flow, feed, looked=looks.append if regularisation else None
     )
     logits = decoder.logits(outputs).float()
     loss = nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     for looked in looks:
-        loss = loss + attention_spread * narrowness(looked)
+        loss = loss + regularisation * attention_regularisation(looked)
     return loss
 
 
@@ -140,7 +129,7 @@ def drop_words(words: Tensor, probability: float) -> Tensor:
     return words.masked_fill(dropped & (words != START), UNKNOWN)
 
 
-def narrowness(looked: PackedSequence) -> Tensor:
+def attention_regularisation(looked: PackedSequence) -> Tensor:
     """How few regions a caption's words look at all together: 0 if at all alike, close to 1 if at one only.
 
     The regulariser of "doubly stochastic" attention (Xu et al. 2015, eq. 14), of shares instead of sums so

@@ -1,4 +1,4 @@
-"""The record of a training run: CSV files, a plot, and TensorBoard events where that is installed."""
+"""The log of a run: CSV files, a plot, TensorBoard events where that is installed, and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,25 +9,35 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from captioner.errors import TrainingError
+import torch
+
+from captioner import __version__
+from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.errors import CheckpointError, TrainingError
 from captioner.files import write_atomically
+from captioner.training.options import TrainingOptions, recorded_options
+from captioner.training.preparation import TrainingData
+from captioner.training.state import RunFolder, TrainingState
 
 _UNDRAWN = ("epoch", "clipped", "skipped")  # of a step; TensorBoard draws all else
 
 
-class Journal:
+class Log:
     """Writes ``steps.csv``, ``epochs.csv``, ``plot.png`` and TensorBoard events into a folder.
 
     Args:
         folder: where the files go.
-        after: continue an earlier journal: what it says of later steps is dropped; None starts anew.
-        epochs: what an earlier journal says of later epochs is dropped.
+        after: continue an earlier log: what it says of later steps is dropped; None starts anew.
+        epochs: what an earlier log says of later epochs is dropped.
 
     Raises:
-        TrainingError: the earlier journal is damaged, or the folder cannot be written.
+        TrainingError: the earlier log is damaged, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, after: int | None = None, epochs: int = 0) -> None:
@@ -123,6 +133,85 @@ class Journal:
             ) from error
 
 
+class Recorder(Log):
+    """Writes the log, checkpoints and states of a run into its folder.
+
+    Args:
+        checkpoint: the model in training; saved with the weights that it has at that moment.
+        data: described in the checkpoint.
+        options: described in the checkpoint.
+        folder: where everything goes.
+        state: where the run begins, or goes on.
+
+    Raises:
+        TrainingError: the earlier log is damaged, or the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        data: TrainingData,
+        options: TrainingOptions,
+        folder: RunFolder,
+        state: TrainingState,
+    ) -> None:
+        self.checkpoint, self.data, self.options, self.run = checkpoint, data, options, folder
+        self.init = state.identity.get("init")
+        super().__init__(folder.path, state.step if state.weights else None, state.epoch)
+
+    def keep(self, row: Mapping[str, float], *, best: bool) -> None:
+        """Save checkpoints and log after an epoch.
+
+        Raises:
+            CaptionerError: a file cannot be written.
+        """
+        self.save_checkpoint(self.run.last, row)
+        if best:
+            self.save_checkpoint(self.run.output, row)
+        self.epoch(row)
+
+    def keep_last(self, row: Mapping[str, float]) -> Path | None:
+        """Write the log and, if the weights are numbers, the last checkpoint, before a run ends in failure.
+
+        Returns:
+            The last checkpoint with good weights; None if there is none.
+
+        Raises:
+            CaptionerError: the log cannot be written.
+        """
+        self.flush()
+        with suppress(CheckpointError):
+            self.save_checkpoint(self.run.last, row)
+        return self.run.last if self.run.last.exists() else None
+
+    def save_checkpoint(self, path: Path, row: Mapping[str, float]) -> None:
+        """Write the model with its story.
+
+        Raises:
+            CheckpointError: the file cannot be written, or a weight is not a number.
+        """
+        training = {
+            **self.checkpoint.training,
+            "options": {**recorded_options(self.options), "init": self.init},
+            "data": self.data.summary,
+            "validation": {name: round(value, 6) for name, value in row.items()},
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "versions": {
+                "captioner": __version__,
+                "torch": torch.__version__,
+                "torchvision": version("torchvision"),
+                "python": sys.version.split()[0],
+            },
+        }
+        checkpoint = replace(self.checkpoint, training=training)
+        save_checkpoint(path, checkpoint, external_encoder=self.options.external_encoder)
+
+
+def say(text: str) -> None:
+    """Print one line to stderr."""
+    print(text, file=sys.stderr)
+
+
 def _text(value: float | None) -> str:
     """Whole numbers in full, so that a step can be found again; others with six digits."""
     if value is None:
@@ -131,7 +220,7 @@ def _text(value: float | None) -> str:
 
 
 def _read_rows(path: Path, column: str, last: int) -> list[dict[str, str]]:
-    """Rows of an earlier journal up to a step or epoch."""
+    """Rows of an earlier log up to a step or epoch."""
     if not path.exists():
         return []
     try:

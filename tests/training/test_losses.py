@@ -7,9 +7,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.training import objectives
+from captioner.training import losses
 from captioner.training.data import make_batch
-from captioner.training.objectives import cross_entropy, drop_words, narrowness
+from captioner.training.losses import attention_regularisation, cross_entropy, drop_words
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
 CAPTIONS = [[[START, 5, 6, 7, END], [START, 4, END]], [[START, END], [START, 9, 8, 7, 6, 5, END]]]
@@ -104,7 +104,7 @@ def test_dropped_words_are_read_as_unknown_and_still_predicted(monkeypatch: pyte
     decoder = _decoder("lstm", "none", tie=True)
     regions = torch.randn(2, 3, 6, dtype=torch.float64)
     captions, lengths = words[:2, :5] % 7 + 4, torch.tensor([4, 4])
-    monkeypatch.setattr(objectives, "drop_words", lambda read, share: read.clone().fill_(UNKNOWN))
+    monkeypatch.setattr(losses, "drop_words", lambda read, share: read.clone().fill_(UNKNOWN))
     found = cross_entropy(decoder, decoder.initial_state(regions), captions, lengths, word_dropout=0.5)
     logits = decoder.logits(
         decoder.unroll(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions))
@@ -118,10 +118,12 @@ def test_narrowness_is_zero_for_even_looks_and_near_one_for_a_single_region() ->
     even, single = torch.full((2, 3, 4), 0.25), torch.zeros(2, 3, 4)
     single[..., 1] = 0.3  # the rest is the sentinel's, and does not count
     pack = lambda weights: pack_padded_sequence(weights, lengths, batch_first=True)  # noqa: E731
-    assert narrowness(pack(even)) == 0
-    torch.testing.assert_close(narrowness(pack(single)), torch.tensor(0.75))
+    assert attention_regularisation(pack(even)) == 0
+    torch.testing.assert_close(attention_regularisation(pack(single)), torch.tensor(0.75))
     mixed = torch.stack((even[0], single[0]))
-    torch.testing.assert_close(narrowness(pack(mixed)), torch.tensor(0.75 * 2 / 5))  # a mean over words
+    torch.testing.assert_close(
+        attention_regularisation(pack(mixed)), torch.tensor(0.75 * 2 / 5)
+    )  # a mean over words
 
 
 @pytest.mark.parametrize("attention", ["additive", "adaptive"])
@@ -131,7 +133,7 @@ def test_the_spread_adds_the_narrowness_of_where_the_decoder_looks(attention: st
     batch = make_batch([0, 1], CAPTIONS)
     state = decoder.initial_state(regions).select(batch.owners)
     plain, spread = (
-        cross_entropy(decoder, state, batch.words, batch.lengths, attention_spread=weight)
+        cross_entropy(decoder, state, batch.words, batch.lengths, regularisation=weight)
         for weight in (0.0, 2.0)
     )
     weights = decoder.attend(batch.words[:, :-1], state).detach()

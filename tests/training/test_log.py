@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from captioner.errors import CaptionerError, TrainingError
-from captioner.training.journal import Journal
+from captioner.training.log import Log
 
 
 def _step(number: int) -> dict[str, float | None]:
@@ -54,7 +54,7 @@ def _events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_steps_and_epochs_are_tables_that_can_be_plotted(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     journal.step(1_234_567, _step(1_234_567))
     journal.step(1_234_568, _step(1_234_568) | {"clipped": True, "threshold": 0.25})
     journal.epoch(_epoch(1))
@@ -71,7 +71,7 @@ def test_steps_and_epochs_are_tables_that_can_be_plotted(tmp_path: Path) -> None
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     journal.step(1, _step(1))
     journal.step(2, _step(2) | {"loss": math.nan, "gradient_norm": math.inf, "skipped": True})
     journal.epoch(_epoch(1))
@@ -84,7 +84,7 @@ def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     for number in (1, 2):
         journal.epoch(_epoch(number))
     journal.close()
@@ -95,14 +95,14 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_continued_journal_drops_what_came_after(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     for number in range(1, 26):
         journal.step(number, _step(number))
         if number % 10 == 0:
             journal.epoch(_epoch(number // 10))
     journal.flush()
     journal.close()
-    journal = Journal(tmp_path, after=12, epochs=1)
+    journal = Log(tmp_path, after=12, epochs=1)
     journal.step(13, _step(13))
     journal.flush()
     journal.close()
@@ -113,7 +113,7 @@ def test_a_continued_journal_drops_what_came_after(tmp_path: Path) -> None:
 
 def test_a_new_journal_takes_nothing_from_an_old_one(tmp_path: Path) -> None:
     (tmp_path / "steps.csv").write_text("nonsense")
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     journal.step(1, _step(1))
     journal.flush()
     journal.close()
@@ -124,7 +124,7 @@ def test_a_new_journal_takes_nothing_from_an_old_one(tmp_path: Path) -> None:
 def test_a_damaged_table_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "epochs.csv").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(TrainingError, match=r"epochs\.csv: is damaged; delete it"):
-        Journal(tmp_path, after=5)
+        Log(tmp_path, after=5)
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
@@ -143,7 +143,7 @@ def test_without_matplotlib_one_line_tells_how_to_get_the_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _without(monkeypatch, "matplotlib")
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     for number in (1, 2):
         journal.epoch(_epoch(number))
     journal.close()
@@ -160,7 +160,7 @@ def test_without_tensorboard_the_tables_are_written_all_the_same(
     _without(monkeypatch, "tensorboard")
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
-    journal = Journal(tmp_path)
+    journal = Log(tmp_path)
     journal.step(1, _step(1))
     journal.epoch(_epoch(1))
     journal.close()
@@ -171,5 +171,5 @@ def test_without_tensorboard_the_tables_are_written_all_the_same(
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.raises(CaptionerError, match="cannot write") as raised:
-        Journal(tmp_path)
+        Log(tmp_path)
     assert "\n" not in str(raised.value)

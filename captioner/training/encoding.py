@@ -1,0 +1,280 @@
+"""Where features come from: images behind an encoder, frozen or in training, or ready-made vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from captioner.checkpoint import Checkpoint, encoder_digest
+from captioner.datasets import DatasetOptions, Record
+from captioner.datasets.codes import codes_file
+from captioner.errors import ImageError, OptionError, TrainingError
+from captioner.features.digests import READERS, DigestIndex
+from captioner.features.store import FeatureRows, FeatureStore
+from captioner.features.vectors import VectorStore
+from captioner.images import Pixels, Preprocessing, display_name, open_image
+from captioner.model.config import NO_ENCODER
+from captioner.model.encoder import Encoder, build_encoder, encoder_preprocessing, output_shape
+from captioner.model.no_encoder import NO_PREPROCESSING, NoEncoder
+from captioner.training.finetuning import TunedEncoder, frozen_stages
+from captioner.training.options import TrainingOptions
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Some photos, which are encoded with the weights that the encoder has at that moment.
+
+    Attributes:
+        paths: their files.
+        rows: for each photo, the position of the first one of the same bytes; -1 for a broken photo.
+        digests: for each photo, the SHA-256 of its bytes; empty if it cannot be read.
+        broken: why photos are broken, by their position.
+        encoder: the encoder in training.
+        preprocessing: what it sees.
+        dtype: precision of encoding.
+    """
+
+    paths: Sequence[Path]
+    rows: npt.NDArray[np.int64]
+    digests: Sequence[str]
+    broken: Mapping[int, str]
+    encoder: TunedEncoder
+    preprocessing: Preprocessing
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def fetch(self, photos: Sequence[int], device: torch.device) -> Tensor:
+        """Features of whole photos as they are, by their position.
+
+        Returns:
+            float32 ``(photos, regions, channels)``.
+
+        Raises:
+            TrainingError: a photo has become unreadable.
+        """
+        regions = []
+        with readers() as threads:
+            pixels = threads.map(lambda photo: self.preprocessing.pixels(self.open(photo)), photos)
+            for start in range(0, len(photos), _BATCH):
+                part = [next(pixels) for _ in photos[start : start + _BATCH]]
+                regions.append(self.encode(part, device))
+        return torch.cat(regions)
+
+    def encode(self, pixels: Sequence[Pixels], device: torch.device) -> Tensor:
+        """Features of preprocessed pictures: float32 ``(pictures, regions, channels)``."""
+        images = self.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(device))
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.encoder(images).float()
+
+    def open(self, photo: int) -> Image.Image:
+        """A photo, upright, by its position.
+
+        Raises:
+            TrainingError: it has become unreadable.
+        """
+        try:
+            return _open(self.paths[photo], self.preprocessing)
+        except ImageError as error:
+            raise TrainingError(
+                f"{error}; it could be read when the run began: put it back and go on with --resume"
+            ) from error
+
+
+class PictureStore:
+    """Looks at the photos of a run before it begins.
+
+    Args:
+        folder: cache folder; it keeps digests of the photos, and nothing that the encoder made of them.
+        encoder: the encoder in training.
+        preprocessing: what it sees.
+        dtype: precision of encoding.
+    """
+
+    def __init__(
+        self, folder: str | Path, encoder: TunedEncoder, preprocessing: Preprocessing, dtype: torch.dtype
+    ) -> None:
+        self.encoder, self.preprocessing, self.dtype = encoder, preprocessing, dtype
+        self.shape = output_shape(encoder.encoder, preprocessing.size)
+        self.digests = DigestIndex(Path(folder).expanduser() / "features" / "digests.sqlite")
+        facts = json.dumps([encoder_digest(encoder.encoder), preprocessing.to_dict()])
+        key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        self.name = f"{encoder.encoder.name}-{key}"
+
+    def features_of(self, records: Sequence[Record]) -> Pictures:
+        """Open every photo once, so that broken ones are known before the training begins."""
+        paths = [record.path for record in records]
+        digests = self.digests.digests(paths)
+        first_of = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+        firsts = sorted(first_of.values())
+        with readers() as threads:
+            reasons = threads.map(self._why_broken, [paths[place] for place in firsts])
+            progress = tqdm(reasons, "checking photos", len(firsts), unit="photo", leave=False)
+            reason_of = dict(zip(firsts, progress, strict=True))
+        rows = [first_of[digest] for digest in digests]
+        return Pictures(
+            paths=paths,
+            rows=np.array([-1 if reason_of[row] else row for row in rows], dtype=np.int64),
+            digests=[digest if len(digest) == 64 else "" for digest in digests],
+            broken={
+                place: f"{display_name(paths[place])}: {reason_of[row]}"
+                for place, row in enumerate(rows)
+                if reason_of[row]
+            },
+            encoder=self.encoder,
+            preprocessing=self.preprocessing,
+            dtype=self.dtype,
+        )
+
+    def _why_broken(self, path: Path) -> str:
+        try:
+            _open(path, self.preprocessing)
+        except ImageError as error:
+            return str(error).removeprefix(f"{display_name(path)}: ")
+        return ""
+
+
+ImageFeatures: TypeAlias = FeatureRows | Pictures
+"""Some images, or vectors in their place, and the features that a decoder sees of them.
+
+``rows`` has the same number for images of the same bytes and -1 for a broken one, ``digests`` their SHA-256,
+``broken`` the reasons by position; ``fetch(images, device)`` gives float32 ``(images, regions, channels)``.
+"""
+
+ImageStore: TypeAlias = FeatureStore | VectorStore | PictureStore
+"""Makes the features of a run: ``features_of(records)``, of ``shape`` ``(regions, channels)``.
+
+``name`` tells them from those of another store, beside the digests of the images.
+"""
+
+
+class Source(NamedTuple):
+    """Where features come from, and what the model will see pictures with.
+
+    Attributes:
+        encoder: goes into the checkpoint.
+        preprocessing: goes with it.
+        store: gives the features.
+    """
+
+    encoder: Encoder
+    preprocessing: Preprocessing
+    store: ImageStore
+
+
+def open_source(
+    datasets: DatasetOptions,
+    options: TrainingOptions,
+    initial: Checkpoint | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Source:
+    """The source of features of data sets.
+
+    Args:
+        datasets: photos or vectors.
+        options: the encoder and its options, settled by :meth:`TrainingOptions.with_encoder_for`.
+        initial: a checkpoint whose encoder is taken over, which may have been trained; its weights that are
+            trained here require gradients, all others do not.
+        device: where photos are encoded.
+        dtype: precision of encoding.
+
+    Raises:
+        EncoderError: the encoder is unknown, or its pretrained weights cannot be had.
+        DatasetError: the vectors cannot be read.
+        OptionError: the vectors do not go with the encoder or with attention, or the encoder has no such
+            stage.
+        TrainingError: the checkpoint has another encoder, or one that cannot be left out of a checkpoint.
+    """
+    encoder, preprocessing = _build_encoder(options, initial)
+    encoder.requires_grad_(False)
+    if datasets.of_vectors:
+        vectors = VectorStore(codes_file(datasets.sources()[0]))
+        _check_vectors(vectors, options, encoder, preprocessing)
+        return Source(encoder, preprocessing, vectors)
+    if options.finetune_from is not None:
+        frozen = frozen_stages(encoder, options.finetune_from)
+        tuned = TunedEncoder(encoder, frozen, recompute=options.checkpoint_activations, device=device)
+        return Source(encoder, preprocessing, PictureStore(options.cache, tuned, preprocessing, dtype))
+    pooled = options.attention == "none"
+    store = FeatureStore(options.cache, encoder, preprocessing, pooled=pooled, device=device, dtype=dtype)
+    return Source(encoder, preprocessing, store)
+
+
+def _build_encoder(options: TrainingOptions, initial: Checkpoint | None) -> tuple[Encoder, Preprocessing]:
+    if options.encoder == NO_ENCODER:
+        return NoEncoder(), NO_PREPROCESSING
+    preprocessing = encoder_preprocessing(
+        options.encoder, image_size=options.image_size, resize=options.resize
+    )
+    if initial is None:
+        return build_encoder(options.encoder, preprocessing.size, pretrained=True), preprocessing
+    return _encoder_of(initial, options, preprocessing.size), preprocessing
+
+
+def _encoder_of(initial: Checkpoint, options: TrainingOptions, image_size: int) -> Encoder:
+    """The encoder of a checkpoint, which must be the one that the options name."""
+    config, encoder = initial.network.config, initial.network.encoder
+    if (config.encoder, config.image_size) != (options.encoder, image_size):
+        raise TrainingError(
+            f"cannot go on from {options.init}, whose options are encoder {config.encoder!r}, "
+            f"image_size {config.image_size}; give the same"
+        )
+    if options.external_encoder:
+        pretrained = build_encoder(options.encoder, image_size, pretrained=True)
+        if encoder_digest(pretrained) != encoder_digest(encoder):
+            raise TrainingError(
+                f"the encoder of {options.init} has been trained and is nowhere else to be had; "
+                "leave out --external-encoder"
+            )
+    return encoder
+
+
+def _check_vectors(
+    store: VectorStore, options: TrainingOptions, encoder: Encoder, preprocessing: Preprocessing
+) -> None:
+    regions, channels = store.shape
+    path, attention = store.vectors.path, options.attention
+    if attention != "none" and regions == 1:
+        raise OptionError(
+            f"--attention {attention} looks at regions, but {path} has one vector an image; leave it out, or "
+            "give an array (images, regions, features)"
+        )
+    if options.encoder == NO_ENCODER:
+        return
+    made, length = output_shape(encoder, preprocessing.size)
+    if length != channels or (regions > 1 and made != regions):
+        raise OptionError(
+            f"--encoder {options.encoder} at {preprocessing.size} px makes {made} regions of {length} "
+            f"features, but {path} has {regions} of {channels}; another encoder or --image-size made those"
+        )
+
+
+def _open(path: Path, preprocessing: Preprocessing) -> Image.Image:
+    return open_image(path, min_size=preprocessing.resize_size or preprocessing.size)
+
+
+@contextmanager
+def readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that read photos; after a failure or Ctrl-C those that were not begun are not read."""
+    with ThreadPoolExecutor(READERS) as threads:
+        try:
+            yield threads
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
