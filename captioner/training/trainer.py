@@ -196,7 +196,7 @@ class Trainer:
                 "clipped": clipped.acted,
                 "skipped": skipped,
             }
-            self.recorder.step(state.step, row | figures)
+            self.recorder.step(state.step, {**row, **figures})
         if skipped:
             self._skip()
             return
