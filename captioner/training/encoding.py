@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -44,18 +44,14 @@ class Pictures:
         rows: for each photo, the position of the first one of the same bytes; -1 for a broken photo.
         digests: for each photo, the SHA-256 of its bytes; empty if it cannot be read.
         broken: why photos are broken, by their position.
-        encoder: the encoder in training.
-        preprocessing: what it sees.
-        dtype: precision of encoding.
+        store: what has made them; it has the encoder.
     """
 
     paths: Sequence[Path]
     rows: npt.NDArray[np.int64]
     digests: Sequence[str]
     broken: Mapping[int, str]
-    encoder: TunedEncoder
-    preprocessing: Preprocessing
-    dtype: torch.dtype
+    store: PictureStore
 
     @torch.inference_mode()
     def fetch(self, photos: Sequence[int], device: torch.device) -> Tensor:
@@ -69,7 +65,7 @@ class Pictures:
         """
         regions = []
         with readers() as threads:
-            pixels = threads.map(lambda photo: self.preprocessing.pixels(self.open(photo)), photos)
+            pixels = threads.map(lambda photo: self.store.preprocessing.pixels(self.open(photo)), photos)
             for start in range(0, len(photos), _BATCH):
                 part = [next(pixels) for _ in photos[start : start + _BATCH]]
                 regions.append(self.encode(part, device))
@@ -77,9 +73,10 @@ class Pictures:
 
     def encode(self, pixels: Sequence[Pixels], device: torch.device) -> Tensor:
         """Features of preprocessed pictures: float32 ``(pictures, regions, channels)``."""
-        images = self.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(device))
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.encoder(images).float()
+        store = self.store
+        images = store.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(device))
+        with torch.autocast(device.type, store.dtype, enabled=store.dtype != torch.float32):
+            return store.encoder(images).float()
 
     def open(self, photo: int) -> Image.Image:
         """A photo, upright, by its position.
@@ -88,7 +85,7 @@ class Pictures:
             TrainingError: it has become unreadable.
         """
         try:
-            return _open(self.paths[photo], self.preprocessing)
+            return self.store.open(self.paths[photo])
         except ImageError as error:
             raise TrainingError(
                 f"{error}; it could be read when the run began: put it back and go on with --resume"
@@ -135,14 +132,20 @@ class PictureStore:
                 for place, row in enumerate(rows)
                 if reason_of[row]
             },
-            encoder=self.encoder,
-            preprocessing=self.preprocessing,
-            dtype=self.dtype,
+            store=self,
         )
+
+    def open(self, path: Path) -> Image.Image:
+        """An image, upright.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return open_image(path, min_size=self.preprocessing.resize_size or self.preprocessing.size)
 
     def _why_broken(self, path: Path) -> str:
         try:
-            _open(path, self.preprocessing)
+            self.open(path)
         except ImageError as error:
             return str(error).removeprefix(f"{display_name(path)}: ")
         return ""
@@ -162,20 +165,6 @@ ImageStore: TypeAlias = FeatureStore | VectorStore | PictureStore
 """
 
 
-class Source(NamedTuple):
-    """Where features come from, and what the model will see pictures with.
-
-    Attributes:
-        encoder: goes into the checkpoint.
-        preprocessing: goes with it.
-        store: gives the features.
-    """
-
-    encoder: Encoder
-    preprocessing: Preprocessing
-    store: ImageStore
-
-
 def open_source(
     datasets: DatasetOptions,
     options: TrainingOptions,
@@ -183,8 +172,8 @@ def open_source(
     *,
     device: torch.device,
     dtype: torch.dtype,
-) -> Source:
-    """The source of features of data sets.
+) -> tuple[Encoder, Preprocessing, ImageStore]:
+    """The encoder of a run, what it sees images with, and the store that makes features of data sets.
 
     Args:
         datasets: photos or vectors.
@@ -206,14 +195,14 @@ def open_source(
     if datasets.of_vectors:
         vectors = VectorStore(codes_file(datasets.sources()[0]))
         _check_vectors(vectors, options, encoder, preprocessing)
-        return Source(encoder, preprocessing, vectors)
+        return encoder, preprocessing, vectors
     if options.finetune_from is not None:
         frozen = frozen_stages(encoder, options.finetune_from)
         tuned = TunedEncoder(encoder, frozen, recompute=options.checkpoint_activations, device=device)
-        return Source(encoder, preprocessing, PictureStore(options.cache, tuned, preprocessing, dtype))
+        return encoder, preprocessing, PictureStore(options.cache, tuned, preprocessing, dtype)
     pooled = options.attention == "none"
     store = FeatureStore(options.cache, encoder, preprocessing, pooled=pooled, device=device, dtype=dtype)
-    return Source(encoder, preprocessing, store)
+    return encoder, preprocessing, store
 
 
 def _build_encoder(options: TrainingOptions, initial: Checkpoint | None) -> tuple[Encoder, Preprocessing]:
@@ -263,10 +252,6 @@ def _check_vectors(
             f"--encoder {options.encoder} at {preprocessing.size} px makes {made} regions of {length} "
             f"features, but {path} has {regions} of {channels}; another encoder or --image-size made those"
         )
-
-
-def _open(path: Path, preprocessing: Preprocessing) -> Image.Image:
-    return open_image(path, min_size=preprocessing.resize_size or preprocessing.size)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class PictureInputs:
         image = self.pictures.open(self.photos[photo])
         chance = np.random.default_rng((self.seed, epoch, photo))
         return augmented_pixels(
-            image, self.pictures.preprocessing, self.augment, chance, mirror=self.mirror[photo]
+            image, self.pictures.store.preprocessing, self.augment, chance, mirror=self.mirror[photo]
         )
 
 

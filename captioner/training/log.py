@@ -66,19 +66,13 @@ class Log:
                 say.
         """
         self.steps.append({name: _text(value) for name, value in {"step": number, **row}.items()})
-        if self.tensorboard is not None:
-            with self._events():
-                for name, value in row.items():
-                    if name not in _UNDRAWN and value is not None and math.isfinite(value):
-                        self.tensorboard.add_scalar(f"step/{name}", value, number)
+        drawn = {name: value for name, value in row.items() if name not in _UNDRAWN and value is not None}
+        self._draw("step", {name: value for name, value in drawn.items() if math.isfinite(value)}, number)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Note one epoch and write everything."""
         self.epochs.append({name: _text(value) for name, value in row.items()})
-        if self.tensorboard is not None:
-            with self._events():
-                for name, value in row.items():
-                    self.tensorboard.add_scalar(f"epoch/{name}", value, int(row["step"]))
+        self._draw("epoch", row, int(row["step"]))
         self.flush()
         if self.plots:
             self._plot()
@@ -99,6 +93,12 @@ class Log:
         if self.tensorboard is not None:
             with self._events():
                 self.tensorboard.flush()
+
+    def _draw(self, kind: str, values: Mapping[str, float], step: int) -> None:
+        if self.tensorboard is not None:
+            with self._events():
+                for name, value in values.items():
+                    self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
 
     def _plot(self) -> None:
         from matplotlib.figure import Figure

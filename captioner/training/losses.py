@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -18,10 +19,11 @@ from captioner.vocabulary import START, UNKNOWN
 Precision: TypeAlias = "Callable[[], AbstractContextManager[object]]"
 
 
+@dataclass
 class CrossEntropy:
     """The mean over all words of true captions of their negative log-likelihood, see :func:`cross_entropy`.
 
-    Args:
+    Attributes:
         decoder: the decoder.
         precision: makes the context of mixed precision.
         label_smoothing: share of the target probability spread over all words.
@@ -30,21 +32,13 @@ class CrossEntropy:
         word_dropout: share of the words that are read as unknown.
     """
 
+    decoder: Decoder
+    precision: Precision
+    label_smoothing: float
+    flow: GradientFlow
+    regularisation: float = 0.0
+    word_dropout: float = 0.0
     figures: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        precision: Precision,
-        *,
-        label_smoothing: float,
-        flow: GradientFlow,
-        regularisation: float = 0.0,
-        word_dropout: float = 0.0,
-    ) -> None:
-        self.decoder, self.precision, self.flow = decoder, precision, flow
-        self.word_dropout = word_dropout
-        self.label_smoothing, self.regularisation = label_smoothing, regularisation
 
     def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
         """The part of some images in the loss of a step.

@@ -105,7 +105,7 @@ class EMA:
     weights faster (the warm-up of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``).
 
     Args:
-        parameters: what is averaged, by name; the average starts as a copy.
+        parameters: what is averaged, by name; the average starts as a copy. Without any, nothing happens.
         decay: 0 < decay < 1.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from threading import Event
 from typing import NoReturn
 
 import numpy as np
@@ -79,9 +80,9 @@ class Trainer:
         self.flow = GradientFlow(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
         self.objective = objective_of(options, data, self.decoder, self.flow, self._precision)
         self.clipper = Clipper(limits, state.norms)
-        self.average = EMA(self.parameters, options.ema) if options.ema else None
+        self.average = EMA(self.parameters if options.ema else {}, options.ema)
         self.epoch_steps = steps_per_epoch(len(data.captions), options.batch_size, options.accumulate)
-        self.interrupted, self.saved = False, time.monotonic()
+        self.interrupted, self.saved = Event(), time.monotonic()
         if state.weights:
             self._restore()
         self.recorder = Recorder(checkpoint, data, options, folder, state) if world.leads else None
@@ -96,7 +97,7 @@ class Trainer:
         """
         state, options = self.state, self.options
         try:
-            with on_interrupt(self._note_interrupt, several=self.world.size > 1, quiet=not self.world.leads):
+            with on_interrupt(self.interrupted.set, several=self.world.size > 1, quiet=not self.world.leads):
                 if not state.weights:
                     self._save_state()  # so that a run that is killed in its first epoch can be resumed too
                 while not (why := state.why_finished(options.epochs, options.patience)):
@@ -107,9 +108,10 @@ class Trainer:
             raise Interrupted("broken off, without saving the last steps") from error
         except ProcessLostError as error:
             self._save_state()
-            raise TrainingError(
-                f"{error}; {self._kept()}; to go on, give the same command with --resume"
-            ) from error
+            kept = f"everything is saved up to step {state.step}"
+            if not self.world.leads:
+                kept = "what process 0 saved last is kept"
+            raise TrainingError(f"{error}; {kept}; to go on, give the same command with --resume") from error
         finally:
             if self.recorder is not None:
                 self.recorder.close()
@@ -201,8 +203,7 @@ class Trainer:
             self._skip()
             return
         self.optimiser.step()
-        if self.average is not None:
-            self.average.update()
+        self.average.update()
         state.loss_sum += loss * words
         state.words += words
         for name, value in figures.items():
@@ -221,7 +222,7 @@ class Trainer:
         """End a run that has gone astray, with weights that are still good kept."""
         kept = None
         if self.recorder is not None:
-            with self._averaged():
+            with self.average.applied():
                 kept = self.recorder.keep_last({"epoch": self.state.epoch, "step": self.state.step})
         where = f", perhaps from {kept} with --init" if kept else ""
         raise TrainingError(
@@ -249,7 +250,7 @@ class Trainer:
         row = {"loss": loss, "clipped": state.clipped / (self.epoch_steps - skipped), "skipped": skipped}
         told = {name: value / state.words for name, value in state.figures.items()}
         row |= told
-        with self._averaged():
+        with self.average.applied():
             figures, score = self._validate()
             state.begin_epoch()
             best = score > state.best_score
@@ -274,10 +275,6 @@ class Trainer:
         if not all(bool(value.isfinite().all()) for value in self.parameters.values()):
             self._give_up(f"after step {self.state.step}")
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        """While it lasts the network has its averaged weights, if there are any."""
-        return nullcontext() if self.average is None else self.average.applied()
-
     def _validate(self) -> tuple[dict[str, float], float]:
         """Figures of generated captions by data set and name, and the score that chooses the best epoch."""
         self.decoder.eval()
@@ -297,7 +294,7 @@ class Trainer:
             return
         state.weights = {name: value.detach() for name, value in self.parameters.items()}
         state.optimiser = self.optimiser.state_dict()
-        state.average = {} if self.average is None else self.average.state_dict()
+        state.average = self.average.state_dict() if self.options.ema else {}
         state.norms = list(self.clipper.norms)
         state.random = random_states(self.device)
         self.recorder.flush()
@@ -310,20 +307,9 @@ class Trainer:
             for name, value in self.parameters.items():
                 value.copy_(self.state.weights[name])
         self.optimiser.load_state_dict(self.state.optimiser)
-        if self.average is not None:
+        if self.state.average:
             self.average.load_state_dict(self.state.average)
         restore_random_states(self.state.random, self.device)
-
-    def _kept(self) -> str:
-        """What is saved, after another process has ended."""
-        return (
-            f"everything is saved up to step {self.state.step}"
-            if self.world.leads
-            else "what process 0 saved last is kept"
-        )
-
-    def _note_interrupt(self) -> None:
-        self.interrupted = True
 
     def _save_in_between(self) -> None:
         """After a step: save when asked to stop, and every few minutes."""
@@ -334,6 +320,6 @@ class Trainer:
             self._save_state()
 
     def _stop_if_interrupted(self) -> None:
-        if self.world.any(self.interrupted):
+        if self.world.any(self.interrupted.is_set()):
             self._save_state()
             raise Interrupted(f"everything is saved up to step {self.state.step}")

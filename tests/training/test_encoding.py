@@ -171,7 +171,7 @@ def test_gradients_reach_the_encoder_and_photos_without_change_are_as_in_validat
     as_in_validation = data.features.fetch([data.photos[photo] for photo in step[0].photos], CPU)
     torch.testing.assert_close(regions, as_in_validation)
     regions.sum().backward()
-    lower, _, upper = data.features.encoder.encoder.backbone
+    lower, _, upper = data.features.store.encoder.encoder.backbone
     assert lower.weight.grad is None
     assert upper.weight.grad.any()
 
