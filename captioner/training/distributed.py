@@ -35,8 +35,7 @@ _MEETING = timedelta(minutes=10)
 _SILENCE = timedelta(minutes=30)
 # Encoding the images takes as long as it takes; others wait for it.
 _PATIENCE = timedelta(days=30)
-_REPORTING = timedelta(seconds=10)
-_REPORTED = "reported"
+_REPORTING, _REPORTED = timedelta(seconds=10), "reported"
 
 
 class ProcessLostError(TrainingError):
@@ -165,16 +164,15 @@ class World:
 
         It works with the threads of all, since the others wait.
         """
-        first, threads = self.local_rank == 0, torch.get_num_threads()
-        if first:
-            torch.set_num_threads(threads * self.local_size)
-        else:
+        threads = torch.get_num_threads()
+        if self.local_rank:
             self._run(dist.barrier, self._patient)
         try:
+            torch.set_num_threads(threads if self.local_rank else threads * self.local_size)
             yield
         finally:
             torch.set_num_threads(threads)
-        if first:
+        if not self.local_rank:
             self._run(dist.barrier, self._patient)
         self._run(dist.barrier, self._patient)
 
@@ -216,7 +214,7 @@ def joined() -> Iterator[World]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
-    world = _connect(*_environment())
+    world = _connect()
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
     try:
@@ -241,25 +239,21 @@ def joined() -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def _environment() -> tuple[int, int, int, int]:
-    """Rank, size, local rank and local size as ``torchrun`` gives them."""
+def _connect() -> World:
+    """Meet the other processes: over gloo, and for tensors on GPUs over NCCL."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    absent = [name for name in names if not os.environ.get(name)]
+    given = [os.environ.get(name, "") for name in names]
+    absent = [name for name, value in zip(names, given, strict=True) if not value]
     if absent:
         raise OptionError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(absent)} is not set; start several "
-            "processes with torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {given[1]}, but {', '.join(absent)} is not set; start several processes with "
+            "torchrun, or unset WORLD_SIZE"
         )
-    with suppress(ValueError):
-        rank, size, local_rank, local_size = (int(os.environ[name]) for name in names[:4])
-        if 0 <= rank < size and 0 <= local_rank < local_size <= size:
-            return rank, size, local_rank, local_size
-    found = ", ".join(f"{name} {os.environ[name]!r}" for name in names[:4])
-    raise OptionError(f"these do not fit together: {found}; start several processes with torchrun")
-
-
-def _connect(rank: int, size: int, local_rank: int, local_size: int) -> World:
-    """Meet the other processes: over gloo, and for tensors on GPUs over NCCL."""
+    numbers = [int(value) if value.isdecimal() else -1 for value in given[:4]]
+    rank, size, local_rank, local_size = numbers
+    if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
+        found = ", ".join(f"{name} {value!r}" for name, value in zip(names, given[:4], strict=False))
+        raise OptionError(f"these do not fit together: {found}; start several processes with torchrun")
     if not dist.is_available():
         raise OptionError("this build of torch cannot join several processes; start without torchrun")
     from torch.distributed.rendezvous import rendezvous  # absent from such builds
@@ -271,9 +265,9 @@ def _connect(rank: int, size: int, local_rank: int, local_size: int) -> World:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_SILENCE)
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        place = ":".join(given[4:])
         raise TrainingError(f"cannot meet the other processes at {place} ({_reason(error)})") from error
-    return World(rank, size, local_rank, local_size, store, patient)
+    return World(*numbers, store, patient)
 
 
 def _reason(error: Exception) -> str:

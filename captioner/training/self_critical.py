@@ -156,7 +156,8 @@ class SelfCritical:
             no_repeat_ngram=0,
             no_repeat_word=False,
         )
-        seeds = [_seed(self.seed, epoch, photo) for photo in photos]
+        sequences = [np.random.SeedSequence((self.seed, epoch, photo)) for photo in photos]
+        seeds = [int(found.generate_state(1, np.uint64)[0] >> np.uint64(1)) for found in sequences]
         begun = _Begun(self.cross_entropy.decoder, state)
         found = decode(begun, regions, options, SPECIAL_IDS, seeds)
         return [[hypothesis.words for hypothesis in hypotheses] for hypotheses in found]
@@ -245,7 +246,3 @@ class _Begun:
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
         return self.decoder.step(words, state)
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
