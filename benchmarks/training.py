@@ -135,7 +135,9 @@ def made_up_data(photos: int, channels: int) -> TrainingData:
     ]
     array = chance.standard_normal((photos, 1, channels), np.float32).astype(np.float16)
     features = FeatureRows(array, np.arange(photos), [""] * photos, {})
-    return TrainingData(vocabulary, captions, [], list(range(photos)), features, [], {}, None, "made up")
+    return TrainingData(
+        vocabulary, captions, [], list(range(photos)), features, [], "CIDEr", {}, None, "made up"
+    )
 
 
 def made_up_trainer(folder: str, args: argparse.Namespace, channels: int) -> Trainer:

@@ -48,9 +48,22 @@ def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Recor
         records = _READERS[source.kind](source, wanted)
         if not records:
             place = source.folder or source.annotations or source.captions
-            raise DatasetError(f"{source.kind} in {place}: no captioned picture in the split '{split}'")
+            missing = f"{source.kind} in {place}: no captioned picture in the split '{split}'"
+            raise DatasetError(missing + _advice(source.kind, wanted))
         labelled.append((source.kind if nth == 1 else f"{source.kind}-{nth}", records))
     return labelled
+
+
+def _advice(kind: str, split: str) -> str:
+    """What to do where a split is empty, for data sets that people make themselves."""
+    held_out = "at least two images, and --holdout above 0"
+    column = f"rows that say {split} in a column 'split'"
+    ways = {
+        ("table", "val"): f"; it needs {held_out}, or {column}",
+        ("table", "test"): f"; it needs {column}",
+        ("codes", "val"): f"; it needs {held_out}",
+    }
+    return ways.get((kind, split), "")
 
 
 def read_records(options: DatasetOptions, split: str) -> list[Record]:

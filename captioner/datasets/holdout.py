@@ -1,4 +1,4 @@
-"""Which pictures are held out for validation where a data set has no splits of its own."""
+"""Which images are held out for validation where a data set has no splits of its own."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LEAST = 2  # the CIDEr of a single image is always 0
+
 
 def held_out(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
-    """A seeded share of some pictures.
+    """Choose a seeded share of some images.
 
     A digest of seed and name ranks them, so that the choice does not depend on their order. Unless the share
-    is 0, at least one picture is held out, and at least one is left.
+    is 0, at least two images are held out (one of two or three), and at least one is left.
 
     Args:
-        names: the pictures, each once.
+        names: the images, each once.
         share: at least 0 and below 1.
         seed: chooses which.
     """
-    count = min(max(1, round(share * len(names))), len(names) - 1) if share and names else 0
+    least = 1 if len(names) < 2 * _LEAST else _LEAST
+    count = min(max(least, round(share * len(names))), len(names) - 1) if share and names else 0
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     return frozenset(ranked[:count])

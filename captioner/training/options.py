@@ -12,6 +12,7 @@ from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES
 from captioner.training.limits import ClipLimits, parse_proportions
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
+AUTO = "auto"
 AUGMENTATIONS = ("none", "flip", "crop")
 OBJECTIVES = ("cross_entropy", "self_critical")
 _USUAL_ENCODER = "efficientnet_lite2"
@@ -140,7 +141,10 @@ class TrainingOptions:
     )
     patience: int = _option(4, "epochs without a better score before training stops; 0 never stops early")
     select_by: str = _option(
-        "CIDEr", "score of generated captions that chooses the best epoch", choices=SELECTION_METRICS
+        AUTO,
+        "score of generated captions that chooses the best epoch; auto is CIDEr, or BLEU-4 where the "
+        "validation images are such that CIDEr is always 0",
+        choices=(AUTO, *SELECTION_METRICS),
     )
     beam_size: int = _option(3, "beam of the validation captions, and the checkpoint's default")
     seed: int = _option(0, "of all that is random")
@@ -185,7 +189,8 @@ class TrainingOptions:
         if self.proportions is not None:
             parse_proportions(self.proportions)
         self._check("resize", self.resize in ("squash", "crop"), "squash or crop")
-        self._check("select_by", self.select_by in SELECTION_METRICS, " or ".join(SELECTION_METRICS))
+        choices = (AUTO, *SELECTION_METRICS)
+        self._check("select_by", self.select_by in choices, " or ".join(choices))
         self._check("output", self.output.endswith(".safetensors"), "a file name that ends in .safetensors")
         try:
             ClipLimits.parse(self.clip)

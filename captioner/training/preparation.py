@@ -13,10 +13,11 @@ from itertools import accumulate, pairwise
 from captioner.datasets import DatasetOptions, Record, present, read_each
 from captioner.errors import DatasetError
 from captioner.metrics.evaluate import References
+from captioner.metrics.ngrams import Corpus
 from captioner.training.data import MixtureWeight, encode_caption, mixture_weights
 from captioner.training.encoding import ImageFeatures, ImageStore
 from captioner.training.limits import parse_proportions
-from captioner.training.options import TrainingOptions
+from captioner.training.options import AUTO, TrainingOptions
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
@@ -47,6 +48,7 @@ class TrainingData:
         photos: position of each training photo in ``features``.
         features: encoded photos.
         validation: one set for each data set.
+        select_by: the score that chooses the best epoch: what the options say, with ``auto`` settled.
         summary: counts for the log and the checkpoint.
         mixture_weights: how often the photos of each data set are seen, if that was asked for.
         identity: counts and a fingerprint of all captions and photos, so that a run is resumed on the same
@@ -59,6 +61,7 @@ class TrainingData:
     photos: Sequence[int]
     features: ImageFeatures
     validation: Sequence[ValidationSet]
+    select_by: str
     summary: dict[str, object]
     mixture_weights: Sequence[MixtureWeight] | None
     identity: str
@@ -97,7 +100,7 @@ def prepare(
     Raises:
         OptionError: there are not as many proportions as data sets.
         DatasetError: photos are broken and must not be skipped, or nothing is left to train on, to validate
-            on, or to say.
+            on, or to say, or the score asked for would always be 0.
         CacheError: the features cannot be kept on disk.
     """
     parts = (*splits.train, *splits.validation)
@@ -110,13 +113,20 @@ def prepare(
     train = [position for position in sound if position < first_validation]
     usable = [position for position in train if int(features.rows[position]) not in held_out]
     if not usable:
-        raise DatasetError("no training photo is left: all are broken or also in the validation split")
+        raise DatasetError(
+            "no training photo is left: all are broken or also in the validation split; add other images"
+        )
     texts = [records[position].captions for position in usable]
     if vocabulary is None:
         vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
     _check_words(vocabulary, options.min_count)
     sets = list(_validation_sets(splits, features, first_validation))
-    _check_score(sets, options.select_by)
+    why_not_cider = _why_not_cider(sets)
+    if why_not_cider and options.select_by == "CIDEr":
+        raise DatasetError(
+            f"{sets[0].label}: {why_not_cider}; take more photos, a larger --holdout or --select-by BLEU-4"
+        )
+    usual = "BLEU-4" if why_not_cider else "CIDEr"
     summary: dict[str, object] = {
         "datasets": [f"{label}: {len(part)} photos" for label, part in splits.train],
         "training photos": len(usable),
@@ -126,6 +136,8 @@ def prepare(
         "training photos left out as validation photos": len(train) - len(usable),
         "validation": [f"{part.label}: {len(part.records)} photos" for part in sets],
     }
+    if why_not_cider and options.select_by == AUTO:
+        summary["best epoch"] = f"chosen by BLEU-4: {why_not_cider}"
     return TrainingData(
         vocabulary=vocabulary,
         captions=[
@@ -135,6 +147,7 @@ def prepare(
         photos=usable,
         features=features,
         validation=sets,
+        select_by=usual if options.select_by == AUTO else options.select_by,
         summary=summary,
         mixture_weights=_mixture_weights(splits, usable, options),
         identity=_identity(records, usable, sets, features, store.name),
@@ -168,15 +181,24 @@ def _listed(names: Sequence[str], separator: str) -> str:
 
 def _check_words(vocabulary: Vocabulary, min_count: int) -> None:
     if len(vocabulary) == len(SPECIAL_WORDS):
-        raise DatasetError(f"no word occurs {min_count} times in the training captions; lower --min-count")
-
-
-def _check_score(sets: Sequence[ValidationSet], metric: str) -> None:
-    if metric == "CIDEr" and all(len(part.records) == 1 for part in sets):
         raise DatasetError(
-            f"{sets[0].label}: there is one validation photo, and the CIDEr of a single photo is always 0; "
-            "take more photos, a larger --holdout or --select-by BLEU-4"
+            f"no word occurs {min_count} times in the training captions; lower --min-count (1 keeps all)"
         )
+
+
+def _why_not_cider(sets: Sequence[ValidationSet]) -> str:
+    """Why CIDEr would be 0 for all captions; empty if it would not.
+
+    CIDEr weighs n-grams by how few images have them in their references, and those of every image by 0.
+    """
+    for part in sets:
+        references = list(part.references.tokens.values())
+        corpus = Corpus.of([()] * len(references), references)
+        if (corpus.document_frequencies < corpus.images).any():
+            return ""
+    if all(len(part.records) == 1 for part in sets):
+        return "there is one validation photo, and the CIDEr of a single photo is always 0"
+    return "all validation images have the same captions, and then CIDEr is always 0"
 
 
 def _validation_sets(splits: Splits, features: ImageFeatures, start: int) -> Iterator[ValidationSet]:

@@ -19,7 +19,7 @@ from captioner.model.network import CaptionNetwork
 from captioner.training.distributed import ALONE, World
 from captioner.training.encoding import ImageStore, open_source
 from captioner.training.log import say
-from captioner.training.options import TrainingOptions, recorded_options
+from captioner.training.options import AUTO, TrainingOptions, recorded_options
 from captioner.training.preparation import TrainingData, prepare, read_splits
 from captioner.training.state import RunFolder, TrainingState, load_state
 from captioner.training.trainer import Trainer
@@ -65,6 +65,8 @@ def train(
         folder.check(resume=resume, overwrite=overwrite)
     initial = None if options.init is None else load_checkpoint(find_weights(options.init))
     identity = recorded_options(options) | {"init": None if initial is None else initial.digest}
+    if options.select_by == AUTO:  # settled by the validation images
+        del identity["select_by"]
     state = world.share(_resumed(folder, identity) if resume and world.leads else None)
     if state is not None and (why := state.why_finished(options.epochs, options.patience)):
         say(f"nothing to do, {why}; the best epoch was {state.best_epoch}")
@@ -73,7 +75,8 @@ def train(
     with world.first_on_each_machine():
         encoder, preprocessing, store = open_source(datasets, options, initial, device=device, dtype=dtype)
         data = _prepared(datasets, options, store, None if initial is None else initial.vocabulary)
-    identity["data"] = data.identity
+    options = replace(options, select_by=data.select_by)
+    identity |= {"select_by": data.select_by, "data": data.identity}
     world.agree({**identity, "torch": torch.__version__})
     if state is None:
         if world.leads:

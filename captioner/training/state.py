@@ -18,6 +18,7 @@ from captioner.errors import OptionError, TrainingError
 from captioner.files import write_atomically
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_NOTHING = 0.0005  # scores below are printed as 0.0
 
 
 @dataclass
@@ -67,6 +68,14 @@ class TrainingState:
         self.epoch += 1
         self.batch, self.loss_sum, self.words, self.clipped, self.skipped = 0, 0.0, 0, 0, 0
         self.figures = {}
+
+    def is_better(self, score: float) -> bool:
+        """Whether an epoch with this score is the best so far.
+
+        As long as every score is printed as 0.0, which happens with few images and few steps, scores do not
+        tell which epoch is better, and the later one has learned more.
+        """
+        return score > self.best_score or max(score, self.best_score) < _NOTHING
 
     def why_finished(self, epochs: int, patience: int) -> str:
         """Why there is nothing left to train; empty as long as there is."""

@@ -253,7 +253,7 @@ class Trainer:
         with self.average.applied():
             figures, score = self._validate()
             state.begin_epoch()
-            best = score > state.best_score
+            best = state.is_better(score)
             if best:
                 state.best_score, state.best_epoch = score, state.epoch
             row = {"epoch": state.epoch, "step": state.step, **row, "score": score, **figures}
@@ -285,7 +285,7 @@ class Trainer:
                 self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device, self.world
             )
             figures |= {f"{part.label} {name}": value for name, value in found.items()}
-            scores.append(found[self.options.select_by])
+            scores.append(found[self.data.select_by])
         return figures, float(np.mean(scores))
 
     def _save_state(self) -> None:

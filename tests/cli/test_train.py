@@ -81,6 +81,59 @@ def test_ones_own_photos_train_from_a_table_and_a_folder(
     assert "validation: table: 5 photos" in said
 
 
+def test_a_small_table_trains_with_default_options(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Log, "_plot", lambda _journal: None)
+    shapes.write_table(tmp_path / "data", 24)
+    command = ["train", "--dataset=table", f"--data={tmp_path}/data", "--device=cpu", f"--cache={cache}"]
+    command += [*TINY[:2], f"--output={tmp_path}/model.safetensors"]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "training photos: 22" in said
+    assert "validation: table: 2 photos" in said
+    assert main([*command, "--resume"]) == 0
+    assert "nothing to do, " in capsys.readouterr().err
+    assert main([*command, "--resume", "--select-by=CIDEr"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--resume", "--select-by=BLEU-4"]) == 2
+    assert "select_by was CIDEr, is now BLEU-4" in _error(capsys)
+    assert main(["info", str(tmp_path / "model.safetensors"), "--config"]) == 0
+    assert '\nselect-by = "CIDEr"\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("images", "flags"), [(2, []), (3, []), (5, ["--select-by=CIDEr"]), (10, [])])
+def test_even_smaller_tables_train(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str], images: int, flags: list[str]
+) -> None:
+    shapes.write_table(tmp_path / "data", images)
+    assert train(f"--dataset=table:{tmp_path}/data", *flags) == 0
+    said = capsys.readouterr().err
+    assert ("best epoch: chosen by BLEU-4" in said) == (images < 4)
+
+
+@pytest.mark.parametrize(
+    ("images", "flags", "message"),
+    [
+        (1, [], "no captioned picture in the split 'val'; it needs at least two images"),
+        (2, ["--select-by=CIDEr"], "CIDEr of a single photo is always 0; take more photos"),
+        (2, ["--min-count=9"], "no word occurs 9 times in the training captions; lower --min-count"),
+        (24, ["--holdout=0"], "it needs at least two images, and --holdout above 0, or rows that say val"),
+    ],
+)
+def test_tables_that_cannot_be_trained_on_say_what_to_do(
+    tmp_path: Path,
+    train: Train,
+    capsys: pytest.CaptureFixture[str],
+    images: int,
+    flags: list[str],
+    message: str,
+) -> None:
+    shapes.write_table(tmp_path / "data", images)
+    assert train(f"--dataset=table:{tmp_path}/data", *flags) == 2
+    assert message in _error(capsys)
+
+
 def test_several_data_sets_train_together_and_info_tells_of_it(
     tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ def small_data() -> TrainingData:
         photos=list(train),
         features=features,
         validation=[ValidationSet("some", records, list(held), features, references)],
+        select_by="CIDEr",
         summary={},
         mixture_weights=None,
         identity="made up",

@@ -214,9 +214,68 @@ def test_one_photo_cannot_be_judged_by_cider(
 ) -> None:
     shapes.write_table(tmp_path / "t", 4, 1)
     with pytest.raises(DatasetError, match=r"CIDEr of a single photo is always 0.*--select-by BLEU-4"):
-        prepared(f"table:{tmp_path}/t")
+        prepared(f"table:{tmp_path}/t", options=tiny(select_by="CIDEr"))
     data = prepared(f"table:{tmp_path}/t", options=tiny(select_by="BLEU-4"))
     assert len(data.validation[0].records) == 1
+    assert data.select_by == "BLEU-4"
+    assert "best epoch" not in data.summary
+
+
+@pytest.mark.parametrize("kind", ["flickr8k", "karpathy", "coco", "table"])
+def test_where_one_image_is_held_out_bleu_chooses_by_itself(
+    tmp_path: Path, prepared: Callable[..., TrainingData], kind: str
+) -> None:
+    getattr(shapes, f"write_{kind}")(tmp_path / "data", 4, 1)
+    data = prepared(f"{kind}:{tmp_path}/data")
+    assert data.select_by == "BLEU-4"
+    assert str(data.summary["best epoch"]).startswith("chosen by BLEU-4: there is one validation photo")
+
+
+@pytest.mark.parametrize(
+    ("images", "held", "chooses"),
+    [(2, 1, "BLEU-4"), (3, 1, "BLEU-4"), (5, 2, "CIDEr"), (24, 2, "CIDEr"), (100, 5, "CIDEr")],
+)
+def test_small_tables_without_splits_can_be_trained_on(
+    tmp_path: Path, prepared: Callable[..., TrainingData], images: int, held: int, chooses: str
+) -> None:
+    shapes.write_table(tmp_path / "t", images)
+    data = prepared(f"table:{tmp_path}/t")
+    assert (len(data.photos), len(data.validation[0].records)) == (images - held, held)
+    assert data.select_by == chooses
+
+
+def test_a_table_of_one_image_is_one_line(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:
+    shapes.write_table(tmp_path / "t", 1)
+    with pytest.raises(
+        DatasetError, match=r"in the split 'val'; it needs at least two images, and --holdout"
+    ):
+        prepared(f"table:{tmp_path}/t")
+
+
+def test_captions_that_are_all_the_same_cannot_be_judged_by_cider(
+    tmp_path: Path, prepared: Callable[..., TrainingData], tiny: Tiny
+) -> None:
+    table = shapes.write_table(tmp_path / "t", 6, 3)
+    _, *rows = table.read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    same = [f"{name},An image.,{split}\n" for name, _, split in cells]
+    table.write_text("image,caption,split\n" + "".join(same))
+    data = prepared(f"table:{tmp_path}/t")
+    assert data.select_by == "BLEU-4"
+    assert "all validation images have the same captions" in str(data.summary["best epoch"])
+    with pytest.raises(DatasetError, match=r"the same captions.*--select-by BLEU-4"):
+        prepared(f"table:{tmp_path}/t", options=tiny(select_by="CIDEr"))
+
+
+def test_one_data_set_with_two_images_to_validate_on_is_enough_for_cider(
+    tmp_path: Path, prepared: Callable[..., TrainingData]
+) -> None:
+    shapes.write_table(tmp_path / "one", 4, 1)
+    shapes.write_table(tmp_path / "three", 3, first_seed=20)
+    shapes.write_flickr8k(tmp_path / "two", 4, 2, first_seed=40)
+    single = [f"table:{tmp_path}/one", f"table:{tmp_path}/three"]
+    assert prepared(*single).select_by == "BLEU-4"
+    assert prepared(*single, f"flickr8k:{tmp_path}/two").select_by == "CIDEr"
 
 
 @pytest.mark.parametrize("change", ["caption", "photo", "swap", "order"])

@@ -97,6 +97,15 @@ def test_what_differs_is_named() -> None:
         state.check_identity({"lr": 1e-2, "data": "7 photos", "new": 1})
 
 
+def test_while_scores_are_nothing_a_later_epoch_is_better() -> None:
+    scores = [0.0, 0.0, 2e-10, 1e-12, 0.0441, 0.0, 0.0441, 0.0442]
+    state, better = TrainingState({}), []
+    for score in scores:
+        better.append(state.is_better(score))
+        state.best_score = score if better[-1] else state.best_score
+    assert better == [True, True, True, True, True, False, False, True]
+
+
 def test_an_epoch_begins_with_nothing_counted() -> None:
     state = _state()
     state.clipped, state.skipped, state.skipped_in_row = 3, 2, 1
