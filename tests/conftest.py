@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,3 +64,12 @@ def photos() -> list[Path]:
     """The sample photographs that come with the project."""
     folder = Path(__file__).parent.parent / "data" / "samples"
     return sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """The test computes in float64, see ``tests/tolerance.py``."""
+    from tests.tolerance import in_double
+
+    with in_double():
+        yield

@@ -11,6 +11,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, pictures
 
+pytestmark = pytest.mark.usefixtures("double")
+
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 
 
@@ -32,9 +34,7 @@ def test_a_wide_beam_finds_what_exhaustive_enumeration_finds(
     for picture, found in enumerate(search(model, 3, options)):
         best = enumerate_captions(model, picture, max_length=3, penalty=penalty)[: options.num_captions]
         assert [hypothesis.words for hypothesis in found] == [words for _, words in best]
-        assert [hypothesis.score for hypothesis in found] == pytest.approx(
-            [score for score, _ in best], abs=1e-4
-        )
+        assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in best])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -131,8 +131,8 @@ def test_log_probabilities_are_the_models_own() -> None:
     for picture, found in enumerate(search(model, 3, DecodingOptions(num_captions=3, max_length=6))):
         for hypothesis in found:
             own = model.log_probs(picture, hypothesis.words)
-            assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own, abs=1e-5)
-            assert hypothesis.log_prob == pytest.approx(sum(own), abs=1e-4)
+            assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own)
+            assert hypothesis.log_prob == pytest.approx(sum(own))
 
 
 def test_an_empty_batch_gives_nothing() -> None:

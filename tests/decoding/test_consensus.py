@@ -14,6 +14,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
 from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, pictures
 
+pytestmark = pytest.mark.usefixtures("double")
+
 Words = tuple[int, ...]
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 
@@ -80,9 +82,9 @@ def test_a_search_that_finds_all_captions_orders_them_as_enumeration_does(seed: 
         **FREE,
     )
     (found,) = decode(model, pictures(2)[picture:], options, SPECIAL)
-    assert [each.score for each in found] == pytest.approx(sorted(expected, reverse=True)[:3], abs=1e-5)
+    assert [each.score for each in found] == pytest.approx(sorted(expected, reverse=True)[:3])
     by_words = {words: value for (_, words), value in zip(everything, expected, strict=True)}
-    assert [by_words[each.words] for each in found] == pytest.approx([each.score for each in found], abs=1e-5)
+    assert [by_words[each.words] for each in found] == pytest.approx([each.score for each in found])
 
 
 @settings(max_examples=30, deadline=None)

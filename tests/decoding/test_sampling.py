@@ -10,6 +10,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.strategies import Hypothesis
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, pictures
 
+pytestmark = pytest.mark.usefixtures("double")
+
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 DRAWS = 4000
 # 99.99th percentile of the chi-square distribution for 1 to 9 degrees of freedom
@@ -120,5 +122,5 @@ def test_log_probabilities_are_those_without_temperature_and_cut() -> None:
     (found,) = decode(model, pictures(1), options, SPECIAL)
     for hypothesis in found:
         own = model.log_probs(0, hypothesis.words)
-        assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own, abs=1e-5)
-        assert hypothesis.log_prob == pytest.approx(sum(own), abs=1e-4)
+        assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own)
+        assert hypothesis.log_prob == pytest.approx(sum(own))

@@ -17,6 +17,8 @@ from captioner.model.config import CELLS
 from captioner.model.decoder import Decoder
 from tests.model.test_decoder import small_decoder
 
+pytestmark = pytest.mark.usefixtures("double")
+
 WORDS = torch.tensor([[1, 5, 3, 9, 7], [1, 4, 4, 10, 2]])
 
 

@@ -11,6 +11,8 @@ from captioner.likelihood.matrix import log_prob_matrix
 from captioner.likelihood.prefixes import PrefixTree
 from tests.likelihood.small import VOCABULARY, log_prob_by_steps, pictures, small_decoder
 
+pytestmark = pytest.mark.usefixtures("double")
+
 SENTENCES = st.lists(st.lists(st.integers(4, 7), max_size=6), max_size=12)
 
 
@@ -35,7 +37,7 @@ def test_all_pairs_are_what_each_pair_is_alone(cell: str, attention: str) -> Non
     found = log_prob_matrix(decoder, torch.split(regions, 2), sentences)
     expected = [[sum(log_prob_by_steps(decoder, p, sentence)) for p in regions] for sentence in sentences]
     assert found.shape == (7, 5)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, torch.tensor(expected))
     assert torch.equal(found[1], found[3])
 
 

@@ -27,6 +27,7 @@ def _texts(count: int, longest: int = 12) -> list[str]:
     return [" ".join(chance.choices(WORDS.split(), k=chance.randint(0, longest))) for _ in range(count)]
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_every_word_has_the_probability_that_steps_give_it(cell: str, attention: str) -> None:
@@ -38,10 +39,11 @@ def test_every_word_has_the_probability_that_steps_give_it(cell: str, attention:
         expected = log_prob_by_steps(decoder.members[0], picture, VOCABULARY.encode(text.split()))
         assert score.text == text
         assert score.words == tuple(text.split())
-        assert [*score.word_log_probs, score.end_log_prob] == pytest.approx(expected, abs=1e-4)
-        assert score.log_prob == pytest.approx(sum(expected), abs=1e-4)
+        assert [*score.word_log_probs, score.end_log_prob] == pytest.approx(expected)
+        assert score.log_prob == pytest.approx(sum(expected))
 
 
+@pytest.mark.usefixtures("double")
 def test_groups_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, texts, regions = small_decoder(), _texts(30), pictures(30)
     whole = score_texts(decoder, VOCABULARY, regions, texts, runners_up=2)
@@ -50,7 +52,7 @@ def test_groups_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     parts = score_texts(decoder, VOCABULARY, regions, texts, runners_up=2)
     for one, other in zip(whole, parts, strict=True):
         assert one.words == other.words
-        assert one.word_log_probs == pytest.approx(other.word_log_probs, abs=1e-4)
+        assert one.word_log_probs == pytest.approx(other.word_log_probs)
         assert [[word for word, _ in place] for place in one.runners_up] == [
             [word for word, _ in place] for place in other.runners_up
         ]
@@ -79,6 +81,7 @@ def test_the_figures_follow_from_the_log_probabilities() -> None:
     assert Score("", (), (), -1000.0).perplexity == math.inf
 
 
+@pytest.mark.usefixtures("double")
 def test_runners_up_are_the_most_probable_words_at_each_place() -> None:
     decoder, picture = small_decoder(), pictures(1)
     (score,) = score_texts(decoder, VOCABULARY, picture, ["the dog runs"], runners_up=4)
@@ -91,7 +94,7 @@ def test_runners_up_are_the_most_probable_words_at_each_place() -> None:
         best = sorted(probabilities, key=lambda word: -probabilities[word])[:4]
         assert [word for word, _ in at_place] == best
         expected = [probabilities[word] for word in best]
-        assert [chance for _, chance in at_place] == pytest.approx(expected, rel=1e-5)  # float32
+        assert [chance for _, chance in at_place] == pytest.approx(expected)
 
 
 def test_at_most_all_words_are_runners_up() -> None:

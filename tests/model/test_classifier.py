@@ -10,6 +10,7 @@ from captioner.model.classifier import CLASSES, classifier_of, fit_classifier, p
 from captioner.model.encoder import LITE_SIZES, build_encoder, encoder_preprocessing, lite_states
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", sorted(LITE_SIZES))
 def test_the_classifier_over_the_mean_region_is_the_packages_own_network(
     name: str, photos: list[Path]
@@ -19,12 +20,12 @@ def test_the_classifier_over_the_mean_region_is_the_packages_own_network(
     network = package.EfficientNet.from_name(name.replace("_", "-"), image_size=preprocessing.size)
     network.load_state_dict(lite_states(name))
     pixels = torch.stack([torch.from_numpy(preprocessing.load(photo)) for photo in photos[:3]])
-    images = preprocessing.normalise(pixels)
+    images = preprocessing.normalise(pixels).double()
     with torch.inference_mode():
         expected = network.eval()(images)
         regions = build_encoder(name, preprocessing.size, pretrained=True)(images)
         found = pretrained_classifier(name)(regions.mean(dim=1))
-    assert torch.allclose(found, expected, atol=1e-3)
+    torch.testing.assert_close(found, expected)
     classes = dict(zip((photo.name for photo in photos), found.argmax(dim=1).tolist(), strict=False))
     assert classes["cat.jpg"] in range(281, 286)  # tabby to Egyptian cat
     assert classes["coffee.jpg"] in (504, 967, 968)  # mug, espresso, cup
@@ -64,11 +65,12 @@ def test_a_fitted_classifier_sees_through_a_changed_encoder_what_the_old_one_saw
     assert float((found - expected).abs().amax(dim=1).mean()) < 0.05
 
 
+@pytest.mark.usefixtures("double")
 def test_where_nothing_changed_nothing_is_changed() -> None:
     classifier, features, _ = make_world(50)
     fitted = fit_classifier(classifier, features, classifier(features))
-    assert torch.allclose(fitted.weight, classifier.weight, atol=1e-4)
-    assert torch.allclose(fitted.bias, classifier.bias, atol=1e-4)
+    torch.testing.assert_close(fitted.weight, classifier.weight)
+    torch.testing.assert_close(fitted.bias, classifier.bias)
 
 
 def test_few_photos_change_little_for_the_worse() -> None:

@@ -9,6 +9,8 @@ from captioner.model.attention import AdaptiveAttention, AdditiveAttention
 from captioner.model.config import CELLS, ModelConfig
 from captioner.model.decoder import Decoder
 
+pytestmark = pytest.mark.usefixtures("double")
+
 SMALL = {
     "encoder": "efficientnet_lite0",
     "image_size": 224,

@@ -16,6 +16,8 @@ from captioner.model.decoder import Decoder
 from captioner.model.ensemble import EnsembleDecoder, Packing
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
+pytestmark = pytest.mark.usefixtures("double")
+
 WORDS = (4, 5, 6)
 SPECIAL = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 LONGEST = 3
@@ -81,7 +83,7 @@ def test_the_caption_found_is_the_best_of_all_by_the_mean_of_probabilities(penal
                 scored.append((sum(log_probs) / length_normalisation(length, penalty), words, log_probs))
         _, words, log_probs = max(scored)
         assert best.words == words
-        assert [*best.word_log_probs, best.end_log_prob] == pytest.approx(log_probs, abs=1e-4)
+        assert [*best.word_log_probs, best.end_log_prob] == pytest.approx(log_probs)
         alone = [decode(member, picture.unsqueeze(0), options, SPECIAL)[0][0].words for member in members]
         different += any(words != other for other in alone)
     assert different  # members alone would have said something else
@@ -114,7 +116,7 @@ def test_copies_of_one_decoder_are_that_decoder(copies: int) -> None:
             [each.words for each in of_one] for of_one in expected
         ]
         for one, other in zip(chain(*found), chain(*expected), strict=True):
-            assert one.word_log_probs == pytest.approx(other.word_log_probs, abs=1e-5)
+            assert one.word_log_probs == pytest.approx(other.word_log_probs)
 
 
 @torch.inference_mode()
@@ -129,7 +131,7 @@ def test_whole_sentences_have_the_probabilities_of_their_steps() -> None:
     found = log_probs[range(6), targets].tolist()
     first, second = mean_log_probs(members, seen[0], (4, 6, 5)), mean_log_probs(members, seen[1], (5,))
     expected = [first[0], second[0], first[1], second[1], first[2], first[3]]
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert found == pytest.approx(expected)
 
 
 @torch.inference_mode()

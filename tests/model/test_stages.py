@@ -58,6 +58,7 @@ def test_the_stages_of_a_lite_encoder_are_the_package_s_own_network() -> None:
         assert torch.equal(encoder(images), expected.flatten(2).transpose(1, 2))
 
 
+@pytest.mark.usefixtures("double")
 def test_the_stages_of_a_vision_transformer_are_torchvision_s_own_network() -> None:
     torch.manual_seed(0)
     network = VisionTransformer(
@@ -75,6 +76,7 @@ def test_a_network_that_is_no_chain_is_one_stage() -> None:
     assert listed(stages) == "1 all"
 
 
+@pytest.mark.usefixtures("double")
 def test_layers_without_weights_belong_to_the_stage_before_them() -> None:
     network = nn.Sequential(
         nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3)

@@ -13,7 +13,7 @@ import pytest
 
 from captioner.cli import main
 from tests.training.conftest import TINY
-from tests.training.runs import assert_like
+from tests.training.runs import assert_like, in_double
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +32,11 @@ def torchrun(command: list[str], log: Path) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     with log.open("w") as errors:
         return subprocess.Popen(
-            [*launcher, "-m", "captioner", *command], stdout=subprocess.PIPE, stderr=errors, text=True
+            [*launcher, "-m", "tests.training.in_double", *command],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=Path(__file__).parents[2],
         )
 
 
@@ -73,5 +77,6 @@ def test_a_killed_process_ends_the_run_which_resumed_ends_like_one_process(
     assert resumed.returncode == 0, (tmp_path / "resumed.log").read_text()
     assert out == f"{tmp_path / 'two.safetensors'}\n"
 
-    assert main(arguments(tmp_path / "one.safetensors", table, cache)) == 0
+    with in_double():
+        assert main(arguments(tmp_path / "one.safetensors", table, cache)) == 0
     assert_like(tmp_path / "two.safetensors", tmp_path / "one.safetensors")

@@ -16,7 +16,7 @@ from captioner.training.options import TrainingOptions
 from captioner.training.state import RunFolder, load_state
 from tests.training import worlds
 from tests.training.conftest import TINY
-from tests.training.runs import assert_like, assert_same_run, read_rows
+from tests.training.runs import assert_like, assert_same_run, in_double, read_rows
 
 Command = Callable[..., list[str]]
 
@@ -73,8 +73,10 @@ def test_losses_scores_and_weights_are_those_of_one_process(
     changes: dict[str, object],
     more: tuple[str, ...],
 ) -> None:
-    assert main(command(f"{name}-alone", *more, **changes)) == 0
+    with in_double():
+        assert main(command(f"{name}-alone", *more, **changes)) == 0
     setups = [
+        worlds.in_double,
         functools.partial(worlds.record_photos, tmp_path),
         functools.partial(worlds.record_captioned, tmp_path, 3),
     ]
@@ -112,8 +114,9 @@ def test_processes_draw_the_captions_that_one_process_draws(
     tmp_path: Path, folder: Path, command: Command, finished: TrainingOptions, name: str, size: int, more: Any
 ) -> None:
     objective = ("--objective=self_critical", f"--init={finished.output}", "--samples=3", "--epochs=1")
-    assert main(command(f"{name}-alone", *objective, *more)) == 0
-    members = together(tmp_path, command(name, *objective, *more), size=size)
+    with in_double():
+        assert main(command(f"{name}-alone", *objective, *more)) == 0
+    members = together(tmp_path, command(name, *objective, *more), worlds.in_double, size=size)
     assert members.finish() == [0] * size, members.said()
     assert_like(folder / f"{name}.safetensors", folder / f"{name}-alone.safetensors")
     assert float(read_rows(folder / f"{name}.run" / "epochs.csv")[0]["reward"]) > 0
@@ -156,9 +159,9 @@ def test_a_step_without_a_number_in_one_process_is_skipped_by_all(
     tmp_path: Path, folder: Path, command: Command
 ) -> None:
     setup = functools.partial(worlds.no_number_for, photo=5, epoch=0)
-    members = together(tmp_path, command("skips"), setup)
+    members = together(tmp_path, command("skips"), worlds.in_double, setup)
     assert members.finish() == [0, 0], members.said()
-    alone = worlds.start(tmp_path, worlds.train, [(command("skips-alone"), setup)])
+    alone = worlds.start(tmp_path, worlds.train, [(command("skips-alone"), worlds.in_double, setup)])
     assert alone.finish() == [0], alone.said()
     assert [row["skipped"] for row in read_rows(folder / "skips.run" / "epochs.csv")] == ["1", "0"]
     assert_like(folder / "skips.safetensors", folder / "skips-alone.safetensors")
@@ -238,8 +241,9 @@ def test_a_run_may_go_on_with_another_number_of_processes(
     tmp_path: Path, folder: Path, command: Command
 ) -> None:
     stop = functools.partial(worlds.on_step, 3, 0, functools.partial(worlds.send_signal, signal.SIGINT))
-    members = together(tmp_path / "three", command("grows"), stop, size=3)
+    members = together(tmp_path / "three", command("grows"), worlds.in_double, stop, size=3)
     assert members.finish() == [130] * 3
-    assert main(command("grows", "--resume")) == 0
-    assert main(command("grows-alone")) == 0
+    with in_double():
+        assert main(command("grows", "--resume")) == 0
+        assert main(command("grows-alone")) == 0
     assert_like(folder / "grows.safetensors", folder / "grows-alone.safetensors")

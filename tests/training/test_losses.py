@@ -12,6 +12,8 @@ from captioner.training.data import make_batch
 from captioner.training.losses import attention_regularisation, cross_entropy, drop_words
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
+pytestmark = pytest.mark.usefixtures("double")
+
 CAPTIONS = [[[START, 5, 6, 7, END], [START, 4, END]], [[START, END], [START, 9, 8, 7, 6, 5, END]]]
 
 
@@ -72,11 +74,10 @@ def test_loss_and_gradient_equal_torchs_over_padded_logits(
     expected = _oracle(decoder, regions, smoothing)
     expected.backward()  # type: ignore[no-untyped-call]
 
-    # The loss itself is computed in float32.
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(loss, expected)
     assert set(gradients) == {name for name, _ in decoder.named_parameters()}
     for name, value in decoder.named_parameters():
-        torch.testing.assert_close(gradients[name], value.grad, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(gradients[name], value.grad)
 
 
 def test_padding_does_not_change_the_loss() -> None:
@@ -110,7 +111,7 @@ def test_dropped_words_are_read_as_unknown_and_still_predicted(monkeypatch: pyte
         decoder.unroll(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions))
     )
     targets = captions[:, 1:].T.flatten()  # in the order of packed sequences
-    torch.testing.assert_close(found.double(), nn.functional.cross_entropy(logits, targets))
+    torch.testing.assert_close(found, nn.functional.cross_entropy(logits, targets))
 
 
 def test_narrowness_is_zero_for_even_looks_and_near_one_for_a_single_region() -> None:
@@ -141,6 +142,6 @@ def test_the_spread_adds_the_narrowness_of_where_the_decoder_looks(attention: st
     for row, length in zip(weights, batch.lengths.tolist(), strict=True):
         shares = row[:length].sum(dim=0) / row[:length].sum()
         expected += length / words * float(((shares - 1 / 3) ** 2).sum())
-    assert (spread - plain).item() == pytest.approx(2 * expected, rel=1e-5)
+    assert (spread - plain).item() == pytest.approx(2 * expected)
     (gradient,) = torch.autograd.grad(spread - plain, decoder.attention.of_state.weight)  # type: ignore[union-attr]
     assert gradient.abs().max() > 0

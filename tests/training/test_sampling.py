@@ -47,6 +47,7 @@ def _fed(decoder: Decoder, rows: int, probability: float) -> tuple[Tensor, Tenso
     return true, fed, decoder.logits(outputs[0]).softmax(-1)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 def test_probability_zero_is_teacher_forcing(attention: str) -> None:
     decoder = _decoder(attention)
@@ -77,6 +78,7 @@ def test_a_coin_is_tossed_for_every_position() -> None:
     assert changed == pytest.approx(0.3 * (1 - expected[3].item()), abs=5 * math.sqrt(0.25 / rows))
 
 
+@pytest.mark.usefixtures("double")
 def test_captions_are_unrolled_over_the_words_that_were_drawn() -> None:
     decoder = _decoder()
     batch = make_batch([0, 1], CAPTIONS)

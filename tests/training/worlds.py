@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
@@ -22,6 +23,7 @@ from tests.training import processes
 
 Setup = Callable[[], None]
 
+_UNTIL_THE_END = ExitStack()
 _NOISE = re.compile(r"^\[(rank|[EW]\d)|^frame #|^<omitting|^Exception raised from|\d%\|")
 
 
@@ -79,6 +81,13 @@ def train(arguments: Sequence[str], *setups: Setup) -> None:
     for setup in setups:
         setup()
     sys.exit(main(arguments))
+
+
+def in_double() -> None:
+    """A setup: this process computes in float64 until it ends."""
+    from tests.training.runs import in_double
+
+    _UNTIL_THE_END.enter_context(in_double())
 
 
 def on_step(step: int, rank: int, act: Callable[[], None]) -> None:
