@@ -73,7 +73,7 @@ def test_every_classification_network_of_torchvision_has_a_tested_family() -> No
 def test_encoders_give_region_features_and_fusing_keeps_them(name: str, regions: int, channels: int) -> None:
     torch.manual_seed(0)
     size = encoder_preprocessing(name).size
-    encoder = build_encoder(name, size, pretrained=False)
+    encoder = build_encoder(name, size, pretrained=False).double()
     randomise_batch_norm(encoder)
     images = torch.randn(2, 3, size, size)
     with torch.inference_mode():
