@@ -16,6 +16,7 @@ PACKAGE = ROOT / "captioner"
 FLOORS = {
     "errors": 1,
     "files": 1,
+    "interrupt": 1,
     "model": 2,
     "images": 2,
     "metadata": 2,

@@ -26,7 +26,7 @@ from captioner.batch.worklist import key_of
 from captioner.batch.writers import build_writer
 from captioner.errors import OptionError
 from captioner.images import display_name
-from captioner.training.interruption import on_interrupt
+from captioner.interrupt import on_interrupt
 
 if TYPE_CHECKING:
     from captioner.batch.runner import Result

@@ -24,7 +24,7 @@ from captioner.batch.targets import State
 from captioner.batch.tars import Item
 from captioner.errors import OutputError
 from captioner.images import display_name
-from captioner.training.interruption import on_interrupt
+from captioner.interrupt import on_interrupt
 
 if TYPE_CHECKING:
     from captioner.batch.job import Model

@@ -12,7 +12,7 @@ from captioner.cli.config import read_configuration, write_configuration
 from captioner.cli.options import add_options, given_values, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.errors import OptionError
-from captioner.training.interruption import Interrupted
+from captioner.interrupt import Interrupted
 from captioner.training.options import TrainingOptions
 
 SUMMARY = "Train a model on captioned photographs."

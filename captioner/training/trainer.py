@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from captioner.checkpoint import Checkpoint
 from captioner.errors import TrainingError
+from captioner.interrupt import Interrupted, on_interrupt
 from captioner.model.gradient_flow import GradientFlow
 from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
 from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.inputs import inputs_of
-from captioner.training.interruption import Interrupted, on_interrupt
 from captioner.training.limits import ClipLimits
 from captioner.training.log import Recorder, say
 from captioner.training.optim import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from captioner.cli import build_parser, main
+from captioner.interrupt import Interrupted
 from captioner.training import run
-from captioner.training.interruption import Interrupted
 from captioner.training.log import Log
 from captioner.training.options import TrainingOptions
 from tests.training import shapes

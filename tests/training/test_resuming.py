@@ -10,8 +10,8 @@ import torch
 
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, TrainingError
+from captioner.interrupt import Interrupted
 from captioner.training.data import Batch
-from captioner.training.interruption import Interrupted
 from captioner.training.log import Recorder
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from captioner.datasets import DatasetOptions
+from captioner.interrupt import Interrupted
 from captioner.training import self_critical
 from captioner.training.data import Batch
-from captioner.training.interruption import Interrupted
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from captioner.training.trainer import Trainer
