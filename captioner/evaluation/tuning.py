@@ -17,7 +17,6 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.generate import readable_batches
 from captioner.metrics.evaluate import References, score
-from captioner.training.validation import METRICS
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def try_out(
         captioner: the model.
         sets: photos.
         options: how to search for captions.
-        select_by: one of ``METRICS``.
+        select_by: ``CIDEr`` or ``BLEU-4``.
         batch_size: photos captioned at once.
 
     Raises:
@@ -138,8 +137,7 @@ def try_out(
             written = captioner.decode(regions, options, attention=False)
             found = zip(part.ids[start : start + batch_size], written, strict=True)
             captions |= {image_id: best.text for image_id, (best, *_) in found}
-        scores = score(captions, part.references)
-        figures[part.label] = {name: scores.figures[name] for name in METRICS}
+        figures[part.label] = score(captions, part.references).headline
     return Trial(options, figures, float(np.mean([found[select_by] for found in figures.values()])))
 
 

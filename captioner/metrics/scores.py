@@ -64,6 +64,11 @@ class Scores:
         values = corpus_figures(self.statistics.sum(axis=0), self.images)
         return dict(zip(METRICS, values.tolist(), strict=True))
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """The two figures that may choose among models or options: BLEU-4 and CIDEr."""
+        return {name: self.figures[name] for name in ("BLEU-4", "CIDEr")}
+
     @cached_property
     def per_image(self) -> dict[str, npt.NDArray[np.float64]]:
         """For each metric, (images,) the score of every photo taken alone, in the order of ``ids``."""

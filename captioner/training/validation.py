@@ -19,7 +19,6 @@ from captioner.training.encoding import ImageFeatures
 from captioner.vocabulary import Vocabulary, detokenize
 
 _BATCH = 64
-METRICS = ("BLEU-4", "CIDEr")
 _COUNTS = ("mean length", "distinct words")  # all else is shown x100
 
 
@@ -51,8 +50,8 @@ class ValidationSet:
     ) -> dict[str, float]:
         """Figures of generated captions by name, on their own scale (see ``captioner.metrics``).
 
-        Beside :data:`METRICS` these tell how the captions themselves are, because a model that is trained for
-        a score may raise it with worse sentences.
+        Beside BLEU-4 and CIDEr these are figures of the captions themselves, because a model that is trained
+        for a score may raise it with worse sentences.
 
         Several processes caption whole batches in turn, so that each photo is captioned once and in the same
         company as by one process; rank 0 scores all captions.
@@ -84,7 +83,7 @@ def shown(figures: Mapping[str, float]) -> str:
 
 def _figures(scores: Scores) -> dict[str, float]:
     return {
-        **{name: scores.figures[name] for name in METRICS},
+        **scores.headline,
         "bad endings": scores.degeneration.bad_endings,
         "repeated bigrams": scores.degeneration.repeated_bigrams,
         "mean length": scores.diversity.mean_length,
