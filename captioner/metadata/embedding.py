@@ -15,12 +15,12 @@ from typing import BinaryIO, NamedTuple
 
 from captioner.errors import ImageError
 from captioner.images import identify
-from captioner.metadata import xmp
 from captioner.metadata.containers import Container
 from captioner.metadata.jpeg import Jpeg
 from captioner.metadata.png import Png
 from captioner.metadata.tiff import EMPTY, IMAGE_DESCRIPTION, Tiff
 from captioner.metadata.webp import WebP
+from captioner.metadata.xmp import ALT_TEXT, DESCRIPTION, read_packet, write_packet
 
 _CONTAINERS: dict[str, type[Container]] = {"JPEG": Jpeg, "PNG": Png, "WebP": WebP}
 _HEAD_BYTES = 512
@@ -84,12 +84,12 @@ def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: boo
         exif, texts = None, {}
         if overwrite or before.description in ("", own):
             exif = Tiff(picture.exif or EMPTY).with_text(IMAGE_DESCRIPTION, caption)
-            texts[xmp.DESCRIPTION] = caption
+            texts[DESCRIPTION] = caption
         if overwrite or before.alt_text in ("", own):
-            texts[xmp.ALT_TEXT] = caption
+            texts[ALT_TEXT] = caption
         if not texts:
             return data
-        return picture.rewritten(exif, xmp.write(picture.xmp, texts, limit=picture.xmp_limit))
+        return picture.rewritten(exif, write_packet(picture.xmp, texts, limit=picture.xmp_limit))
 
 
 def _open(file: BinaryIO, name: str) -> Container:
@@ -105,8 +105,8 @@ def _texts(picture: Container) -> Texts:
     described = "" if picture.exif is None else Tiff(picture.exif).text(IMAGE_DESCRIPTION).strip()
     if _OF_CAMERAS.fullmatch(described):
         described = ""
-    found = {key: text.strip() for key, text in xmp.read(picture.xmp).items()}
-    return Texts(described or found.get(xmp.DESCRIPTION, ""), found.get(xmp.ALT_TEXT, ""))
+    found = {key: text.strip() for key, text in read_packet(picture.xmp).items()}
+    return Texts(described or found.get(DESCRIPTION, ""), found.get(ALT_TEXT, ""))
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator
 from typing import ClassVar
 
-from captioner.metadata import multipicture
 from captioner.metadata.containers import Block, Container
+from captioner.metadata.multipicture import HEAD, shifted
 
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _SEGMENT_BYTES = 65533  # what a segment can hold
@@ -60,7 +60,7 @@ class Jpeg(Container):
             return "exif"
         if code == _APP1 and head == _XMP:
             return "xmp"
-        return "pictures" if code == _APP2 and head.startswith(multipicture.HEAD) else "other"
+        return "pictures" if code == _APP2 and head.startswith(HEAD) else "other"
 
     def _read_metadata(self) -> None:
         self.exif = self._payload("exif", _EXIF)
@@ -84,9 +84,7 @@ class Jpeg(Container):
         if "pictures" in kinds:
             place = kinds.index("pictures")
             added = [len(content) - (b.end - b.start) for content, b in zip(contents, blocks, strict=True)]
-            contents[place] = multipicture.shifted(
-                contents[place], first=sum(added), others=sum(added[place + 1 :])
-            )
+            contents[place] = shifted(contents[place], first=sum(added), others=sum(added[place + 1 :]))
         return b"".join(contents)
 
     def _with_places(self, kinds: list[str]) -> list[Block]:

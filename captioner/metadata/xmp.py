@@ -41,7 +41,7 @@ _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _PADDING = re.compile(rb"\s{3,}(?=<\?xpacket end)")
 
 
-def read(packet: bytes | None) -> dict[Property, str]:
+def read_packet(packet: bytes | None) -> dict[Property, str]:
     """The texts in a packet, in the default language where there are several.
 
     Raises:
@@ -50,7 +50,7 @@ def read(packet: bytes | None) -> dict[Property, str]:
     return {} if packet is None else _Scan(packet).texts
 
 
-def write(packet: bytes | None, texts: Mapping[Property, str], *, limit: int | None = None) -> bytes:
+def write_packet(packet: bytes | None, texts: Mapping[Property, str], *, limit: int | None = None) -> bytes:
     """A packet with texts set.
 
     Args:

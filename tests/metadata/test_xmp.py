@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from captioner.metadata.xmp import ALT_TEXT, DESCRIPTION, read, write
+from captioner.metadata.xmp import ALT_TEXT, DESCRIPTION, read_packet, write_packet
 from tests.metadata.pictures import CAPTION
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -43,26 +43,26 @@ def test_texts_are_found_and_replaced_wherever_they_may_be(
     inner: str, found: str | None, mark: bytes
 ) -> None:
     before = mark + packet(inner)
-    assert read(before).get(DESCRIPTION) == found
-    after = write(before, BOTH)
-    assert read(after) == BOTH
+    assert read_packet(before).get(DESCRIPTION) == found
+    after = write_packet(before, BOTH)
+    assert read_packet(after) == BOTH
     tree = ElementTree.fromstring(after)
     assert len(tree.findall(f".//{{{RDF}}}Description/{{{DESCRIPTION.namespace}}}description")) == 1
     assert not any(f"{{{DESCRIPTION.namespace}}}description" in each.attrib for each in tree.iter())
     assert after.count(b"not here") == before.count(b"not here")
     assert after.count(b"a:description='other'") == before.count(b"a:description='other'")
-    assert write(after, BOTH) == after
+    assert write_packet(after, BOTH) == after
 
 
 def test_an_empty_element_is_opened() -> None:
     before = packet("", end="").replace(b">", b"/>")
-    assert read(write(before, BOTH)) == BOTH
+    assert read_packet(write_packet(before, BOTH)) == BOTH
 
 
 def test_one_text_can_be_set_alone() -> None:
-    after = write(packet("<r:Description d:description='one'/>"), {ALT_TEXT: "two"})
-    assert read(after) == {DESCRIPTION: "one", ALT_TEXT: "two"}
-    assert read(None) == {}
+    after = write_packet(packet("<r:Description d:description='one'/>"), {ALT_TEXT: "two"})
+    assert read_packet(after) == {DESCRIPTION: "one", ALT_TEXT: "two"}
+    assert read_packet(None) == {}
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_one_text_can_be_set_alone() -> None:
 )
 def test_what_is_no_xmp_is_refused(damaged: bytes) -> None:
     with pytest.raises(ValueError, match="its XMP is damaged"):
-        write(damaged, BOTH)
+        write_packet(damaged, BOTH)
