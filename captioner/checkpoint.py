@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from captioner.confidence import Calibration
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
-from captioner.files import file_digest, write_atomically
+from captioner.files import write_atomically
 from captioner.header import (
     FORMAT,
     FORMAT_VERSION,
@@ -38,6 +38,7 @@ from captioner.model.encoder import Encoder, encoder_preprocessing, output_shape
 from captioner.model.network import CaptionNetwork
 from captioner.model.stages import listed
 from captioner.vocabulary import Vocabulary
+from captioner.weights import peek
 
 _LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 _MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one
@@ -153,7 +154,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         preprocessing=header.preprocessing,
         decoding=header.decoding,
         training=header.training,
-        digest=file_digest(path),
+        digest=peek(path).digest,
         calibration=header.calibration,
         classifier=classifier_of(*read) if read else None,
     )
@@ -172,7 +173,7 @@ def describe(path: str | Path) -> dict[str, object]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "digest": file_digest(path),
+        "digest": peek(path).digest,
         "format": f"{FORMAT} {FORMAT_VERSION}",
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "stored as": ", ".join(sorted(set(header.dtypes.values()))),

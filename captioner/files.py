@@ -1,8 +1,7 @@
-"""Writing files so that a crash never leaves half of one behind, and telling them apart."""
+"""Writing files so that a crash never leaves half of one behind."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -108,12 +107,3 @@ def _name(file: BinaryIO, path: Path) -> bool:
         return False
     finally:
         os.close(folder)
-
-
-def file_digest(path: Path) -> str:
-    """First 16 hexadecimal digits of a file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from captioner.errors import CheckpointError
 from captioner.files import write_atomically
@@ -36,8 +39,20 @@ def find_weights(weights: str | Path | None = None) -> Path:
     return Path(weights)
 
 
-def peek(path: Path) -> dict[str, str]:
-    """Metadata of a checkpoint, unchecked: enough to compare two runs, not to load the model.
+class Peek(NamedTuple):
+    """What can be known of a checkpoint without loading the model.
+
+    Attributes:
+        metadata: what it says of itself, unchecked.
+        digest: first 16 hexadecimal digits of the file's SHA-256.
+    """
+
+    metadata: dict[str, str]
+    digest: str
+
+
+def peek(path: Path) -> Peek:
+    """Read and hash a checkpoint; once in a process, as long as the file stays the same.
 
     Raises:
         CheckpointError: the file cannot be read or is not in the safetensors format. Loading it
@@ -46,14 +61,26 @@ def peek(path: Path) -> dict[str, str]:
     try:
         if not path.is_file():  # opening a named pipe would wait for its writer
             raise OSError("not a regular file")
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > _MOST_HEADER_BYTES:
-                raise ValueError("header too long")
-            metadata = json.loads(file.read(length))["__metadata__"]
-        return {str(key): str(value) for key, value in metadata.items()}
+        status = path.stat()
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return _peek(path, stamp)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error})") from error
+
+
+@lru_cache(maxsize=16)
+def _peek(path: Path, _stamp: tuple[int, ...]) -> Peek:
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if length > _MOST_HEADER_BYTES:
+            raise ValueError("header too long")
+        header = file.read(length)
+        metadata = {str(key): str(value) for key, value in json.loads(header)["__metadata__"].items()}
+        digest = hashlib.sha256(start + header)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return Peek(metadata, digest.hexdigest()[:16])
 
 
 def write_metadata(path: Path, output: Path, entries: Mapping[str, str | None]) -> None:

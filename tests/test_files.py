@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from captioner.errors import CaptionerError, OptionError
-from captioner.files import check_output, file_digest, replacing, write_atomically
+from captioner.files import check_output, replacing, write_atomically
 
 
 def test_writes_text_as_utf_8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -103,11 +103,6 @@ def test_the_root_or_a_folder_is_no_file(tmp_path: Path) -> None:
         with pytest.raises(CaptionerError, match=f"cannot write {path}: "):
             write_atomically(path, "text")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_digest_is_the_beginning_of_the_sha_256(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea"
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:

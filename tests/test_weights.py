@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -62,8 +63,19 @@ def test_reading_large_photographs_at_reduced_scale_keeps_their_captions(
 
 
 def test_a_peek_at_a_checkpoint_sees_what_loading_it_sees() -> None:
-    seen, header = peek(find_weights()), read_header(find_weights())
+    seen, header = peek(find_weights()).metadata, read_header(find_weights())
     assert json.loads(seen["decoding"]) == header.decoding.to_dict()
+
+
+def test_a_peek_hashes_the_whole_file_again_once_it_has_changed(
+    checkpoint_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.safetensors"
+    for ending in (b"", b"more"):
+        path.unlink(missing_ok=True)
+        path.write_bytes(checkpoint_file.read_bytes() + ending)
+        assert peek(path).digest == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert peek(checkpoint_file).digest == Captioner.load(checkpoint_file, device="cpu").digest
 
 
 @pytest.mark.parametrize(

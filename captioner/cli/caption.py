@@ -12,7 +12,6 @@ from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, OptionError
-from captioner.files import file_digest
 from captioner.weights import find_weights, peek
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ def _model(args: argparse.Namespace) -> Model:
 
     paths = [find_weights(name) for name in args.weights or [None]]
     try:
-        stored = DecodingOptions.from_dict(json.loads(peek(paths[0])["decoding"]))
-        digest = "+".join(file_digest(path) for path in paths)
+        stored = DecodingOptions.from_dict(json.loads(peek(paths[0]).metadata["decoding"]))
+        digest = "+".join(peek(path).digest for path in paths)
     except (CaptionerError, LookupError, ValueError, OSError):
         captioner, decoding = load_captioner(args)  # which says what is wrong with the file
         digest = captioner.digest

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     output = weights if args.output is None else Path(args.output)
     best = best_of(trials).options
     entries: dict[str, str | None] = {"decoding": json.dumps(best.to_dict())}
-    if best != captioner.options and "confidence" in peek(weights):
+    if best != captioner.options and "confidence" in peek(weights).metadata:
         entries["confidence"] = None
         print("its confidence was of captions written otherwise: run captioner calibrate", file=sys.stderr)
     write_metadata(weights, output, entries)
