@@ -170,6 +170,13 @@ def _open_file(path: Path, name: str) -> BinaryIO:
 
 
 def _read_file_object(file: BinaryIO, name: str, max_bytes: int) -> bytes:
+    if isinstance(file, io.BytesIO):
+        data = file.getvalue()  # shares its memory, where reading would copy it
+        if len(data) >= _HEAD_BYTES:
+            identify(data, name)
+        if len(data) > max_bytes:
+            raise _too_long(name, max_bytes)
+        return data
     try:
         position = file.tell()
         file.seek(0)
@@ -190,8 +197,12 @@ def _read_stream(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
             identify(data.getvalue() + chunk, name)  # A film of 10 GB named .jpg is not read to its end.
         data.write(chunk)
         if data.tell() > max_bytes:
-            raise ImageError(f"{name}: longer than {max_bytes:,} bytes, too much for the limit on pixels")
+            raise _too_long(name, max_bytes)
     return data.getvalue()
+
+
+def _too_long(name: str, max_bytes: int) -> ImageError:
+    return ImageError(f"{name}: longer than {max_bytes:,} bytes, too much for the limit on pixels")
 
 
 def identify(data: bytes, name: str) -> str:
