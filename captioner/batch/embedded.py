@@ -1,4 +1,4 @@
-"""Captions inside the pictures, as metadata: in copies of them, or in the files themselves."""
+"""``captioner caption --embed``: captions inside images, in copies of them or in the files themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captioner.batch.beside import FilePerPicture
+from captioner.batch.job import Model, caption_folder
 from captioner.batch.notes import Note, short_digest
+from captioner.batch.options import FolderOptions
+from captioner.batch.progress import Progress, Summary
 from captioner.batch.reading import digest_of
 from captioner.batch.records import Identity
 from captioner.batch.settings import Settings
@@ -20,7 +23,22 @@ from captioner.batch.tars import Item
 from captioner.errors import CaptionerError, ImageError, OptionError, OutputError
 from captioner.files import replacing
 from captioner.images import display_name, read_file
-from captioner.metadata import Texts, embed, read_texts
+from captioner.metadata import Texts, check_embeddable, embed, read_texts
+
+
+def caption_inside(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
+    """Caption what paths name, and write the captions into the images; see :func:`caption_folder`.
+
+    Raises:
+        CaptionerError: as :func:`caption_folder`, or copies would lie among the images.
+    """
+    target: Copies | InPlace
+    if options.output is None:
+        target = InPlace(max_pixels=options.pixel_limit)
+    else:
+        folder, recursive = Path(options.output), options.recursive
+        target = Copies(folder, paths, recursive=recursive, max_pixels=options.pixel_limit)
+    return caption_folder(paths, options, model, progress, target=target, check=check_embeddable)
 
 
 class Copies(FilePerPicture):

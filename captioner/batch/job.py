@@ -11,7 +11,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.batch.embedded import Copies, InPlace
 from captioner.batch.inputs import Inputs
 from captioner.batch.numbering import CocoNumbers
 from captioner.batch.options import FolderOptions
@@ -56,7 +55,15 @@ class Model:
     device: str = "auto"
 
 
-def caption_folder(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
+def caption_folder(
+    paths: Sequence[str],
+    options: FolderOptions,
+    model: Model,
+    progress: Progress,
+    *,
+    target: Target | None = None,
+    check: Callable[[bytes, str], None] | None = None,
+) -> Summary:
     """Caption what paths name and what is not captioned yet.
 
     Args:
@@ -64,24 +71,46 @@ def caption_folder(paths: Sequence[str], options: FolderOptions, model: Model, p
         options: what, where and how.
         model: the model.
         progress: is told of failures and of the state of things.
+        target: where captions go, if not where the options say.
+        check: see :class:`captioner.batch.reading.PictureReader`.
 
     Raises:
         CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
     """
-    if options.engine == "ray":
-        from captioner.batch.ray_engine import caption_on_cluster
-
-        return caption_on_cluster(paths, options, model, progress)
-    target = build_target(options, paths, several=model.decoding.num_captions > 1)
+    if target is None:
+        target = build_target(options, several=model.decoding.num_captions > 1)
     with closing(target), closing(Inputs(paths, options, target.key)) as inputs:
         if clash := inputs.work.clash():
             first, second = map(display_name, clash)
             raise OptionError(f"{first} and {second} would both be {_shared(target, clash[0])}")
         settings = output_settings(model.settings, options, inputs.whole)
         target.open(settings, overwrite=options.overwrite)
-        run = _Run(options, model, progress, target, inputs)
+        run = _Run(options, model, progress, target, inputs, check)
         run.plan()
         return run.list_plan() if options.dry_run else run.execute()
+
+
+def caption_file(path: str, options: FolderOptions, model: Model, progress: Progress) -> Summary:
+    """Caption one image and print it, without a list on disk and without another process.
+
+    Args:
+        path: the image.
+        options: a format that is printed line by line, and how.
+        model: the model.
+        progress: is told if it fails.
+
+    Raises:
+        CaptionerError: the model cannot be loaded.
+    """
+    captioner = model.load()
+
+    from captioner.batch.runner import caption_paths
+
+    progress.start(1)
+    limit, workers = options.max_pixels, options.workers or 0
+    with on_interrupt(lambda: None, notice=_NOTICE):
+        results = caption_paths(captioner, [path], model.decoding, max_pixels=limit, workers=workers)
+        return print_results(results, options, progress, several=model.decoding.num_captions > 1)
 
 
 def print_results(
@@ -111,22 +140,18 @@ def print_results(
     return Summary(captioned, 0, failed, seconds=progress.seconds)
 
 
-def build_target(options: FolderOptions, paths: Sequence[str] = (), *, several: bool) -> Target:
+def build_target(options: FolderOptions, *, several: bool) -> Target:
     """Where captions go.
 
     Args:
         options: which format, and where.
-        paths: files and folders that were named.
         several: there may be several captions for each picture.
 
     Raises:
-        OptionError: captions would be written among the pictures.
+        OptionError: captions go into the images, or are written by a cluster.
     """
-    if options.embed:
-        if options.output is None:
-            return InPlace(max_pixels=options.pixel_limit)
-        copies, recursive = Path(options.output), options.recursive
-        return Copies(copies, paths, recursive=recursive, max_pixels=options.pixel_limit)
+    if options.embed or options.engine != "local":
+        raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
     if options.kind == "sidecar":
         return Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
     folder = options.link_folder
@@ -152,10 +177,16 @@ class _Run:
     """One run over a list of pictures."""
 
     def __init__(
-        self, options: FolderOptions, model: Model, progress: Progress, target: Target, inputs: Inputs
+        self,
+        options: FolderOptions,
+        model: Model,
+        progress: Progress,
+        target: Target,
+        inputs: Inputs,
+        check: Callable[[bytes, str], None] | None,
     ) -> None:
         self._options, self._model, self._progress = options, model, progress
-        self._target, self._inputs, self._work = target, inputs, inputs.work
+        self._target, self._inputs, self._work, self._check = target, inputs, inputs.work, check
         self._tally = Tally(progress)
 
     def plan(self) -> None:
@@ -200,13 +231,11 @@ class _Run:
         from captioner.batch.workers import Readers, default_workers
 
         options = self._options
-        reader = PictureReader(
-            captioner.preprocessing,
-            options.pixel_limit,
-            embeds=options.embed,
-            thumbnails=options.kind == "html",
-        )
-        workers = default_workers() if options.workers is None else options.workers
+        thumbnails = options.kind == "html"
+        reader = PictureReader(captioner.preprocessing, options.pixel_limit, self._check, thumbnails)
+        workers = options.workers
+        if workers is None:
+            workers = default_workers() if len(self._work) > 1 else 0  # one image is not worth a process
         with Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
             loaded = readers.read(self._work.due(), ahead=read_ahead(options.batch_size))
             wanted = takewhile(lambda _: not self._tally.interrupted, loaded)

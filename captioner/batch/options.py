@@ -216,6 +216,11 @@ class FolderOptions:
         return self.output is None and self.kind not in ("embed", "sidecar")
 
     @property
+    def prints_lines(self) -> bool:
+        """Whether what is printed of an image depends on its captions and its name alone."""
+        return self.prints and self.kind in ("text", "jsonl", "csv")
+
+    @property
     def output_folder(self) -> Path:
         """Where the output really lies; the current folder for standard output."""
         return Path(os.path.realpath(self.output)).parent if self.output is not None else Path.cwd()

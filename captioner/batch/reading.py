@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from captioner.batch.tars import Item, Member, TarReader
 from captioner.errors import ImageError
 from captioner.images import Preprocessing, Preprocessings, display_name, read_file
 from captioner.images.thumbnails import make_thumbnail
-from captioner.metadata import check_embeddable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,13 +46,14 @@ class PictureReader:
     Attributes:
         preprocessing: what the encoder expects.
         max_pixels: larger pictures are refused before they are decoded.
-        embeds: captions are to be embedded; pictures that cannot hold one are refused.
+        check: raises :class:`ImageError` for a file, by its bytes and its name, that is not to be captioned;
+            a function of a module, because it is sent to other processes.
         thumbnails: make one of each picture.
     """
 
     preprocessing: Preprocessing | Preprocessings
     max_pixels: int
-    embeds: bool = False
+    check: Callable[[bytes, str], None] | None = None
     thumbnails: bool = False
     _tars: TarReader = field(default_factory=TarReader, init=False, repr=False, compare=False)
 
@@ -66,8 +67,8 @@ class PictureReader:
             identity = Identity(len(data), modified, digest_of(data))
             name = str(item)
             pixels = self.preprocessing.load(_Named(data, name), max_pixels=self.max_pixels)
-            if self.embeds:
-                check_embeddable(data, display_name(name))
+            if self.check is not None:
+                self.check(data, display_name(name))
             thumbnail = None
             if self.thumbnails:
                 thumbnail = make_thumbnail(_Named(data, name), THUMBNAIL_SIDE, max_pixels=self.max_pixels)

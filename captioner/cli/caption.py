@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from captioner.batch.options import FolderOptions
@@ -58,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CaptionerError: wrong use, absent weights, or a folder without pictures.
     """
-    from captioner.batch.job import caption_folder
     from captioner.batch.progress import Progress
 
     options = read_options(args, FolderOptions)
@@ -69,9 +69,31 @@ def run(args: argparse.Namespace) -> int:
         if any(path.lower().endswith(".npy") for path in args.paths):
             summary = _caption_vectors(args, options, progress)
         else:
-            summary = caption_folder(args.paths, options, _model(args), progress)
+            summary = _caption_images(args.paths, options, _model(args), progress)
         progress.summarise(summary)
         return _exit_code(summary, options, progress, quiet=args.quiet)
+
+
+def _caption_images(paths: list[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
+    if options.engine == "ray":
+        from captioner.batch.ray_engine import caption_on_cluster
+
+        return caption_on_cluster(paths, options, model, progress)
+    if options.embed:
+        from captioner.batch.embedded import caption_inside
+
+        return caption_inside(paths, options, model, progress)
+
+    from captioner.batch.job import caption_file, caption_folder
+
+    if options.prints_lines and not _names_more(options) and len(paths) == 1 and Path(paths[0]).is_file():
+        return caption_file(paths[0], options, model, progress)
+    return caption_folder(paths, options, model, progress)
+
+
+def _names_more(options: FolderOptions) -> bool:
+    """Whether it takes a list to know what is to be captioned."""
+    return bool(options.from_file or options.input_tar or options.shard or options.dry_run)
 
 
 def _shown(args: argparse.Namespace, options: FolderOptions) -> Literal["bar", "lines", "nothing"]:
@@ -132,14 +154,7 @@ def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress:
     from captioner.batch.vectors import caption_vectors, named_vectors
 
     vectors = named_vectors(args.paths)
-    if (
-        not options.prints
-        or options.kind in ("coco", "html")
-        or options.from_file
-        or options.input_tar
-        or options.shard
-        or options.dry_run
-    ):
+    if not options.prints_lines or _names_more(options):
         raise OptionError(
             "captions of vectors are printed as text, jsonl or csv; leave out options for files of pictures"
         )

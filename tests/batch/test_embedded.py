@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.batch.job import caption_folder
+from captioner.batch.embedded import caption_inside
 from captioner.batch.options import FolderOptions
 from captioner.batch.progress import Progress
 from captioner.errors import OptionError, OutputError
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(*paths: Path, **options: object) -> tuple[int, int, int]:
     settings = FolderOptions(**{"embed": True, "workers": 0, "batch_size": 2, **options})  # type: ignore[arg-type]
-    summary = caption_folder([os.fspath(path) for path in paths], settings, fakes.colour_model(), Progress())
+    summary = caption_inside([os.fspath(path) for path in paths], settings, fakes.colour_model(), Progress())
     return summary.captioned, summary.skipped, summary.failed
 
 

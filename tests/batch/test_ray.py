@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from captioner.batch.job import Model, caption_folder
+from captioner.batch.job import Model
 from captioner.batch.merge import merge
 from captioner.batch.options import FolderOptions
 from captioner.batch.progress import Progress, Summary
+from captioner.batch.ray_engine import caption_on_cluster
 from captioner.captioner import Captioner
 from captioner.cli import main
 from tests.batch.folders import caption, make_folder, model_of, save_picture
@@ -75,7 +76,7 @@ def slow_model(captioner: Captioner, checkpoint_file: Path) -> Model:
 
 def run(model: Model, folder: Path, output: Path, **options: Any) -> Summary:
     choices = FolderOptions(engine="ray", output=str(output), format="jsonl", batch_size=BATCH, **options)
-    return caption_folder([str(folder)], choices, model, Progress())
+    return caption_on_cluster([str(folder)], choices, model, Progress())
 
 
 def actors() -> set[int]:
