@@ -166,7 +166,7 @@ def step_seconds(
     regions = torch.randn(PHOTOS, 1, config.channels)
     owners = torch.arange(len(lengths)) % PHOTOS
     start = time.perf_counter()
-    outputs = decoder.unroll(words[:, :-1], lengths, decoder.initial_state(regions).select(owners))
+    outputs = decoder.teacher_force(words[:, :-1], lengths, decoder.initial_state(regions).select(owners))
     optimiser.zero_grad()
     nn.functional.cross_entropy(decoder.logits(outputs), targets).backward()
     optimiser.step()

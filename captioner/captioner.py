@@ -27,13 +27,12 @@ from captioner.decoding.strategies import Hypothesis
 from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, Pixels, Source
-from captioner.likelihood.scores import Score, score_texts
-from captioner.looking import attention_maps
 from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import output_shape
 from captioner.model.ensemble import EncoderKey, EnsembleDecoder, PackedEncoder, Packing
 from captioner.model.inference import fuse
 from captioner.model.no_encoder import CANNOT_SEE
+from captioner.scoring import Score, replay, score_texts
 from captioner.tags.tagger import Tagger
 from captioner.tags.writing import Written, write_with_tags
 from captioner.vocabulary import Vocabulary, detokenize
@@ -268,8 +267,7 @@ class Captioner:
         written = self._write(regions, options, seeds)
         # What was learnt of captions searched for says nothing of captions drawn by chance.
         rating = None if options.sampling else self.calibration
-        found = [each.hypotheses for each in written]
-        maps = iter(attention_maps(self.decoder, regions, found) if attention else ())
+        maps = iter(self._attention(regions, written) if attention and self.decoder.attends else ())
         return [
             [
                 replace(self._caption(hypothesis, of_picture, rating), attention=next(maps, None))
@@ -277,6 +275,13 @@ class Captioner:
             ]
             for of_picture in written
         ]
+
+    def _attention(self, regions: Tensor, written: Sequence[Written]) -> list[npt.NDArray[np.float32] | None]:
+        """Where the model looked at each word of all captions, in order."""
+        found = [(picture, h.words) for picture, each in enumerate(written) for h in each.hypotheses]
+        owners, sentences = [picture for picture, _ in found], [words for _, words in found]
+        replays = replay(self.decoder, regions, sentences, owners=owners, attention=True)
+        return [each.attention for each in replays]
 
     def _write(self, regions: Tensor, options: DecodingOptions, seeds: list[int] | None) -> list[Written]:
         if options.sampling or not options.tag_threshold:
@@ -301,20 +306,25 @@ class Captioner:
             raise OptionError("the vectors hold values that are infinite or not numbers")
         return regions
 
-    def score(self, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0) -> list[Score]:
+    def score(
+        self, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0, attention: bool = False
+    ) -> list[Score]:
         """Score given texts: log P(text | picture) and what it is made of.
 
         Args:
             regions: as :meth:`decode` takes them.
             texts: one for each picture.
             runners_up: how many of the most probable words to list at each place of a text.
+            attention: whether scores of a model with attention tell where it looks at each word.
 
         Raises:
             UnknownWordsError: a text holds words that the model does not know.
-            OptionError: as :meth:`decode` and :func:`captioner.likelihood.scores.score_texts`.
+            OptionError: as :meth:`decode` and :func:`captioner.scoring.score_texts`.
         """
         regions = self._regions(regions)
-        return score_texts(self.decoder, self.vocabulary, regions, texts, runners_up=runners_up)
+        return score_texts(
+            self.decoder, self.vocabulary, regions, texts, runners_up=runners_up, attention=attention
+        )
 
     def seeds(self, pixels: Sequence[npt.NDArray[Any]], options: DecodingOptions | None = None) -> list[int]:
         """Seeds of sampling, one a picture, from its pixels (or its vectors) and ``options.seed``.

@@ -33,7 +33,7 @@ FLOORS = {
     "tags": 3,
     "captioner": 4,
     "caption": 4,
-    "looking": 4,
+    "scoring": 4,
     "metrics": 4,
     "features": 4,
     "likelihood": 4,

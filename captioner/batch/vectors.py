@@ -104,7 +104,8 @@ def _caption_batch(
     block = vectors.array[list(rows)]
     problems = vectors.problems(rows, block)
     sound = block[[row not in problems for row in rows]]
-    made = captioner.decode(torch.from_numpy(sound), options, seeds=captioner.seeds(list(sound), options))
+    seeds = captioner.seeds(list(sound), options)
+    made = captioner.decode(torch.from_numpy(sound), options, seeds=seeds, attention=False)
     captions = iter(made)
     for row in rows:
         name = Path(vectors.name(row))

@@ -52,7 +52,7 @@ def _decoded(line: bytes, name: str) -> str:
 
 
 def _has_words(line: str, name: str) -> bool:
-    from captioner.likelihood.words import text_words
+    from captioner.scoring import text_words
 
     try:
         return bool(text_words(line))

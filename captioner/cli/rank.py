@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     texts = read_lines(None)
 
     from captioner.likelihood.ranking import rank
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
 
     captioner, _ = load_captioner(args)
     regions = captioner.encode([captioner.preprocess(args.image)])

@@ -15,7 +15,7 @@ from captioner.errors import OptionError
 
 if TYPE_CHECKING:
     from captioner.likelihood.ranking import Unscored
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
 
 SUMMARY = "Say how probable a text is, given a picture: in all and word by word."
 EXAMPLES = """\
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     texts = [args.text] if args.file is None else read_lines(args.file)
 
     from captioner.likelihood.ranking import score_each
-    from captioner.likelihood.scores import Score
-    from captioner.likelihood.words import known_words, text_words
+    from captioner.scoring import Score, known_words, text_words
 
     if args.file is None and not text_words(args.text):
         raise OptionError("there is no word in TEXT")
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def score_record(judged: Score | Unscored) -> dict[str, object]:
     """What is known of a text, as plain values for JSON; logarithms are natural, surprisals in bits."""
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
 
     if not isinstance(judged, Score):
         return {"text": judged.text, "error": judged.reason, "unknown_words": judged.unknown}

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     check_output("--html", args.html)
 
     from captioner.images import find_images
-    from captioner.likelihood.words import known_words, text_words
+    from captioner.scoring import known_words, text_words
 
     if not text_words(args.text):
         raise OptionError("there is no word in TEXT")

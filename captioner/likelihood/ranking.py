@@ -9,8 +9,7 @@ from torch import Tensor
 
 from captioner.captioner import Captioner
 from captioner.errors import UnknownWordsError
-from captioner.likelihood.scores import Score
-from captioner.likelihood.words import known_words
+from captioner.scoring import Score, known_words
 
 
 @dataclass(frozen=True)

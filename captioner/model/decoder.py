@@ -19,8 +19,8 @@ from captioner.model.cells import build_cell
 from captioner.model.config import ModelConfig
 from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
 
-Feed: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
-Looked: TypeAlias = "Callable[[PackedSequence], None]"
+NextInput: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+OnAttention: TypeAlias = "Callable[[PackedSequence], None]"
 
 
 @dataclass(frozen=True)
@@ -135,32 +135,14 @@ class Decoder(nn.Module):
         context, weights = self.attention(self.attention.asked(outputs).unsqueeze(1), state.memory)
         return outputs + self.attention.of_context(context.squeeze(1)), weights.squeeze(1)
 
-    def attend(self, words: Tensor, state: State) -> Tensor:
-        """Where the decoder looks while it writes known captions.
-
-        Args:
-            words: ``(batch, time)`` ids that are read, the first of them ``<start>``.
-            state: first states, one row a caption, of a decoder with attention.
-
-        Returns:
-            For each word that follows, the weights of the regions: ``(batch, time, regions)``. They sum to
-            one, with adaptive attention to what is left by its sentinel.
-        """
-        weights: list[Tensor] = []
-        for column in words.unbind(dim=1):
-            _, found, state = self._advance(self._embed(column), state)
-            assert found is not None  # there is attention
-            weights.append(found)
-        return torch.stack(weights, dim=1)
-
-    def unroll(
+    def teacher_force(
         self,
         words: Tensor,
         lengths: Tensor,
         state: State,
         flow: GradientFlow = FULL_FLOW,
-        feed: Feed | None = None,
-        looked: Looked | None = None,
+        next_input: NextInput | None = None,
+        on_attention: OnAttention | None = None,
     ) -> Tensor:
         """Outputs for known captions, at real positions only: padding costs nothing.
 
@@ -169,27 +151,28 @@ class Decoder(nn.Module):
             lengths: ``(batch,)`` number of real positions of each row, on the CPU.
             state: first states, one row a caption.
             flow: how gradients flow back through time.
-            feed: chooses the words that are fed, from the second step on: from the outputs of the step
+            next_input: chooses the words that are read from the second step on: from the outputs of the step
                 before, ``(rows, hidden)``, and the true words ``(rows,)`` of the captions that still run, it
-                makes ``(rows,)`` ids. None feeds the true words (teacher forcing).
-            looked: is given where a decoder with attention looked at each word, ``(batch, time, regions)``
-                packed, with its gradient.
+                makes ``(rows,)`` ids. None reads the true words (teacher forcing).
+            on_attention: called once with the weights of the regions at each word, ``(batch, time, regions)``
+                packed, with their gradient, by a decoder with attention. They sum to one, with adaptive
+                attention to what is left by its sentinel.
 
         Returns:
             ``(lengths.sum(), hidden)`` in the order of ``pack_padded_sequence`` (time-major).
         """
         true = pack_padded_sequence(words, lengths, batch_first=True)
-        if not self.reads_context and feed is None:
+        if not self.reads_context and next_input is None:
             inputs = true._replace(data=self._embed(true.data))
-            outputs = inputs._replace(data=self._unroll_whole(inputs, state.cell, flow))
-            return self._look(outputs, state, looked)
-        return self._unroll_stepwise(true, state, flow, feed, looked)
+            outputs = inputs._replace(data=self._run_whole(inputs, state.cell, flow))
+            return self._look(outputs, state, on_attention)
+        return self._run_stepwise(true, state, flow, next_input, on_attention)
 
     def _embed(self, words: Tensor) -> Tensor:
         vectors: Tensor = self.dropout(self.embedding(words))
         return vectors
 
-    def _unroll_whole(self, inputs: PackedSequence, cell: Tensor, flow: GradientFlow) -> Tensor:
+    def _run_whole(self, inputs: PackedSequence, cell: Tensor, flow: GradientFlow) -> Tensor:
         """Whole sequences, or stretches between which no gradient flows, by the cell's fastest way."""
         stretch = flow.truncate or len(inputs.batch_sizes)
         sizes = torch.split(inputs.batch_sizes, stretch)
@@ -203,33 +186,33 @@ class Decoder(nn.Module):
             outputs.append(output)
         return torch.cat(outputs)
 
-    def _unroll_stepwise(
+    def _run_stepwise(
         self,
         true: PackedSequence,
         state: State,
         flow: GradientFlow,
-        feed: Feed | None,
-        looked: Looked | None,
+        next_input: NextInput | None,
+        on_attention: OnAttention | None,
     ) -> Tensor:
         """For inputs that depend on the state: the context of attention, words that the model chose."""
         sizes = true.batch_sizes.tolist()
         # Where all words are known beforehand, one look-up has one gradient to add up instead of many.
-        known = torch.split(self._embed(true.data), sizes) if feed is None else None
+        known = torch.split(self._embed(true.data), sizes) if next_input is None else None
         outputs: list[Tensor] = []
         weights: list[Tensor] = []
         for time, words in enumerate(torch.split(true.data, sizes)):
             state = state.first(len(words))  # the longest come first, so those that go on are the first
             if flow.stops_at(time):
                 state = replace(state, cell=state.cell.detach())
-            if feed is not None and time:
-                words = feed(outputs[-1][: len(words)], words)
+            if next_input is not None and time:
+                words = next_input(outputs[-1][: len(words)], words)
             vectors = self._embed(words) if known is None else known[time]
             output, found, state = self._advance(vectors, state, flow.hidden_limit)
             outputs.append(output)
             if found is not None:
                 weights.append(found)
-        if looked is not None and weights:
-            looked(true._replace(data=torch.cat(weights)))
+        if on_attention is not None and weights:
+            on_attention(true._replace(data=torch.cat(weights)))
         return torch.cat(outputs)
 
     def _advance(
@@ -241,18 +224,18 @@ class Decoder(nn.Module):
             context, weights = self.attention(self.cell.output(state.cell), state.memory)
             inputs = torch.cat((inputs, context), dim=-1)
         state = replace(state, cell=self.cell.step(inputs, state.cell, hidden_limit))
-        outputs, looked = self.shown(state)
-        return outputs, weights if looked is None else looked, state
+        outputs, shown = self.shown(state)
+        return outputs, weights if shown is None else shown, state
 
-    def _look(self, outputs: PackedSequence, state: State, looked: Looked | None) -> Tensor:
+    def _look(self, outputs: PackedSequence, state: State, on_attention: OnAttention | None) -> Tensor:
         """Outputs of whole captions with what adaptive attention finds added, in packed order."""
         if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
             return outputs.data
         asked = outputs._replace(data=self.attention.asked(outputs.data))
         padded, lengths = pad_packed_sequence(asked, batch_first=True)
         context, weights = self.attention(padded, state.memory)
-        if looked is not None:
-            looked(pack_padded_sequence(weights, lengths, batch_first=True))
+        if on_attention is not None:
+            on_attention(pack_padded_sequence(weights, lengths, batch_first=True))
         context = pack_padded_sequence(context, lengths, batch_first=True).data
         found: Tensor = outputs.data + self.attention.of_context(context)
         return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.images import Preprocessing, Preprocessings
-from captioner.model.decoder import Decoder, State
+from captioner.model.decoder import Decoder, OnAttention, State
 
 
 class EncoderKey(NamedTuple):
@@ -144,13 +144,20 @@ class EnsembleDecoder(nn.Module):
         logits, states = zip(*(member.step(words, own) for member, own in pairs), strict=True)
         return log_mean(logits), EnsembleState(states)
 
-    def unroll(self, words: Tensor, lengths: Tensor, state: EnsembleState) -> Tensor:
-        """Outputs of all members for known captions, side by side, in packed order."""
+    def teacher_force(
+        self, words: Tensor, lengths: Tensor, state: EnsembleState, on_attention: OnAttention | None = None
+    ) -> Tensor:
+        """Outputs of all members for known captions, side by side, in packed order.
+
+        Where it looks is told by ``on_attention`` if it ``attends``.
+        """
+        look = on_attention if self.attends else None
         pairs = zip(self.members, state.states, strict=True)
-        return torch.cat([member.unroll(words, lengths, own) for member, own in pairs], dim=-1)
+        outputs = [member.teacher_force(words, lengths, own, on_attention=look) for member, own in pairs]
+        return torch.cat(outputs, dim=-1)
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Scores of all words from what :meth:`unroll` gave: ``(..., all hidden)`` -> ``(..., vocab)``."""
+        """Scores of all words from :meth:`teacher_force`: ``(..., all hidden)`` -> ``(..., vocab)``."""
         parts = torch.split(outputs, self._sizes, dim=-1)
         return log_mean([m.logits(part) for m, part in zip(self.members, parts, strict=True)])
 

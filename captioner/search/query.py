@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.likelihood.words import known_words
+from captioner.scoring import known_words
 from captioner.search.gallery import Gallery
 
 

@@ -19,7 +19,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.datasets.records import Record
 from captioner.errors import DatasetError
 from captioner.likelihood.prefixes import PrefixTree
-from captioner.likelihood.words import text_words
+from captioner.scoring import text_words
 from captioner.search.gallery import Gallery
 from captioner.vocabulary import Vocabulary
 

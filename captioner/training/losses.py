@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from captioner.model.decoder import Decoder, Feed, State
+from captioner.model.decoder import Decoder, NextInput, State
 from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
 from captioner.training.data import Batch
 from captioner.vocabulary import START, UNKNOWN
@@ -40,7 +40,9 @@ class CrossEntropy:
     word_dropout: float = 0.0
     figures: tuple[str, ...] = ()
 
-    def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
+    def __call__(
+        self, batch: Batch, regions: Tensor, words: int, *, epoch: int, next_input: NextInput | None
+    ) -> Tensor:
         """The part of some images in the loss of a step.
 
         Args:
@@ -48,16 +50,16 @@ class CrossEntropy:
             regions: ``(images, regions, channels)``, features of the images.
             words: of all true captions of the step.
             epoch: epochs before this one.
-            feed: chooses the words that are read in true captions, see ``Decoder.unroll``.
+            next_input: chooses the words that are read in true captions, see ``Decoder.teacher_force``.
 
         Returns:
             ``(1 + figures,)``: the part in the loss, which has a gradient, and the sums over the images of
             what ``figures`` names.
         """
         with self.precision():
-            return self.of(batch, self.decoder.initial_state(regions), words, feed).unsqueeze(0)
+            return self.of(batch, self.decoder.initial_state(regions), words, next_input).unsqueeze(0)
 
-    def of(self, batch: Batch, state: State, words: int, feed: Feed | None) -> Tensor:
+    def of(self, batch: Batch, state: State, words: int, next_input: NextInput | None) -> Tensor:
         """The same from the first states of the photos, as a scalar."""
         device = state.cell.device
         loss = cross_entropy(
@@ -67,7 +69,7 @@ class CrossEntropy:
             batch.lengths,
             self.label_smoothing,
             flow=self.flow,
-            feed=feed,
+            next_input=next_input,
             regularisation=self.regularisation,
             word_dropout=self.word_dropout,
         )
@@ -82,7 +84,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     *,
     flow: GradientFlow = FULL_FLOW,
-    feed: Feed | None = None,
+    next_input: NextInput | None = None,
     regularisation: float = 0.0,
     word_dropout: float = 0.0,
 ) -> Tensor:
@@ -96,7 +98,7 @@ def cross_entropy(
         label_smoothing: share of the target probability spread over all words (Szegedy et al. 2016,
             section 7).
         flow: how gradients flow back through time.
-        feed: chooses the words that are fed, see ``Decoder.unroll``; None feeds the true ones.
+        next_input: chooses the words that are read, see ``Decoder.teacher_force``; None reads the true ones.
         regularisation: weight of :func:`attention_regularisation`, which is added.
         word_dropout: share of the words that are read as unknown (Bowman et al. 2016, "Generating Sentences
             from a Continuous Space", section 3.1), so that captions lean less on the words before; all are
@@ -107,13 +109,13 @@ def cross_entropy(
     read = words[:, :-1]
     if word_dropout:
         read = drop_words(read, word_dropout)
-    outputs = decoder.unroll(
-        read, lengths, state, flow, feed, looked=looks.append if regularisation else None
+    outputs = decoder.teacher_force(
+        read, lengths, state, flow, next_input, on_attention=looks.append if regularisation else None
     )
     logits = decoder.logits(outputs).float()
     loss = nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    for looked in looks:
-        loss = loss + regularisation * attention_regularisation(looked)
+    for weights in looks:
+        loss = loss + regularisation * attention_regularisation(weights)
     return loss
 
 
@@ -123,7 +125,7 @@ def drop_words(words: Tensor, probability: float) -> Tensor:
     return words.masked_fill(dropped & (words != START), UNKNOWN)
 
 
-def attention_regularisation(looked: PackedSequence) -> Tensor:
+def attention_regularisation(attention: PackedSequence) -> Tensor:
     """How few regions a caption's words look at all together: 0 if at all alike, close to 1 if at one only.
 
     The regulariser of "doubly stochastic" attention (Xu et al. 2015, eq. 14), of shares instead of sums so
@@ -132,12 +134,12 @@ def attention_regularisation(looked: PackedSequence) -> Tensor:
     not look rests its eyes on a corner.
 
     Args:
-        looked: weights of the regions, ``(captions, time, regions)`` packed.
+        attention: weights of the regions, ``(captions, time, regions)`` packed.
 
     Returns:
         Mean over all words.
     """
-    weights, lengths = pad_packed_sequence(looked, batch_first=True)
+    weights, lengths = pad_packed_sequence(attention, batch_first=True)
     sums = weights.float().sum(dim=1)
     shares = sums / sums.sum(dim=-1, keepdim=True).clamp_min(1e-6)
     narrow = ((shares - 1 / shares.shape[-1]) ** 2).sum(dim=-1)

@@ -200,7 +200,7 @@ def learning_rate(step: int, total: int, highest: float, warmup: float) -> float
 
 @dataclass(frozen=True)
 class ScheduledSampling:
-    """Chooses the words that the decoder reads (Bengio et al. 2015, section 2.4), see ``Decoder.unroll``.
+    """Chooses the words that the decoder reads (Bengio et al. 2015, section 2.4): its ``next_input``.
 
     At each position of each caption a coin is tossed: either the true word is fed, or one that is drawn
     from the model's own distribution after the word before. No gradient flows through the draw.

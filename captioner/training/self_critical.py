@@ -26,7 +26,7 @@ from captioner.metrics.evaluate import References
 from captioner.metrics.frequencies import DocumentFrequencies
 from captioner.metrics.ngrams import Corpus
 from captioner.metrics.tokenizer import tokenize
-from captioner.model.decoder import Decoder, Feed, State
+from captioner.model.decoder import Decoder, NextInput, State
 from captioner.model.gradient_flow import GradientFlow
 from captioner.training.data import Batch, make_batch
 from captioner.training.losses import CrossEntropy, Precision
@@ -120,7 +120,9 @@ class SelfCritical:
     seed: int
     figures: tuple[str, ...] = field(default=("reward",), init=False)
 
-    def __call__(self, batch: Batch, regions: Tensor, words: int, *, epoch: int, feed: Feed | None) -> Tensor:
+    def __call__(
+        self, batch: Batch, regions: Tensor, words: int, *, epoch: int, next_input: NextInput | None
+    ) -> Tensor:
         """See :class:`captioner.training.losses.CrossEntropy`; a photo's figure is its mean reward."""
         precision = self.cross_entropy.precision
         with precision():
@@ -141,7 +143,7 @@ class SelfCritical:
             value = -(rewards.sum(dim=1) * weights).sum().to(loss)
             loss = (1 - self.share) * (loss - loss.detach() + value)
             if self.share:
-                loss = loss + self.share * self.cross_entropy.of(batch, state, words, feed)
+                loss = loss + self.share * self.cross_entropy.of(batch, state, words, next_input)
         return torch.stack((loss, rewards.mean(dim=1).sum().to(loss)))
 
     def _draw(
@@ -181,7 +183,7 @@ class SelfCritical:
         own = weights.flatten()[rows.owners].float().to(device).unsqueeze(1).expand(-1, ids.shape[1] - 1)
         own = pack_padded_sequence(own, rows.lengths, batch_first=True).data
         state = state.select((rows.owners // self.count).to(device))
-        logits = decoder.logits(decoder.unroll(ids[:, :-1], rows.lengths, state, flow)).float()
+        logits = decoder.logits(decoder.teacher_force(ids[:, :-1], rows.lengths, state, flow)).float()
         # What is never written was no choice either.
         banned = torch.tensor(SPECIAL_IDS.banned, device=device)
         logits = logits.index_fill(1, banned, float("-inf"))

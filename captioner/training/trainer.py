@@ -173,7 +173,7 @@ class Trainer:
         """
         with self._precision():
             regions = self.inputs.fetch(batch.photos)
-        found = self.objective(batch, regions, words, epoch=self.state.epoch, feed=self._sampling())
+        found = self.objective(batch, regions, words, epoch=self.state.epoch, next_input=self._sampling())
         found[0].backward()  # type: ignore[no-untyped-call]
         return found.detach()
 

@@ -14,7 +14,7 @@ from captioner.web.settings import Settings
 
 if TYPE_CHECKING:
     from captioner.caption import Caption
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
     from captioner.web.metrics import Metrics
     from captioner.web.service import Encoded, Service
 

@@ -17,7 +17,7 @@ from captioner.web.numbers import one_in, percent, times
 
 if TYPE_CHECKING:
     from captioner.caption import Caption
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
     from captioner.web.single import Answer, Comparison
 
 UNLIKELY = 0.02
@@ -88,7 +88,7 @@ def _alternative(caption: Caption, likeliest: float) -> str:
 
 def decisions(answer: Answer) -> str:
     """The words of the caption one by one: each with its probability, the runners-up, and where it looked."""
-    score, attention = answer.score, answer.captions[0].attention
+    score, attention = answer.score, answer.score.attention
     shades = [""] * (len(score.words) + 1)
     figure = ""
     if attention is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from captioner.captioner import Captioner
     from captioner.decoding.options import DecodingOptions
     from captioner.images import Pixels
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
 
 MOST_WORDS = 100
 """Longer sentences are not scored: no caption comes near."""
@@ -161,13 +161,14 @@ class Service:
         model = self.models.load(encoded.weights)
         return self._decodings((model, options or model.options), encoded)
 
-    def score(self, encoded: Encoded, text: str, *, runners_up: int = 0) -> Score:
+    def score(self, encoded: Encoded, text: str, *, runners_up: int = 0, attention: bool = False) -> Score:
         """How probable the model finds a sentence for an encoded picture.
 
         Args:
             encoded: the picture.
             text: the sentence.
             runners_up: how many of the most probable words to name at each position.
+            attention: whether to find where a model with attention looks at each word.
 
         Raises:
             UnknownWordsError: the sentence has words that the model does not know.
@@ -177,7 +178,7 @@ class Service:
         _check_length(text)
         with self._computing:
             regions = encoded.regions.to(model.device).unsqueeze(0)
-            (score,) = model.score(regions, [text], runners_up=runners_up)
+            (score,) = model.score(regions, [text], runners_up=runners_up, attention=attention)
         if not score.words:
             raise OptionError("there are no words in the sentence; type some")
         return score
@@ -196,7 +197,7 @@ class Service:
         seeds = model.seeds([picture.pixels for picture in pictures], options)
         with self._computing:
             regions = torch.stack([picture.regions for picture in pictures]).to(model.device)
-            return model.decode(regions, options, seeds=seeds)
+            return model.decode(regions, options, seeds=seeds, attention=False)
 
 
 def _bytes_of(source: Path | bytes, name: str) -> bytes:

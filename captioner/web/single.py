@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from captioner.caption import Caption
     from captioner.decoding.options import DecodingOptions
     from captioner.images import Pixels
-    from captioner.likelihood.scores import Score
+    from captioner.scoring import Score
     from captioner.web.service import Encoded, Service
 
 _RUNNERS_UP = 4  # the word itself is often among them
@@ -26,7 +26,7 @@ class Answer:
 
     Attributes:
         captions: the first is the caption, the others its alternatives.
-        score: of the first, word by word with the runners-up.
+        score: of the first, word by word with the runners-up and where the model looked.
         seen: uint8 ``(size, size, 3)``, the picture as the model saw it.
         options: how the captions were written.
         looking: seconds that reading and encoding took, if only once for several answers.
@@ -69,7 +69,8 @@ def answer(
     captions = tuple(service.caption(encoded, options))
     writing = time.perf_counter() - start
     # From the words, not from the sentence: these go through the tokeniser unchanged.
-    score = service.score(encoded, " ".join(captions[0].words), runners_up=_RUNNERS_UP)
+    words = " ".join(captions[0].words)
+    score = service.score(encoded, words, runners_up=_RUNNERS_UP, attention=True)
     return Answer(captions, score, encoded.pixels, options, encoded.seconds, writing)
 
 

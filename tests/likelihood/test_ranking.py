@@ -7,7 +7,7 @@ import torch
 
 from captioner.captioner import Captioner
 from captioner.likelihood.ranking import Unscored, rank, score_each
-from captioner.likelihood.scores import Score
+from captioner.scoring import Score
 
 
 @pytest.fixture(scope="module")

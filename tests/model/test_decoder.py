@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from captioner.model.attention import AdaptiveAttention, AdditiveAttention
 from captioner.model.config import CELLS, ModelConfig
@@ -48,7 +49,7 @@ def test_teacher_forcing_gives_the_logits_of_single_steps(changes: dict[str, obj
     regions = torch.randn(3, 4, 6, dtype=torch.float64)
     words = torch.randint(0, 11, (3, 5))
     lengths = torch.tensor([5, 4, 2])
-    unrolled = decoder.logits(decoder.unroll(words, lengths, decoder.initial_state(regions)))
+    unrolled = decoder.logits(decoder.teacher_force(words, lengths, decoder.initial_state(regions)))
     rows = []
     state = decoder.initial_state(regions)
     for time in range(5):
@@ -99,7 +100,7 @@ def test_gradients_are_right(attention: str) -> None:
     words, lengths = torch.tensor([[1, 2, 3], [1, 4, 0]]), torch.tensor([3, 2])
 
     def loss(regions: torch.Tensor) -> torch.Tensor:
-        return decoder.logits(decoder.unroll(words, lengths, decoder.initial_state(regions)))
+        return decoder.logits(decoder.teacher_force(words, lengths, decoder.initial_state(regions)))
 
     regions = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(loss, (regions,))
@@ -150,8 +151,8 @@ def test_a_fresh_decoder_with_adaptive_attention_says_what_one_without_says() ->
     regions, words = torch.randn(2, 4, 6), torch.tensor([[1, 2, 3], [1, 4, 5]])
     lengths = torch.tensor([3, 3])
     torch.testing.assert_close(
-        extended.unroll(words, lengths, extended.initial_state(regions)),
-        without.unroll(words, lengths, without.initial_state(regions)),
+        extended.teacher_force(words, lengths, extended.initial_state(regions)),
+        without.teacher_force(words, lengths, without.initial_state(regions)),
     )
 
 
@@ -159,7 +160,10 @@ def test_a_fresh_decoder_with_adaptive_attention_says_what_one_without_says() ->
 def test_looking_back_gives_the_weights_that_each_step_used(attention: str) -> None:
     decoder = small_decoder(attention=attention)
     regions, words = torch.randn(2, 4, 6, dtype=torch.float64), torch.tensor([[1, 2, 3], [1, 4, 5]])
-    weights = decoder.attend(words, decoder.initial_state(regions))
+    found: list[PackedSequence] = []
+    state, lengths = decoder.initial_state(regions), torch.tensor([3, 3])
+    decoder.teacher_force(words, lengths, state, on_attention=found.append)
+    weights, _ = pad_packed_sequence(found[0], batch_first=True)
     assert weights.shape == (2, 3, 4)
     assert weights.min() > 0
     total = weights.sum(dim=-1)

@@ -124,7 +124,7 @@ def test_whole_sentences_have_the_probabilities_of_their_steps() -> None:
     members = [tiny(1), tiny(2, attention="additive")]
     ensemble, seen = together(*members), regions(2)
     words, lengths = torch.tensor([[START, 4, 6, 5], [START, 5, PAD, PAD]]), torch.tensor([4, 2])
-    outputs = ensemble.unroll(words, lengths, ensemble.initial_state(seen))
+    outputs = ensemble.teacher_force(words, lengths, ensemble.initial_state(seen))
     log_probs = ensemble.logits(outputs).log_softmax(dim=-1)
     # Packed, so time by time: both sentences twice, then the longer one alone.
     targets = [4, 5, 6, END, 5, END]

@@ -37,11 +37,11 @@ def regions() -> Tensor:
 def results(
     decoder: Decoder,
     flow: GradientFlow = GradientFlow(),  # noqa: B008 (frozen)
-    feed: Callable[[Tensor, Tensor], Tensor] | None = None,
+    next_input: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Outputs of the captions above, and the gradients of a loss on them by picture and weights."""
     picture = regions()
-    outputs = decoder.unroll(WORDS, LENGTHS, decoder.initial_state(picture), flow, feed)
+    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(picture), flow, next_input)
     return outputs, gradients(outputs, picture, decoder)
 
 
@@ -93,7 +93,7 @@ def test_truncation_beyond_the_longest_caption_is_full_backpropagation(variant: 
 def test_the_picture_learns_from_the_first_stretch_alone() -> None:
     decoder = small_decoder()
     picture = regions()
-    outputs = decoder.unroll(WORDS, LENGTHS, decoder.initial_state(picture), GradientFlow(truncate=2))
+    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(picture), GradientFlow(truncate=2))
     early, late = outputs.split([6, 7])  # two steps of three captions, then the rest
     assert torch.autograd.grad(early.sum(), picture, retain_graph=True)[0].abs().min() > 0
     assert torch.autograd.grad(late.sum(), picture)[0].abs().max() == 0
@@ -130,7 +130,7 @@ def test_the_vanilla_cell_equals_a_backward_pass_written_by_hand(
     by_output = torch.randn(3, 6, 8, dtype=torch.float64)  # dL/dh_t that comes from the output at t
 
     start = first.clone().unsqueeze(1).requires_grad_()
-    outputs = decoder.unroll(WORDS, LENGTHS, State(start), GradientFlow(truncate, limit))
+    outputs = decoder.teacher_force(WORDS, LENGTHS, State(start), GradientFlow(truncate, limit))
     weights = (core.weight_hh_l0, core.weight_ih_l0, core.bias_hh_l0)
     loss = (outputs * pack_padded_sequence(by_output, LENGTHS, batch_first=True).data).sum()
     found = torch.autograd.grad(loss, (start, *weights))
@@ -171,7 +171,7 @@ def test_a_limit_on_the_lstm_leaves_its_memory_alone() -> None:
         return after
 
     decoder.cell.step = watched  # type: ignore[method-assign]
-    outputs = decoder.unroll(WORDS, LENGTHS, state, flow, lambda _, words: words)
+    outputs = decoder.teacher_force(WORDS, LENGTHS, state, flow, lambda _, words: words)
     decoder.cell.step = step  # type: ignore[method-assign]
     outputs.sum().backward()
     by_hidden, by_memory = (torch.cat([gradient[:, part] for gradient in seen]) for part in (0, 1))
@@ -191,11 +191,11 @@ def test_the_words_of_the_feed_are_read_from_the_second_step_on(attention: str) 
     decoder = small_decoder(attention=attention)
     calls: list[tuple[Tensor, Tensor]] = []
 
-    def feed(outputs: Tensor, words: Tensor) -> Tensor:
+    def next_input(outputs: Tensor, words: Tensor) -> Tensor:
         calls.append((outputs, words))
         return decoder.logits(outputs).argmax(dim=-1)
 
-    unrolled, _ = results(decoder, feed=feed)
+    unrolled, _ = results(decoder, next_input=next_input)
     assert [words.tolist() for _, words in calls] == [[5, 4, 8], [3, 4], [9, 10], [2, 6], [7]]
     assert all(len(outputs) == len(words) for outputs, words in calls)
     rows = []
@@ -214,9 +214,9 @@ def test_the_words_of_the_feed_are_read_from_the_second_step_on(attention: str) 
 )
 def test_mixed_precision_trains_every_cell(variant: dict[str, object], flow: GradientFlow) -> None:
     decoder = small_decoder(**variant).float()
-    expected = decoder.unroll(WORDS, LENGTHS, decoder.initial_state(regions().float()), flow)
+    expected = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(regions().float()), flow)
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = decoder.unroll(WORDS, LENGTHS, decoder.initial_state(regions().float()), flow)
+        outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(regions().float()), flow)
         loss = decoder.logits(outputs).float().logsumexp(dim=1).mean()
     torch.testing.assert_close(outputs.float(), expected, rtol=0.1, atol=0.05)
     loss.backward()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
@@ -108,7 +108,7 @@ def test_dropped_words_are_read_as_unknown_and_still_predicted(monkeypatch: pyte
     monkeypatch.setattr(losses, "drop_words", lambda read, share: read.clone().fill_(UNKNOWN))
     found = cross_entropy(decoder, decoder.initial_state(regions), captions, lengths, word_dropout=0.5)
     logits = decoder.logits(
-        decoder.unroll(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions))
+        decoder.teacher_force(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions))
     )
     targets = captions[:, 1:].T.flatten()  # in the order of packed sequences
     torch.testing.assert_close(found, nn.functional.cross_entropy(logits, targets))
@@ -137,7 +137,9 @@ def test_the_spread_adds_the_narrowness_of_where_the_decoder_looks(attention: st
         cross_entropy(decoder, state, batch.words, batch.lengths, regularisation=weight)
         for weight in (0.0, 2.0)
     )
-    weights = decoder.attend(batch.words[:, :-1], state).detach()
+    found: list[PackedSequence] = []
+    decoder.teacher_force(batch.words[:, :-1], batch.lengths, state, on_attention=found.append)
+    weights = pad_packed_sequence(found[0], batch_first=True)[0].detach()
     expected, words = 0.0, int(batch.lengths.sum())
     for row, length in zip(weights, batch.lengths.tolist(), strict=True):
         shares = row[:length].sum(dim=0) / row[:length].sum()

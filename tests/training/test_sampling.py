@@ -32,11 +32,11 @@ def _decoder(attention: str = "none", dropout: float = 0.0) -> Decoder:
     return Decoder(config)
 
 
-def _loss(decoder: Decoder, feed: ScheduledSampling | None) -> Tensor:
+def _loss(decoder: Decoder, next_input: ScheduledSampling | None) -> Tensor:
     torch.manual_seed(1)
     batch = make_batch([0, 1], CAPTIONS)
     state = decoder.initial_state(torch.randn(2, 3, 6)).select(batch.owners)
-    return cross_entropy(decoder, state, batch.words, batch.lengths, feed=feed)
+    return cross_entropy(decoder, state, batch.words, batch.lengths, next_input=next_input)
 
 
 def _fed(decoder: Decoder, rows: int, probability: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,12 +90,12 @@ def test_captions_are_unrolled_over_the_words_that_were_drawn() -> None:
         return fed[-1]
 
     state = decoder.initial_state(torch.randn(2, 3, 6)).select(batch.owners)
-    outputs = decoder.unroll(batch.words[:, :-1], batch.lengths, state, feed=spied)
+    outputs = decoder.teacher_force(batch.words[:, :-1], batch.lengths, state, next_input=spied)
     drawn = batch.words[:, :-1].clone()
     for time, words in enumerate(fed, 1):
         drawn[: len(words), time] = words
     assert not torch.equal(drawn, batch.words[:, :-1])
-    torch.testing.assert_close(outputs, decoder.unroll(drawn, batch.lengths, state))
+    torch.testing.assert_close(outputs, decoder.teacher_force(drawn, batch.lengths, state))
 
 
 def test_logits_that_are_no_numbers_do_not_raise() -> None:

@@ -119,7 +119,7 @@ def test_the_gradient_is_that_of_the_expected_reward(monkeypatch: pytest.MonkeyP
     for one, other in itertools.product(range(len(WRITABLE)), repeat=2):
         drawn = [[WRITABLE[one], WRITABLE[other]]]
         monkeypatch.setattr(SelfCritical, "_draw", lambda *_, drawn=drawn: drawn)
-        loss, reward = objective(_batch(0), regions, 5, epoch=0, feed=None)
+        loss, reward = objective(_batch(0), regions, 5, epoch=0, next_input=None)
         likelihood = (probs[one] * probs[other]).item()
         mean += likelihood * _gradients(decoder, loss)
         value += likelihood * loss.item()
@@ -132,7 +132,7 @@ def test_the_gradient_is_that_of_the_expected_reward(monkeypatch: pytest.MonkeyP
 def test_captions_are_drawn_as_often_as_the_model_says() -> None:
     decoder, regions = _decoder(), _regions()
     objective = _objective(decoder, count=3000)
-    objective(_batch(0, 1), regions, 5, epoch=0, feed=None)
+    objective(_batch(0, 1), regions, 5, epoch=0, next_input=None)
     assert isinstance(objective.reward, Worth)
     assert len(objective.reward.asked) == 6000
     for photo in (0, 1):
@@ -150,7 +150,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_photo_alone() -> None:
 
     def drawn(photos: list[int], *, seed: int = 1, epoch: int = 3) -> list[tuple[int, tuple[int, ...]]]:
         objective = _objective(decoder, count=8, seed=seed)
-        objective(_batch(*photos), regions[photos], 5, epoch=epoch, feed=None)
+        objective(_batch(*photos), regions[photos], 5, epoch=epoch, next_input=None)
         assert isinstance(objective.reward, Worth)
         return objective.reward.asked
 
@@ -167,7 +167,7 @@ def test_a_batch_is_the_sum_of_its_parts_and_of_its_two_objectives() -> None:
     batch = _batch(0, 1)
 
     def gradient(share: float, part: Batch, rows: slice) -> Tensor:
-        found = _objective(decoder, count=4, share=share)(part, regions[rows], 7, epoch=0, feed=None)
+        found = _objective(decoder, count=4, share=share)(part, regions[rows], 7, epoch=0, next_input=None)
         return _gradients(decoder, found[0])
 
     whole = gradient(0.3, batch, slice(0, 2))
@@ -177,7 +177,7 @@ def test_a_batch_is_the_sum_of_its_parts_and_of_its_two_objectives() -> None:
     true = _gradients(
         decoder,
         CrossEntropy(decoder, nullcontext, label_smoothing=0.1, flow=FULL_FLOW)(
-            batch, regions, 7, epoch=0, feed=None
+            batch, regions, 7, epoch=0, next_input=None
         )[0],
     )
     torch.testing.assert_close(whole, 0.7 * own + 0.3 * true)
@@ -188,7 +188,7 @@ def test_captions_of_equal_worth_teach_nothing() -> None:
     objective = _objective(decoder, count=4)
     assert isinstance(objective.reward, Worth)
     objective.reward.table = dict.fromkeys(objective.reward.table, 2.5)
-    loss, reward = objective(_batch(0, 1), regions, 7, epoch=0, feed=None)
+    loss, reward = objective(_batch(0, 1), regions, 7, epoch=0, next_input=None)
     assert float(_gradients(decoder, loss).abs().max()) == 0
     assert reward.item() == 5
 
@@ -197,7 +197,7 @@ def test_rounded_weights_of_drawing_do_not_hide_gradients() -> None:
     """Autocast keeps what it has rounded; what it has rounded without gradients must not stay."""
     decoder, regions = _decoder(), _regions()
     objective = _objective(decoder, count=4)
-    plain = _gradients(decoder, objective(_batch(0, 1), regions, 7, epoch=0, feed=None)[0])
+    plain = _gradients(decoder, objective(_batch(0, 1), regions, 7, epoch=0, next_input=None)[0])
     objective.cross_entropy.precision = lambda: torch.autocast("cpu", torch.bfloat16)
-    rounded = _gradients(decoder, objective(_batch(0, 1), regions, 7, epoch=0, feed=None)[0])
+    rounded = _gradients(decoder, objective(_batch(0, 1), regions, 7, epoch=0, next_input=None)[0])
     torch.testing.assert_close(rounded, plain, rtol=0.2, atol=0.02)

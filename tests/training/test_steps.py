@@ -45,18 +45,24 @@ def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
-def _unrolled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GradientFlow, ScheduledSampling | None]]:
-    """What ``Decoder.unroll`` is asked for from now on."""
+def _forced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GradientFlow, ScheduledSampling | None]]:
+    """What ``Decoder.teacher_force`` is asked for from now on."""
     seen = []
-    unroll = Decoder.unroll
+    teacher_force = Decoder.teacher_force
 
     def spied(
-        decoder: Decoder, words: Tensor, lengths: Tensor, state: Any, flow: Any, feed: Any, looked: Any = None
+        decoder: Decoder,
+        words: Tensor,
+        lengths: Tensor,
+        state: Any,
+        flow: Any,
+        next_input: Any,
+        on_attention: Any = None,
     ) -> Tensor:
-        seen.append((flow, feed))
-        return unroll(decoder, words, lengths, state, flow, feed, looked)
+        seen.append((flow, next_input))
+        return teacher_force(decoder, words, lengths, state, flow, next_input, on_attention)
 
-    monkeypatch.setattr(Decoder, "unroll", spied)
+    monkeypatch.setattr(Decoder, "teacher_force", spied)
     return seen
 
 
@@ -88,7 +94,7 @@ def test_gradients_are_clipped_as_the_option_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: str, limit: float | None
 ) -> None:
     gradients = _gradients(monkeypatch)
-    flows = _unrolled(monkeypatch)
+    flows = _forced(monkeypatch)
     trainer = small_trainer(tmp_path / "model.safetensors", clip=clip, epochs=1)
     trainer.run()
     rows = _rows(trainer)
@@ -120,17 +126,17 @@ def test_the_automatic_limit_is_a_percentile_of_the_norms_in_the_log(tmp_path: P
 
 
 def test_gradients_are_truncated_as_the_option_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flows = _unrolled(monkeypatch)
+    flows = _forced(monkeypatch)
     small_trainer(tmp_path / "model.safetensors", truncate_bptt=3, epochs=1).run()
     assert {flow for flow, _ in flows} == {GradientFlow(truncate=3)}
 
 
 def test_the_models_own_words_come_in_gradually(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    feeds = _unrolled(monkeypatch)
+    feeds = _forced(monkeypatch)
     small_trainer(tmp_path / "model.safetensors", scheduled_sampling=0.6).run()
     assert len(feeds) == 12
     assert feeds[0][1] is None
-    probabilities = [feed.probability for _, feed in feeds[1:] if feed is not None]
+    probabilities = [next_input.probability for _, next_input in feeds[1:] if next_input is not None]
     assert probabilities == pytest.approx([0.05 * step for step in range(1, 12)])
 
 

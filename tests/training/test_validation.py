@@ -59,7 +59,7 @@ def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: 
     def forbidden(*_: object) -> None:
         raise AssertionError("teacher forcing")
 
-    monkeypatch.setattr(Decoder, "unroll", forbidden)
+    monkeypatch.setattr(Decoder, "teacher_force", forbidden)
     assert part.score(decoder, VOCABULARY, options, CPU) == pytest.approx(
         {
             "BLEU-4": expected.figures["BLEU-4"],

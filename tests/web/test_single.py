@@ -144,7 +144,7 @@ def test_the_decisions_show_where_a_model_with_attention_looked(
     service = Service(attentive_file, device="cpu")
     service.models.start()
     found = answer(service, upload(photos[0]), Settings())
-    maps = found.captions[0].attention
+    maps = found.score.attention
     assert maps is not None
     table = render.decisions(found)
     shades = re.findall(r'data-shade="data:image/png;base64,([^"]+)"', table)

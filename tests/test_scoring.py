@@ -6,15 +6,20 @@ import random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from captioner import scoring as module
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, OptionError, UnknownWordsError
-from captioner.likelihood import scores as module
-from captioner.likelihood.scores import MOST_RUNNERS_UP, Score, score_texts
 from captioner.model.ensemble import EnsembleDecoder, Packing
+from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, score_texts, text_words
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
 from tests.likelihood.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
 from tests.likelihood.small import small_decoder as small_member
 from tests.small_model import WORDS
+
+FEW_WORDS = Vocabulary((*SPECIAL_WORDS, "a", "dog", "dogs", "runs", "skateboard", "'s"))
 
 
 def small_decoder(cell: str = "lstm", attention: str = "none") -> EnsembleDecoder:
@@ -129,3 +134,75 @@ def test_ten_thousand_words_are_scored() -> None:
 def test_wrong_use_is_an_error(texts: list[str], runners_up: int, error: type[CaptionerError]) -> None:
     with pytest.raises(error):
         score_texts(small_decoder(), VOCABULARY, pictures(2), texts, runners_up=runners_up)
+
+
+def test_words_are_those_of_training() -> None:
+    assert known_words("A dog's, DOG; runs!", FEW_WORDS) == ["a", "dog", "'s", "dog", "runs"]
+    assert known_words(" .,! \t", FEW_WORDS) == []
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "So"])))
+def test_texts_without_pictorial_signs_are_read_as_captions_are(text: str) -> None:
+    assert text_words(text) == caption_words(text)
+
+
+def test_unknown_words_are_named_once_with_the_nearest_known_ones() -> None:
+    with pytest.raises(UnknownWordsError) as caught:
+        known_words("a corgi on a skatebord, corgi dgo", FEW_WORDS)
+    assert caught.value.words == ("corgi", "on", "skatebord", "dgo")
+    assert str(caught.value) == (
+        "the model does not know the words 'corgi', 'on', 'skatebord' (did you mean skateboard?), 'dgo'"
+    )
+    with pytest.raises(UnknownWordsError, match="the word 'runns' \\(did you mean runs\\?\\)"):
+        known_words("a dog runns", FEW_WORDS)
+
+
+@pytest.mark.parametrize("text", ["<unk>", "a <start> dog", "<pad> <end>", "a dog <unk>"])
+def test_special_words_cannot_be_smuggled_in(text: str) -> None:
+    with pytest.raises(UnknownWordsError) as caught:
+        known_words(text, FEW_WORDS)
+    assert not {"<unk>", "<start>", "<pad>", "<end>"} & set(caught.value.words)
+
+
+def test_pictorial_signs_are_not_dropped_like_punctuation() -> None:
+    assert text_words("a \N{DOG FACE}runs, dog\N{HEAVY BLACK HEART}") == [
+        "a",
+        "\N{DOG FACE}",
+        "runs",
+        "dog",
+        "\N{HEAVY BLACK HEART}",
+    ]
+    with pytest.raises(UnknownWordsError, match="\N{DOG FACE}"):
+        known_words("a \N{DOG FACE} runs", FEW_WORDS)
+
+
+def test_a_message_stays_short() -> None:
+    words = [f"zzz{number}" for number in range(5000)] + ["x" * 100_000]
+    with pytest.raises(UnknownWordsError) as caught:
+        known_words(" ".join(words), FEW_WORDS)
+    assert caught.value.words == tuple(words)
+    assert str(caught.value).endswith("'zzz7' and 4,993 more")
+    with pytest.raises(UnknownWordsError) as caught:
+        known_words(words[-1], FEW_WORDS)
+    assert len(str(caught.value)) < 100
+
+
+def test_texts_that_are_no_text_or_too_long() -> None:
+    with pytest.raises(OptionError, match="not valid UTF-8"):
+        text_words("a caf\udce9")
+    assert len(text_words("a " * MOST_WORDS)) == MOST_WORDS
+    with pytest.raises(OptionError, match="a text of 100,001 words is too long"):
+        text_words("a " * (MOST_WORDS + 1))
+
+
+@given(st.text())
+def test_any_text_gives_known_words_or_a_clear_error(text: str) -> None:
+    try:
+        unknown = tuple(word for word in known_words(text, FEW_WORDS) if word not in FEW_WORDS)
+        message = ""
+    except UnknownWordsError as error:
+        unknown, message = error.words, str(error)
+    except OptionError as error:
+        unknown, message = (), str(error)
+    assert bool(unknown) == message.startswith("the model does not know")
+    assert message.isprintable()

@@ -1,0 +1,301 @@
+"""How probable a model finds given captions, and where it looks at each word: one replay of known words."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from captioner.errors import OptionError, UnknownWordsError
+from captioner.model.ensemble import EnsembleDecoder
+from captioner.vocabulary import (
+    END,
+    PAD,
+    SPECIAL_WORDS,
+    START,
+    UNKNOWN,
+    Vocabulary,
+    caption_words,
+    tokenize,
+)
+
+MOST_RUNNERS_UP = 100
+"""More would be no use, and those of a long text would fill the memory."""
+MOST_WORDS = 100_000
+"""Longer texts are refused: they are no captions, and memory grows with their length."""
+
+# A group of captions is replayed at once: rows with regions, and rows x longest caption with word vectors.
+_MOST_ROWS = 256
+_MOST_POSITIONS = 16384
+_LOGIT_ROWS = 1024  # positions whose distributions over all words are in memory at once
+_UNSEEN = (PAD, START, UNKNOWN)
+
+_NAMED = 8  # how many unknown words a message names
+_NEAREST = 2  # how many known words it offers for each
+_LONGEST_COMPARED = 40  # letters; nothing that the model knows is near to longer words
+_SHOWN = 40  # letters of a word in a message
+
+
+@dataclass(frozen=True)
+class Score:
+    """How probable the model finds a text, given an image.
+
+    The numbers are those that :class:`captioner.captioner.Caption` has for a caption of the model's own.
+
+    Attributes:
+        text: as it was given.
+        words: its words, as the model reads them.
+        word_log_probs: natural logarithm of each word's probability, given the image and the words before.
+        end_log_prob: log-probability of ending after the last word.
+        runners_up: if they were asked for, for each word and the end the most probable words at that place
+            with their probabilities, the most probable first; ``<end>`` stands for ending there. The words
+            that no caption holds (``<pad>``, ``<start>``, ``<unk>``) are left out.
+        attention: if it was asked for, as in :class:`captioner.captioner.Caption`.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    word_log_probs: tuple[float, ...]
+    end_log_prob: float
+    runners_up: tuple[tuple[tuple[str, float], ...], ...] = ()
+    attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def log_prob(self) -> float:
+        """Natural logarithm of P(text | image): all words and the end."""
+        return math.fsum((*self.word_log_probs, self.end_log_prob))
+
+    @property
+    def mean_log_prob(self) -> float:
+        """``log_prob`` divided by the number of words and the end."""
+        return self.log_prob / (len(self.words) + 1)
+
+    @property
+    def surprisals(self) -> tuple[float, ...]:
+        """Surprisal of each word and of the end in bits: ``-log2 P``."""
+        return tuple(-value / math.log(2) for value in (*self.word_log_probs, self.end_log_prob))
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the mean negative log-likelihood of the words and the end; infinite beyond 1e308."""
+        try:
+            return math.exp(-self.mean_log_prob)
+        except OverflowError:
+            return math.inf
+
+
+def score_texts(
+    decoder: EnsembleDecoder,
+    vocabulary: Vocabulary,
+    regions: Tensor,
+    texts: Sequence[str],
+    *,
+    runners_up: int = 0,
+    attention: bool = False,
+) -> list[Score]:
+    """Score pairs of an image and a text.
+
+    Args:
+        decoder: in evaluation mode.
+        vocabulary: its words.
+        regions: ``(pairs, regions, channels)``.
+        texts: one for each image; one without words scores ending at once.
+        runners_up: how many of the most probable words to list at each place.
+        attention: whether to find where a model with attention looks.
+
+    Raises:
+        UnknownWordsError: a text holds words outside the vocabulary; they are named.
+        OptionError: there are not as many texts as images, ``runners_up`` is out of
+            range, or a text is too long or no UTF-8.
+    """
+    if len(regions) != len(texts):
+        raise OptionError(f"score() takes one text for each picture, not {len(texts)} for {len(regions)}")
+    if not 0 <= runners_up <= MOST_RUNNERS_UP:
+        raise OptionError(f"runners_up must be 0 to {MOST_RUNNERS_UP}, not {runners_up}")
+    words = [known_words(text, vocabulary) for text in texts]
+    sentences = [vocabulary.encode(of_text) for of_text in words]
+    choices = min(runners_up, len(vocabulary) - len(_UNSEEN))
+    replays = replay(decoder, regions, sentences, runners_up=choices, attention=attention)
+    scores = []
+    for text, of_text, found in zip(texts, words, replays, strict=True):
+        named = tuple(
+            tuple((vocabulary.words[word], probability) for word, probability in place)
+            for place in found.runners_up
+        )
+        log_probs = tuple(found.log_probs)
+        scores.append(Score(text, tuple(of_text), log_probs[:-1], log_probs[-1], named, found.attention))
+    return scores
+
+
+class Replay(NamedTuple):
+    """What reading a known caption word by word shows.
+
+    Attributes:
+        log_probs: of each word and of the end.
+        runners_up: for each of these places the most probable words as ids, with their probabilities.
+        attention: for each word where the model looked, ``(words, rows, columns)``.
+    """
+
+    log_probs: list[float]
+    runners_up: list[list[tuple[int, float]]]
+    attention: npt.NDArray[np.float32] | None = None
+
+
+@torch.inference_mode()
+def replay(
+    decoder: EnsembleDecoder,
+    regions: Tensor,
+    sentences: Sequence[Sequence[int]],
+    *,
+    owners: Sequence[int] | None = None,
+    runners_up: int = 0,
+    attention: bool = False,
+) -> list[Replay]:
+    """Have a decoder read known captions (teacher forcing).
+
+    Args:
+        decoder: in evaluation mode.
+        regions: ``(images, regions, channels)``.
+        sentences: ids of the words of captions, without start and end.
+        owners: for each caption the number of its image; by default there is one caption for each.
+        runners_up: how many of the most probable words to find at each place.
+        attention: whether to find where the decoder looks, which one without attention does nowhere.
+    """
+    owners = range(len(sentences)) if owners is None else owners
+    found: dict[int, Replay] = {}
+    for group in _groups(sentences):
+        chosen, seen = [sentences[place] for place in group], regions[[owners[place] for place in group]]
+        found.update(zip(group, _replay_group(decoder, seen, chosen, runners_up, attention), strict=True))
+    return [found[place] for place in range(len(sentences))]
+
+
+def _groups(sentences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Positions of sentences of similar length, the longest first, few enough to fit into memory."""
+    order = sorted(range(len(sentences)), key=lambda place: -len(sentences[place]))
+    start = 0
+    while start < len(order):
+        length = len(sentences[order[start]]) + 1
+        rows = max(1, min(_MOST_ROWS, _MOST_POSITIONS // length))
+        yield order[start : start + rows]
+        start += rows
+
+
+def _replay_group(
+    decoder: EnsembleDecoder,
+    regions: Tensor,
+    sentences: Sequence[Sequence[int]],
+    runners_up: int,
+    attention: bool,
+) -> list[Replay]:
+    """Replay sentences, the longest first; ``regions`` has a row for each."""
+    longest = len(sentences[0])
+    padded = torch.tensor([[START, *ids, END] + [PAD] * (longest - len(ids)) for ids in sentences])
+    lengths = torch.tensor([len(ids) + 1 for ids in sentences])
+    # Packed sequences are time-major.
+    numbers = torch.arange(len(sentences)).unsqueeze(1).expand(-1, longest + 1)
+    rows = pack_padded_sequence(numbers, lengths, batch_first=True).data.tolist()
+    targets = pack_padded_sequence(padded[:, 1:], lengths, batch_first=True).data.to(regions.device)
+    weights: list[PackedSequence] = []
+    outputs = decoder.teacher_force(
+        padded[:, :-1].to(regions.device),
+        lengths,
+        decoder.initial_state(regions),
+        on_attention=weights.append if attention else None,
+    )
+    found = [Replay([], []) for _ in sentences]
+    for start in range(0, len(rows), _LOGIT_ROWS):
+        part = slice(start, start + _LOGIT_ROWS)
+        log_probs = decoder.logits(outputs[part]).float().log_softmax(dim=-1)
+        values = log_probs.gather(1, targets[part].unsqueeze(1)).squeeze(1).tolist()
+        for row, value in zip(rows[part], values, strict=True):
+            found[row].log_probs.append(value)
+        if runners_up:
+            for row, best in zip(rows[part], _best(log_probs, runners_up), strict=True):
+                found[row].runners_up.append(best)
+    if not weights:
+        return found
+    maps = _maps(weights[0], sentences)
+    return [each._replace(attention=where) for each, where in zip(found, maps, strict=True)]
+
+
+def _best(log_probs: Tensor, choices: int) -> list[list[tuple[int, float]]]:
+    """The most probable words of each row with their probabilities."""
+    log_probs[:, list(_UNSEEN)] = -math.inf
+    best = log_probs.topk(choices, dim=-1)
+    pairs = zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
+    return [list(zip(ids, probabilities, strict=True)) for ids, probabilities in pairs]
+
+
+def _maps(weights: PackedSequence, sentences: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.float32]]:
+    """For each sentence where the model looked at its words: ``(words, rows, columns)``."""
+    padded = pad_packed_sequence(weights, batch_first=True)[0].cpu().numpy()
+    regions = padded.shape[-1]
+    side = math.isqrt(regions)
+    # The regions of an image are a square; those of ready-made vectors may be none.
+    grid = (side, side) if side * side == regions else (1, regions)
+    for words, found in zip(sentences, padded, strict=True):
+        yield found[: len(words)].reshape(-1, *grid)
+
+
+def text_words(text: str) -> list[str]:
+    """The words of a text as the model reads them, known or not.
+
+    Punctuation is left out, as in training (:func:`captioner.vocabulary.caption_words`). Pictorial signs
+    such as emoji mean something, so they count as words here.
+
+    Raises:
+        OptionError: the text holds bytes that are no UTF-8, or more than :data:`MOST_WORDS` words.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # such bytes in the shell's arguments become half characters
+        raise OptionError(f"the text {text[:_SHOWN]!r} is not valid UTF-8") from error
+    words = caption_words(text)
+    if any(unicodedata.category(character) == "So" for character in text):
+        kept = {*words}
+        words = [t for t in tokenize(text) if t in kept or unicodedata.category(t[0]) == "So"]
+    if len(words) > MOST_WORDS:
+        raise OptionError(f"a text of {len(words):,} words is too long; at most {MOST_WORDS:,} can be scored")
+    return words
+
+
+def known_words(text: str, vocabulary: Vocabulary) -> list[str]:
+    """The words of a text, all of which the model knows.
+
+    Raises:
+        UnknownWordsError: it does not know some; the message offers the nearest that it knows.
+        OptionError: see :func:`text_words`.
+    """
+    words = text_words(text)
+    unknown = tuple(dict.fromkeys(word for word in words if word not in vocabulary))
+    if unknown:
+        raise UnknownWordsError(f"the model does not know {name_unknown(unknown, vocabulary)}", unknown)
+    return words
+
+
+def name_unknown(unknown: Sequence[str], vocabulary: Vocabulary) -> str:
+    """Unknown words as a list for people, with the nearest known words.
+
+    >>> name_unknown(["dogg"], Vocabulary((*SPECIAL_WORDS, "dog", "cat")))
+    "the word 'dogg' (did you mean dog?)"
+    """
+    named = ", ".join(_with_nearest(word, vocabulary) for word in unknown[:_NAMED])
+    more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
+    return f"the word{'' if len(unknown) == 1 else 's'} {named}{more}"
+
+
+def _with_nearest(word: str, vocabulary: Vocabulary) -> str:
+    shown = repr(word if len(word) <= _SHOWN else word[:_SHOWN] + "...")
+    if len(word) > _LONGEST_COMPARED:
+        return shown
+    near = difflib.get_close_matches(word, vocabulary.words[len(SPECIAL_WORDS) :], n=_NEAREST, cutoff=0.75)
+    return f"{shown} (did you mean {' or '.join(near)}?)" if near else shown
