@@ -18,7 +18,7 @@ app: .venv/app.done
 test: .venv/test.done check
 	@command -v chromium >/dev/null || echo "browser tests are skipped; to run them: apt-get install chromium"
 	@command -v exiftool >/dev/null || echo "exiftool tests are skipped; to run them: apt-get install libimage-exiftool-perl"
-	@test -f node_modules/axe-core/axe.min.js || echo "accessibility tests are skipped; to run them: npm install --no-save axe-core"
+	@test -f node_modules/axe-core/axe.min.js || echo "accessibility tests are skipped; to run them: npm install --no-save axe-core@4.14.1"
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term:skip-covered
 
 check: .venv/test.done

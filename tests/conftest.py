@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +11,15 @@ if TYPE_CHECKING:
     from captioner.captioner import Captioner
     from captioner.checkpoint import Checkpoint
 
+pytest_plugins = ("tests.skips",)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets; not part of the project."""
-    folder = os.environ.get("CAPTIONER_DATA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("CAPTIONER_DATA does not name the folder of real data sets")
-    return Path(folder)
+    from tests.skips import data_folder
+
+    return data_folder()
 
 
 @pytest.fixture(scope="session")

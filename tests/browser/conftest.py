@@ -53,7 +53,7 @@ def axe() -> Path:
     named = os.environ.get("CAPTIONER_AXE")
     path = Path(named) if named else ROOT / "node_modules" / "axe-core" / "axe.min.js"
     if not path.is_file():
-        pytest.skip("needs axe-core: npm install --no-save axe-core, or CAPTIONER_AXE=.../axe.min.js")
+        pytest.skip("needs axe-core: npm install --no-save axe-core@4.14.1, or CAPTIONER_AXE=.../axe.min.js")
     return path
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,13 +129,10 @@ def test_load_decodes_a_large_jpeg_at_reduced_scale_with_nearly_the_same_result(
     assert not np.array_equal(reduced, full)
 
 
-@pytest.mark.skipif(
-    "CAPTIONER_DATA" not in os.environ, reason="CAPTIONER_DATA names no folder of photographs"
-)
-def test_reduced_scale_changes_real_photographs_less_than_saving_them_again() -> None:
+def test_reduced_scale_changes_real_photographs_less_than_saving_them_again(real_data: Path) -> None:
     ours = preprocessing(260)
     reduced_by, saving_by = [], []
-    folder = Path(os.environ["CAPTIONER_DATA"]) / "coco" / "val2017"
+    folder = real_data / "coco" / "val2017"
     for path in list(find_images([folder]))[:6]:
         large = open_image(path).resize((2400, 1800), Image.Resampling.LANCZOS)
         data = jpeg(large)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+
+from tests.skips import NO_DATA
 
 Corpus = list[tuple[list[str], list[list[str]]]]
 
@@ -15,14 +16,11 @@ def split_words(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def captions_val2017() -> dict[int, list[str]]:
+def captions_val2017(real_data: Path) -> dict[int, list[str]]:
     """COCO's official references: 5,000 photos, 25,014 captions."""
-    root = os.environ.get("CAPTIONER_DATA")
-    if not root:
-        pytest.skip("CAPTIONER_DATA does not name a folder with the data sets")
-    path = Path(root) / "coco" / "annotations" / "captions_val2017.json"
+    path = real_data / "coco" / "annotations" / "captions_val2017.json"
     if not path.is_file():
-        pytest.skip(f"{path} is absent")
+        pytest.skip(f"{NO_DATA}: {path} is absent")
     captions: dict[int, list[str]] = {}
     for annotation in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
         captions.setdefault(annotation["image_id"], []).append(annotation["caption"])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,11 +18,6 @@ from tests.oracle import ptb
 from tests.oracle.adversarial import KINDS, adversarial_lines
 
 needs_java = pytest.mark.skipif(ptb.absence() is not None, reason=str(ptb.absence()))
-needs_data = pytest.mark.skipif("CAPTIONER_DATA" not in os.environ, reason="CAPTIONER_DATA is not set")
-
-
-def data(name: str) -> Path:
-    return Path(os.environ["CAPTIONER_DATA"], name)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -126,9 +120,9 @@ LINE_ENDS = {ord(character) for character in "\n\v\f\r\x85\u2028\u2029"}
 
 
 @needs_java
-@needs_data
-def test_coco_val2017_has_the_oracles_tokens() -> None:
-    annotations = json.loads(data("coco/annotations/captions_val2017.json").read_text("utf-8"))["annotations"]
+def test_coco_val2017_has_the_oracles_tokens(real_data: Path) -> None:
+    file = real_data / "coco" / "annotations" / "captions_val2017.json"
+    annotations = json.loads(file.read_text("utf-8"))["annotations"]
     captions = [annotation["caption"] for annotation in annotations]
     assert len(captions) == 25_014
     assert [tokenize(caption) for caption in captions] == ptb.tokenize_each(captions)
@@ -136,9 +130,8 @@ def test_coco_val2017_has_the_oracles_tokens() -> None:
 
 
 @needs_java
-@needs_data
-def test_flickr8k_has_the_oracles_tokens() -> None:
-    text = data("flickr8k/Flickr8k.token.txt").read_text("utf-8")
+def test_flickr8k_has_the_oracles_tokens(real_data: Path) -> None:
+    text = (real_data / "flickr8k" / "Flickr8k.token.txt").read_text("utf-8")
     captions = re.findall(r"^[^\t\n]+\.jpg#\d\t(.*)$", text, re.MULTILINE)
     assert len(captions) == 40_455
     assert [tokenize(caption) for caption in captions] == ptb.tokenize_each(captions)
@@ -146,9 +139,8 @@ def test_flickr8k_has_the_oracles_tokens() -> None:
 
 
 @needs_java
-@needs_data
-def test_captions_of_mixed_sources_have_the_oracles_tokens() -> None:
-    with data("mixed/captions.csv").open(encoding="utf-8", newline="") as file:
+def test_captions_of_mixed_sources_have_the_oracles_tokens(real_data: Path) -> None:
+    with (real_data / "mixed" / "captions.csv").open(encoding="utf-8", newline="") as file:
         captions = [row["caption"] for row in csv.DictReader(file)]
     assert [tokenize(caption) for caption in captions] == ptb.tokenize_each(captions)
     assert tokenize_lines(captions) == ptb.tokenize_as_file(captions)
