@@ -12,7 +12,7 @@ _USUAL_PERCENTILE = 10.0  # Seetharaman et al. 2020, section 4
 
 
 @dataclass(frozen=True)
-class ClipLimits:
+class ClipConfig:
     """Limits on gradients; None for no limit.
 
     Attributes:
@@ -29,7 +29,7 @@ class ClipLimits:
     percentile: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> ClipLimits:
+    def parse(cls, text: str) -> ClipConfig:
         """Read ``norm:5``, ``value:0.5``, ``hidden:1``, ``auto``, ``auto:10``, several of them, or ``none``.
 
         Raises:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from captioner.model.decoder import Decoder
-from captioner.training.limits import ClipLimits
+from captioner.training.limits import ClipConfig
 from captioner.training.options import TrainingOptions
 
 REMEMBERED = 10_000  # norms; what a run did longer ago says little about it now
@@ -42,7 +42,7 @@ class Clipper:
         norms: norms of past steps, of a run that goes on.
     """
 
-    def __init__(self, limits: ClipLimits, norms: Sequence[float] = ()) -> None:
+    def __init__(self, limits: ClipConfig, norms: Sequence[float] = ()) -> None:
         self.limits = limits
         self.norms = deque(norms, maxlen=REMEMBERED)
 

@@ -9,7 +9,7 @@ from typing import Any
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES, ModelConfig
-from captioner.training.limits import ClipLimits, parse_proportions
+from captioner.training.limits import ClipConfig, parse_proportions
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
 AUTO = "auto"
@@ -193,7 +193,7 @@ class TrainingOptions:
         self._check("select_by", self.select_by in choices, " or ".join(choices))
         self._check("output", self.output.endswith(".safetensors"), "a file name that ends in .safetensors")
         try:
-            ClipLimits.parse(self.clip)
+            ClipConfig.parse(self.clip)
             self.model_config(image_size=1, channels=1, vocabulary_size=1)
             self.decoding_options()
         except OptionError as error:  # begins with the name of a field, which is one of ours

@@ -73,13 +73,14 @@ def read_splits(datasets: DatasetOptions) -> Splits:
     Raises:
         DatasetError: a data set is absent or malformed, or photos are absent and must not be skipped.
     """
-    train, validation = (
-        [
-            (label, _present(label, records, datasets.skip_missing))
-            for label, records in read_each(datasets, split)
-        ]
-        for split in ("train", "val")
-    )
+    train, validation = [], []
+    for split, found in (("train", train), ("val", validation)):
+        for label, records in read_each(datasets, split):
+            kept, absent = present(records, datasets.skip_missing)
+            if absent:
+                names = _listed([record.path.name for record in absent], ", ")
+                print(f"{label}: left out {len(absent):,} absent photos: {names}", file=sys.stderr)
+            found.append((label, kept))
     return Splits(train, validation)
 
 
@@ -152,14 +153,6 @@ def prepare(
         mixture_weights=_mixture_weights(splits, usable, options),
         identity=_identity(records, usable, sets, features, store.name),
     )
-
-
-def _present(label: str, records: Sequence[Record], skip_missing: bool) -> Sequence[Record]:
-    there, absent = present(list(records), skip_missing)
-    if absent:
-        names = _listed([record.path.name for record in absent], ", ")
-        print(f"{label}: left out {len(absent):,} absent photos: {names}", file=sys.stderr)
-    return there
 
 
 def _report_broken(features: ImageFeatures, records: Sequence[Record], skip_missing: bool) -> None:

@@ -21,7 +21,7 @@ from captioner.model.gradient_flow import GradientFlow
 from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
 from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.inputs import inputs_of
-from captioner.training.limits import ClipLimits
+from captioner.training.limits import ClipConfig
 from captioner.training.log import Recorder, say
 from captioner.training.optim import (
     EMA,
@@ -76,7 +76,7 @@ class Trainer:
         self.parameters = trained_parameters(checkpoint.network)
         world.send_weights(list(self.parameters.values()))
         self.optimiser = torch.optim.AdamW(parameter_groups(self.parameters, options), lr=options.lr)
-        limits = ClipLimits.parse(options.clip)
+        limits = ClipConfig.parse(options.clip)
         self.flow = GradientFlow(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
         self.objective = objective_of(options, data, self.decoder, self.flow, self._precision)
         self.clipper = Clipper(limits, state.norms)
@@ -200,7 +200,10 @@ class Trainer:
             }
             self.recorder.step(state.step, {**row, **figures})
         if skipped:
-            self._skip()
+            state.skipped += 1
+            state.skipped_in_row += 1
+            if state.skipped_in_row == MOST_SKIPPED:
+                self._give_up(f"in {MOST_SKIPPED} steps in a row, up to step {state.step}")
             return
         self.optimiser.step()
         self.average.update()
@@ -210,13 +213,6 @@ class Trainer:
             state.figures[name] = state.figures.get(name, 0.0) + value * words
         state.clipped += clipped.acted
         state.skipped_in_row = 0
-
-    def _skip(self) -> None:
-        """Count a step that leaves weights, average and mean loss as they are."""
-        self.state.skipped += 1
-        self.state.skipped_in_row += 1
-        if self.state.skipped_in_row == MOST_SKIPPED:
-            self._give_up(f"in {MOST_SKIPPED} steps in a row, up to step {self.state.step}")
 
     def _give_up(self, when: str) -> NoReturn:
         """End a run that has gone astray, with weights that are still good kept."""

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from captioner.training.limits import ClipLimits
+from captioner.training.limits import ClipConfig
 from captioner.training.optim import REMEMBERED, Clipped, Clipper, gradient_norm
 
 
@@ -27,7 +27,7 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
 
 
 def _clip(limits: str, parameters: list[Tensor]) -> Clipped:
-    return Clipper(ClipLimits.parse(limits)).clip(parameters, gradient_norm(parameters))
+    return Clipper(ClipConfig.parse(limits)).clip(parameters, gradient_norm(parameters))
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
@@ -96,7 +96,7 @@ def test_the_automatic_limit_is_numpys_percentile_of_all_norms_so_far(
     norms: list[float], percentile: float
 ) -> None:
     parameter = nn.Parameter(torch.zeros(1))
-    clipper = Clipper(ClipLimits(percentile=percentile))
+    clipper = Clipper(ClipConfig(percentile=percentile))
     for step, norm in enumerate(norms, 1):
         parameter.grad = torch.tensor([norm])
         clipped = clipper.clip([parameter], norm)
@@ -110,10 +110,10 @@ def test_the_automatic_limit_is_numpys_percentile_of_all_norms_so_far(
 def test_the_automatic_limit_forgets_what_is_long_ago_and_goes_on_where_it_was() -> None:
     chance = random.Random(0)
     norms = [chance.lognormvariate(0, 1) for _ in range(REMEMBERED + 50)]
-    clipper = Clipper(ClipLimits(percentile=10), norms)
+    clipper = Clipper(ClipConfig(percentile=10), norms)
     (parameter,) = _parameters()[:1]
     assert clipper.clip([parameter], 2.0).threshold == np.percentile([*norms[51:], 2.0], 10)
-    again = Clipper(ClipLimits(percentile=10), list(clipper.norms))
+    again = Clipper(ClipConfig(percentile=10), list(clipper.norms))
     assert again.clip([parameter], 3.0) == clipper.clip([parameter], 3.0)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import OptionError
-from captioner.training.limits import ClipLimits
+from captioner.training.limits import ClipConfig
 
 positive = st.floats(min_value=0, max_value=1e300, exclude_min=True)
 
@@ -16,23 +16,23 @@ positive = st.floats(min_value=0, max_value=1e300, exclude_min=True)
 @pytest.mark.parametrize(
     ("text", "limits"),
     [
-        ("none", ClipLimits()),
-        ("norm:5", ClipLimits(norm=5.0)),
-        ("value:1e-3", ClipLimits(value=1e-3)),
-        ("hidden:0.5", ClipLimits(hidden=0.5)),
-        ("auto", ClipLimits(percentile=10.0)),
-        ("auto:100", ClipLimits(percentile=100.0)),
-        (" norm:5 , hidden:1 ", ClipLimits(norm=5.0, hidden=1.0)),
-        ("hidden:1,value:2,auto:25", ClipLimits(hidden=1.0, value=2.0, percentile=25.0)),
+        ("none", ClipConfig()),
+        ("norm:5", ClipConfig(norm=5.0)),
+        ("value:1e-3", ClipConfig(value=1e-3)),
+        ("hidden:0.5", ClipConfig(hidden=0.5)),
+        ("auto", ClipConfig(percentile=10.0)),
+        ("auto:100", ClipConfig(percentile=100.0)),
+        (" norm:5 , hidden:1 ", ClipConfig(norm=5.0, hidden=1.0)),
+        ("hidden:1,value:2,auto:25", ClipConfig(hidden=1.0, value=2.0, percentile=25.0)),
     ],
 )
-def test_every_form_is_read(text: str, limits: ClipLimits) -> None:
-    assert ClipLimits.parse(text) == limits
+def test_every_form_is_read(text: str, limits: ClipConfig) -> None:
+    assert ClipConfig.parse(text) == limits
 
 
 @given(norm=positive, value=positive, hidden=positive)
 def test_limits_are_read_to_the_last_digit(norm: float, value: float, hidden: float) -> None:
-    assert ClipLimits.parse(f"norm:{norm!r},value:{value!r},hidden:{hidden!r}") == ClipLimits(
+    assert ClipConfig.parse(f"norm:{norm!r},value:{value!r},hidden:{hidden!r}") == ClipConfig(
         norm, value, hidden
     )
 
@@ -67,7 +67,7 @@ def test_limits_are_read_to_the_last_digit(norm: float, value: float, hidden: fl
 )
 def test_anything_else_is_one_line_that_names_the_option(text: str, reason: str) -> None:
     with pytest.raises(OptionError) as raised:
-        ClipLimits.parse(text)
+        ClipConfig.parse(text)
     message = str(raised.value)
     assert message.startswith("clip ")
     assert reason in message
@@ -77,7 +77,7 @@ def test_anything_else_is_one_line_that_names_the_option(text: str, reason: str)
 
 @given(st.text(alphabet="normvaluehidauto:,.0123456789- \n", max_size=20))
 def test_whatever_is_read_is_limits_that_can_be_used(text: str) -> None:
-    limits = ClipLimits()
+    limits = ClipConfig()
     with suppress(OptionError):
-        limits = ClipLimits.parse(text)
+        limits = ClipConfig.parse(text)
     assert all(limit is None or 0 < limit < math.inf for limit in vars(limits).values())
