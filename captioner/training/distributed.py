@@ -249,8 +249,7 @@ def _connect() -> World:
             f"WORLD_SIZE is {given[1]}, but {', '.join(absent)} is not set; start several processes with "
             "torchrun, or unset WORLD_SIZE"
         )
-    numbers = [int(value) if value.isdecimal() else -1 for value in given[:4]]
-    rank, size, local_rank, local_size = numbers
+    rank, size, local_rank, local_size = (int(text) if text.isdecimal() else -1 for text in given[:4])
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         found = ", ".join(f"{name} {value!r}" for name, value in zip(names, given[:4], strict=False))
         raise OptionError(f"these do not fit together: {found}; start several processes with torchrun")
@@ -267,7 +266,7 @@ def _connect() -> World:
     except (RuntimeError, ValueError, OSError) as error:
         place = ":".join(given[4:])
         raise TrainingError(f"cannot meet the other processes at {place} ({_reason(error)})") from error
-    return World(*numbers, store, patient)
+    return World(rank, size, local_rank, local_size, store, patient)
 
 
 def _reason(error: Exception) -> str:

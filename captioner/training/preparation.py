@@ -73,15 +73,15 @@ def read_splits(datasets: DatasetOptions) -> Splits:
     Raises:
         DatasetError: a data set is absent or malformed, or photos are absent and must not be skipped.
     """
-    train, validation = [], []
-    for split, found in (("train", train), ("val", validation)):
+    parts: dict[str, list[tuple[str, list[Record]]]] = {"train": [], "val": []}
+    for split, found in parts.items():
         for label, records in read_each(datasets, split):
             kept, absent = present(records, datasets.skip_missing)
             if absent:
                 names = _listed([record.path.name for record in absent], ", ")
                 print(f"{label}: left out {len(absent):,} absent photos: {names}", file=sys.stderr)
             found.append((label, kept))
-    return Splits(train, validation)
+    return Splits(parts["train"], parts["val"])
 
 
 def prepare(
