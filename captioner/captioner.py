@@ -73,11 +73,11 @@ class Captioner:
         names: Sequence[str] | None = None,
     ) -> None:
         checkpoints = [checkpoint] if isinstance(checkpoint, Checkpoint) else list(checkpoint)
-        encoder, decoder = combine(checkpoints, names=names)
-        first, configs = checkpoints[0], [each.network.config for each in checkpoints]
         self.device = choose_device(device)
         # benchmarks/precision.py: in bfloat16 about one caption in seven comes out differently.
         self.dtype = choose_dtype("fp32" if precision == "auto" else precision, self.device)
+        encoder, decoder = combine(checkpoints, names=names)
+        first, configs = checkpoints[0], [each.network.config for each in checkpoints]
         self.encoder = encoder.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = decoder.to(self.device)
         # Whether regions matter, or only their mean, is what the most demanding model says.

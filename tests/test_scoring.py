@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,11 +15,11 @@ from captioner import scoring as module
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, OptionError, UnknownWordsError
 from captioner.model.ensemble import EnsembleDecoder, Packing
-from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, score_texts, text_words
+from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, replay, score_texts, text_words
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
 from tests.likelihood.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
 from tests.likelihood.small import small_decoder as small_member
-from tests.small_model import WORDS
+from tests.small_model import WORDS, small_checkpoint
 
 FEW_WORDS = Vocabulary((*SPECIAL_WORDS, "a", "dog", "dogs", "runs", "skateboard", "'s"))
 
@@ -107,6 +109,43 @@ def test_at_most_all_words_are_runners_up() -> None:
     assert [len(place) for place in score.runners_up] == [len(VOCABULARY) - 3] * 3
     (none,) = score_texts(small_decoder(), VOCABULARY, pictures(1), ["a dog"])
     assert none.runners_up == ()
+
+
+@pytest.mark.parametrize("attention", ["additive", "adaptive"])
+def test_a_replay_shows_where_the_model_looked_when_it_wrote(attention: str, photos: list[Path]) -> None:
+    captioner = Captioner(small_checkpoint(attention=attention), device="cpu")
+    regions = captioner.encode([captioner.preprocess(photo) for photo in photos[:2]])
+    captions = [best for best, *_ in captioner.decode(regions)]
+    texts = [" ".join(caption.words) for caption in captions]
+    for caption, score in zip(captions, captioner.score(regions, texts, attention=True), strict=True):
+        assert caption.attention is not None
+        assert score.attention is not None
+        np.testing.assert_allclose(score.attention, caption.attention, atol=1e-6)
+    assert all(score.attention is None for score in captioner.score(regions, texts))
+
+
+def test_what_has_no_map_of_its_own_gives_none() -> None:
+    packing = Packing([(REGIONS, CHANNELS)])
+    two = EnsembleDecoder([small_member("gru", "additive"), small_member("gru", "adaptive")], [0, 0], packing)
+    for decoder in (small_decoder(), two):
+        (score,) = score_texts(decoder, VOCABULARY, pictures(1), ["a dog"], attention=True)
+        assert score.attention is None
+
+
+def test_captions_of_one_image_are_replayed_together() -> None:
+    decoder, seen, owners = small_decoder("gru", "additive"), pictures(3), [2, 0, 2, 1]
+    sentences = [VOCABULARY.encode(text.split()) for text in _texts(4)]
+    together = replay(decoder, seen, sentences, owners=owners, runners_up=2, attention=True)
+    for found, sentence, owner in zip(together, sentences, owners, strict=True):
+        (alone,) = replay(decoder, seen[[owner]], [sentence], runners_up=2, attention=True)
+        assert found.log_probs == pytest.approx(alone.log_probs, abs=1e-5)
+        assert [[word for word, _ in place] for place in found.runners_up] == [
+            [word for word, _ in place] for place in alone.runners_up
+        ]
+        assert found.attention is not None
+        assert alone.attention is not None
+        assert found.attention.shape == (len(sentence), 1, REGIONS)
+        np.testing.assert_allclose(found.attention, alone.attention, atol=1e-6)
 
 
 def test_no_texts_give_no_scores() -> None:
