@@ -181,15 +181,17 @@ class Captioner:
             ) as error:  # Pillow reads a file when pixels are asked for
                 raise ImageError(f"broken Pillow image ({error})") from error
         if not isinstance(source, str | bytes | os.PathLike) and not hasattr(source, "read"):
-            raise ImageError(f"not a picture: {type(source).__name__}; give a path, bytes or a Pillow image")
+            raise ImageError(
+                f"not a picture: {type(source).__name__}", "give a path, bytes or a Pillow image"
+            )
         return self.preprocessing.load(source, max_pixels=max_pixels)
 
     def _checked(self, pixels: Pixels) -> Pixels:
         shape = self.preprocessing.shape
         if pixels.dtype != np.uint8 or pixels.shape != shape:
             raise ImageError(
-                f"an array must be uint8 {shape} as preprocess() makes it, not {pixels.dtype} {pixels.shape};"
-                " others go through PIL.Image.fromarray"
+                f"an array must be uint8 {shape} as preprocess() makes it, not {pixels.dtype} {pixels.shape}",
+                "others go through PIL.Image.fromarray",
             )
         return pixels
 
@@ -231,7 +233,7 @@ class Captioner:
             OptionError: a single picture instead of a list.
         """
         if isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read"):
-            raise OptionError("caption() takes a list of pictures; put a single one into brackets")
+            raise OptionError("caption() takes a list of pictures", "put a single one into brackets")
         pixels = [self.preprocess(image) for image in images]
         if not pixels:
             return []
@@ -288,8 +290,8 @@ class Captioner:
             return [Written(found) for found in decode(self.decoder, regions, options, self._special, seeds)]
         if self.tagger is None:
             raise OptionError(
-                f"--tag-threshold {options.tag_threshold}: this checkpoint has no classifier to name things; "
-                "give it one with captioner classifier, or leave the option out"
+                f"`tag_threshold` {options.tag_threshold}: this checkpoint has no classifier to name things",
+                "give it one with captioner classifier, or leave the option out",
             )
         return write_with_tags(self.decoder, regions, options, self._special, self.tagger)
 
@@ -402,7 +404,8 @@ def _check_same_words(first: Vocabulary, other: Vocabulary, first_name: str, nam
             words = ["nothing" if word is None else repr(word[:_SHOWN]) for word in pair]
             raise OptionError(
                 f"{first_name} and {name} cannot be averaged: word {number} is {words[0]} in the one and "
-                f"{words[1]} in the other; they must have the same words in the same order"
+                f"{words[1]} in the other",
+                "they must have the same words in the same order",
             )
 
 
@@ -415,7 +418,7 @@ def load_model(
 ) -> Checkpoint:
     """Load a checkpoint; see :meth:`Captioner.load`."""
     if encoder is None and not (image_size is None and resize is None):
-        raise OptionError("--image-size and --resize tell of --encoder; give it too, or leave them out")
+        raise OptionError("`image_size` and `resize` tell of `encoder`", "give it too, or leave them out")
     checkpoint = load_checkpoint(find_weights(weights))
     if encoder is None:
         return checkpoint

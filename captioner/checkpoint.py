@@ -219,17 +219,18 @@ def with_encoder(
     config = checkpoint.network.config
     if config.encoder != NO_ENCODER:
         raise OptionError(
-            f"--encoder {name}: the checkpoint carries its own encoder, {config.encoder}; leave it out"
+            f"`encoder` {name}: the checkpoint carries its own encoder, {config.encoder}", "leave it out"
         )
     if image_size is not None and image_size < 1:
-        raise OptionError(f"--image-size must be at least 1, not {image_size}")
+        raise OptionError(f"`image_size` must be at least 1, not {image_size}")
     preprocessing = encoder_preprocessing(name, image_size=image_size, resize=resize or "squash")
     network = CaptionNetwork(replace(config, encoder=name, image_size=preprocessing.size), pretrained=True)
     _, channels = output_shape(network.encoder, preprocessing.size)
     if channels != config.channels:
         raise EncoderError(
-            f"--encoder {name}: gives vectors of {channels} features, the checkpoint was trained on "
-            f"{config.channels}; another encoder made those"
+            f"`encoder` {name}: gives vectors of {channels} features, the checkpoint was trained on "
+            f"{config.channels}",
+            "another encoder made those",
         )
     network.decoder = checkpoint.network.decoder
     # The file's digest alone would not tell with which eyes it sees.

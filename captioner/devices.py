@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         torch.ones(1, device=device).item()  # some devices exist in name only
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise OptionError(f"device {name!r} is not to be had here ({reason}); try cpu") from error
+        raise OptionError(f"device {name!r} is not to be had here ({reason})", "try cpu") from error
     return device
 
 

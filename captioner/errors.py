@@ -2,15 +2,66 @@
 
 The doors (command line, page) print the message and nothing else. Anything that is not a
 :class:`CaptionerError` is a bug and keeps its traceback.
+
+Messages name an option by its field in Python, between backticks: `` `beam_size` ``. Each door spells these
+names its own way with :func:`reworded`, the command line as ``--beam-size``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+# Not part of a file name.
+_OPTION = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)`(?![^\s.,:;)]|\.\w)")
 
 
 class CaptionerError(Exception):
-    """A failure with a one-line message that names the file or option and says what to do."""
+    """A failure with a one-line message that names the file or option and says what to do.
+
+    ``str()`` gives both parts, with a semicolon between them.
+
+    Attributes:
+        what: what has failed.
+        advice: what to do about it; may be empty.
+    """
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(what, advice)
+        self.what = what
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.advice}" if self.advice else self.what
+
+
+@contextmanager
+def os_errors_as(
+    kind: type[CaptionerError], before: str, after: str = "", *, advice: str = ""
+) -> Iterator[None]:
+    """Turn a failure of the operating system inside the block into one of ours.
+
+    Args:
+        kind: what to raise.
+        before: what has failed, such as ``"cannot write a.csv: "``; the system's reason comes next.
+        after: what follows the reason.
+        advice: what to do about it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{before}{error.strerror or error}{after}", advice) from error
+
+
+def reworded(text: str, spell: Callable[[str], str]) -> str:
+    """A message with the options that it names spelled another way.
+
+    Args:
+        text: a message in which options stand between backticks.
+        spell: gives what stands for the name of an option, backticks included.
+    """
+    return _OPTION.sub(lambda found: spell(found[1]), text)
 
 
 class OptionError(CaptionerError):
@@ -19,6 +70,14 @@ class OptionError(CaptionerError):
 
 class ImageError(CaptionerError):
     """A picture is absent, unreadable, broken or too large."""
+
+
+class TooManyPixelsError(ImageError):
+    """A picture has more pixels than the limit."""
+
+
+class NoDecoderError(ImageError):
+    """A picture's format needs a package that is not installed."""
 
 
 class EncoderError(CaptionerError):
@@ -60,6 +119,6 @@ class UnknownWordsError(CaptionerError):
         words: each of them once, in the order of the text.
     """
 
-    def __init__(self, message: str, words: Sequence[str]) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, words: Sequence[str], advice: str = "") -> None:
+        super().__init__(what, advice)
         self.words = tuple(words)

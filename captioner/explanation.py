@@ -32,7 +32,8 @@ def draw_explanation(picture: Image.Image, caption: Caption, *, side: int = 280)
     """
     if caption.attention is None:
         raise OptionError(
-            "the model has no attention, so it looks at the whole picture at every word; take other --weights"
+            "the model has no attention, so it looks at the whole picture at every word",
+            "take other `weights`",
         )
     panel = picture.copy()
     panel.thumbnail((side, side))

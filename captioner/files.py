@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from captioner.errors import CaptionerError, OptionError
+from captioner.errors import CaptionerError, OptionError, os_errors_as
 
 _OPEN_FILES = Path("/proc/self/fd")
 
 
-def check_output(flag: str, file: str | None) -> None:
+def check_output(name: str, file: str | None) -> None:
     """Refuse, before the work, a file that could not be written after it.
 
     Args:
-        flag: the option that names it.
+        name: the option that names it.
         file: its name, or None where it was not asked for.
 
     Raises:
@@ -27,9 +27,9 @@ def check_output(flag: str, file: str | None) -> None:
     if file is None:
         return
     if Path(file).is_dir():
-        raise OptionError(f"{flag} {file}: is a folder; name a file")
+        raise OptionError(f"`{name}` {file}: is a folder", "name a file")
     if not Path(file).parent.is_dir():
-        raise OptionError(f"{flag} {file}: there is no folder {Path(file).parent}")
+        raise OptionError(f"`{name}` {file}: there is no folder {Path(file).parent}")
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -65,7 +65,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(path)
     # in the same folder, because only within one file system is the replacement a single step
     temporary = target.parent / f".captioner-{secrets.token_hex(8)}.tmp"
-    try:
+    with os_errors_as(CaptionerError, f"cannot write {target}: "):
         try:
             nameless = _nameless(target.parent)
             with nameless or temporary.open("xb") as file:
@@ -79,8 +79,6 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise CaptionerError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _nameless(folder: Path) -> BinaryIO | None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from captioner.confidence import Calibration
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.errors import CaptionerError, CheckpointError, reworded
 from captioner.images import Preprocessing
 from captioner.model.config import ModelConfig
 from captioner.vocabulary import Vocabulary
@@ -117,6 +117,7 @@ def header_of(path: Path, file: Any) -> Header:
         )
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, CaptionerError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
+        reason = reworded(reason, str)  # a field of the file, no option
         raise CheckpointError(f"{path}: its metadata are damaged: {reason}") from error
     if len(header.vocabulary) != header.config.vocabulary_size:
         raise CheckpointError(
@@ -135,7 +136,7 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
         raise CheckpointError(f"{path}: its metadata are damaged: version {version[:20]!r}")
     if int(version) > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: is of format {version}, this captioner reads {FORMAT_VERSION}; upgrade captioner"
+            f"{path}: is of format {version}, this captioner reads {FORMAT_VERSION}", "upgrade captioner"
         )
 
 

@@ -264,7 +264,9 @@ def text_words(text: str) -> list[str]:
         kept = {*words}
         words = [t for t in tokenize(text) if t in kept or unicodedata.category(t[0]) == "So"]
     if len(words) > MOST_WORDS:
-        raise OptionError(f"a text of {len(words):,} words is too long; at most {MOST_WORDS:,} can be scored")
+        raise OptionError(
+            f"a text of {len(words):,} words is too long", f"at most {MOST_WORDS:,} can be scored"
+        )
     return words
 
 

@@ -35,7 +35,7 @@ def find_weights(weights: str | Path | None = None) -> Path:
         if name in shipped:
             return shipped[name]
     if weights is None:
-        raise CheckpointError("no weights are installed; give a checkpoint with --weights FILE")
+        raise CheckpointError("no weights are installed", "give a checkpoint with `weights` FILE")
     return Path(weights)
 
 

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "captioner"
 # Floor of each module, by the first part of its name below the package.
 FLOORS = {
     "errors": 1,
+    "options": 1,
     "files": 1,
     "interrupt": 1,
     "model": 2,

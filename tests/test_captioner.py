@@ -231,7 +231,7 @@ def test_drawn_captions_are_not_made_to_name_anything(naming: Captioner, photos:
 
 
 def test_without_classifier_nothing_can_be_named(captioner: Captioner, photos: list[Path]) -> None:
-    with pytest.raises(OptionError, match=r"--tag-threshold 0\.5: this checkpoint has no classifier"):
+    with pytest.raises(OptionError, match=r"`tag_threshold` 0\.5: this checkpoint has no classifier"):
         captioner.caption(photos[:1], replace(captioner.options, tag_threshold=0.5))
 
 
@@ -286,7 +286,7 @@ def test_a_name_that_is_not_shipped_is_a_file(installation: Callable[..., Path])
 
 
 def test_without_shipped_weights_the_message_says_what_to_do(installation: Callable[..., Path]) -> None:
-    with pytest.raises(CheckpointError, match="give a checkpoint with --weights FILE"):
+    with pytest.raises(CheckpointError, match="give a checkpoint with `weights` FILE"):
         Captioner.load()
 
 

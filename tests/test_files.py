@@ -106,9 +106,9 @@ def test_the_root_or_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
-    check_output("--output", None)
-    check_output("--output", str(tmp_path / "new"))
-    with pytest.raises(OptionError, match=r"--output .*: is a folder; name a file"):
-        check_output("--output", str(tmp_path))
-    with pytest.raises(OptionError, match=r"--html .*new: there is no folder .*absent"):
-        check_output("--html", str(tmp_path / "absent" / "new"))
+    check_output("output", None)
+    check_output("output", str(tmp_path / "new"))
+    with pytest.raises(OptionError, match=r"`output` .*: is a folder; name a file"):
+        check_output("output", str(tmp_path))
+    with pytest.raises(OptionError, match=r"`html` .*new: there is no folder .*absent"):
+        check_output("html", str(tmp_path / "absent" / "new"))

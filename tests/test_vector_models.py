@@ -64,7 +64,7 @@ def test_pictures_are_refused_with_what_to_do(blind_file: Path, photos: list[Pat
         lambda: captioner.encoder(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.float32),
     ):
         with pytest.raises(
-            EncoderError, match="pictures only when --encoder NAME says what made the vectors"
+            EncoderError, match="pictures only when `encoder` NAME says what made the vectors"
         ):
             use()
 
@@ -112,7 +112,7 @@ def test_with_its_encoder_it_is_the_model_it_was(blind_file: Path, photos: list[
     [
         ("efficientnet_light", {}, "no encoder is called 'efficientnet_light'; did you mean"),
         ("none", {}, "no encoder is called 'none'"),
-        ("efficientnet_lite0", {"image_size": 0}, "--image-size must be at least 1, not 0"),
+        ("efficientnet_lite0", {"image_size": 0}, "`image_size` must be at least 1, not 0"),
         ("efficientnet_lite0", {"image_size": 8}, "at least 32 px"),
     ],
 )
@@ -138,7 +138,7 @@ def test_an_encoder_of_other_channels_is_refused(blind: Checkpoint) -> None:
 def test_a_model_with_an_encoder_keeps_it(checkpoint: Checkpoint, checkpoint_file: Path) -> None:
     with pytest.raises(OptionError, match="carries its own encoder, efficientnet_lite0; leave it out"):
         with_encoder(checkpoint, "resnet50")
-    with pytest.raises(OptionError, match="--image-size and --resize tell of --encoder"):
+    with pytest.raises(OptionError, match="`image_size` and `resize` tell of `encoder`"):
         Captioner.load(checkpoint_file, device="cpu", image_size=64)
 
 

@@ -88,8 +88,8 @@ class FilePerPicture:
         """
         if differing := self._note.differences(note):
             raise OutputError(
-                f"{display_name(file)}: was made with other {differing}; "
-                "give the same to go on, or --overwrite to caption everything anew"
+                f"{display_name(file)}: was made with other {differing}",
+                "give the same to go on, or `overwrite` to caption everything anew",
             )
 
     def _has_changed(self, picture: Path, note: Note, written: int) -> bool:
@@ -122,7 +122,7 @@ class FilePerPicture:
         except CaptionerError as error:
             if getattr(error.__cause__, "errno", None) in _DISK_FULL:
                 raise OutputError(
-                    f"{error}; what is written is whole, and the same command goes on"
+                    str(error), "what is written is whole, and the same command goes on"
                 ) from error
             return replace(entry, captions=(), error=str(error))
         return entry

@@ -20,7 +20,7 @@ from captioner.batch.records import Identity
 from captioner.batch.settings import Settings
 from captioner.batch.targets import State
 from captioner.batch.tars import Item
-from captioner.errors import CaptionerError, ImageError, OptionError, OutputError
+from captioner.errors import CaptionerError, ImageError, OptionError, OutputError, os_errors_as
 from captioner.files import replacing
 from captioner.images import display_name, read_file
 from captioner.metadata import Texts, check_embeddable, embed, read_texts
@@ -67,21 +67,21 @@ class Copies(FilePerPicture):
         for path in self._folders if recursive else ():
             if _lies_in(self._top, os.path.realpath(path)):
                 raise OptionError(
-                    f"--output {folder}: lies in {path}, whose pictures are captioned; "
-                    "choose another folder, or --in-place for the pictures themselves"
+                    f"`output` {folder}: lies in {path}, whose pictures are captioned",
+                    "choose another folder, or `in_place` for the pictures themselves",
                 )
 
     def key(self, image: str) -> bytes:
         """See :class:`FilePerPicture`; a picture among the copies is refused."""
         if _lies_in(self._real(Path(image).parent), self._top):
-            raise OptionError(f"{display_name(image)}: lies in --output, which is for copies alone")
+            raise OptionError(f"{display_name(image)}: lies in `output`, which is for copies alone")
         return super().key(image)
 
     def open(self, settings: Settings, *, overwrite: bool) -> None:
         """See :class:`captioner.batch.targets.Target`."""
         if self._folder_of_copies.exists() and not self._folder_of_copies.is_dir():
             raise OutputError(
-                f"--output {self._folder_of_copies}: is a file; --embed takes a folder for copies"
+                f"`output` {self._folder_of_copies}: is a file", "`embed` takes a folder for copies"
             )
         super().open(settings, overwrite=overwrite)
 
@@ -99,11 +99,9 @@ class Copies(FilePerPicture):
         original, copy = Path(image), self._file_of(image)
         data = _read_same(original, identity, self._max_pixels)
         content = embed(data, caption, display_name(image), overwrite=self._overwrite)
-        try:
+        with os_errors_as(CaptionerError, f"cannot write {display_name(copy)}: "):
             copy.parent.mkdir(parents=True, exist_ok=True)
             mode = original.stat().st_mode
-        except OSError as error:
-            raise CaptionerError(f"cannot write {display_name(copy)}: {error.strerror or error}") from error
         with replacing(copy) as file:
             file.write(content)
             # What others may not read, they may not read in a copy.
@@ -143,7 +141,7 @@ class InPlace(FilePerPicture):
     def _put(self, image: str, caption: str, identity: Identity) -> None:
         path = self._file_of(image)
         data = _read_same(path, identity, self._max_pixels)
-        try:
+        with os_errors_as(CaptionerError, f"cannot write {display_name(path)}: "):
             content = embed(data, caption, display_name(image), own=_own(path), overwrite=self._overwrite)
             before = path.stat()
             if not before.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
@@ -157,8 +155,6 @@ class InPlace(FilePerPicture):
                 replace(note, size=stamp, picture=digest_of(content)[:8].hex()).write(file)
                 if _stamp(path.stat()) != _stamp(before):
                     raise _changed(path)
-        except OSError as error:
-            raise CaptionerError(f"cannot write {display_name(path)}: {error.strerror or error}") from error
 
 
 def _texts(file: Path) -> Texts:
@@ -188,7 +184,9 @@ def _read_same(path: Path, identity: Identity, max_pixels: int) -> bytes:
 
 
 def _changed(path: Path) -> ImageError:
-    return ImageError(f"{display_name(path)}: was changed during the run; the same command captions it anew")
+    return ImageError(
+        f"{display_name(path)}: was changed during the run", "the same command captions it anew"
+    )
 
 
 def _resemble(file: BinaryIO, path: Path, before: os.stat_result) -> None:

@@ -33,10 +33,10 @@ class Inputs:
         self, paths: Sequence[str], options: FolderOptions, key: Callable[[str], Key | None]
     ) -> None:
         if options.input_tar and (paths or options.from_file is not None):
-            raise OptionError("--input-tar comes without other pictures; give these a run of their own")
+            raise OptionError("`input_tar` comes without other pictures", "give these a run of their own")
         self.whole: dict[str, int] = {}
         shard = None if options.shard is None else Shard.parse(options.shard)
-        tars = expand(options.input_tar, "--input-tar")
+        tars = expand(options.input_tar)
         if shard is not None and len(tars) >= shard.count:
             # Whole tars for each, so that nobody has to look into those of others.
             self.whole = {"tars": len(tars)}
@@ -46,7 +46,7 @@ class Inputs:
         listed = self._tars if tars else list_pictures(paths, options.from_file, recursive=options.recursive)
         self.work = WorkList(listed, key)
         if not self.work.total:
-            names = [*paths, *([f"--from-file {options.from_file}"] if options.from_file else [])]
+            names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
             raise ImageError(f"no pictures in {', '.join(names)}")
         if shard is not None:
             self.whole = {"pictures": self.work.total}

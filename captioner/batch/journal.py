@@ -199,13 +199,13 @@ class Journal:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise OutputError(f"{self.path}: another captioner is writing here; wait for it") from error
+                raise OutputError(f"{self.path}: another captioner is writing here", "wait for it") from error
             raise OutputError(
-                f"cannot write {self.path}: {error}; what is written is whole, and the same command goes on"
+                f"cannot write {self.path}: {error}", "what is written is whole, and the same command goes on"
             ) from error
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise DamagedJournalError(
-                f"{self.path}: is damaged or no journal of captioner; --overwrite begins anew"
+                f"{self.path}: is damaged or no journal of captioner", "`overwrite` begins anew"
             ) from error
 
 

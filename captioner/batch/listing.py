@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from captioner.errors import OptionError
+from captioner.errors import OptionError, os_errors_as
 from captioner.images import display_name, find_images
 
 _BLOCK_BYTES = 1 << 16  # many times the longest path
@@ -43,12 +43,9 @@ def read_list(name: str) -> Iterator[str]:
     Raises:
         OptionError: it cannot be read.
     """
-    try:
-        with ExitStack() as stack:
-            file = _standard_input() if name == "-" else stack.enter_context(_open(name))
-            yield from _names(file)
-    except OSError as error:
-        raise OptionError(f"--from-file {display_name(name)}: {error.strerror or error}") from error
+    with os_errors_as(OptionError, f"`from_file` {display_name(name)}: "), ExitStack() as stack:
+        file = _standard_input() if name == "-" else stack.enter_context(_open(name))
+        yield from _names(file)
 
 
 def _open(name: str) -> BinaryIO:
@@ -57,7 +54,7 @@ def _open(name: str) -> BinaryIO:
 
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:
-        raise OptionError("--from-file -: standard input is closed")
+        raise OptionError("`from_file` -: standard input is closed")
     return sys.stdin.buffer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from captioner.batch.options import Shard
 from captioner.batch.output import journal_of
 from captioner.batch.settings import differences
 from captioner.batch.writers import WRITERS, Csv, Html, Writer, encoded
-from captioner.errors import OutputError
+from captioner.errors import OutputError, os_errors_as
 from captioner.files import replacing
 
 _BLOCK_BYTES = 1 << 20
@@ -90,7 +90,7 @@ class _Body:
         self.length = 0
 
     def __enter__(self) -> _Body:
-        with _readable(self._path):
+        with os_errors_as(OutputError, f"{self._path}: cannot be read (", ")"):
             self._file = self._path.open("rb")
             size = self._file.seek(0, os.SEEK_END)
             self.length = size - len(self._header) - len(self._footer)
@@ -100,13 +100,13 @@ class _Body:
             begins = self._file.read(len(self._header)) == self._header
         ends = end.endswith(b"\n") if self._grows else end == self._footer
         if not begins or self.length < 0 or (self.length and not ends):
-            raise OutputError(f"{self._path}: its end is missing; finish this shard first")
+            raise OutputError(f"{self._path}: its end is missing", "finish this shard first")
         return self
 
     def __iter__(self) -> Iterator[bytes]:
         rest = self.length
         while rest:
-            with _readable(self._path):
+            with os_errors_as(OutputError, f"{self._path}: cannot be read (", ")"):
                 block = self._file.read(min(rest, _BLOCK_BYTES))
             if not block:
                 raise OutputError(f"{self._path}: was cut off while it was read")
@@ -117,14 +117,6 @@ class _Body:
         self._file.close()
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
 def _check_files(paths: Sequence[Path], target: Path, *, overwrite: bool) -> None:
     seen: dict[str, Path] = {}
     for path in paths:
@@ -133,9 +125,9 @@ def _check_files(paths: Sequence[Path], target: Path, *, overwrite: bool) -> Non
         if seen.setdefault(os.path.realpath(path), path) is not path:
             raise OutputError(f"{path}: is given twice")
         if target.exists() and path.samefile(target):
-            raise OutputError(f"--output {target}: is one of the shards")
+            raise OutputError(f"`output` {target}: is one of the shards")
     if target.exists() and not overwrite:
-        raise OutputError(f"--output {target}: is there already; --overwrite replaces it")
+        raise OutputError(f"`output` {target}: is there already", "`overwrite` replaces it")
 
 
 def _check_folders(parts: Sequence[Part], target: Path) -> None:
@@ -149,7 +141,7 @@ def _check_folders(parts: Sequence[Part], target: Path) -> None:
         has_links = "folder" in part.settings or not part.settings
         if has_links and Path(os.path.realpath(part.path)).parent != folder:
             raise OutputError(
-                f"--output {target}: must lie in the folder of {part.path}, because of its links to pictures"
+                f"`output` {target}: must lie in the folder of {part.path}, because of its links to pictures"
             )
 
 
@@ -165,7 +157,7 @@ def _read_part(path: Path) -> Part:
         settings = dict(journal.settings or {})
         shard = settings.pop("shard", None)
         if journal.stale or journal.finished != journal.last_place():
-            raise OutputError(f"{path}: is not finished; give its command again")
+            raise OutputError(f"{path}: is not finished", "give its command again")
     return Part(path, Shard.parse(str(shard)) if shard else Shard(1, 1), settings)
 
 
@@ -203,7 +195,7 @@ def _kind_of(part: Part) -> str | None:
     """The format of a file; None if it is empty, as that of a shard without pictures may be."""
     if part.settings:
         return str(part.settings["format"])
-    with _readable(part.path), part.path.open("rb") as file:
+    with os_errors_as(OutputError, f"{part.path}: cannot be read (", ")"), part.path.open("rb") as file:
         head = file.read(len(Csv.header))
     if not head:
         return None

@@ -72,7 +72,7 @@ class Note:
 
     def differences(self, other: Note) -> str:
         """In words, in which settings two notes differ; empty if in none."""
-        names = {"model": "weights", "decoding": "decoding options", "texts": "--prepend or --append"}
+        names = {"model": "weights", "decoding": "decoding options", "texts": "`prepend` or `append`"}
         return " and ".join(name for key, name in names.items() if getattr(self, key) != getattr(other, key))
 
 

@@ -40,7 +40,7 @@ class CocoNumbers:
         if match := _COCO_NAME.fullmatch(path.stem):
             return int(match[1])
         raise OptionError(
-            f"{display_name(path)}: has no number for the format coco; give the ids with --annotations FILE"
+            f"{display_name(path)}: has no number for the format coco", "give the ids with `annotations` FILE"
         )
 
 
@@ -48,7 +48,7 @@ def _read_ids(path: Path) -> dict[str, int]:
     contents = read_json(path)
     images = contents.get("images") if isinstance(contents, dict) else None
     if not isinstance(images, list) or not images:
-        raise DatasetError(f"{path}: has no list 'images'; a COCO annotations file is expected")
+        raise DatasetError(f"{path}: has no list 'images'", "a COCO annotations file is expected")
     ids: dict[str, int] = {}
     for position, image in enumerate(images):
         name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from captioner.batch.records import Line
 from captioner.errors import OptionError
+from captioner.options import check, option
 
 if TYPE_CHECKING:
     from captioner.caption import Caption
@@ -27,10 +28,6 @@ _FORMAT_OF_ENDING = {
     ".htm": "html",
 }
 _TOUCHING = tuple(",.;:!?)")
-
-
-def _option(default: Any, text: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": text, **more})
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Shard:
         match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
         number, count = (int(part) for part in match.groups()) if match else (0, 0)
         if not 1 <= number <= count:
-            raise OptionError(f"--shard takes I/N with I from 1 to N, such as 1/4, not {text!r}")
+            raise OptionError(f"`shard` takes I/N with I from 1 to N, such as 1/4, not {text!r}")
         return cls(number, count)
 
     def of(self, total: int) -> range:
@@ -66,139 +63,129 @@ class FolderOptions:
         OptionError: a value is impossible, or two contradict each other.
     """
 
-    from_file: str | None = _option(
+    from_file: str | None = option(
         None,
         "also caption what this file names, one path a line or ended by NULs; - for standard input",
         metavar="LIST",
     )
-    input_tar: tuple[str, ...] = _option(
+    input_tar: tuple[str, ...] = option(
         (),
         "caption what is in these tars, such as 'photos-{000..999}.tar' or 'photos-*.tar.gz', as WebDataset "
         "lays it out; nothing is unpacked",
         metavar="TAR",
     )
-    recursive: bool = _option(True, "look into sub-folders")
-    output: str | None = _option(
+    recursive: bool = option(True, "look into sub-folders")
+    output: str | None = option(
         None,
         "write here, go on where an earlier run stopped (default: standard output, from the start); "
-        "with --embed the folder for copies",
+        "with `embed` the folder for copies",
         metavar="FILE",
     )
-    format: str | None = _option(
+    format: str | None = option(
         None,
-        "default: by the ending of --output (.jsonl, .csv, .json for coco, .html), else text",
+        "default: by the ending of `output` (.jsonl, .csv, .json for coco, .html), else text",
         choices=FORMATS,
     )
-    embed: bool = _option(
-        False, "write captions into the metadata of pictures: of copies in the folder --output, or --in-place"
+    embed: bool = option(
+        False, "write captions into the metadata of pictures: of copies in the folder `output`, or `in_place`"
     )
-    in_place: bool = _option(False, "write into the pictures themselves (--embed)")
-    overwrite: bool = _option(False, "replace captions that are there")
-    fail_fast: bool = _option(False, "stop at the first picture that fails")
-    dry_run: bool = _option(False, "list what would be done, and do nothing")
-    shard: str | None = _option(
+    in_place: bool = option(False, "write into the pictures themselves (`embed`)")
+    overwrite: bool = option(False, "replace captions that are there")
+    fail_fast: bool = option(False, "stop at the first picture that fails")
+    dry_run: bool = option(False, "list what would be done, and do nothing")
+    shard: str | None = option(
         None, "only part I of N of the pictures, such as 1/4; see captioner merge", metavar="I/N"
     )
-    prepend: str | None = _option(None, "text before each caption", metavar="TEXT")
-    append: str | None = _option(None, "text after each caption", metavar="TEXT")
-    log_prob: bool = _option(False, "add log P(caption | picture) to the text format")
-    annotations: str | None = _option(
+    prepend: str | None = option(None, "text before each caption", metavar="TEXT")
+    append: str | None = option(None, "text after each caption", metavar="TEXT")
+    log_prob: bool = option(False, "add log P(caption | picture) to the text format")
+    annotations: str | None = option(
         None, "COCO annotations file that has the ids of the pictures (coco)", metavar="FILE"
     )
-    sidecar_extension: str | None = _option(
+    sidecar_extension: str | None = option(
         None, "ending of the files beside the pictures (sidecar): .txt", metavar=".EXT"
     )
-    workers: int | None = _option(
-        None, "processes that read pictures; 0 for none (default: half the processors)"
+    workers: int | None = option(
+        None, "processes that read pictures; 0 for none (default: half the processors)", low=0
     )
-    batch_size: int = _option(16, "pictures that go through the network and are written together")
-    max_pixels: int | None = _option(
-        None, "refuse pictures with more pixels than this (default: 100 million)"
+    batch_size: int = option(16, "pictures that go through the network and are written together", low=1)
+    max_pixels: int | None = option(
+        None, "refuse pictures with more pixels than this (default: 100 million)", low=1
     )
-    engine: str = _option(
-        "local", "ray: on the machines of a Ray cluster; --output is a folder then", choices=ENGINES
+    engine: str = option(
+        "local", "ray: on the machines of a Ray cluster; `output` is a folder then", choices=ENGINES
     )
-    ray_address: str | None = _option(
+    ray_address: str | None = option(
         None,
         "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)",
         metavar="ADDRESS",
     )
-    ray_actors: int | None = _option(
-        None, "how many hold the model (default: as many as there are GPUs, or 7 of 8 processors)"
+    ray_actors: int | None = option(
+        None, "how many hold the model (default: as many as there are GPUs, or 7 of 8 processors)", low=1
     )
 
     def __post_init__(self) -> None:
-        if self.format not in (None, *FORMATS):
-            raise OptionError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
-        if self.batch_size < 1 or self.pixel_limit < 1:
-            limits = f"{self.batch_size} and {self.pixel_limit}"
-            raise OptionError(f"batch_size and max_pixels must be at least 1, not {limits}")
-        if self.workers is not None and self.workers < 0:
-            raise OptionError(f"--workers must be at least 0, not {self.workers}")
+        check(self)
         if self.shard is not None:
             Shard.parse(self.shard)
         for name in ("prepend", "append"):
             text = getattr(self, name) or ""
             if not text.replace("\u3000", " ").isprintable():
-                raise OptionError(f"--{name} must be one line of text, not {text!r}")
+                raise OptionError(f"`{name}` must be one line of text, not {text!r}")
         self._check_sidecars()
         self._check_embedding()
         self._check_engine()
         if "-" in self.input_tar:
-            raise OptionError("--input-tar -: standard input is read once, a tar twice; save it to a file")
+            raise OptionError("`input_tar` -: standard input is read once, a tar twice", "save it to a file")
         if self.annotations is not None and self.kind != "coco":
-            raise OptionError("--annotations is for --format coco")
+            raise OptionError("`annotations` is for `format` coco")
         if self.log_prob and self.kind in ("coco", "html", "sidecar"):
-            raise OptionError(f"--log-prob has no place in the format {self.kind}")
+            raise OptionError(f"`log_prob` has no place in the format {self.kind}")
 
     def _check_sidecars(self) -> None:
         from captioner.images import IMAGE_EXTENSIONS  # not for a mere --help
 
         if self.kind == "sidecar":
             if self.input_tar:
-                raise OptionError("--format sidecar writes beside pictures, not into tars; name another")
+                raise OptionError("`format` sidecar writes beside pictures, not into tars", "name another")
             if self.output is not None:
-                raise OptionError("--format sidecar writes beside the pictures; leave out --output")
+                raise OptionError("`format` sidecar writes beside the pictures", "leave out `output`")
             ending = self.sidecar_ending
             if not re.fullmatch(r"\.[^/\0]+", ending) or ending.strip(".") == "" or not ending.isprintable():
-                raise OptionError(f"--sidecar-extension must be like .txt, not {ending!r}")
+                raise OptionError(f"`sidecar_extension` must be like .txt, not {ending!r}")
             if Path("x" + ending).suffix.lower() in IMAGE_EXTENSIONS:
-                raise OptionError(f"--sidecar-extension {ending} would make captions look like pictures")
+                raise OptionError(f"`sidecar_extension` {ending} would make captions look like pictures")
         elif self.sidecar_extension is not None:
-            raise OptionError("--sidecar-extension is for --format sidecar")
+            raise OptionError("`sidecar_extension` is for `format` sidecar")
 
     def _check_embedding(self) -> None:
         if not self.embed:
             if self.in_place:
-                raise OptionError("--in-place is for --embed")
+                raise OptionError("`in_place` is for `embed`")
             return
         if self.input_tar:
-            raise OptionError("--embed writes into pictures, not into tars; leave it out")
+            raise OptionError("`embed` writes into pictures, not into tars", "leave it out")
         if self.engine == "ray":
-            raise OptionError("--embed is for --engine local")
+            raise OptionError("`embed` is for `engine` local")
         if self.format is not None or self.log_prob:
-            raise OptionError("--embed writes into pictures; leave out --format and --log-prob")
+            raise OptionError("`embed` writes into pictures", "leave out `format` and `log_prob`")
         if self.in_place == (self.output is not None):
-            raise OptionError("--embed needs a folder for copies (--output FOLDER), or else --in-place")
+            raise OptionError("`embed` needs a folder for copies (`output` FOLDER), or else `in_place`")
 
     def _check_engine(self) -> None:
-        if self.engine not in ENGINES:
-            raise OptionError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
         if self.engine == "local":
             for name in ("ray_address", "ray_actors"):
                 if getattr(self, name) is not None:
-                    raise OptionError(f"--{name.replace('_', '-')} is for --engine ray")
+                    raise OptionError(f"`{name}` is for `engine` ray")
             if self.kind == "parquet":
-                raise OptionError("--format parquet is for --engine ray")
+                raise OptionError("`format` parquet is for `engine` ray")
             return
         if self.kind not in _IN_PARTS:
-            raise OptionError(f"--engine ray writes the formats {' and '.join(_IN_PARTS)}, not {self.kind}")
+            raise OptionError(f"`engine` ray writes the formats {' and '.join(_IN_PARTS)}, not {self.kind}")
         if self.output is None:
-            raise OptionError("--engine ray writes into a folder; name it with --output")
+            raise OptionError("`engine` ray writes into a folder", "name it with `output`")
         if self.workers is not None:
-            raise OptionError("--workers is for --engine local; Ray decides how many tasks read pictures")
-        if self.ray_actors is not None and self.ray_actors < 1:
-            raise OptionError(f"--ray-actors must be at least 1, not {self.ray_actors}")
+            raise OptionError("`workers` is for `engine` local", "Ray decides how many tasks read pictures")
 
     @property
     def kind(self) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from captioner.batch.journal import DamagedJournalError, Journal, remove_journal
@@ -14,12 +13,12 @@ from captioner.batch.settings import Settings, check_same
 from captioner.batch.targets import State
 from captioner.batch.tars import Item, TarReader
 from captioner.batch.writers import Writer, encoded
-from captioner.errors import CaptionerError, OutputError
+from captioner.errors import CaptionerError, OutputError, os_errors_as
 from captioner.files import replacing
 
 JOURNAL_ENDING = ".journal"
 _BLOCK_BYTES = 1 << 20
-_SAFE = "what is written is whole, and the same command without --overwrite goes on"
+_SAFE = "what is written is whole, and the same command without `overwrite` goes on"
 
 
 class OutputFile:
@@ -54,10 +53,8 @@ class OutputFile:
     def open(self, settings: Settings, *, overwrite: bool) -> None:
         """See :class:`captioner.batch.targets.Target`."""
         self._settings, self._anew = settings, overwrite
-        try:
+        with os_errors_as(OutputError, f"cannot write {self.path}: "):
             exists = self._is_there()
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
         self._journal = self._open_journal(overwrite=overwrite)
         if overwrite:
             return
@@ -65,25 +62,26 @@ class OutputFile:
             self._anew = True
             if exists:
                 raise OutputError(
-                    f"{self.path}: is there already, and no journal tells how to go on with it; "
-                    "choose another --output, or --overwrite"
+                    f"{self.path}: is there already, and no journal tells how to go on with it",
+                    "choose another `output`, or `overwrite`",
                 )
             return
         check_same(self.path, self._journal.settings, settings)
         if exists and not self._journal.stale and not self._follows(self._journal):
             raise OutputError(
-                f"{self.path}: was changed by somebody else; move it away, or --overwrite to lose the change"
+                f"{self.path}: was changed by somebody else",
+                "move it away, or `overwrite` to lose the change",
             )
 
     def _is_there(self) -> bool:
         if self.path.is_dir():
-            raise OutputError(f"--output {self.path}: is a folder; give a file in it")
+            raise OutputError(f"`output` {self.path}: is a folder", "give a file in it")
         if self.path.exists() and not self.path.is_file():
             raise OutputError(
-                f"--output {self.path}: is no regular file; leave out --output to print instead"
+                f"`output` {self.path}: is no regular file", "leave out `output` to print instead"
             )
         if not self.path.parent.is_dir():
-            raise OutputError(f"--output {self.path}: there is no folder {self.path.parent}")
+            raise OutputError(f"`output` {self.path}: there is no folder {self.path.parent}")
         journal_of(self.path).exists()  # its name may be too long
         return self.path.exists() and self.path.stat().st_size > 0
 
@@ -185,7 +183,7 @@ class OutputFile:
                 for piece in self._writer.pieces(self._begun.entries()):
                     file.write(piece)
         except CaptionerError as error:
-            raise OutputError(f"{error}; {_SAFE}") from error
+            raise OutputError(str(error), _SAFE) from error
         self._begun.note(stale=False, **state)
 
     @property
@@ -214,7 +212,7 @@ class GrowingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._errors():
+        with os_errors_as(OutputError, f"cannot write {self._path}: ", advice=_SAFE):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._length = os.fstat(self._handle).st_size
 
@@ -239,7 +237,7 @@ class GrowingFile:
         """
         if not data:
             return
-        with self._errors():
+        with os_errors_as(OutputError, f"cannot write {self._path}: ", advice=_SAFE):
             try:
                 rest = memoryview(data)
                 while rest:
@@ -253,13 +251,6 @@ class GrowingFile:
     def close(self) -> None:
         """Close it."""
         os.close(self._handle)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror or error}; {_SAFE}") from error
 
 
 def journal_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 from captioner.batch.records import Entry, Line
 from captioner.batch.settings import Settings, check_same
 from captioner.batch.writers import JsonLines, encoded
-from captioner.errors import OutputError
+from captioner.errors import OutputError, os_errors_as
 from captioner.files import replacing, write_atomically
 
 _SETTINGS = "_captioner.json"  # what begins so is no data for those who read whole folders
@@ -42,9 +42,11 @@ class PartFiles:
             OutputError: this run cannot write there, or would mix its captions with others.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(f"--output {self.folder}: is a file, but many are to be written; name a folder")
+            raise OutputError(
+                f"`output` {self.folder}: is a file, but many are to be written", "name a folder"
+            )
         if not self.folder.parent.is_dir():
-            raise OutputError(f"--output {self.folder}: there is no folder {self.folder.parent}")
+            raise OutputError(f"`output` {self.folder}: there is no folder {self.folder.parent}")
         if overwrite or not self.folder.exists():
             return
         path = self.folder / _SETTINGS
@@ -52,8 +54,8 @@ class PartFiles:
             check_same(self.folder, _read_settings(path), settings)
         elif any(self.folder.iterdir()):
             raise OutputError(
-                f"{self.folder}: is not empty, and nothing tells how to go on with it; "
-                "choose another --output, or --overwrite"
+                f"{self.folder}: is not empty, and nothing tells how to go on with it",
+                "choose another `output`, or `overwrite`",
             )
 
     def begin(self, settings: Settings, *, overwrite: bool) -> None:
@@ -63,14 +65,12 @@ class PartFiles:
             CaptionerError: that is not possible.
         """
         path = self.folder / _SETTINGS
-        try:
+        with os_errors_as(OutputError, f"cannot write {self.folder}: "):
             if overwrite and self.folder.exists():
                 path.unlink(missing_ok=True)  # first: what is left of the parts must not be gone on with
                 for part in self.folder.glob("part-*.*"):
                     part.unlink()
             self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if not path.exists():
             write_atomically(path, json.dumps(settings, indent=1) + "\n")
 
@@ -103,7 +103,7 @@ class PartFiles:
             entries = [_entry(*pair) for pair in zip(images, records, strict=False)]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise OutputError(
-                f"{path}: is damaged; delete it, and the same command writes it anew"
+                f"{path}: is damaged", "delete it, and the same command writes it anew"
             ) from error
         return entries if names == list(map(encoded, images)) else None
 
@@ -112,7 +112,7 @@ def _read_settings(path: Path) -> dict[str, object]:
     try:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: is damaged; --overwrite begins anew") from error
+        raise OutputError(f"{path}: is damaged", "`overwrite` begins anew") from error
     return settings if isinstance(settings, dict) else {}
 
 

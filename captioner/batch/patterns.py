@@ -15,38 +15,37 @@ _BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
 _MOST_NAMES = 1_000_000
 
 
-def expand(patterns: Iterable[str], flag: str) -> list[str]:
+def expand(patterns: Iterable[str]) -> list[str]:
     """The files that patterns stand for, each once, in the order of the patterns.
 
     ``photos-{000..999}.tar`` is a thousand names, ``{a,b}.tar`` two; they need not exist. ``*``, ``?`` and
     ``[...]`` stand for files that are there, in natural order. What is a file's name as it is stays it.
 
     Args:
-        patterns: any number.
-        flag: which option they come from, for messages.
+        patterns: any number, given as `input_tar`.
 
     Raises:
         OptionError: nothing fits one of them, or it stands for more than a million names.
     """
-    names = chain.from_iterable(_expand(pattern, flag) for pattern in patterns)
+    names = chain.from_iterable(_expand(pattern) for pattern in patterns)
     return list(dict.fromkeys(names))
 
 
-def _expand(pattern: str, flag: str) -> Iterator[str]:
+def _expand(pattern: str) -> Iterator[str]:
     if not pattern:
-        raise OptionError(f"{flag}: an empty name was given")
+        raise OptionError("`input_tar`: an empty name was given")
     if Path(pattern).exists():
         yield pattern
         return
     for count, name in enumerate(_in_braces(pattern)):
         if count >= _MOST_NAMES:
-            raise OptionError(f"{flag} {pattern!r}: stands for more than {_MOST_NAMES:,} names")
+            raise OptionError(f"`input_tar` {pattern!r}: stands for more than {_MOST_NAMES:,} names")
         if glob.escape(name) == name or Path(name).exists():
             yield name
             continue
         found = sorted(map(Path, glob.glob(name)), key=lambda path: (path.parent, natural_order(path.name)))  # noqa: PTH207
         if not found:
-            raise OptionError(f"{flag} {name!r}: no file fits")
+            raise OptionError(f"`input_tar` {name!r}: no file fits")
         yield from map(str, found)
 
 

@@ -31,7 +31,7 @@ try:
 
     from captioner.batch import ray_steps
 except ImportError as error:
-    raise OptionError("--engine ray needs Ray: pip install 'captioner[ray]'") from error
+    raise OptionError("`engine` ray needs Ray: pip install 'captioner[ray]'") from error
 
 _PARTS_AT_ONCE = 2048  # of a dataset: their lists lie in the memory of this process
 _STORE_BYTES = 1 << 30  # of a cluster that is started for this run alone

@@ -112,12 +112,12 @@ class Captions:
         if self._engine is None:
             if __version__ != self._version:
                 raise CaptionerError(
-                    f"this is captioner {self._version}, but a machine of the cluster has {__version__}; "
-                    "install the same one everywhere"
+                    f"this is captioner {self._version}, but a machine of the cluster has {__version__}",
+                    "install the same one everywhere",
                 )
             captioner = self._model.load()
             if captioner.digest != self._model.settings["weights"]:
-                raise CheckpointError("a machine of the cluster has other weights in the place of --weights")
+                raise CheckpointError("a machine of the cluster has other weights in the place of `weights`")
             self._engine = Engine(captioner, self._model.decoding)
         return self._engine
 

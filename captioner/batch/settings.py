@@ -49,8 +49,8 @@ def check_same(output: Path, old: Mapping[str, object], new: Mapping[str, object
     """
     if differing := differences(old, new):
         raise OutputError(
-            f"{output}: was begun with {differing}; "
-            "give the same options to go on, or --overwrite to begin anew"
+            f"{output}: was begun with {differing}",
+            "give the same options to go on, or `overwrite` to begin anew",
         )
 
 

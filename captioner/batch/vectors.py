@@ -28,7 +28,7 @@ def named_vectors(paths: Iterable[str | Path]) -> list[Vectors]:
     names = [Path(path) for path in paths]
     vectors = [name for name in names if name.suffix.lower() == SUFFIX]
     if vectors and len(vectors) < len(names):
-        raise OptionError(f"{vectors[0]} holds vectors, other files are pictures; caption them one by one")
+        raise OptionError(f"{vectors[0]} holds vectors, other files are pictures", "caption them one by one")
     return [open_vectors(name) for name in vectors]
 
 
@@ -63,7 +63,7 @@ def caption_rows(
 ) -> Iterator[Result]:
     """Caption some rows of a file that :func:`check_shape` has accepted; see :func:`caption_vectors`."""
     if batch_size < 1:
-        raise OptionError(f"--batch-size must be at least 1, not {batch_size}")
+        raise OptionError(f"`batch_size` must be at least 1, not {batch_size}")
     for start in range(0, len(rows), batch_size):
         yield from _caption_batch(captioner, vectors, rows[start : start + batch_size], options)
 
@@ -80,15 +80,15 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
     config = captioner.config
     if channels != config.channels:
         raise DatasetError(
-            f"{vectors.path}: has {channels} features a vector, the checkpoint takes {config.channels}; "
-            "another encoder made these vectors"
+            f"{vectors.path}: has {channels} features a vector, the checkpoint takes {config.channels}",
+            "another encoder made these vectors",
         )
     if config.attention == "none":  # only their mean counts then
         return
     if regions == 1:
         raise DatasetError(
-            f"{vectors.path}: has one vector an image, but the checkpoint looks at regions; "
-            "give an array (images, regions, features)"
+            f"{vectors.path}: has one vector an image, but the checkpoint looks at regions",
+            "give an array (images, regions, features)",
         )
     if captioner.sees_pictures:
         made = captioner.encode([np.zeros(captioner.preprocessing.shape, np.uint8)]).shape[1]

@@ -100,7 +100,7 @@ class WorkList:
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise OutputError(
-                f"the list of pictures cannot be kept ({error}); TMPDIR names a folder with more room"
+                f"the list of pictures cannot be kept ({error})", "TMPDIR names a folder with more room"
             ) from error
 
 

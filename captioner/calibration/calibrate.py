@@ -72,7 +72,9 @@ def calibrate(
     """
     refuse_train_split(records, data, "calibrate")
     if captioner.options.sampling:
-        raise OptionError("the checkpoint draws its captions by chance; only captions searched for are rated")
+        raise OptionError(
+            "the checkpoint draws its captions by chance", "only captions searched for are rated"
+        )
     human = HumanCaptions.from_records(records)
     made = generate(
         captioner,
@@ -101,11 +103,11 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
     """
     if len(good) < FEWEST:
         raise EvaluationError(
-            f"{data}: {len(good)} photos are too few to calibrate on; give at least {FEWEST}"
+            f"{data}: {len(good)} photos are too few to calibrate on", f"give at least {FEWEST}"
         )
     if good.all() or not good.any():
         kind = "good" if good.all() else "bad"
-        raise EvaluationError(f"{data}: all {len(good):,} captions are {kind}; nothing is to be told apart")
+        raise EvaluationError(f"{data}: all {len(good):,} captions are {kind}", "nothing is to be told apart")
     predicted = cross_validated(inputs, good)
     intercept, per_nat, per_word = fit(inputs, good).tolist()
     calibration = Calibration(

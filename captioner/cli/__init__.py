@@ -15,6 +15,7 @@ from captioner import __version__
 from captioner.cli.model import weights_apart
 from captioner.cli.options import one_line
 from captioner.errors import CaptionerError
+from captioner.options import with_flags
 
 COMMANDS = (
     "caption",
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except CaptionerError as error:
         if _tells():
-            print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
+            print(f"captioner: error: {one_line(with_flags(str(error)))}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:
         print("captioner: interrupted", file=sys.stderr)

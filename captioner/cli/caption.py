@@ -156,7 +156,7 @@ def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress:
     vectors = named_vectors(args.paths)
     if not options.prints_lines or _names_more(options):
         raise OptionError(
-            "captions of vectors are printed as text, jsonl or csv; leave out options for files of pictures"
+            "captions of vectors are printed as text, jsonl or csv", "leave out options for files of pictures"
         )
     captioner, decoding = load_captioner(args)
     results = caption_vectors(captioner, vectors, decoding, batch_size=options.batch_size)

@@ -11,13 +11,14 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from captioner.cli.options import flag_of, is_needed, shown, value_type
+from captioner.cli.options import shown
 from captioner.errors import OptionError
+from captioner.options import flag_of, is_needed, typed_fields, with_flags
 
 _MOST_BYTES = 1 << 20
 _WIDTH = 100
@@ -70,7 +71,7 @@ def checked_values(table: Mapping[str, object], options: Sequence[type], *, wher
     Raises:
         OptionError: as :func:`read_configuration`.
     """
-    known = {item.name: (item, kind) for item, kind in _kinds(options)}
+    known = {item.name: (item, kind) for group in options for item, kind in typed_fields(group)}
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
@@ -102,20 +103,13 @@ def write_configuration(values: Mapping[str, Any], groups: Mapping[str, type]) -
     blocks = ["# Options of captioner train. A flag on the command line goes before a line of this file."]
     for heading, options in groups.items():
         blocks.append(f"# {heading} ".ljust(_WIDTH, "-"))
-        blocks += ["\n".join(_lines(item, kind, values)) for item, kind in _kinds([options])]
+        blocks += ["\n".join(_lines(item, kind, values)) for item, kind in typed_fields(options)]
     return "\n\n".join(blocks) + "\n"
-
-
-def _kinds(options: Sequence[type]) -> Iterator[tuple[Field[Any], type]]:
-    """Every field that is an option, and what it holds."""
-    for group in options:
-        hints = get_type_hints(group)
-        yield from ((item, value_type(hints[item.name])) for item in fields(group) if item.init)
 
 
 def _lines(item: Field[Any], kind: type, values: Mapping[str, Any]) -> Iterator[str]:
     default = None if item.default is MISSING else item.default
-    text = f"{item.metadata.get('help', '')}"
+    text = with_flags(item.metadata.get("help", ""))
     if choices := item.metadata.get("choices"):
         text += f"; one of {', '.join(choices)}"
     if is_needed(item):

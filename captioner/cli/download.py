@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from captioner.download.catalog import COLLECTIONS
 from captioner.download.disk import free_space, readable_size
 from captioner.errors import OptionError
+from captioner.options import with_flags
 
 if TYPE_CHECKING:
     import argparse
@@ -65,7 +66,8 @@ def run(
         with _Bars() as bars:
             carry_out(plan, patience or Patience(), bars.show)
     state = "is now" if plan.archives else "is already"
-    print(f"{collection.name} {state} in {folder}; use it with {collection.use.format(folder=folder)}")
+    flags = with_flags(collection.use).format(folder=folder)
+    print(f"{collection.name} {state} in {folder}; use it with {flags}")
     return 0
 
 
@@ -82,7 +84,7 @@ def _description(plan: Plan) -> str:
 
 def _confirmed(plan: Plan) -> bool:
     if not sys.stdin.isatty():
-        raise OptionError("nobody is there to confirm the download; give --yes to fetch without asking")
+        raise OptionError("nobody is there to confirm the download", "give --yes to fetch without asking")
     print(f"fetch {readable_size(plan.bytes_to_fetch)}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -104,19 +104,18 @@ def _check_flags(args: argparse.Namespace, options: EvaluationOptions) -> None:
     if args.predictions is None and args.dataset is None:
         raise OptionError("give --dataset to caption its photos, or --predictions to score a results file")
     if args.predictions is None and options.subset:
-        raise OptionError("--subset goes with --predictions; use --limit to caption fewer photos")
+        raise OptionError("--subset goes with --predictions", "use --limit to caption fewer photos")
     if args.predictions is not None:
         for name in _GENERATING:
             if getattr(args, name) is not None:
-                flag = "--" + name.replace("_", "-")
-                raise OptionError(f"{flag} is about captioning photos; it does not go with --predictions")
+                raise OptionError(f"`{name}` is about captioning photos", "it does not go with --predictions")
     if args.novelty and args.dataset is None:
         raise OptionError("--novelty needs --dataset, to know the captions of its train split")
     if args.seed is not None and args.seed < 0:
         raise OptionError(f"--seed must be at least 0, not {args.seed}")
-    check_output("--output", args.output)
-    check_output("--per-image", args.per_image)
-    check_output("--report", args.report)
+    check_output("output", args.output)
+    check_output("per_image", args.per_image)
+    check_output("report", args.report)
 
 
 def _generate(

@@ -44,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
             read or written.
     """
     output = Path(args.output).expanduser()
-    check_output("--output", str(output))
+    check_output("output", str(output))
     if output.suffix.lower() not in _ENDINGS:
         raise OptionError(f"--output {args.output}: must end in {', '.join(_ENDINGS)}")
     if output.exists() and Path(args.image).exists() and output.samefile(args.image):
-        raise OptionError(f"--output {args.output}: is the picture itself; name another file")
+        raise OptionError(f"--output {args.output}: is the picture itself", "name another file")
 
     import io
 

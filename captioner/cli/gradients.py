@@ -71,7 +71,7 @@ def _records(args: argparse.Namespace, options: GradientOptions) -> list[Record]
             raise OptionError("--data and --split go with --dataset, which says what kind of data set it is")
         return []
     if not options.weights:
-        raise OptionError("--dataset gives trained checkpoints real captions; name some with --weights")
+        raise OptionError("--dataset gives trained checkpoints real captions", "name some with --weights")
 
     from captioner.datasets import present, read_records
 

@@ -72,7 +72,7 @@ def _configuration(path: Path, training: Mapping[str, object]) -> str:
         values = checked_values(given, list(GROUPS.values()), where=str(path))
     except OptionError as error:
         raise CheckpointError(
-            f"{error}; another captioner trained it, its options cannot be given back"
+            str(error), "another captioner trained it, its options cannot be given back"
         ) from error
     return write_configuration(values, GROUPS)
 

@@ -38,7 +38,7 @@ def read_lines(file: str | None) -> list[str]:
         lines.pop()
     kept = [line for number, line in enumerate(lines, start=1) if _has_words(line, f"{name}: line {number}")]
     if not kept:
-        raise OptionError(f"{name}: holds no text; give one text a line")
+        raise OptionError(f"{name}: holds no text", "give one text a line")
     if empty := len(lines) - len(kept):
         print(f"captioner: {name}: left out {empty:,} line{'s' * (empty > 1)} without words", file=sys.stderr)
     return kept
@@ -62,7 +62,7 @@ def _has_words(line: str, name: str) -> bool:
 
 def _from_standard_input() -> bytes:
     if sys.stdin is None:
-        raise OptionError("standard input is closed; give one text a line")
+        raise OptionError("standard input is closed", "give one text a line")
     stream: BinaryIO = sys.stdin.buffer
     if sys.stdin.isatty():
         print("captioner: type one text a line; Ctrl-D ends", file=sys.stderr)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import types
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, Field, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
 
 from captioner.errors import OptionError
+from captioner.options import flag_of, is_needed, typed_fields, with_flags
 
 T = TypeVar("T")
 
@@ -29,12 +29,10 @@ def add_options(
         skip: fields without a flag.
     """
     group = parser.add_argument_group(title)
-    hints = get_type_hints(options)
-    for item in fields(options):
-        if item.name in skip or not item.init:
+    for item, kind in typed_fields(options):
+        if item.name in skip:
             continue
-        kind = value_type(hints[item.name])
-        text = item.metadata.get("help", "").replace("%", "%%")
+        text = with_flags(item.metadata.get("help", "")).replace("%", "%%")
         if item.default not in (MISSING, None, ()):
             text += f" (default: {shown(item.default)})"
         flag = flag_of(item.name)
@@ -74,7 +72,7 @@ def read_options(
         if base is not None:
             given[item.name] = getattr(base, item.name)
         elif is_needed(item):
-            raise OptionError(f"{flag_of(item.name)} is missing; {item.metadata.get('help', '')}")
+            raise OptionError(f"`{item.name}` is missing", item.metadata.get("help", ""))
     return options(**given)
 
 
@@ -92,28 +90,9 @@ def given_values(
     return given
 
 
-def is_needed(item: Field[Any]) -> bool:
-    """Whether a field has no default."""
-    return item.default is MISSING and item.default_factory is MISSING
-
-
-def flag_of(name: str) -> str:
-    """``--beam-size`` of ``beam_size``."""
-    return "--" + name.replace("_", "-")
-
-
 def one_line(text: str) -> str:
     """Make control characters visible (a file name may hold newlines), so that a text stays one line."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def value_type(hint: Any) -> type:
-    """What a field holds: ``int`` of ``int | None`` and the like; ``tuple`` of ``tuple[str, ...]``."""
-    if get_origin(hint) in (types.UnionType, Union):
-        hint = next(part for part in get_args(hint) if part is not type(None))
-    origin = get_origin(hint)
-    kind: type = origin if origin is not None else hint
-    return kind
 
 
 def shown(default: object) -> str:

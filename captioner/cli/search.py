@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     if not folder.is_dir():
         raise OptionError(f"{folder}: no such folder")
-    check_output("--html", args.html)
+    check_output("html", args.html)
 
     from captioner.images import find_images
     from captioner.scoring import known_words, text_words

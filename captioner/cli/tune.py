@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import get_type_hints
 
 from captioner.cli.model import add_model_arguments, load_captioner
-from captioner.cli.options import add_options, flag_of, read_options
+from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.decoding.options import DecodingOptions
 from captioner.files import check_output
+from captioner.options import flag_of, with_flags
 from captioner.training.options import SELECTION_METRICS
 
 SUMMARY = "Choose decoding options on photos that were not trained on, and note them in the checkpoint."
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 nargs="+",
                 type=_yes_or_no if kind is bool else kind,
                 metavar={int: "N", float: "X", bool: "yes/no"}[kind],
-                help=item.metadata["help"],
+                help=with_flags(item.metadata["help"]),
             )
     group.add_argument(
         "--select-by",
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         CaptionerError: an option, the checkpoint, the data or an output file is refused.
     """
     datasets = read_options(args, DatasetOptions)
-    check_output("--output", args.output)
+    check_output("output", args.output)
 
     from tqdm import tqdm
 

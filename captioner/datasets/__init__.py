@@ -56,7 +56,7 @@ def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Recor
 
 def _advice(kind: str, split: str) -> str:
     """What to do where a split is empty, for data sets that people make themselves."""
-    held_out = "at least two images, and --holdout above 0"
+    held_out = "at least two images, and `holdout` above 0"
     column = f"rows that say {split} in a column 'split'"
     ways = {
         ("table", "val"): f"; it needs {held_out}, or {column}",

@@ -52,7 +52,7 @@ def _named_part(source: Source, file: Path, split: str) -> _Part:
     if split not in (own, ALL):
         holds = "does not say which split it holds" if own == ALL else f"holds the {own} split"
         raise DatasetError(
-            f"{file}: the name {holds}; ask for --split {own}, or name the {split} file instead"
+            f"{file}: the name {holds}", f"ask for `split` {own}, or name the {split} file instead"
         )
     return _Part(own, file, photo_folder(source, file, (file.stem.removeprefix("captions_"), "images")))
 
@@ -95,14 +95,14 @@ def _read_part(part: _Part) -> list[Record]:
 def _check_kind(contents: Any, file: Path) -> None:
     """Tells the files apart that people mix up."""
     if isinstance(contents, list):
-        raise DatasetError(f"{file}: a list, as in a results file; give COCO's captions_*.json")
+        raise DatasetError(f"{file}: a list, as in a results file", "give COCO's captions_*.json")
     match contents:
         case {"images": [*_], "annotations": [{"caption": _}, *_]}:
             return
         case {"images": [*_], "annotations": [{"category_id": _} | {"bbox": _}, *_]}:
-            raise DatasetError(f"{file}: holds objects, not captions; give COCO's captions_*.json")
+            raise DatasetError(f"{file}: holds objects, not captions", "give COCO's captions_*.json")
         case {"images": [{"sentences": _}, *_]}:
-            raise DatasetError(f"{file}: a file of Karpathy's splits; read it with --dataset karpathy")
+            raise DatasetError(f"{file}: a file of Karpathy's splits", "read it with `dataset` karpathy")
         case {"images": [*_], "annotations": []} | {"images": [*_]}:
             raise DatasetError(f"{file}: holds no captions under 'annotations'")
     raise DatasetError(f"{file}: not a COCO caption file ('images' and 'annotations' are expected)")

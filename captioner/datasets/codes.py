@@ -39,14 +39,15 @@ def read(source: Source, split: str) -> list[Record]:
     captions = _captions(file)
     if len(captions) != len(vectors):
         raise DatasetError(
-            f"{codes} has {len(vectors):,} images, {file} has captions of {len(captions):,}; "
-            "both must tell of the same images in the same order"
+            f"{codes} has {len(vectors):,} images, {file} has captions of {len(captions):,}",
+            "both must tell of the same images in the same order",
         )
     silent = [row for row, texts in enumerate(captions) if not texts]
     if silent and not source.skip_missing:
         raise DatasetError(
             f"{file}: {len(silent):,} of {len(captions):,} images have no caption, the first is image "
-            f"{silent[0]}; give --skip-missing to go on without them"
+            f"{silent[0]}",
+            "give `skip_missing` to go on without them",
         )
     spoken_of = [row for row, texts in enumerate(captions) if texts]
     held_back = held_out([str(row) for row in spoken_of], source.holdout, source.holdout_seed)

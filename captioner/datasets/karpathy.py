@@ -32,7 +32,7 @@ def read(source: Source, split: str) -> list[Record]:
         case {"images": [{"sentences": _}, *_]}:
             pass
         case {"images": [*_], "annotations": _}:
-            raise DatasetError(f"{file}: a COCO file, not one of Karpathy's; read it with --dataset coco")
+            raise DatasetError(f"{file}: a COCO file, not one of Karpathy's", "read it with `dataset` coco")
         case _:
             raise DatasetError(f"{file}: not one of Karpathy's files (images with sentences are expected)")
     photos = _Photos(source, file)
@@ -55,7 +55,7 @@ def _record(image: Any, photos: _Photos, where: str) -> Record:
         case _:
             raise DatasetError(f"{where} lacks a text 'filename', a text 'split' or a list 'sentences'")
     if split not in _SPLITS:
-        raise DatasetError(f"{where} is in an unknown split {split!r}; known are {', '.join(_SPLITS)}")
+        raise DatasetError(f"{where} is in an unknown split {split!r}", f"known are {', '.join(_SPLITS)}")
     captions = []
     for sentence in sentences:
         match sentence:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from captioner.errors import OptionError
+from captioner.options import check, option
 
 CODES = "codes"
 """The kind of data set that has ready-made vectors instead of photos."""
@@ -31,10 +32,6 @@ class Source:
     skip_missing: bool = False
 
 
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
-
 @dataclass(frozen=True)
 class DatasetOptions:
     """One data set, or several that are joined; each field is a command-line flag.
@@ -43,42 +40,35 @@ class DatasetOptions:
         OptionError: for an unknown kind, a missing folder, or flags that contradict each other.
     """
 
-    dataset: tuple[str, ...] = field(
-        metadata=_help(f"KIND or KIND:DIR, KIND being one of {', '.join(KINDS)}; several are joined")
+    dataset: tuple[str, ...] = option(
+        help=f"KIND or KIND:DIR, KIND being one of {', '.join(KINDS)}; several are joined"
     )
-    data: str | None = field(default=None, metadata=_help("folder of the data set given without :DIR"))
-    annotations: str | None = field(
-        default=None, metadata=_help("file or folder with the captions (default: the usual place in DIR)")
+    data: str | None = option(None, "folder of the data set given without :DIR")
+    annotations: str | None = option(
+        None, "file or folder with the captions (default: the usual place in DIR)"
     )
-    images: str | None = field(
-        default=None, metadata=_help("folder with the photos (default: the usual place in DIR)")
+    images: str | None = option(None, "folder with the photos (default: the usual place in DIR)")
+    codes: str | None = option(
+        None, "with `dataset` codes: .npy file (images, features) or (images, regions, features)"
     )
-    codes: str | None = field(
-        default=None,
-        metadata=_help("with --dataset codes: .npy file (images, features) or (images, regions, features)"),
+    captions: str | None = option(None, "with `dataset` codes: JSON file, a list of lists of captions")
+    skip_missing: bool = option(
+        False, "go on without photos that are absent, and vectors that cannot be used"
     )
-    captions: str | None = field(
-        default=None, metadata=_help("with --dataset codes: JSON file, a list of lists of captions")
+    holdout: float = option(
+        0.05, "share of pictures held out for validation where the data set has no splits", low=0, below=1
     )
-    skip_missing: bool = field(
-        default=False, metadata=_help("go on without photos that are absent, and vectors that cannot be used")
-    )
-    holdout: float = field(
-        default=0.05,
-        metadata=_help("share of pictures held out for validation where the data set has no splits"),
-    )
-    holdout_seed: int = field(default=0, metadata=_help("which pictures are held out"))
+    holdout_seed: int = option(0, "which pictures are held out")
 
     def __post_init__(self) -> None:
         """Checks that every data set has a known kind and exactly one place, and no flag of another kind."""
         if not self.dataset:
-            raise OptionError(f"--dataset is missing; choose from {', '.join(KINDS)}")
-        if not 0 <= self.holdout < 1:
-            raise OptionError(f"--holdout {self.holdout}: must be at least 0 and below 1")
+            raise OptionError("`dataset` is missing", f"choose from {', '.join(KINDS)}")
+        check(self)
         for entry in self.dataset:
             self._check_entry(entry)
         if len(set(self.dataset)) < len(self.dataset):
-            raise OptionError(f"--dataset {' '.join(self.dataset)}: the same data set is given twice")
+            raise OptionError(f"`dataset` {' '.join(self.dataset)}: the same data set is given twice")
         self._check_flags_of_kind()
 
     @property
@@ -89,36 +79,38 @@ class DatasetOptions:
     def _check_flags_of_kind(self) -> None:
         for flag in _OF_PHOTOS if self.of_vectors else _OF_CODES:
             if getattr(self, flag) is not None:
-                place = "is about photos; --dataset codes takes --codes and --captions"
+                place = "is about photos; `dataset` codes takes `codes` and `captions`"
                 raise OptionError(
-                    f"--{flag} {place if self.of_vectors else 'goes with --dataset codes only'}"
+                    f"`{flag}` {place if self.of_vectors else 'goes with `dataset` codes only'}"
                 )
 
     def _check_entry(self, entry: str) -> None:
         kind, colon, folder = entry.partition(":")
         if kind not in KINDS:
-            raise OptionError(f"--dataset {entry}: unknown kind '{kind}'; choose from {', '.join(KINDS)}")
+            raise OptionError(f"`dataset` {entry}: unknown kind '{kind}'", f"choose from {', '.join(KINDS)}")
         if colon and not folder:
-            raise OptionError(f"--dataset {entry}: the folder after the colon is missing")
+            raise OptionError(f"`dataset` {entry}: the folder after the colon is missing")
         if len(self.dataset) > 1:
             if kind == CODES:
-                raise OptionError(f"--dataset {entry}: ready-made vectors go with no other data set")
+                raise OptionError(f"`dataset` {entry}: ready-made vectors go with no other data set")
             if not colon:
-                raise OptionError(f"--dataset {entry}: with several data sets give each as {kind}:DIR")
+                raise OptionError(f"`dataset` {entry}: with several data sets give each as {kind}:DIR")
             for flag in ("data", "annotations", "images"):
                 if getattr(self, flag) is not None:
-                    raise OptionError(f"--{flag} works with one data set only; {len(self.dataset)} are given")
+                    raise OptionError(
+                        f"`{flag}` works with one data set only", f"{len(self.dataset)} are given"
+                    )
         elif colon and self.data is not None:
-            raise OptionError(f"--dataset {entry} names a folder already; leave out --data {self.data}")
+            raise OptionError(f"`dataset` {entry} names a folder already", f"leave out `data` {self.data}")
         elif kind == CODES:
             self._check_codes(entry, has_folder=bool(folder or self.data))
         elif not colon and self.data is None and self.annotations is None:
-            raise OptionError(f"--dataset {entry}: say where it is with --data DIR or {kind}:DIR")
+            raise OptionError(f"`dataset` {entry}: say where it is with `data` DIR or {kind}:DIR")
 
     def _check_codes(self, entry: str, *, has_folder: bool) -> None:
         for flag in _OF_CODES:
             if getattr(self, flag) is None and not has_folder:
-                raise OptionError(f"--dataset {entry}: say where the {flag} are with --{flag} FILE")
+                raise OptionError(f"`dataset` {entry}: say where the {flag} are with `{flag}` FILE")
 
     def sources(self) -> tuple[Source, ...]:
         """The data sets in the order given."""

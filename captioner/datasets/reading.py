@@ -31,7 +31,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
                 raise DatasetError(f"{path}: the file is empty")
             yield file
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: there is no such file") from error
     except OSError as error:
@@ -50,8 +50,8 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DatasetError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
-            "perhaps the file is cut short"
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})",
+            "perhaps the file is cut short",
         ) from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not valid JSON ({error})") from error
@@ -99,11 +99,11 @@ def annotations_in(source: Source, patterns: Sequence[str]) -> Path:
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise DatasetError(
-                f"{place}: several files could be meant ({names}); say which with --annotations"
+                f"{place}: several files could be meant ({names})", "say which with `annotations`"
             )
         if found:
             return found[0]
-    raise DatasetError(f"{place}: holds no {' or '.join(patterns)}; say where it is with --annotations")
+    raise DatasetError(f"{place}: holds no {' or '.join(patterns)}", "say where it is with `annotations`")
 
 
 def photo_folder(source: Source, annotations: Path, usual: Sequence[str] = _PHOTO_FOLDERS) -> Path:

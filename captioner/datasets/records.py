@@ -50,7 +50,7 @@ def canonical_split(name: str) -> str:
     if name == ALL:
         return ALL
     if name not in SPLIT_NAMES:
-        raise OptionError(f"--split {name}: no such split; choose from {', '.join(SPLIT_NAMES)}, {ALL}")
+        raise OptionError(f"`split` {name}: no such split", f"choose from {', '.join(SPLIT_NAMES)}, {ALL}")
     return SPLIT_NAMES[name]
 
 
@@ -66,7 +66,7 @@ def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> N
         OptionError: some are of a train split.
     """
     if any(record.split == "train" for record in records):
-        raise OptionError(f"{label}: holds a train split; {purpose} on photos that nobody trains on")
+        raise OptionError(f"{label}: holds a train split", f"{purpose} on photos that nobody trains on")
 
 
 def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record], list[Record]]:
@@ -91,13 +91,15 @@ def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record]
         looked = ", ".join(folders[:_NAMED]) + (", ..." if len(folders) > _NAMED else "")
         raise DatasetError(
             f"not one of the {len(records):,} photos is in {looked} (the first would be "
-            f"{records[0].path.name}); say with --images where the photos are"
+            f"{records[0].path.name})",
+            "say with `images` where the photos are",
         )
     if absent and not skip_missing:
         names = ", ".join(record.path.name for record in absent[:_NAMED])
         more = ", ..." if len(absent) > _NAMED else ""
         raise DatasetError(
             f"{len(absent):,} of {len(records):,} photos are absent from {absent[0].path.parent}: "
-            f"{names}{more}; give --skip-missing to go on without them"
+            f"{names}{more}",
+            "give `skip_missing` to go on without them",
         )
     return kept, absent

@@ -78,7 +78,7 @@ def _pictures(file: Path) -> dict[str, _Picture]:
 
 def _split(value: object, where: str) -> str:
     if not isinstance(value, str) or value.strip().lower() not in SPLIT_NAMES:
-        raise DatasetError(f"{where} has the unknown split {value!r}; known are {', '.join(SPLIT_NAMES)}")
+        raise DatasetError(f"{where} has the unknown split {value!r}", f"known are {', '.join(SPLIT_NAMES)}")
     return SPLIT_NAMES[value.strip().lower()]
 
 
@@ -119,8 +119,8 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     header = _header(fields, file)
                 elif len(fields) != len(header):
                     raise DatasetError(
-                        f"{file}: line {rows.line_num} has {len(fields)} fields, the header {len(header)}; "
-                        f"put captions that contain {delimiter!r} between double quotes"
+                        f"{file}: line {rows.line_num} has {len(fields)} fields, the header {len(header)}",
+                        f"put captions that contain {delimiter!r} between double quotes",
                     )
                 else:
                     yield rows.line_num, dict(zip(header, fields, strict=True))

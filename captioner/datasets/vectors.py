@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from captioner.errors import DatasetError
+from captioner.errors import DatasetError, os_errors_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ def open_vectors(path: Path) -> Vectors:
 
     if not path.is_file():
         raise DatasetError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
-    try:
+    with os_errors_as(DatasetError, f"{path}: cannot be read (", ")"):
         size = path.stat().st_size
         with path.open("rb") as file:
             shape, fortran, dtype = _header(path, file)
@@ -107,8 +107,6 @@ def open_vectors(path: Path) -> Vectors:
         _check_kind(path, shape, dtype)
         _check_size(path, shape, dtype, size - offset)
         array: Any = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
     return Vectors(path, array if array.ndim == 3 else array[:, None, :])
 
 
@@ -118,7 +116,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype
 
     start = file.read(12)
     if start[:6] != _MAGIC:
-        raise DatasetError(f"{path}: is not a NumPy array; write it with numpy.save")
+        raise DatasetError(f"{path}: is not a NumPy array", "write it with numpy.save")
     # Looked at first, because NumPy would read as many bytes as the file says.
     field = start[8:10] if start[6:7] == b"\x01" else start[8:12]
     length = int.from_bytes(field, "little")
@@ -141,7 +139,7 @@ def _check_kind(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
     if dtype.str not in ("<f2", "<f4"):
         kind = "Python objects, which are never loaded" if dtype.hasobject else f"the type {str(dtype)[:40]}"
         raise DatasetError(
-            f"{path}: holds {kind}; save numbers as float16 or float32: array.astype('float32')"
+            f"{path}: holds {kind}", "save numbers as float16 or float32: array.astype('float32')"
         )
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise DatasetError(
@@ -149,7 +147,7 @@ def _check_kind(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
         )
     if shape[-1] > _MOST_CHANNELS or max(shape) > _MOST_ROWS:
         raise DatasetError(
-            f"{path}: has the shape {_shown(shape)}; at most {_MOST_CHANNELS:,} features can be used"
+            f"{path}: has the shape {_shown(shape)}", f"at most {_MOST_CHANNELS:,} features can be used"
         )
 
 
@@ -157,10 +155,12 @@ def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], found:
     needed = math.prod(shape) * dtype.itemsize
     if found < needed:
         raise DatasetError(
-            f"{path}: is cut short: {_shown(shape)} takes {needed:,} bytes, not {found:,}; copy it again"
+            f"{path}: is cut short: {_shown(shape)} takes {needed:,} bytes, not {found:,}", "copy it again"
         )
     if found > needed:
-        raise DatasetError(f"{path}: holds {found - needed:,} bytes behind its array; save one array a file")
+        raise DatasetError(
+            f"{path}: holds {found - needed:,} bytes behind its array", "save one array a file"
+        )
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from captioner.errors import OptionError
+from captioner.options import check, from_dict, option
 
-_LARGEST_PENALTY = 10  # far beyond what is useful; length ** penalty must stay a float32
 _MOST_WORDS = 1000
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -27,63 +21,52 @@ class DecodingOptions:
         OptionError: a value is out of range, or two values contradict each other.
     """
 
-    beam_size: int = _option(3, "captions kept in parallel by beam search; 1 is greedy search")
-    temperature: float | None = _option(
-        None, "sample instead of searching; below 1 closer to the best words, above 1 more varied"
+    beam_size: int = option(
+        3, "captions kept in parallel by beam search; 1 is greedy search", low=1, high=10_000
     )
-    top_k: int = _option(0, "sample from the K most probable words only; 0 for all")
-    top_p: float = _option(1.0, "sample from the fewest words that hold this share of the probability")
-    num_captions: int = _option(1, "captions for each picture")
-    length_penalty: float = _option(
-        0.7, "exponent of the length normalisation; 0 prefers short captions, 1 is close to the mean per word"
+    temperature: float | None = option(
+        None, "sample instead of searching; below 1 closer to the best words, above 1 more varied", low=0
     )
-    min_length: int = _option(1, "fewest words of a caption")
-    max_length: int = _option(30, "most words of a caption")
-    no_repeat_ngram: int = _option(3, "no sequence of N words occurs twice in a caption; 0 allows it")
-    no_repeat_word: bool = _option(True, "no word follows itself, directly or joined by and/or")
-    consensus: bool = _option(
+    top_k: int = option(0, "sample from the K most probable words only; 0 for all", low=0, high=1 << 30)
+    top_p: float = option(
+        1.0, "sample from the fewest words that hold this share of the probability", above=0, high=1
+    )
+    num_captions: int = option(1, "captions for each picture", low=1, high=10_000)
+    length_penalty: float = option(
+        0.7,
+        "exponent of the length normalisation; 0 prefers short captions, 1 is close to the mean per word",
+        low=0,
+        high=10,  # far beyond what is useful; length ** penalty must stay a float32
+    )
+    min_length: int = option(1, "fewest words of a caption", low=0, high=_MOST_WORDS)
+    max_length: int = option(30, "most words of a caption", low=1, high=_MOST_WORDS)
+    no_repeat_ngram: int = option(
+        3, "no sequence of N words occurs twice in a caption; 0 allows it", low=0, high=_MOST_WORDS
+    )
+    no_repeat_word: bool = option(True, "no word follows itself, directly or joined by and/or")
+    consensus: bool = option(
         False, "of the captions that a search finishes, prefer those that the others agree with"
     )
-    tag_threshold: float = _option(
+    tag_threshold: float = option(
         0.0,
         "name what the encoder's classifier sees with at least this probability, when searching; 0 is off",
+        low=0,
+        high=1,
     )
-    seed: int = _option(0, "seed of sampling; the same seed gives a picture the same captions")
+    seed: int = option(
+        0,
+        "seed of sampling; the same seed gives a picture the same captions",
+        low=-(1 << 63),
+        high=(1 << 63) - 1,
+    )
 
     def __post_init__(self) -> None:
-        whole = {
-            "beam_size": (1, 10_000),
-            "top_k": (0, 1 << 30),
-            "num_captions": (1, 10_000),
-            "min_length": (0, _MOST_WORDS),
-            "max_length": (1, _MOST_WORDS),
-            "no_repeat_ngram": (0, _MOST_WORDS),
-            "seed": (-(1 << 63), (1 << 63) - 1),
-        }
-        for name, (low, high) in whole.items():
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise OptionError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-        for name in ("temperature", "top_p", "length_penalty", "tag_threshold"):
-            value = getattr(self, name)
-            if name == "temperature" and value is None:
-                continue
-            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-                raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
-        for name in ("no_repeat_word", "consensus"):
-            if type(getattr(self, name)) is not bool:
-                raise OptionError(f"{name} must be true or false, not {getattr(self, name)!r}")
-        if self.length_penalty > _LARGEST_PENALTY:
-            raise OptionError(f"length_penalty must be at most {_LARGEST_PENALTY}, not {self.length_penalty}")
-        if self.tag_threshold > 1:
-            raise OptionError(f"tag_threshold must be at most 1, not {self.tag_threshold!r}")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p!r}")
+        check(self)
         if self.min_length > self.max_length:
-            raise OptionError(f"min_length {self.min_length} is above max_length {self.max_length}")
+            raise OptionError(f"`min_length` {self.min_length} is above `max_length` {self.max_length}")
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
             raise OptionError(
-                "top_k and top_p choose among sampled words; give a temperature above 0 with them"
+                "`top_k` and `top_p` choose among sampled words", "give a `temperature` above 0 with them"
             )
 
     @property
@@ -114,9 +97,4 @@ class DecodingOptions:
         Raises:
             OptionError: not a mapping, an unknown field, or an impossible value.
         """
-        if not isinstance(data, dict):
-            raise OptionError(f"decoding options must be a mapping, not {type(data).__name__}")
-        unknown = set(data) - {item.name for item in fields(cls)}
-        if unknown:
-            raise OptionError(f"unknown decoding options: {', '.join(sorted(map(str, unknown)))}")
-        return cls(**data)
+        return from_dict(cls, data, "decoding options")

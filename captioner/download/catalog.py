@@ -92,8 +92,8 @@ class Collection:
         splits = {archive.split for archive in self.archives}
         if wanted not in splits | {ALL}:
             apart = ", ".join(sorted(splits - {ALL}))
-            hint = f"choose from {apart}" if apart else "it comes whole: leave --split out"
-            raise OptionError(f"--split {split}: cannot be fetched by itself for {self.name}; {hint}")
+            hint = f"choose from {apart}" if apart else "it comes whole: leave `split` out"
+            raise OptionError(f"`split` {split}: cannot be fetched by itself for {self.name}", hint)
         return tuple(
             archive for archive in self.archives if ALL in (wanted, archive.split) or archive.split == wanted
         )
@@ -122,7 +122,7 @@ COLLECTIONS: Mapping[str, Collection] = {
             "coco2014",
             "MS COCO 2014, photos and captions of train and val",
             _COCO_LICENCE,
-            "--dataset coco:{folder}",
+            "`dataset` coco:{folder}",
             (
                 _coco_captions("2014", 252_872_794, 105_000_000),
                 _coco_photos("train2014", 82_783, 13_510_573_713, 14_200_000_000),
@@ -133,7 +133,7 @@ COLLECTIONS: Mapping[str, Collection] = {
             "coco2017",
             "MS COCO 2017, photos and captions of train and val",
             _COCO_LICENCE,
-            "--dataset coco:{folder}",
+            "`dataset` coco:{folder}",
             (
                 _coco_captions("2017", 252_907_541, 105_000_000),
                 _coco_photos("train2017", 118_287, 19_336_861_798, 20_300_000_000),
@@ -144,7 +144,7 @@ COLLECTIONS: Mapping[str, Collection] = {
             "karpathy",
             "Karpathy's splits of COCO, Flickr8k and Flickr30k: captions only, photos come from elsewhere",
             "captions: as the data sets they are from; COCO CC BY 4.0, Flickr8k and Flickr30k research only",
-            "--dataset karpathy --annotations {folder}/dataset_coco.json --images PHOTOS",
+            "`dataset` karpathy `annotations` {folder}/dataset_coco.json `images` PHOTOS",
             (
                 Archive(
                     "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
@@ -158,7 +158,7 @@ COLLECTIONS: Mapping[str, Collection] = {
             "flickr8k",
             "Flickr8k, photos, captions and the official splits",
             "research and education only, no redistribution (University of Illinois; photos as on Flickr)",
-            "--dataset flickr8k:{folder}",
+            "`dataset` flickr8k:{folder}",
             (
                 Archive(
                     f"{_FLICKR8K}/Flickr8k_text.zip",

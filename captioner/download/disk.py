@@ -28,7 +28,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DatasetError(
-                f"{place}: the disk is full; make room and give the same command again"
+                f"{place}: the disk is full", "make room and give the same command again"
             ) from error
         raise DatasetError(f"{place}: cannot be written ({error.strerror or error})") from error
 

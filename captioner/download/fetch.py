@@ -72,8 +72,9 @@ def fetch(address: str, target: Path, size: int, patience: Patience, progress: P
         furthest = max(furthest, reached)
         if failures >= patience.attempts:
             raise DatasetError(
-                f"{address}: gave up after {failures} attempts ({lost}); {readable_size(reached)} of "
-                f"{readable_size(size)} are here, give the same command again to go on from there"
+                f"{address}: gave up after {failures} attempts ({lost})",
+                f"{readable_size(reached)} of "
+                f"{readable_size(size)} are here, give the same command again to go on from there",
             )
         time.sleep(min(patience.pause * 2**failures, _LONGEST_PAUSE))
     with disk_errors(target):
@@ -133,7 +134,7 @@ def _connect(address: str, target: Path, start: int, timeout: float) -> HTTPResp
         if error.code in _WORTH_RETRYING:
             raise _ConnectionLostError(f"the server answers {error.code} {error.reason}") from error
         raise DatasetError(
-            f"{address}: the server answers {error.code} {error.reason}; the file may have moved"
+            f"{address}: the server answers {error.code} {error.reason}", "the file may have moved"
         ) from error
     except (OSError, HTTPException) as error:
         raise _ConnectionLostError(str(getattr(error, "reason", error)) or type(error).__name__) from error
@@ -151,8 +152,8 @@ def _check_offer(response: HTTPResponse, address: str, start: int, size: int) ->
         offered = response.headers.get("Content-Length", "*")
     if offered.isdecimal() and int(offered) != size:
         raise DatasetError(
-            f"{address}: the server offers {int(offered):,} bytes where {size:,} are expected; "
-            "the file has changed, or a proxy answers in its place"
+            f"{address}: the server offers {int(offered):,} bytes where {size:,} are expected",
+            "the file has changed, or a proxy answers in its place",
         )
 
 

@@ -59,7 +59,7 @@ def make_plan(collection: Collection, folder: Path, split: str) -> Plan:
         DatasetError: when the folder is a file, or the disk cannot hold what is still to come.
     """
     if folder.exists() and not folder.is_dir():
-        raise DatasetError(f"{folder}: is a file; give a folder with --to")
+        raise DatasetError(f"{folder}: is a file", "give a folder with `to`")
     missing = tuple(
         archive
         for archive in collection.of_split(split)
@@ -70,7 +70,8 @@ def make_plan(collection: Collection, folder: Path, split: str) -> Plan:
     if free < plan.bytes_needed:
         raise DatasetError(
             f"{folder}: {readable_size(plan.bytes_needed)} are needed to fetch and unpack {collection.name}, "
-            f"{readable_size(free)} are free; make room or choose another folder"
+            f"{readable_size(free)} are free",
+            "make room or choose another folder",
         )
     return plan
 

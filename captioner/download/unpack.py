@@ -59,8 +59,8 @@ def _unpacked(file: Path, archive: Archive, staging: Path, progress: Progress) -
     except _BROKEN as error:
         file.unlink()
         raise DatasetError(
-            f"{file}: broken or unsafe archive, {error}; it has been deleted, "
-            "give the same command again to fetch it anew"
+            f"{file}: broken or unsafe archive, {error}",
+            "it has been deleted, give the same command again to fetch it anew",
         ) from error
     return [member.filename for member in members]
 

@@ -68,7 +68,7 @@ def generate(
         EvaluationError: a photo is broken, and ``skip_unreadable`` is false; or all photos are.
     """
     if batch_size < 1:
-        raise OptionError(f"--batch-size must be at least 1, not {batch_size}")
+        raise OptionError(f"`batch_size` must be at least 1, not {batch_size}")
     if records and records[0].row is not None:
         return _generate_of_vectors(captioner, records, decoding, batch_size, skip_unreadable, on_progress)
     found = Generated({}, {})
@@ -137,8 +137,8 @@ def _check_readable(broken: Mapping[ImageId, str], skip_unreadable: bool) -> Non
     if broken and not skip_unreadable:
         reason = next(iter(broken.values()))
         raise EvaluationError(
-            f"{len(broken)} photos cannot be read: {name_some(broken)} ({reason}); "
-            "give --skip-missing to go on without them"
+            f"{len(broken)} photos cannot be read: {name_some(broken)} ({reason})",
+            "give `skip_missing` to go on without them",
         )
 
 

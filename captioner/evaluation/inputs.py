@@ -71,7 +71,7 @@ def find_references(
         split = split or usual_split(options)
         return HumanCaptions.from_records(read_records(options, split)), _name(options, split)
     if annotations is None:
-        raise OptionError("give --annotations FILE, or --dataset with its folder, to say what to judge by")
+        raise OptionError("give `annotations` FILE, or `dataset` with its folder, to say what to judge by")
     return read_annotations(annotations, images), Path(annotations).name
 
 

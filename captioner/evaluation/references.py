@@ -39,7 +39,9 @@ class HumanCaptions:
         """
         captions = {record.image_id: record.captions for record in records}
         if len(captions) < len(records):
-            raise EvaluationError("two photos have the same id; evaluate data sets that share ids one by one")
+            raise EvaluationError(
+                "two photos have the same id", "evaluate data sets that share ids one by one"
+            )
         return cls(captions, {record.image_id: record.path for record in records if record.row is None})
 
     def judging(
@@ -105,13 +107,13 @@ def _check_kind(contents: Any, file: Path) -> None:
     """Tells the files apart that people mix up."""
     match contents:
         case [{"image_id": _, "caption": _}, *_]:
-            raise EvaluationError(f"{file}: a results file, not annotations; give it as --predictions")
+            raise EvaluationError(f"{file}: a results file, not annotations", "give it as `predictions`")
         case {"annotations": [{"caption": _}, *_]}:
             return
         case {"annotations": [{"category_id": _} | {"bbox": _}, *_]}:
-            raise EvaluationError(f"{file}: holds objects, not captions; give COCO's captions_*.json")
+            raise EvaluationError(f"{file}: holds objects, not captions", "give COCO's captions_*.json")
         case {"images": [{"sentences": _}, *_]}:
-            raise EvaluationError(f"{file}: a file of Karpathy's splits; give --dataset karpathy with it")
+            raise EvaluationError(f"{file}: a file of Karpathy's splits", "give `dataset` karpathy with it")
         case {"annotations": []}:
             raise EvaluationError(f"{file}: holds no captions under 'annotations'")
     raise EvaluationError(f"{file}: not a COCO caption file (an object with 'annotations' is expected)")

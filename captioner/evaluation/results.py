@@ -69,7 +69,7 @@ def _entries(path: Path) -> list[Any]:
         case []:
             raise EvaluationError(f"{path}: holds no captions")
         case {"annotations": _} | {"images": _}:
-            raise EvaluationError(f"{path}: an annotations file, not results; give it as --annotations")
+            raise EvaluationError(f"{path}: an annotations file, not results", "give it as `annotations`")
         case [*entries]:
             return entries
     raise EvaluationError(f"{path}: not a results file (a list of image_id and caption is expected)")

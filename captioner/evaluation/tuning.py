@@ -62,7 +62,7 @@ def grid(base: DecodingOptions, choices: Mapping[str, Sequence[Any]]) -> list[De
         OptionError: a value is out of range, or captions would be drawn by chance.
     """
     if base.sampling:
-        raise OptionError("the checkpoint draws its captions by chance; only searching can be tuned")
+        raise OptionError("the checkpoint draws its captions by chance", "only searching can be tuned")
     fields = {name: values for name, values in choices.items() if values}
     found = (replace(base, **dict(zip(fields, values, strict=True))) for values in product(*fields.values()))
     return list(dict.fromkeys(found))
@@ -93,7 +93,7 @@ def encode_photos(
     """
     refuse_train_split(records, label, "tune")
     if any(record.row is not None for record in records):
-        raise OptionError(f"{label}: holds vectors; only photos are tuned on")
+        raise OptionError(f"{label}: holds vectors", "only photos are tuned on")
     parts, kept = [], []
     for batch in readable_batches(captioner, records, batch_size, skip_unreadable):
         if batch.pixels:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from captioner.checkpoint import encoder_digest
 from captioner.datasets.records import Record
-from captioner.errors import CacheError, ImageError
+from captioner.errors import CacheError, ImageError, os_errors_as
 from captioner.features.digests import READERS, DigestIndex
 from captioner.images import Pixels, Preprocessing
 from captioner.images.opening import display_name
@@ -120,7 +120,11 @@ class FeatureStore:
         Raises:
             CacheError: the store cannot be written, for instance because the disk is full.
         """
-        try:
+        with os_errors_as(
+            CacheError,
+            f"cannot keep features in {self.folder}: ",
+            advice="free some space, or choose another folder with `cache`",
+        ):
             digests = self.digests.digests(paths)
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / "lock"):
@@ -128,11 +132,6 @@ class FeatureStore:
                 reasons = self._encode_missing(dict(zip(digests, paths, strict=True)), known)
                 rows = np.array([known.get(digest, -1) for digest in digests], dtype=np.int64)
                 array = self._map()
-        except OSError as error:
-            raise CacheError(
-                f"cannot keep features in {self.folder}: {error.strerror or error}; "
-                "free some space, or choose another folder with --cache"
-            ) from error
         broken = {
             place: f"{display_name(paths[place])}: {reasons[digest]}"
             for place, digest in enumerate(digests)

@@ -66,7 +66,7 @@ def measure(model: str, decoder: Decoder, regions: Tensor, words: Tensor, *, tra
     means = torch.cat(norms, dim=1).mean(dim=1)
     if not means.isfinite().all():
         raise OptionError(
-            f"the gradients of {model} grow beyond all numbers; take a smaller --length or --gain"
+            f"the gradients of {model} grow beyond all numbers", "take a smaller `length` or `gain`"
         )
     states, hidden = (tuple(row) for row in means.T.tolist())
     return Curve(model, trained, states, hidden)

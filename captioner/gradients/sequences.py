@@ -57,7 +57,7 @@ def _features(
     if records[0].row is not None:
         store = VectorStore(records[0].path)
     elif config.encoder == NO_ENCODER:
-        raise DatasetError(f"{name} was trained on vectors and sees no photos; give its --dataset codes")
+        raise DatasetError(f"{name} was trained on vectors and sees no photos", "give its `dataset` codes")
     else:
         store = FeatureStore(
             options.cache,

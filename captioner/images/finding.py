@@ -58,7 +58,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
 
 def _checked(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):  # `Path("")` would be the current folder.
-        raise ImageError("an empty path was given; name a picture or a folder")
+        raise ImageError("an empty path was given", "name a picture or a folder")
     return Path(path)
 
 

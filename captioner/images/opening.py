@@ -27,7 +27,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from captioner.errors import ImageError
+from captioner.errors import ImageError, NoDecoderError, TooManyPixelsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,9 +92,9 @@ def open_image(
             image = plugin(io.BytesIO(data))
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageError(
-                f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,} pixels;"
-                " raise the limit or shrink the picture"
+            raise TooManyPixelsError(
+                f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,} pixels",
+                "raise the limit or shrink the picture",
             )
         return to_rgb(_upright(_decode(image, min_size)))
     except ImageError:
@@ -192,7 +192,7 @@ def _read_stream(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
     data = io.BytesIO()
     while chunk := stream.read(_CHUNK_BYTES):
         if isinstance(chunk, str):
-            raise ImageError(f"{name}: the file object gives text; open it in binary mode")
+            raise ImageError(f"{name}: the file object gives text", "open it in binary mode")
         if data.tell() < _HEAD_BYTES <= data.tell() + len(chunk):
             identify(data.getvalue() + chunk, name)  # A film of 10 GB named .jpg is not read to its end.
         data.write(chunk)
@@ -241,9 +241,9 @@ def identify(data: bytes, name: str) -> str:
             return "HEIC"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in text:
-        raise ImageError(f"{name}: SVG drawings are not supported; convert it to PNG first")
+        raise ImageError(f"{name}: SVG drawings are not supported", "convert it to PNG first")
     if text.startswith((b"<!doctype html", b"<html")):
-        raise ImageError(f"{name}: a web page, not a picture; download the picture itself")
+        raise ImageError(f"{name}: a web page, not a picture", "download the picture itself")
     raise ImageError(f"{name}: not a picture in a known format ({_FORMATS})")
 
 
@@ -253,14 +253,18 @@ def _plugin(kind: str, name: str) -> type[ImageFile.ImageFile]:
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise ImageError(f"{name}: HEIC pictures need: pip install 'captioner[heif]'") from error
+            raise NoDecoderError(
+                f"{name}: HEIC pictures cannot be read", "run: pip install 'captioner[heif]'"
+            ) from error
         plugin: type[ImageFile.ImageFile] = HeifImageFile
         return plugin
     if kind == "AVIF":
         try:
             from PIL.AvifImagePlugin import AvifImageFile
         except ImportError as error:  # Pillow before 11.3.
-            raise ImageError(f"{name}: AVIF pictures need: pip install --upgrade pillow") from error
+            raise NoDecoderError(
+                f"{name}: AVIF pictures cannot be read", "run: pip install --upgrade pillow"
+            ) from error
         return AvifImageFile
     return {
         "JPEG": JpegImagePlugin.JpegImageFile,

@@ -48,7 +48,7 @@ def check_ids(
     if not subset and (missing := _absent(referenced, captioned)):
         raise EvaluationError(
             f"{source}: {len(missing)} of {len(referenced)} photos have no caption: {name_some(missing)} "
-            "(--subset scores only the photos that have one)"
+            "(`subset` scores only the photos that have one)"
         )
 
 

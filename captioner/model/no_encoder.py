@@ -14,7 +14,7 @@ NO_PREPROCESSING = Preprocessing(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 CANNOT_SEE = (
     "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
-    "(a .npy file), and pictures only when --encoder NAME says what made the vectors"
+    "(a .npy file), and pictures only when `encoder` NAME says what made the vectors"
 )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from captioner.errors import OptionError
-
-
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
+from captioner.options import check, option
 
 
 @dataclass(frozen=True)
@@ -19,14 +16,13 @@ class GalleryOptions:
         OptionError: the cache has no name.
     """
 
-    cache: str = field(
-        default="~/.cache/captioner", metadata=_help("folder that keeps the features of encoded pictures")
-    )
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded pictures")
 
     def __post_init__(self) -> None:
-        """Checks the value."""
+        """Checks the values."""
+        check(self)
         if not self.cache:
-            raise OptionError("--cache must name a folder")
+            raise OptionError("`cache` must name a folder")
 
 
 @dataclass(frozen=True)
@@ -37,14 +33,8 @@ class SearchOptions(GalleryOptions):
         OptionError: a value is out of range.
     """
 
-    top: int = field(default=20, metadata=_help("how many pictures to show"))
-    recursive: bool = field(default=True, metadata=_help("look into sub-folders"))
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        super().__post_init__()
-        if self.top < 1:
-            raise OptionError(f"--top must be at least 1, not {self.top}")
+    top: int = option(20, "how many pictures to show", low=1)
+    recursive: bool = option(True, "look into sub-folders")
 
 
 @dataclass(frozen=True)
@@ -55,12 +45,4 @@ class RetrievalOptions(GalleryOptions):
         OptionError: a value is out of range.
     """
 
-    limit: int | None = field(
-        default=None, metadata=_help("take only the first N photos, to have an answer sooner")
-    )
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        super().__post_init__()
-        if self.limit is not None and self.limit < 1:
-            raise OptionError(f"--limit must be at least 1, not {self.limit}")
+    limit: int | None = option(None, "take only the first N photos, to have an answer sooner", low=1)

@@ -91,7 +91,8 @@ def retrieve_photos(
     if gallery.broken and not skip_broken:
         raise DatasetError(
             f"{len(gallery.broken):,} of {len(records):,} photos are broken: "
-            f"{next(iter(gallery.broken.values()))}; give --skip-missing to go on without them"
+            f"{next(iter(gallery.broken.values()))}",
+            "give `skip_missing` to go on without them",
         )
     queries = [record.captions[0] for place, record in enumerate(records) if place not in gallery.broken]
     return replace(retrieve(gallery, queries), broken=len(gallery.broken))

@@ -63,8 +63,8 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
     if encoder_digest(pretrained) != encoder_digest(encoder):
         if datasets is None:
             raise OptionError(
-                "the encoder of this checkpoint was trained, so its classifier must be fitted; "
-                "say with --dataset on which photos"
+                "the encoder of this checkpoint was trained, so its classifier must be fitted",
+                "say with `dataset` on which photos",
             )
         classifier, agreement = _fitted(checkpoint, pretrained, classifier, datasets, options)
     story: dict[str, object] = {"fitted": None if agreement is None else vars(agreement)}
@@ -84,7 +84,7 @@ def _fitted(
 ) -> tuple[nn.Linear, Agreement]:
     """The classifier for the trained encoder, and how it does on the validation photos."""
     if datasets.of_vectors:
-        raise OptionError("--dataset codes holds no photos; a classifier is fitted on photos")
+        raise OptionError("`dataset` codes holds no photos", "a classifier is fitted on photos")
     splits = read_splits(datasets)
     train, held_out = (
         [record.path for _, records in part for record in records]

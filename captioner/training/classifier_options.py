@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from captioner.errors import OptionError
 from captioner.files import check_output
-
-
-def _option(default: Any, text: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": text, **more})
+from captioner.options import check, option
 
 
 @dataclass(frozen=True)
@@ -23,18 +18,17 @@ class ClassifierOptions:
         OptionError: a value is out of range.
     """
 
-    output: str = field(metadata={"help": "checkpoint to write", "metavar": "FILE"})
-    weights: str | None = _option(None, "checkpoint to start from (default: the shipped one)", metavar="FILE")
-    tag_threshold: float = _option(
-        0.3, "the checkpoint's default of captioner caption --tag-threshold; 0 is off"
+    output: str = option(help="checkpoint to write", metavar="FILE")
+    weights: str | None = option(None, "checkpoint to start from (default: the shipped one)", metavar="FILE")
+    tag_threshold: float = option(
+        0.3, "the checkpoint's default of captioner caption `tag_threshold`; 0 is off", low=0, high=1
     )
-    device: str = _option("auto", "cpu, cuda, mps or auto")
-    precision: str = _option("auto", "of encoding", choices=("auto", "fp32", "bf16"))
-    cache: str = _option("~/.cache/captioner", "folder that keeps the features of photos")
+    device: str = option("auto", "cpu, cuda, mps or auto")
+    precision: str = option("auto", "of encoding", choices=("auto", "fp32", "bf16"))
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of photos")
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.output.endswith(".safetensors"):
-            raise OptionError(f"--output must be a file name that ends in .safetensors, not {self.output!r}")
-        check_output("--output", str(Path(self.output).expanduser()))
-        if not (math.isfinite(self.tag_threshold) and 0 <= self.tag_threshold <= 1):
-            raise OptionError(f"--tag-threshold must be from 0 to 1, not {self.tag_threshold}")
+            raise OptionError(f"`output` must be a file name that ends in .safetensors, not {self.output!r}")
+        check_output("output", str(Path(self.output).expanduser()))

@@ -115,7 +115,7 @@ def mixture_weights(sizes: Sequence[int], proportions: Sequence[float]) -> list[
     """
     if len(sizes) != len(proportions):
         raise OptionError(
-            f"--proportions has {len(proportions)} numbers for {len(sizes)} data sets; give one for each"
+            f"`proportions` has {len(proportions)} numbers for {len(sizes)} data sets", "give one for each"
         )
     ends = [sum(proportions[: place + 1]) / sum(proportions) for place in range(len(sizes))]
     bounds = [0, *(round(end * sum(sizes)) for end in ends)]

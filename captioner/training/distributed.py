@@ -81,12 +81,12 @@ class World:
             return chosen
         if chosen != torch.device("cuda"):
             raise OptionError(
-                f"--device {chosen} cannot be divided among several processes; give --device cuda or cpu"
+                f"`device` {chosen} cannot be divided among several processes", "give `device` cuda or cpu"
             )
         if (count := torch.cuda.device_count()) < self.local_size:
             raise OptionError(
-                f"this machine has {count} GPUs for {self.local_size} processes; "
-                "lower --nproc_per_node or give --device cpu"
+                f"this machine has {count} GPUs for {self.local_size} processes",
+                "lower --nproc_per_node or give `device` cpu",
             )
         device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(device)
@@ -155,7 +155,8 @@ class World:
                 name = differing[0]
                 raise TrainingError(
                     f"process {rank} on {host} differs from process 0 in {', '.join(differing)} ({name} is "
-                    f"{found.get(name)}, not {first[name]}); give all of them the same command and data"
+                    f"{found.get(name)}, not {first[name]})",
+                    "give all of them the same command and data",
                 )
 
     @contextmanager
@@ -246,15 +247,15 @@ def _connect() -> World:
     absent = [name for name, value in zip(names, given, strict=True) if not value]
     if absent:
         raise OptionError(
-            f"WORLD_SIZE is {given[1]}, but {', '.join(absent)} is not set; start several processes with "
-            "torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {given[1]}, but {', '.join(absent)} is not set",
+            "start several processes with torchrun, or unset WORLD_SIZE",
         )
     rank, size, local_rank, local_size = (int(text) if text.isdecimal() else -1 for text in given[:4])
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         found = ", ".join(f"{name} {value!r}" for name, value in zip(names, given[:4], strict=False))
-        raise OptionError(f"these do not fit together: {found}; start several processes with torchrun")
+        raise OptionError(f"these do not fit together: {found}", "start several processes with torchrun")
     if not dist.is_available():
-        raise OptionError("this build of torch cannot join several processes; start without torchrun")
+        raise OptionError("this build of torch cannot join several processes", "start without torchrun")
     from torch.distributed.rendezvous import rendezvous  # absent from such builds
 
     nccl = torch.cuda.is_available() and dist.is_nccl_available()

@@ -88,7 +88,7 @@ class Pictures:
             return self.store.open(self.paths[photo])
         except ImageError as error:
             raise TrainingError(
-                f"{error}; it could be read when the run began: put it back and go on with --resume"
+                str(error), "it could be read when the run began: put it back and go on with `resume`"
             ) from error
 
 
@@ -222,14 +222,15 @@ def _encoder_of(initial: Checkpoint, options: TrainingOptions, image_size: int) 
     if (config.encoder, config.image_size) != (options.encoder, image_size):
         raise TrainingError(
             f"cannot go on from {options.init}, whose options are encoder {config.encoder!r}, "
-            f"image_size {config.image_size}; give the same"
+            f"image_size {config.image_size}",
+            "give the same",
         )
     if options.external_encoder:
         pretrained = build_encoder(options.encoder, image_size, pretrained=True)
         if encoder_digest(pretrained) != encoder_digest(encoder):
             raise TrainingError(
-                f"the encoder of {options.init} has been trained and is nowhere else to be had; "
-                "leave out --external-encoder"
+                f"the encoder of {options.init} has been trained and is nowhere else to be had",
+                "leave out `external_encoder`",
             )
     return encoder
 
@@ -241,16 +242,17 @@ def _check_vectors(
     path, attention = store.vectors.path, options.attention
     if attention != "none" and regions == 1:
         raise OptionError(
-            f"--attention {attention} looks at regions, but {path} has one vector an image; leave it out, or "
-            "give an array (images, regions, features)"
+            f"`attention` {attention} looks at regions, but {path} has one vector an image",
+            "leave it out, or give an array (images, regions, features)",
         )
     if options.encoder == NO_ENCODER:
         return
     made, length = output_shape(encoder, preprocessing.size)
     if length != channels or (regions > 1 and made != regions):
         raise OptionError(
-            f"--encoder {options.encoder} at {preprocessing.size} px makes {made} regions of {length} "
-            f"features, but {path} has {regions} of {channels}; another encoder or --image-size made those"
+            f"`encoder` {options.encoder} at {preprocessing.size} px makes {made} regions of {length} "
+            f"features, but {path} has {regions} of {channels}",
+            "another encoder or `image_size` made those",
         )
 
 

@@ -77,7 +77,7 @@ def frozen_stages(encoder: Encoder, first_trained: str) -> int:
     if first_trained in (numbers := [str(number) for number in range(1, len(names) + 1)]):
         return numbers.index(first_trained)
     raise OptionError(
-        f"--finetune-from {first_trained}: {encoder.name} has no such stage; "
+        f"`finetune_from` {first_trained}: {encoder.name} has no such stage; "
         f"it has {listed(encoder.stages)}; {ALL_STAGES} trains every one"
     )
 

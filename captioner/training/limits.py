@@ -41,10 +41,10 @@ class ClipConfig:
         for part in text.split(","):
             kind, limit = _read(part.strip(), text)
             if kind in limits:
-                raise OptionError(f"clip gives {kind.replace('percentile', 'auto')} twice, in {text!r}")
+                raise OptionError(f"`clip` gives {kind.replace('percentile', 'auto')} twice, in {text!r}")
             limits[kind] = limit
         if {"norm", "percentile"} <= set(limits):
-            raise OptionError(f"clip takes norm or auto, which both limit the norm, not {text!r}")
+            raise OptionError(f"`clip` takes norm or auto, which both limit the norm, not {text!r}")
         return cls(**limits)
 
 
@@ -53,13 +53,15 @@ def _read(part: str, text: str) -> tuple[str, float]:
     if kind == "auto":
         percentile = _number(number) if colon else _USUAL_PERCENTILE
         if not 0 < percentile <= 100:
-            raise OptionError(f"clip must have a percentage above 0, at most 100, after auto:, not {text!r}")
+            raise OptionError(
+                f"`clip` must have a percentage above 0, at most 100, after auto:, not {text!r}"
+            )
         return "percentile", percentile
     if kind not in ("norm", "value", "hidden"):
-        raise OptionError(f"clip must be {_FORMS}, not {text!r}")
+        raise OptionError(f"`clip` must be {_FORMS}, not {text!r}")
     limit = _number(number)
     if not 0 < limit < math.inf:
-        raise OptionError(f"clip must have a limit above 0 and finite after {kind}:, not {text!r}")
+        raise OptionError(f"`clip` must have a limit above 0 and finite after {kind}:, not {text!r}")
     return kind, limit
 
 
@@ -81,5 +83,5 @@ def parse_proportions(text: str) -> tuple[float, ...]:
     except ValueError:
         proportions = ()
     if not proportions or not all(0 < number < math.inf for number in proportions):
-        raise OptionError(f"--proportions must be numbers above 0 such as 2:1, not {text!r}")
+        raise OptionError(f"`proportions` must be numbers above 0 such as 2:1, not {text!r}")
     return proportions

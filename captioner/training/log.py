@@ -7,8 +7,8 @@ import importlib.util
 import io
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -19,7 +19,7 @@ import torch
 
 from captioner import __version__
 from captioner.checkpoint import Checkpoint, save_checkpoint
-from captioner.errors import CheckpointError, TrainingError
+from captioner.errors import CheckpointError, TrainingError, os_errors_as
 from captioner.files import write_atomically
 from captioner.training.options import TrainingOptions, recorded_options
 from captioner.training.preparation import TrainingData
@@ -123,14 +123,8 @@ class Log:
             with suppress(OSError):  # reported by the last flush already
                 self.tensorboard.close()
 
-    @contextmanager
-    def _events(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {self.folder / 'tensorboard'}: {error.strerror or error}"
-            ) from error
+    def _events(self) -> AbstractContextManager[None]:
+        return os_errors_as(TrainingError, f"cannot write {self.folder / 'tensorboard'}: ")
 
 
 class Recorder(Log):
@@ -227,4 +221,4 @@ def _read_rows(path: Path, column: str, last: int) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if int(row[column]) <= last]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise TrainingError(f"{path}: is damaged; delete it to go on without the earlier log") from error
+        raise TrainingError(f"{path}: is damaged", "delete it to go on without the earlier log") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES, ModelConfig
+from captioner.options import check, option
 from captioner.training.limits import ClipConfig, parse_proportions
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
@@ -26,14 +26,6 @@ _MOST = (1 << 31) - 1
 _UNRECORDED = ("output", "cache", "device", "init", "save_every")
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _option(default: Any, text: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": text, **more})
-
-
 @dataclass(frozen=True)
 class TrainingOptions:
     """Training options; the command line makes its flags from these fields.
@@ -42,211 +34,188 @@ class TrainingOptions:
         OptionError: a value is out of range.
     """
 
-    output: str = field(
-        metadata={"help": "checkpoint to write; logs and resume files go to OUTPUT's .run folder"}
-    )
-    init: str | None = _option(
+    output: str = option(help="checkpoint to write; logs and resume files go to OUTPUT's .run folder")
+    init: str | None = option(
         None, "checkpoint to go on from: encoder, decoder and words; for fine-tuning, perhaps on other data"
     )
-    encoder: str = _option(
+    encoder: str = option(
         "auto",
         f"pretrained encoder, see docs/training.md for the names; auto is {_USUAL_ENCODER}, or none for "
-        "--dataset codes",
+        "`dataset` codes",
     )
-    image_size: int | None = _option(None, "side of the picture in pixels; by default the encoder's own")
-    resize: str = _option(
+    image_size: int | None = option(
+        None, "side of the picture in pixels; by default the encoder's own", low=1, high=_MOST
+    )
+    resize: str = option(
         "squash",
         "squash shows the whole picture, crop its centre in true proportion",
         choices=("squash", "crop"),
     )
-    finetune_from: str | None = _option(
+    finetune_from: str | None = option(
         None,
         "train the encoder too, from this stage on: its number or name, which captioner info lists, or all",
     )
-    encoder_lr: float = _option(_ENCODER_LR, "highest learning rate of the encoder that is trained")
-    augment: str = _option(
+    encoder_lr: float = option(_ENCODER_LR, "highest learning rate of the encoder that is trained", above=0)
+    augment: str = option(
         "none",
         "changes of photos for an encoder that is trained: flip mirrors, crop also cuts margins off and "
         "changes light and colours",
         choices=AUGMENTATIONS,
     )
-    checkpoint_activations: bool = _option(
+    checkpoint_activations: bool = option(
         False, "train the encoder in less memory and more time: within a stage, activations are made twice"
     )
-    cell: str = _option("lstm", "recurrent cell", choices=CELLS)
-    layers: int = _option(1, "recurrent layers, with dropout between them")
-    residual_layers: bool = _option(False, "each layer from the second up adds its output to its input")
-    nonlinearity: str = _option("tanh", "of the cell rnn", choices=NONLINEARITIES)
-    hidden_size: int = _option(512, "length of the recurrent state")
-    embedding_size: int = _option(512, "length of a word vector")
-    attention: str = _option("none", "how the decoder looks at regions of the picture", choices=ATTENTIONS)
-    attention_size: int = _option(512, "length of the vectors that attention compares")
-    attention_heads: int = _option(
+    cell: str = option("lstm", "recurrent cell", choices=CELLS)
+    layers: int = option(1, "recurrent layers, with dropout between them")
+    residual_layers: bool = option(False, "each layer from the second up adds its output to its input")
+    nonlinearity: str = option("tanh", "of the cell rnn", choices=NONLINEARITIES)
+    hidden_size: int = option(512, "length of the recurrent state")
+    embedding_size: int = option(512, "length of a word vector")
+    attention: str = option("none", "how the decoder looks at regions of the picture", choices=ATTENTIONS)
+    attention_size: int = option(512, "length of the vectors that attention compares")
+    attention_heads: int = option(
         8, "parts of these vectors that adaptive attention compares each on its own"
     )
-    attention_spread: float = _option(
-        0.0, "weight of a term that keeps attention from resting on few regions, such as 1"
+    attention_spread: float = option(
+        0.0, "weight of a term that keeps attention from resting on few regions, such as 1", low=0
     )
-    tie_embeddings: bool = _option(True, "the output layer shares its weights with the word vectors")
-    dropout: float = _option(0.5, "share of activations dropped")
-    min_count: int = _option(3, "rarer words become unknown")
-    max_words: int = _option(30, "longer captions are cut in training")
-    objective: str = _option(
+    tie_embeddings: bool = option(True, "the output layer shares its weights with the word vectors")
+    dropout: float = option(0.5, "share of activations dropped")
+    min_count: int = option(3, "rarer words become unknown", low=1, high=_MOST)
+    max_words: int = option(30, "longer captions are cut in training", low=1, high=_MOST)
+    objective: str = option(
         "cross_entropy",
-        "cross_entropy learns the next word of true captions; self_critical goes on from --init and raises "
+        "cross_entropy learns the next word of true captions; self_critical goes on from `init` and raises "
         "the CIDEr of the model's own captions",
         choices=OBJECTIVES,
     )
-    samples: int = _option(_SAMPLES, "captions drawn for each photo by self_critical")
-    cross_entropy_weight: float = _option(
-        0.0, "share of cross-entropy in the loss of self_critical, from 0 to below 1"
+    samples: int = option(_SAMPLES, "captions drawn for each photo by self_critical", low=2, high=_MOST)
+    cross_entropy_weight: float = option(
+        0.0, "share of cross-entropy in the loss of self_critical, from 0 to below 1", low=0, below=1
     )
-    reward_end: bool = _option(
+    reward_end: bool = option(
         False, "count the end of a caption as a word in the reward, against sentences that break off"
     )
-    proportions: str | None = _option(
+    proportions: str | None = option(
         None,
         "how often the photos of each of several data sets are seen, such as 2:1; an epoch stays as long as "
         "all photos together; by default each photo is seen once",
     )
-    epochs: int = _option(15, "passes over the training captions")
-    batch_size: int = _option(32, "photos in a batch, each with all of its captions")
-    accumulate: int = _option(
-        1, "batches whose gradients make one step: as a batch so many times larger, in the memory of one"
+    epochs: int = option(15, "passes over the training captions", low=1, high=_MOST)
+    batch_size: int = option(32, "photos in a batch, each with all of its captions", low=1, high=_MOST)
+    accumulate: int = option(
+        1,
+        "batches whose gradients make one step: as a batch so many times larger, in the memory of one",
+        low=1,
+        high=_MOST,
     )
-    lr: float = _option(1e-3, "highest learning rate")
-    warmup: float = _option(
-        0.05, "share of the steps in which the learning rate rises; then it falls as a cosine"
+    lr: float = option(1e-3, "highest learning rate", above=0)
+    warmup: float = option(
+        0.05, "share of the steps in which the learning rate rises; then it falls as a cosine", low=0, below=1
     )
-    weight_decay: float = _option(0.01, "of AdamW; not on biases")
-    label_smoothing: float = _option(0.1, "share of the probability spread over all words")
-    clip: str = _option(
+    weight_decay: float = option(0.01, "of AdamW; not on biases", low=0)
+    label_smoothing: float = option(0.1, "share of the probability spread over all words", low=0, below=1)
+    clip: str = option(
         "norm:5",
         "limits on gradients: norm:X of all together, value:X of each element by a weight, hidden:X of each "
         "element by a hidden state, auto:PERCENT of past norms (10 without a number); several with commas; "
         "or none",
     )
-    truncate_bptt: int | None = _option(
-        None, "gradients flow back through so many words at most; by default through the whole caption"
+    truncate_bptt: int | None = option(
+        None,
+        "gradients flow back through so many words at most; by default through the whole caption",
+        low=1,
+        high=_MOST,
     )
-    word_dropout: float = _option(
-        0.0, "share of the true words that are read as unknown, so that the picture is looked at more"
+    word_dropout: float = option(
+        0.0,
+        "share of the true words that are read as unknown, so that the picture is looked at more",
+        low=0,
+        below=1,
     )
-    scheduled_sampling: float = _option(
-        0.0, "probability of reading the model's own word instead of the true one, rising to this from zero"
+    scheduled_sampling: float = option(
+        0.0,
+        "probability of reading the model's own word instead of the true one, rising to this from zero",
+        low=0,
+        high=1,
     )
-    ema: float = _option(
+    ema: float = option(
         0.0,
         "decay of a moving average of the weights, such as 0.999, that is validated and saved; 0 for none",
+        low=0,
+        below=1,
     )
-    patience: int = _option(4, "epochs without a better score before training stops; 0 never stops early")
-    select_by: str = _option(
+    patience: int = option(
+        4, "epochs without a better score before training stops; 0 never stops early", low=0, high=_MOST
+    )
+    select_by: str = option(
         AUTO,
         "score of generated captions that chooses the best epoch; auto is CIDEr, or BLEU-4 where the "
         "validation images are such that CIDEr is always 0",
         choices=(AUTO, *SELECTION_METRICS),
     )
-    beam_size: int = _option(3, "beam of the validation captions, and the checkpoint's default")
-    seed: int = _option(0, "of all that is random")
-    device: str = _option("auto", "cpu, cuda, mps or auto")
-    precision: str = _option("auto", "of encoding and training", choices=("auto", "fp32", "bf16"))
-    save_every: float = _option(
-        10.0, "minutes after which a run that is killed can be resumed; 0 for the ends of epochs alone"
+    beam_size: int = option(3, "beam of the validation captions, and the checkpoint's default")
+    seed: int = option(0, "of all that is random", low=0, high=_MOST)
+    device: str = option("auto", "cpu, cuda, mps or auto")
+    precision: str = option("auto", "of encoding and training", choices=("auto", "fp32", "bf16"))
+    save_every: float = option(
+        10.0, "minutes after which a run that is killed can be resumed; 0 for the ends of epochs alone", low=0
     )
-    cache: str = _option("~/.cache/captioner", "folder that keeps the features of encoded photos")
-    external_encoder: bool = _option(False, "leave the encoder's weights out of the checkpoint")
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded photos")
+    external_encoder: bool = option(False, "leave the encoder's weights out of the checkpoint")
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("min_count", 1),
-            ("max_words", 1),
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("accumulate", 1),
-            ("samples", 2),
-            ("patience", 0),
-            ("seed", 0),
-        ):
-            self._check_whole(name, least)
-        for name in ("image_size", "truncate_bptt"):
-            if getattr(self, name) is not None:
-                self._check_whole(name, 1)
-        for name in (
-            *("warmup", "label_smoothing", "ema", "weight_decay", "save_every"),
-            *("attention_spread", "cross_entropy_weight", "word_dropout"),
-        ):
-            most = math.inf if name in ("weight_decay", "save_every", "attention_spread") else 1
-            self._check(name, 0 <= getattr(self, name) < most, f"at least 0 and below {most}")
-        for name in ("lr", "encoder_lr"):
-            self._check(name, 0 < getattr(self, name) < math.inf, "above 0 and finite")
-        self._check("augment", self.augment in AUGMENTATIONS, " or ".join(AUGMENTATIONS))
+        check(self)
         self._check_finetuning()
         if self.attention_spread and self.attention == "none":
-            raise OptionError("--attention-spread is for a decoder that attends; say how with --attention")
-        self._check("scheduled_sampling", 0 <= self.scheduled_sampling <= 1, "at least 0 and at most 1")
-        self._check("objective", self.objective in OBJECTIVES, " or ".join(OBJECTIVES))
+            raise OptionError("`attention_spread` is for a decoder that attends", "say how with `attention`")
         self._check_objective()
         if self.proportions is not None:
             parse_proportions(self.proportions)
-        self._check("resize", self.resize in ("squash", "crop"), "squash or crop")
-        choices = (AUTO, *SELECTION_METRICS)
-        self._check("select_by", self.select_by in choices, " or ".join(choices))
-        self._check("output", self.output.endswith(".safetensors"), "a file name that ends in .safetensors")
-        try:
-            ClipConfig.parse(self.clip)
-            self.model_config(image_size=1, channels=1, vocabulary_size=1)
-            self.decoding_options()
-        except OptionError as error:  # begins with the name of a field, which is one of ours
-            name, _, rest = str(error).partition(" ")
-            raise OptionError(f"{_flag(name)} {rest}") from error
+        if not self.output.endswith(".safetensors"):
+            raise OptionError(f"`output` must be a file name that ends in .safetensors, not {self.output!r}")
+        ClipConfig.parse(self.clip)
+        self.model_config(image_size=1, channels=1, vocabulary_size=1)
+        self.decoding_options()
 
     def _check_finetuning(self) -> None:
         if self.finetune_from is not None:
             if self.external_encoder:
                 raise OptionError(
-                    "--external-encoder leaves out what --finetune-from trains; give one of them"
+                    "`external_encoder` leaves out what `finetune_from` trains", "give one of them"
                 )
             return
         asked = {
-            f"--augment {self.augment}": self.augment != "none",
-            "--checkpoint-activations": self.checkpoint_activations,
-            f"--encoder-lr {self.encoder_lr:g}": self.encoder_lr != _ENCODER_LR,
+            f"`augment` {self.augment}": self.augment != "none",
+            "`checkpoint_activations`": self.checkpoint_activations,
+            f"`encoder_lr` {self.encoder_lr:g}": self.encoder_lr != _ENCODER_LR,
         }
-        if option := next((option for option, given in asked.items() if given), None):
+        if vain := next((name for name, given in asked.items() if given), None):
             raise OptionError(
-                f"{option} is for an encoder that is trained; say with --finetune-from from which stage on"
+                f"{vain} is for an encoder that is trained", "say with `finetune_from` from which stage on"
             )
 
     def _check_objective(self) -> None:
         if self.objective == "self_critical":
             if self.init is None:
                 raise OptionError(
-                    "--objective self_critical goes on from a model that was trained by cross-entropy; "
-                    "give it with --init"
+                    "`objective` self_critical goes on from a model that was trained by cross-entropy",
+                    "give it with `init`",
                 )
             for name in ("scheduled_sampling", "word_dropout"):
                 if getattr(self, name) and not self.cross_entropy_weight:
                     raise OptionError(
-                        f"{_flag(name)} {getattr(self, name):g} is for cross-entropy; give "
-                        "--cross-entropy-weight too"
+                        f"`{name}` {getattr(self, name):g} is for cross-entropy",
+                        "give `cross_entropy_weight` too",
                     )
             return
         asked = {
-            "--reward-end": self.reward_end,
-            f"--samples {self.samples}": self.samples != _SAMPLES,
-            f"--cross-entropy-weight {self.cross_entropy_weight:g}": self.cross_entropy_weight != 0,
+            "`reward_end`": self.reward_end,
+            f"`samples` {self.samples}": self.samples != _SAMPLES,
+            f"`cross_entropy_weight` {self.cross_entropy_weight:g}": self.cross_entropy_weight != 0,
         }
-        if option := next((option for option, given in asked.items() if given), None):
-            raise OptionError(f"{option} is for --objective self_critical")
-
-    def _check_whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        good = type(value) is int and least <= value <= _MOST
-        self._check(name, good, f"a whole number from {least} to {_MOST}")
-
-    def _check(self, name: str, good: bool, demand: str) -> None:
-        if not good:
-            raise OptionError(f"{_flag(name)} must be {demand}, not {getattr(self, name)!r}")
+        if vain := next((name for name, given in asked.items() if given), None):
+            raise OptionError(f"{vain} is for `objective` self_critical")
 
     def with_encoder_for(self, *, vectors: bool) -> TrainingOptions:
         """These options with the encoder that ``auto`` stands for.
@@ -261,11 +230,13 @@ class TrainingOptions:
         if encoder == "auto":
             encoder = NO_ENCODER if vectors else _USUAL_ENCODER
         if encoder == NO_ENCODER and not vectors:
-            raise OptionError("--encoder none is for --dataset codes; photos need an encoder")
+            raise OptionError("`encoder` none is for `dataset` codes", "photos need an encoder")
         if vectors and self.finetune_from is not None:
-            raise OptionError("--finetune-from needs photos; ready-made vectors cannot be made anew")
+            raise OptionError("`finetune_from` needs photos", "ready-made vectors cannot be made anew")
         if encoder == NO_ENCODER and (self.image_size is not None or self.resize != "squash"):
-            raise OptionError("--image-size and --resize tell of the encoder; say with --encoder which it is")
+            raise OptionError(
+                "`image_size` and `resize` tell of the encoder", "say with `encoder` which it is"
+            )
         return replace(self, encoder=encoder)
 
     def model_config(self, *, image_size: int, channels: int, vocabulary_size: int) -> ModelConfig:

@@ -125,7 +125,8 @@ def prepare(
     why_not_cider = _why_not_cider(sets)
     if why_not_cider and options.select_by == "CIDEr":
         raise DatasetError(
-            f"{sets[0].label}: {why_not_cider}; take more photos, a larger --holdout or --select-by BLEU-4"
+            f"{sets[0].label}: {why_not_cider}",
+            "take more photos, a larger `holdout` or `select_by` BLEU-4",
         )
     usual = "BLEU-4" if why_not_cider else "CIDEr"
     summary: dict[str, object] = {
@@ -161,8 +162,8 @@ def _report_broken(features: ImageFeatures, records: Sequence[Record], skip_miss
     named = _listed(list(features.broken.values()), "; ")
     if not skip_missing:
         raise DatasetError(
-            f"{len(features.broken):,} of {len(records):,} photos are broken: {named}; "
-            "give --skip-missing to go on without them"
+            f"{len(features.broken):,} of {len(records):,} photos are broken: {named}",
+            "give `skip_missing` to go on without them",
         )
     print(f"left out {len(features.broken):,} broken photos: {named}", file=sys.stderr)
 
@@ -175,7 +176,8 @@ def _listed(names: Sequence[str], separator: str) -> str:
 def _check_words(vocabulary: Vocabulary, min_count: int) -> None:
     if len(vocabulary) == len(SPECIAL_WORDS):
         raise DatasetError(
-            f"no word occurs {min_count} times in the training captions; lower --min-count (1 keeps all)"
+            f"no word occurs {min_count} times in the training captions",
+            "lower `min_count` (1 keeps all)",
         )
 
 
@@ -215,7 +217,7 @@ def _mixture_weights(
     sizes = [end - start for start, end in pairwise(bounds)]
     for (label, _), size in zip(splits.train, sizes, strict=True):
         if not size:
-            raise DatasetError(f"{label}: no training photo is left, so --proportions cannot be kept")
+            raise DatasetError(f"{label}: no training photo is left, so `proportions` cannot be kept")
     return mixture_weights(sizes, parse_proportions(options.proportions))
 
 

@@ -135,7 +135,7 @@ def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingO
     differing = [name for name in own if own[name] != other[name] and name not in new]
     if differing:
         named = ", ".join(f"{name} {other[name]!r}" for name in differing)
-        raise TrainingError(f"cannot go on from {options.init}, whose options are {named}; give the same")
+        raise TrainingError(f"cannot go on from {options.init}, whose options are {named}", "give the same")
     network.decoder.load_state_dict(initial.network.decoder.state_dict(), strict=not extended)
 
 
@@ -147,7 +147,7 @@ def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | 
     state.check_identity(identity)
     if state.best_epoch and not folder.output.exists():
         raise TrainingError(
-            f"cannot resume: {folder.output}, the best checkpoint so far, is gone; "
-            "put it back or start anew with --overwrite"
+            f"cannot resume: {folder.output}, the best checkpoint so far, is gone",
+            "put it back or start anew with `overwrite`",
         )
     return state

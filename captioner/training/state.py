@@ -6,15 +6,14 @@ import hashlib
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from captioner.errors import OptionError, TrainingError
+from captioner.errors import OptionError, TrainingError, os_errors_as
 from captioner.files import write_atomically
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -128,9 +127,10 @@ def load_state(path: Path) -> TrainingState:
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
     except TypeError as error:  # other fields
         raise TrainingError(
-            f"{path}: is of another version of captioner; go on with that one, or start anew with --overwrite"
+            f"{path}: is of another version of captioner",
+            "go on with that one, or start anew with `overwrite`",
         ) from error
-    raise TrainingError(f"{path}: is damaged and cannot be resumed; start anew with --overwrite")
+    raise TrainingError(f"{path}: is damaged and cannot be resumed", "start anew with `overwrite`")
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
@@ -174,23 +174,23 @@ class RunFolder:
         """
         if resume and overwrite:
             raise OptionError(
-                "--resume goes on with the earlier run, --overwrite replaces it; give one of them"
+                "`resume` goes on with the earlier run, `overwrite` replaces it", "give one of them"
             )
-        with _access(self.output):
+        with os_errors_as(TrainingError, f"cannot write {self.output}: "):
             if not self.output.parent.is_dir():
-                raise TrainingError(f"{self.output.parent}: there is no such folder; make it first")
+                raise TrainingError(f"{self.output.parent}: there is no such folder", "make it first")
             if self.output.is_dir() or (self.path.exists() and not self.path.is_dir()):
                 odd = self.output if self.output.is_dir() else self.path
-                raise TrainingError(f"{odd} is in the way; remove it or choose another --output")
+                raise TrainingError(f"{odd} is in the way", "remove it or choose another `output`")
             if self.state.exists() and not (resume or overwrite):
                 raise TrainingError(
-                    f"{self.path} holds an earlier run; --resume goes on with it, --overwrite replaces it"
+                    f"{self.path} holds an earlier run", "`resume` goes on with it, `overwrite` replaces it"
                 )
             if self.output.exists() and not (self.state.exists() or overwrite):
                 raise TrainingError(
-                    f"{self.output} exists, but no run that could be resumed; --overwrite replaces it"
+                    f"{self.output} exists, but no run that could be resumed; `overwrite` replaces it"
                     if resume
-                    else f"{self.output} exists; --overwrite replaces it"
+                    else f"{self.output} exists; `overwrite` replaces it"
                 )
             for folder in (self.output.parent, self.path):
                 if folder.is_dir():
@@ -203,17 +203,9 @@ class RunFolder:
         Raises:
             TrainingError: the folder cannot be written.
         """
-        with _access(self.path):
+        with os_errors_as(TrainingError, f"cannot write {self.path}: "):
             self.path.mkdir(exist_ok=True)
             for name in ("state.pt", "steps.csv", "epochs.csv", "plot.png", "last.safetensors"):
                 (self.path / name).unlink(missing_ok=True)
             if (self.path / "tensorboard").exists():
                 shutil.rmtree(self.path / "tensorboard")
-
-
-@contextmanager
-def _access(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror or error}") from error

@@ -111,7 +111,7 @@ class Trainer:
             kept = f"everything is saved up to step {state.step}"
             if not self.world.leads:
                 kept = "what process 0 saved last is kept"
-            raise TrainingError(f"{error}; {kept}; to go on, give the same command with --resume") from error
+            raise TrainingError(f"{error}; {kept}; to go on, give the same command with `resume`") from error
         finally:
             if self.recorder is not None:
                 self.recorder.close()
@@ -220,10 +220,11 @@ class Trainer:
         if self.recorder is not None:
             with self.average.applied():
                 kept = self.recorder.keep_last({"epoch": self.state.epoch, "step": self.state.step})
-        where = f", perhaps from {kept} with --init" if kept else ""
+        where = f", perhaps from {kept} with `init`" if kept else ""
         raise TrainingError(
-            f"the loss or its gradient is not finite {when}; start again with a lower threshold in --clip "
-            f"(now {self.options.clip}) or a lower --lr (now {self.options.lr:g}){where}"
+            f"the loss or its gradient is not finite {when}",
+            "start again with a lower threshold in `clip` "
+            f"(now {self.options.clip}) or a lower `lr` (now {self.options.lr:g}){where}",
         )
 
     def _set_learning_rates(self) -> None:

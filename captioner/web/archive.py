@@ -63,7 +63,7 @@ def find_uploads(uploads: Iterable[tuple[Path, str]]) -> Iterator[Found]:
         for found in _in_archive(path, name, budget) if _is_zip(path) else [Found(name, _reader(path, name))]:
             count += 1
             if count > MOST_PICTURES:
-                raise CaptionerError(f"more than {MOST_PICTURES} pictures; give them in several parts")
+                raise CaptionerError(f"more than {MOST_PICTURES} pictures", "give them in several parts")
             yield found
 
 
@@ -87,7 +87,7 @@ def _reader(path: Path, name: str) -> Callable[[], bytes]:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise ImageError(f"{name}: is no longer there; upload it again") from error
+            raise ImageError(f"{name}: is no longer there", "upload it again") from error
 
     return read
 

@@ -42,7 +42,7 @@ def read_users(file: Path) -> list[tuple[str, str]]:
             raise OptionError(f"{file}, line {number}: must be USER:PASSWORD")
         users.append((name, password))
     if not users:
-        raise OptionError(f"{file}: names nobody; give a line USER:PASSWORD")
+        raise OptionError(f"{file}: names nobody", "give a line USER:PASSWORD")
     return users
 
 

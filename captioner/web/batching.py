@@ -64,7 +64,7 @@ class Batcher(Generic[Key, Item, Result]):
         call: _Call[Key, Item, Result] = _Call(key, item)
         with self._changed:
             if len(self._waiting) >= self._queue_size:
-                raise BusyError("the server is busy; try again in a moment")
+                raise BusyError("the server is busy", "try again in a moment")
             self._waiting.append(call)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -77,7 +77,7 @@ class Batcher(Generic[Key, Item, Result]):
             if call.future.done() and not call.future.cancelled():
                 raise
             call.future.cancel()
-            raise BusyError("this took too long, and the server is busy; try again in a moment") from error
+            raise BusyError("this took too long, and the server is busy", "try again in a moment") from error
 
     def _work(self) -> None:
         while True:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError, reworded
 
 _log = logging.getLogger(__name__)
 _LONGEST_NAME = 60
+# Instead of what only those who run the server can do.
+_ADVICE: dict[type[Exception], str] = {
+    TooManyPixelsError: "shrink the picture",
+    NoDecoderError: "save it as JPEG or PNG first",
+}
 _GENERIC = "Something went wrong on the server, and its log says what. Please try another picture."
 
 
@@ -16,15 +21,13 @@ def for_visitor(error: Exception) -> str:
     if not isinstance(error, CaptionerError):
         _log.error("unforeseen failure", exc_info=error)
         return _GENERIC
-    text = str(error).replace("raise the limit or shrink", "shrink")
-    if "pip install" in text:  # advice for whoever runs the server
-        text = f"{text.partition(' need')[0]} cannot be read by this server; save it as JPEG or PNG first"
+    advice = _ADVICE.get(type(error), error.advice)
+    text = reworded(f"{error.what}; {advice}" if advice else error.what, str)
     if ": " not in text:  # else a file's name stands in front
         text = text[:1].upper() + text[1:]
     if not text.endswith((".", "!", "?")):
         text += "."
-    advised = ";" in text  # the reader of pictures says itself what to do
-    return f"{text} Choose another file." if isinstance(error, ImageError) and not advised else text
+    return text if advice or not isinstance(error, ImageError) else f"{text} Choose another file."
 
 
 def shown_name(name: object) -> str:

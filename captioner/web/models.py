@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from captioner.errors import CaptionerError, CheckpointError, OptionError
+from captioner.options import with_flags
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -99,7 +100,7 @@ class Models:
             CaptionerError: they cannot be loaded, or are not within ``timeout`` seconds.
         """
         if not self._done.wait(timeout):
-            raise CaptionerError("the model is still loading; try again in a moment")
+            raise CaptionerError("the model is still loading", "try again in a moment")
         if self._error is not None:
             raise self._error
 
@@ -138,7 +139,7 @@ class Models:
         self._wait_for_visitor()
         name = weights or self.default
         if name not in self._files:
-            raise OptionError(f"there are no weights {name!r}; there are {', '.join(self._files)}")
+            raise OptionError(f"there are no weights {name!r}", f"there are {', '.join(self._files)}")
         with self._lock:
             if model := self._models.get(name):
                 self._models.move_to_end(name)
@@ -146,8 +147,8 @@ class Models:
         try:
             return self._load_file(name)
         except CaptionerError as error:  # names the file
-            _log.error("captioner: error: %s", error)
-            raise CaptionerError(f"the weights {name!r} cannot be loaded; choose others") from error
+            _log.error("captioner: error: %s", with_flags(str(error)))
+            raise CaptionerError(f"the weights {name!r} cannot be loaded", "choose others") from error
 
     def about(self, weights: str | None = None) -> About:
         """What is known of weights.
@@ -174,7 +175,7 @@ class Models:
             self._load_file(self.default)
         except CaptionerError as error:
             self._error = error
-            _log.error("captioner: error: %s", error)
+            _log.error("captioner: error: %s", with_flags(str(error)))
         except Exception:
             self._error = CaptionerError("the model cannot be loaded")
             raise  # a bug: its traceback goes to the operator's log

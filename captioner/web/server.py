@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from captioner import __version__
 from captioner.errors import CaptionerError
+from captioner.options import with_flags
 from captioner.web.auth import AskingPassword, read_users
 from captioner.web.certificates import check_certificate
 from captioner.web.options import LOCAL_HOSTS, ServingOptions
@@ -45,7 +46,7 @@ def serve(options: ServingOptions) -> None:
         check_certificate(options.ssl_certfile, options.ssl_keyfile)
     if options.host not in LOCAL_HOSTS and users is None:
         _say(
-            f"warning: everybody who reaches {options.host} can use the page; --auth-file asks for a password"
+            f"warning: everybody who reaches {options.host} can use the page; `auth_file` asks for a password"
         )
     with _listening(options) as listener, private_uploads():
         service = _build_service(options)
@@ -93,7 +94,7 @@ def build_app(
         from captioner.web.page import build_page
         from captioner.web.streams import CountsEnds
     except ModuleNotFoundError as error:
-        raise CaptionerError(f"the page needs {error.name}; run: pip install 'captioner[app]'") from error
+        raise CaptionerError(f"the page needs {error.name}", "run: pip install 'captioner[app]'") from error
     metrics = Metrics(lambda: service.waiting)
     page = build_page(service, add_endpoints=lambda: add_endpoints(service, metrics))
     page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None)
@@ -145,7 +146,7 @@ def _build_tools(service: Service, metrics: Metrics, options: ServingOptions) ->
     try:
         from captioner.web.tools import build_tools
     except ModuleNotFoundError as error:
-        raise CaptionerError("--mcp needs the package mcp; run: pip install 'captioner[mcp]'") from error
+        raise CaptionerError("`mcp` needs the package mcp", "run: pip install 'captioner[mcp]'") from error
     return build_tools(service, metrics, options)
 
 
@@ -180,7 +181,7 @@ def _listening(options: ServingOptions) -> Iterator[socket.socket]:
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CaptionerError(
-                f"cannot listen on {options.host}:{options.port} ({reason}); try another --port or --host"
+                f"cannot listen on {options.host}:{options.port} ({reason})", "try another `port` or `host`"
             ) from error
         yield listener
 
@@ -226,4 +227,4 @@ def _run(app: FastAPI, listener: socket.socket, options: ServingOptions) -> None
 
 
 def _say(text: str) -> None:
-    print(f"captioner: {text}", file=sys.stderr, flush=True)
+    print(f"captioner: {with_flags(text)}", file=sys.stderr, flush=True)

@@ -180,7 +180,7 @@ class Service:
             regions = encoded.regions.to(model.device).unsqueeze(0)
             (score,) = model.score(regions, [text], runners_up=runners_up, attention=attention)
         if not score.words:
-            raise OptionError("there are no words in the sentence; type some")
+            raise OptionError("there are no words in the sentence", "type some")
         return score
 
     def _encode(self, model: Captioner, pictures: Sequence[Pixels]) -> Sequence[Tensor]:
@@ -206,14 +206,14 @@ def _bytes_of(source: Path | bytes, name: str) -> bytes:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise ImageError(f"{name}: is no longer there; upload it again") from error
+        raise ImageError(f"{name}: is no longer there", "upload it again") from error
 
 
 def _check_length(text: str) -> None:
     # Told from the spaces: taking a text of megabytes apart would take long.
     words = text.count(" ") + 1
     if words > MOST_WORDS or len(text) > 20 * MOST_WORDS:
-        raise OptionError(f"the sentence is too long; give at most {MOST_WORDS} words")
+        raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
 
 
 def _read(model: Captioner, data: bytes, name: str, max_pixels: int | None) -> Pixels:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import OptionError
+from captioner.options import check, option, typed_fields
 
 METHODS = ("beam", "greedy", "sample")
 MOST_BEAMS = 10
 LONGEST_CAPTION = 50
-
-
-def _setting(default: Any, text: str, **bounds: float) -> Any:
-    return field(default=default, metadata={"help": text, **bounds})
 
 
 @dataclass(frozen=True)
@@ -27,32 +22,32 @@ class Settings:
         OptionError: a value is out of its bounds, or no number.
     """
 
-    method: str = _setting(
-        "beam", "beam keeps several captions in the making, greedy only the best, sample draws words"
+    method: str = option(
+        "beam",
+        "beam keeps several captions in the making, greedy only the best, sample draws words",
+        choices=METHODS,
     )
-    beam_size: int | None = _setting(
+    beam_size: int | None = option(
         None, "captions that beam search keeps in the making", low=1, high=MOST_BEAMS
     )
-    temperature: float = _setting(
+    temperature: float = option(
         0.8, "of sampling; lower stays with likely words, higher is more varied", low=0.1, high=2
     )
-    top_p: float = _setting(
+    top_p: float = option(
         0.9, "sample only from the likeliest words that together have this probability", low=0.05, high=1
     )
-    draws: int = _setting(5, "captions to sample", low=1, high=10)
-    max_length: int | None = _setting(None, "most words of a caption", low=1, high=LONGEST_CAPTION)
-    seed: int = _setting(
+    draws: int = option(5, "captions to sample", low=1, high=10)
+    max_length: int | None = option(None, "most words of a caption", low=1, high=LONGEST_CAPTION)
+    seed: int = option(
         0, "of sampling; the same seed gives a picture the same captions", low=0, high=2**31 - 1
     )
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise OptionError(f"method must be one of {', '.join(METHODS)}")
-        for item in fields(self):
+        for item, kind in typed_fields(type(self)):
             value = getattr(self, item.name)
-            if "low" not in item.metadata or (value is None and item.default is None):
-                continue
-            object.__setattr__(self, item.name, _number(item.name, value, item.type, **item.metadata))
+            if kind is int and isinstance(value, float) and value.is_integer():  # as sliders give it
+                object.__setattr__(self, item.name, int(value))
+        check(self)
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Settings:
@@ -85,15 +80,3 @@ class Settings:
         if self.method == "greedy":
             beams = 1
         return replace(searching, beam_size=beams, num_captions=beams)
-
-
-def _number(name: str, value: object, kind: object, *, low: float, high: float, **_: object) -> float:
-    """A number from a slider, a text field or a program, within its bounds."""
-    whole = "int" in str(kind)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise OptionError(f"{name} must be a number, not {str(value)[:20]!r}")
-    if not low <= value <= high or (whole and value != int(value)):
-        raise OptionError(
-            f"{name} must be a {'whole ' if whole else ''}number from {low} to {high}, not {value:g}"
-        )
-    return int(value) if whole else float(value)

@@ -180,5 +180,5 @@ def decode_image(text: str, name: str, limit: int) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise CaptionerError(f"{name}: {_NOT_A_FILE}") from error
     if len(found) > limit:
-        raise CaptionerError(f"{name}: is larger than {limit / 1e6:g} MB; send a smaller one")
+        raise CaptionerError(f"{name}: is larger than {limit / 1e6:g} MB", "send a smaller one")
     return found

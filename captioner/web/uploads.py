@@ -61,5 +61,5 @@ def uploaded_file(upload: Mapping[str, Any] | None) -> Path:
     except (OSError, ValueError, RuntimeError):  # a name with a zero byte, or a loop of links
         inside = False
     if not inside:
-        raise CaptionerError("this file was not uploaded; upload it first")
+        raise CaptionerError("this file was not uploaded", "upload it first")
     return path

@@ -110,7 +110,7 @@ def test_other_options_are_told_and_not_mixed(folder: Path, tmp_path: Path, in_p
     where = {"in_place": True} if in_place else {"output": str(tmp_path / "copies")}
     run(folder, prepend="photo of", append="!", **where)
     before = contents(tmp_path)
-    with pytest.raises(OutputError, match=r"0.png: was made with other --prepend or --append; give the same"):
+    with pytest.raises(OutputError, match=r"0.png: was made with other `prepend` or `append`; give the same"):
         run(folder, **where)
     assert contents(tmp_path) == before
     first = (folder if in_place else tmp_path / "copies") / "0.png"
@@ -208,12 +208,12 @@ def test_copies_that_would_meet_pictures_or_each_other_are_refused(folder: Path,
     before = contents(tmp_path)
     for place in (folder, folder / "inner", folder / "new"):
         with pytest.raises(
-            OptionError, match=r"--output .*: lies in .*pictures, whose pictures are captioned"
+            OptionError, match=r"`output` .*: lies in .*pictures, whose pictures are captioned"
         ):
             run(folder, output=str(place))
-    with pytest.raises(OptionError, match=r"0.png: lies in --output, which is for copies alone"):
+    with pytest.raises(OptionError, match=r"0.png: lies in `output`, which is for copies alone"):
         run(folder, output=str(folder), recursive=False)
-    with pytest.raises(OptionError, match=r"0.png: lies in --output"):
+    with pytest.raises(OptionError, match=r"0.png: lies in `output`"):
         run(folder / "0.png", output=str(folder))
     fakes.save_colour(tmp_path / "other" / "0.png", 9)
     with pytest.raises(
@@ -223,7 +223,7 @@ def test_copies_that_would_meet_pictures_or_each_other_are_refused(folder: Path,
     (tmp_path / "link.png").symlink_to(folder / "0.png")
     with pytest.raises(OptionError, match=r"0.png and .*link.png would both be captioned in 0.png"):
         run(folder, tmp_path / "link.png", in_place=True)
-    with pytest.raises(OutputError, match=r"--output .*4.gif: is a file; --embed takes a folder"):
+    with pytest.raises(OutputError, match=r"`output` .*4.gif: is a file; `embed` takes a folder"):
         run(tmp_path / "other", output=str(folder / "4.gif"))
     (tmp_path / "link.png").unlink()
     (tmp_path / "other" / "0.png").unlink()

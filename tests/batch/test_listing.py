@@ -56,12 +56,12 @@ def test_a_list_is_read_as_far_as_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_lists_that_cannot_be_read_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match=r"--from-file .*absent\\n: No such file or directory"):
+    with pytest.raises(OptionError, match=r"`from_file` .*absent\\n: No such file or directory"):
         list(read_list(f"{tmp_path}/absent\n"))
     with pytest.raises(OptionError, match="Is a directory"):
         list(read_list(str(tmp_path)))
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(OptionError, match="--from-file -: standard input is closed"):
+    with pytest.raises(OptionError, match="`from_file` -: standard input is closed"):
         list(read_list("-"))
 
 

@@ -84,7 +84,7 @@ def test_what_is_missing_double_or_foreign_is_refused(folder: Path, tmp_path: Pa
         merge(parts, parts[0], overwrite=True)
     assert not merged.exists()
     merged.write_text("mine")
-    with pytest.raises(OutputError, match="merged: is there already; --overwrite replaces it"):
+    with pytest.raises(OutputError, match="merged: is there already; `overwrite` replaces it"):
         merge(parts, str(merged))
     assert merged.read_text() == "mine"
 

@@ -204,7 +204,7 @@ def test_a_damaged_journal_is_one_line(captioner: Captioner, folder: Path, outpu
     caption(captioner, folder, output=str(output))
     journal_of(output).write_bytes(b"nonsense" * 1000)
     with pytest.raises(
-        OutputError, match=r"captions.journal: is damaged or no journal of captioner; --overwrite"
+        OutputError, match=r"captions.journal: is damaged or no journal of captioner; `overwrite`"
     ):
         caption(captioner, folder, output=str(output))
     assert caption(captioner, folder, output=str(output), overwrite=True).captioned == 7
@@ -229,7 +229,7 @@ def test_places_that_cannot_be_written_are_refused(
     for place, message in {
         folder: "is a folder; give a file in it",
         tmp_path / "absent" / "captions": "there is no folder",
-        tmp_path / "pipe": "is no regular file; leave out --output",
+        tmp_path / "pipe": "is no regular file; leave out `output`",
         Path("/dev/null"): "is no regular file",
         tmp_path / ("x" * 255): "cannot write .*: File name too long",
     }.items():

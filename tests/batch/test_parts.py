@@ -80,7 +80,7 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="out: was begun with beam_size 3, not 4; give the same options"):
         parts.open({**SETTINGS, "decoding": {"beam_size": 4}}, overwrite=False)
     (tmp_path / "out" / "_captioner.json").write_text("{")
-    with pytest.raises(OutputError, match=r"_captioner.json: is damaged; --overwrite begins anew"):
+    with pytest.raises(OutputError, match=r"_captioner.json: is damaged; `overwrite` begins anew"):
         parts.open(SETTINGS, overwrite=False)
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "monday.txt").touch()

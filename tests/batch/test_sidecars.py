@@ -89,8 +89,8 @@ def test_two_pictures_with_one_stem_are_refused_before_anything_is_written(
     ("changed", "said"),
     [
         ({"decoding": {"beam_size": 2}}, "decoding options"),
-        ({"prepend": "photo of"}, "--prepend or --append"),
-        ({"decoding": {"seed": 3}, "append": "!"}, "decoding options and --prepend or --append"),
+        ({"prepend": "photo of"}, "`prepend` or `append`"),
+        ({"decoding": {"seed": 3}, "append": "!"}, "decoding options and `prepend` or `append`"),
     ],
     ids=str,
 )

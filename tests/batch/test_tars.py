@@ -270,5 +270,5 @@ def test_a_reader_with_an_open_tar_can_be_sent_to_another_process() -> None:
 def test_what_tars_do_not_go_with_is_refused(tmp_path: Path) -> None:
     make_tar(Path("t.tar"), samples(1))
     choices = FolderOptions(input_tar=("t.tar",))
-    with pytest.raises(OptionError, match="--input-tar comes without other pictures"):
+    with pytest.raises(OptionError, match="`input_tar` comes without other pictures"):
         caption_folder(["x.jpg"], choices, fakes.colour_model(), Progress())

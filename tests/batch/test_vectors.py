@@ -133,7 +133,7 @@ def test_a_model_of_vectors_takes_any_number_of_regions(tmp_path: Path) -> None:
 
 def test_a_batch_of_none_is_refused(blind: Captioner, tmp_path: Path) -> None:
     np.save(tmp_path / "codes.npy", fake_codes(2, CHANNELS))
-    with pytest.raises(OptionError, match="--batch-size must be at least 1, not 0"):
+    with pytest.raises(OptionError, match="`batch_size` must be at least 1, not 0"):
         next(caption_vectors(blind, [open_vectors(tmp_path / "codes.npy")], blind.options, batch_size=0))
 
 

@@ -12,11 +12,11 @@ from captioner.errors import OptionError
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"output": "."}, "--output .: is a folder"),
+        ({"output": "."}, "`output` .: is a folder"),
         ({"output": "absent/x.safetensors"}, "there is no folder absent"),
-        ({"plot": "absent/x.png"}, "--plot absent/x.png: there is no folder absent"),
-        ({"plot": "x.gif"}, "--plot must end in .png, .svg, .pdf, not 'x.gif'"),
-        ({"plot": "x.png", "output": "x.png"}, "--output and --plot are one file"),
+        ({"plot": "absent/x.png"}, "`plot` absent/x.png: there is no folder absent"),
+        ({"plot": "x.gif"}, "`plot` must end in .png, .svg, .pdf, not 'x.gif'"),
+        ({"plot": "x.png", "output": "x.png"}, "`output` and `plot` are one file"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(map(str, value.values())),
 )
@@ -30,6 +30,6 @@ def test_files_that_cannot_be_written_are_refused_before_the_work(
 
 def test_without_matplotlib_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(OptionError, match=r"pip install 'captioner\[train\]', or leave out --plot"):
+    with pytest.raises(OptionError, match=r"pip install 'captioner\[train\]', or leave out `plot`"):
         CalibrationOptions(plot="x.png")
     assert CalibrationOptions().plot is None

@@ -169,10 +169,10 @@ def test_words_of_a_hostile_vocabulary_stay_on_one_line(
     [
         (["--device", "nonsense"], "device 'nonsense' is not to be had here"),
         (["--weights", "absent.safetensors"], "absent.safetensors: no such checkpoint"),
-        (["--beam-size", "0"], "beam_size must be"),
-        (["--temperature", "-1"], "temperature must be"),
-        (["--batch-size", "0"], "batch_size and max_pixels must be at least 1"),
-        (["--max-pixels", "0"], "batch_size and max_pixels must be at least 1"),
+        (["--beam-size", "0"], "--beam-size must be"),
+        (["--temperature", "-1"], "--temperature must be"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--max-pixels", "0"], "--max-pixels must be at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

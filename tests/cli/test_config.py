@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from captioner.cli import main
 from captioner.cli.config import checked_values, read_configuration, write_configuration
-from captioner.cli.options import value_type
 from captioner.cli.train import GROUPS
 from captioner.datasets.options import DatasetOptions
+from captioner.options import typed_fields
 from captioner.training.options import TrainingOptions
 
 BOTH = list(GROUPS.values())
+KINDS = {item.name: kind for options in BOTH for item, kind in typed_fields(options)}
 FIELDS = {item.name: item for options in BOTH for item in fields(options)}
 HINTS = {name: hint for options in BOTH for name, hint in get_type_hints(options).items()}
 
@@ -34,7 +35,7 @@ VALUES: dict[type, st.SearchStrategy[Any]] = {
 
 def value_of(name: str) -> st.SearchStrategy[Any]:
     choices = FIELDS[name].metadata.get("choices")
-    return st.sampled_from(choices) if choices else VALUES[value_type(HINTS[name])]
+    return st.sampled_from(choices) if choices else VALUES[KINDS[name]]
 
 
 def lines(path: Path) -> list[str]:

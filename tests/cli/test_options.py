@@ -69,7 +69,7 @@ def test_flags_go_before_values_and_values_before_defaults() -> None:
 
 
 def test_a_missing_value_is_named_as_a_flag() -> None:
-    with pytest.raises(OptionError, match="--must is missing; what must be given"):
+    with pytest.raises(OptionError, match="`must` is missing; what must be given"):
         parse()
 
 

@@ -126,7 +126,7 @@ def test_wrong_use_is_one_clear_line_and_nothing_is_written(
     (broken / "captions.csv").write_text("image,caption,split\n0.png,a dog,val\n")
     before = checkpoint_file.read_bytes()
     for flags, message in (
-        ((tables[0], "--beam-size", 0), "beam_size must be"),
+        ((tables[0], "--beam-size", 0), "--beam-size must be"),
         ((tables[0], "--tag-threshold", 0.3), "this checkpoint has no classifier"),
         ((tables[0], "--split", "train"), "no captioned picture in the split 'train'"),
         ((tables[0], "--output", tmp_path), "is a folder; name a file"),

@@ -93,7 +93,7 @@ def test_a_name_without_a_split_is_read_whole_only(tmp_path: Path) -> None:
     file = _write(tmp_path, "mine.json")
     options = DatasetOptions(("coco",), annotations=str(file), images=str(tmp_path))
     assert [record.split for record in read_records(options, "all")] == ["all", "all"]
-    with pytest.raises(DatasetError, match="does not say which split it holds; ask for --split all"):
+    with pytest.raises(DatasetError, match="does not say which split it holds; ask for `split` all"):
         read_records(options, "val")
 
 
@@ -106,7 +106,7 @@ def test_a_name_without_a_split_is_read_whole_only(tmp_path: Path) -> None:
             {"images": [], "annotations": [{"image_id": 1, "category_id": 2, "bbox": []}]},
             "objects, not captions",
         ),
-        ({"images": [{"sentences": []}]}, "--dataset karpathy"),
+        ({"images": [{"sentences": []}]}, "`dataset` karpathy"),
         ({"images": [{"id": 1}]}, "no captions under 'annotations'"),
         ({"images": [], "annotations": []}, "no captions under 'annotations'"),
         ({"info": 1}, "not a COCO caption file"),

@@ -78,7 +78,7 @@ def test_there_is_no_test_split(tmp_path: Path) -> None:
         ('[["a dog"], [true], ["a bird"]]', "image 1, caption 0: must be a text, not true or false"),
         (
             '[["a dog"], [], [" "]]',
-            "2 of 3 images have no caption, the first is image 1; give --skip-missing",
+            "2 of 3 images have no caption, the first is image 1; give `skip_missing`",
         ),
         ("[" * 100_000, "not valid JSON"),
         ("[[], [], []]", "3 of 3 images have no caption"),
@@ -118,22 +118,22 @@ def test_an_array_of_another_length_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dataset": ("codes",)}, "say where the codes are with --codes FILE"),
-        ({"dataset": ("codes",), "codes": "c"}, "say where the captions are with --captions FILE"),
+        ({"dataset": ("codes",)}, "say where the codes are with `codes` FILE"),
+        ({"dataset": ("codes",), "codes": "c"}, "say where the captions are with `captions` FILE"),
         (
             {"dataset": ("codes", "flickr8k:D"), "codes": "c"},
-            "--dataset codes: ready-made vectors go with no",
+            "`dataset` codes: ready-made vectors go with no",
         ),
         (
             {"dataset": ("flickr8k:D", "codes")},
-            "--dataset codes: ready-made vectors go with no other data set",
+            "`dataset` codes: ready-made vectors go with no other data set",
         ),
-        ({"dataset": ("flickr8k:D", "codes:E")}, "--dataset codes:E: ready-made vectors go with no other"),
+        ({"dataset": ("flickr8k:D", "codes:E")}, "`dataset` codes:E: ready-made vectors go with no other"),
         ({"dataset": ("codes:D", "codes:E")}, "ready-made vectors go with no other data set"),
-        ({"dataset": ("codes:D",), "images": "I"}, "--images is about photos; --dataset codes takes --codes"),
-        ({"dataset": ("codes:D",), "annotations": "A"}, "--annotations is about photos"),
-        ({"dataset": ("flickr8k:D",), "codes": "c"}, "--codes goes with --dataset codes only"),
-        ({"dataset": ("table:D", "coco:E"), "captions": "c"}, "--captions goes with --dataset codes only"),
+        ({"dataset": ("codes:D",), "images": "I"}, "`images` is about photos; `dataset` codes takes `codes`"),
+        ({"dataset": ("codes:D",), "annotations": "A"}, "`annotations` is about photos"),
+        ({"dataset": ("flickr8k:D",), "codes": "c"}, "`codes` goes with `dataset` codes only"),
+        ({"dataset": ("table:D", "coco:E"), "captions": "c"}, "`captions` goes with `dataset` codes only"),
         ({"dataset": ("codes:D",), "data": "E"}, "names a folder already"),
     ],
 )

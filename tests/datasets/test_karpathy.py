@@ -83,7 +83,7 @@ def test_several_files_ask_for_a_choice(tmp_path: Path) -> None:
     _write(tmp_path, [_image("1.jpg", "test", "A.")], "dataset_coco.json")
     chosen = _write(tmp_path, [_image("2.jpg", "test", "A.")], "dataset_flickr8k.json")
     with pytest.raises(
-        DatasetError, match=r"dataset_coco.json, dataset_flickr8k.json\); say which with --annot"
+        DatasetError, match=r"dataset_coco.json, dataset_flickr8k.json\); say which with `annot"
     ):
         read_records(_options(tmp_path), "test")
     assert read_records(_options(tmp_path, annotations=str(chosen)), "test")[0].image_id == "2.jpg"
@@ -123,7 +123,7 @@ def test_wrong_contents_are_one_clear_line(tmp_path: Path, images: object, messa
 def test_a_coco_file_is_recognised(tmp_path: Path) -> None:
     file = tmp_path / "captions_val2017.json"
     file.write_text(json.dumps({"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}))
-    with pytest.raises(DatasetError, match="--dataset coco"):
+    with pytest.raises(DatasetError, match="`dataset` coco"):
         read_records(DatasetOptions(("karpathy",), annotations=str(file)), "test")
 
 

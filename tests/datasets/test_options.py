@@ -15,23 +15,26 @@ from captioner.errors import OptionError
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dataset": ()}, "--dataset is missing"),
+        ({"dataset": ()}, "`dataset` is missing"),
         (
             {"dataset": ("imagenet:D",)},
             "unknown kind 'imagenet'; choose from coco, karpathy, flickr8k, table, codes",
         ),
         ({"dataset": ("coco:",)}, "folder after the colon is missing"),
-        ({"dataset": ("coco",)}, "say where it is with --data DIR or coco:DIR"),
+        ({"dataset": ("coco",)}, "say where it is with `data` DIR or coco:DIR"),
         ({"dataset": ("coco",), "images": "I"}, "say where it is"),
-        ({"dataset": ("coco:D",), "data": "E"}, "names a folder already; leave out --data E"),
+        ({"dataset": ("coco:D",), "data": "E"}, "names a folder already; leave out `data` E"),
         ({"dataset": ("coco:D", "table")}, "give each as table:DIR"),
-        ({"dataset": ("coco:D", "table:E"), "data": "F"}, "--data works with one data set only"),
-        ({"dataset": ("coco:D", "table:E"), "annotations": "F"}, "--annotations works with one"),
-        ({"dataset": ("coco:D", "table:E"), "images": "F"}, "--images works with one"),
+        ({"dataset": ("coco:D", "table:E"), "data": "F"}, "`data` works with one data set only"),
+        ({"dataset": ("coco:D", "table:E"), "annotations": "F"}, "`annotations` works with one"),
+        ({"dataset": ("coco:D", "table:E"), "images": "F"}, "`images` works with one"),
         ({"dataset": ("coco:D", "coco:D")}, "given twice"),
-        ({"dataset": ("table:D",), "holdout": 1.0}, "--holdout 1.0"),
-        ({"dataset": ("table:D",), "holdout": -0.1}, "--holdout -0.1"),
-        ({"dataset": ("table:D",), "holdout": float("nan")}, "--holdout nan"),
+        ({"dataset": ("table:D",), "holdout": 1.0}, "`holdout` must be at least 0 and below 1, not 1.0"),
+        ({"dataset": ("table:D",), "holdout": -0.1}, "`holdout` must be at least 0 and below 1, not -0.1"),
+        (
+            {"dataset": ("table:D",), "holdout": float("nan")},
+            "`holdout` must be at least 0 .*, not nan",
+        ),
     ],
 )
 def test_impossible_options_are_refused(values: dict[str, Any], message: str) -> None:

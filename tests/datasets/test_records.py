@@ -61,7 +61,7 @@ def test_skip_missing_keeps_order_and_returns_the_absent(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("skip_missing", [False, True])
 def test_no_photo_at_all_names_the_folder_even_when_skipping(tmp_path: Path, skip_missing: bool) -> None:
-    with pytest.raises(DatasetError, match=f"not one of the 2 photos is in {tmp_path}.*a.jpg.*--images"):
+    with pytest.raises(DatasetError, match=f"not one of the 2 photos is in {tmp_path}.*a.jpg.*`images`"):
         present(_records(tmp_path, ["a.jpg", "b.jpg"]), skip_missing)
 
 

@@ -145,7 +145,7 @@ def test_which_file_is_read(tmp_path: Path) -> None:
     options = DatasetOptions((f"table:{tmp_path}",))
     assert read_records(options, "all")[0].image_id == "mine.jpg"
     (tmp_path / "other.csv").write_text("image,caption\nother.jpg,A.\n")
-    with pytest.raises(DatasetError, match=r"mine\.csv, other\.csv\); say which with --annotations"):
+    with pytest.raises(DatasetError, match=r"mine\.csv, other\.csv\); say which with `annotations`"):
         read_records(options, "all")
     named = DatasetOptions((f"table:{tmp_path}",), annotations=str(tmp_path / "other.csv"))
     assert read_records(named, "all")[0].image_id == "other.jpg"

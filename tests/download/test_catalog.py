@@ -42,7 +42,7 @@ def test_a_split_of_coco_needs_its_photos_and_the_captions() -> None:
     ("name", "split", "message"),
     [
         ("coco2017", "test", "choose from train, val"),
-        ("flickr8k", "val", "it comes whole: leave --split out"),
+        ("flickr8k", "val", "it comes whole: leave `split` out"),
         ("karpathy", "test", "it comes whole"),
         ("coco2017", "minival", "no such split"),
     ],

@@ -143,5 +143,5 @@ def test_room_needed_is_that_of_the_worst_moment(server: FileServer, tmp_path: P
 
 def test_a_file_in_place_of_the_folder(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    with pytest.raises(DatasetError, match="is a file; give a folder with --to"):
+    with pytest.raises(DatasetError, match="is a file; give a folder with `to`"):
         make_plan(small_collection(COLLECTIONS["karpathy"], server), tmp_path / "data", "all")

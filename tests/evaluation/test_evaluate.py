@@ -71,5 +71,5 @@ def test_captions_of_other_photos_are_an_error() -> None:
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"bootstrap": -1}])
 def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=f"--{next(iter(wrong))}"):
+    with pytest.raises(OptionError, match=f"`{next(iter(wrong))}`"):
         EvaluationOptions(**wrong)

@@ -56,7 +56,7 @@ def test_progress_counts_every_photo(records: list[Record]) -> None:
 
 def test_a_broken_photo_is_an_error_that_names_it(records: list[Record]) -> None:
     records[1].path.write_bytes(b"broken")
-    with pytest.raises(EvaluationError, match=r"1 photos cannot be read: 20 \(.*--skip-missing") as caught:
+    with pytest.raises(EvaluationError, match=r"1 photos cannot be read: 20 \(.*`skip_missing`") as caught:
         run(ColourCaptioner(), records)
     assert records[1].path.name in str(caught.value)
 
@@ -77,5 +77,5 @@ def test_nothing_but_broken_photos_is_an_error(records: list[Record]) -> None:
 
 
 def test_a_batch_of_no_photos_is_refused(records: list[Record]) -> None:
-    with pytest.raises(OptionError, match="--batch-size"):
+    with pytest.raises(OptionError, match="`batch_size`"):
         run(ColourCaptioner(), records, batch_size=0)

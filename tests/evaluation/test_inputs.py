@@ -51,7 +51,7 @@ def test_a_caption_file_alone_is_enough(tmp_path: Path) -> None:
 
 
 def test_without_either_it_says_what_to_give() -> None:
-    with pytest.raises(OptionError, match="give --annotations FILE, or --dataset"):
+    with pytest.raises(OptionError, match="give `annotations` FILE, or `dataset`"):
         find_references(None, None, annotations=None, images=None)
 
 

@@ -53,11 +53,11 @@ def test_a_photo_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     [
         ("", "the file is empty"),
         ("{", "not valid JSON"),
-        ('[{"image_id": 1, "caption": "a"}]', "a results file, not annotations; give it as --predictions"),
+        ('[{"image_id": 1, "caption": "a"}]', "a results file, not annotations; give it as `predictions`"),
         ("[]", "not a COCO caption file"),
         ('{"annotations": []}', "holds no captions"),
         ('{"annotations": [{"image_id": 1, "category_id": 3}]}', "holds objects, not captions"),
-        ('{"images": [{"sentences": []}]}', "give --dataset karpathy"),
+        ('{"images": [{"sentences": []}]}', "give `dataset` karpathy"),
         (
             '{"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": true, "caption": "a"}]}',
             r"annotations\[1\] has no 'image_id' or no text",

@@ -40,7 +40,7 @@ def test_captions_read_back_as_they_were(
         ("[{", "not valid JSON"),
         ("3", "not a results file"),
         ('{"139": "a room"}', "not a results file"),
-        ('{"images": [], "annotations": []}', "an annotations file, not results; give it as --annotations"),
+        ('{"images": [], "annotations": []}', "an annotations file, not results; give it as `annotations`"),
         ('["a room"]', "entry 0 is not an object"),
         ('[{"image_id": 1, "caption": "a"}, {"image_id": 2}]', "entry 1 is not an object"),
         ('[{"image_id": 1.0, "caption": "a"}]', r"image_id must be a whole number or a file name, not 1\.0"),

@@ -203,7 +203,7 @@ def test_progress_is_shown(tmp_path: Path, photos: list[Path], capsys: pytest.Ca
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, photos: list[Path]) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(CacheError, match=r"cannot keep features in .*file.*--cache") as raised:
+    with pytest.raises(CacheError, match=r"cannot keep features in .*file.*`cache`") as raised:
         _store(tmp_path / "file").collect(photos)
     assert "\n" not in str(raised.value)
 

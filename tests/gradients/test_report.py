@@ -64,5 +64,5 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -
 
 def test_without_matplotlib_the_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(OptionError, match=r"pip install 'captioner\[train\]', or give --plot none"):
-        check_plotting("give --plot none")
+    with pytest.raises(OptionError, match=r"pip install 'captioner\[train\]', or give `plot` none"):
+        check_plotting("give `plot` none")

@@ -52,7 +52,7 @@ def test_a_model_of_vectors_sees_no_photos(checkpoint: Checkpoint, tmp_path: Pat
     config = replace(checkpoint.network.config, encoder="none", image_size=1)
     blind = SimpleNamespace(vocabulary=checkpoint.vocabulary, network=SimpleNamespace(config=config))
     records = [Record("a.jpg", tmp_path / "a.jpg", ("a dog",), "val")]
-    with pytest.raises(DatasetError, match="--dataset codes"):
+    with pytest.raises(DatasetError, match="`dataset` codes"):
         caption_sequences("x", cast("Checkpoint", blind), records, GradientOptions())
 
 

@@ -109,5 +109,5 @@ def test_not_one_picture(make_gallery: MakeGallery, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(folder: Path, make_gallery: MakeGallery, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(CacheError, match=r"cannot keep features in .*; .*--cache"):
+    with pytest.raises(CacheError, match=r"cannot keep features in .*; .*`cache`"):
         make_gallery(sorted(folder.iterdir()), cache=tmp_path / "file")

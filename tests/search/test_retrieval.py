@@ -104,7 +104,7 @@ def test_broken_photos_are_an_error_unless_they_may_be_skipped(
 ) -> None:
     (tmp_path / "broken.jpg").write_text("no picture")
     records = _records([photos[0], tmp_path / "broken.jpg", photos[1]])
-    with pytest.raises(DatasetError, match=r"1 of 3 photos are broken: .*broken.jpg.*--skip-missing"):
+    with pytest.raises(DatasetError, match=r"1 of 3 photos are broken: .*broken.jpg.*`skip_missing`"):
         retrieve_photos(checkpoint, records, cache=cache, device="cpu")
     found = retrieve_photos(checkpoint, records, cache=cache, skip_broken=True, device="cpu")
     assert (len(found.ranks), found.broken) == (2, 1)

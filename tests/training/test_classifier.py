@@ -68,7 +68,7 @@ def test_a_trained_encoder_gets_a_classifier_that_says_the_same(
 
 
 def test_photos_are_asked_for_where_they_are_needed(trained: Path, cache: Path) -> None:
-    with pytest.raises(OptionError, match="say with --dataset on which photos"):
+    with pytest.raises(OptionError, match="say with `dataset` on which photos"):
         add_classifier(None, options(trained, cache))
 
 
@@ -81,9 +81,9 @@ def test_a_model_without_encoder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"output": "named"}, "--output must be a file name that ends in .safetensors"),
-        ({"output": "x.safetensors", "tag_threshold": 1.5}, "--tag-threshold must be from 0 to 1"),
-        ({"output": "x.safetensors", "tag_threshold": float("nan")}, "--tag-threshold must be from 0 to 1"),
+        ({"output": "named"}, "`output` must be a file name that ends in .safetensors"),
+        ({"output": "x.safetensors", "tag_threshold": 1.5}, "`tag_threshold` must be from 0 to 1"),
+        ({"output": "x.safetensors", "tag_threshold": float("nan")}, "`tag_threshold` must be from 0 to 1"),
     ],
 )
 def test_impossible_options_are_refused(values: dict[str, object], match: str) -> None:

@@ -129,9 +129,9 @@ def test_each_process_takes_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ALONE.device(torch.device("cuda:0")) == torch.device("cuda:0")
     with pytest.raises(OptionError, match="this machine has 2 GPUs for 3 processes; lower --nproc_per_node"):
         World(rank=1, size=3, local_rank=1, local_size=3).device(torch.device("cuda"))
-    with pytest.raises(OptionError, match="--device cuda:0 cannot be divided among several processes"):
+    with pytest.raises(OptionError, match="`device` cuda:0 cannot be divided among several processes"):
         world.device(torch.device("cuda:0"))
-    with pytest.raises(OptionError, match="--device mps cannot be divided"):
+    with pytest.raises(OptionError, match="`device` mps cannot be divided"):
         world.device(torch.device("mps"))
 
 

@@ -258,7 +258,7 @@ def test_a_photo_that_vanishes_during_training_is_one_line(
     assert isinstance(data.features, Pictures)
     path = data.features.paths[data.photos[3]]
     path.unlink()
-    with pytest.raises(TrainingError, match=rf"{path.name}: no such file; .* go on with --resume"):
+    with pytest.raises(TrainingError, match=rf"{path.name}: no such file; .* go on with `resume`"):
         _seen(data, inputs, epoch=0, size=4)
     with pytest.raises(TrainingError, match="no such file"):
         data.features.fetch([data.photos[3]], CPU)

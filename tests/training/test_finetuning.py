@@ -159,7 +159,7 @@ def test_a_stage_that_is_not_there_is_one_line_with_those_that_are(wanted: str) 
     with pytest.raises(OptionError) as raised:
         frozen_stages(_built("resnet18"), wanted)
     assert str(raised.value) == (
-        f"--finetune-from {wanted}: resnet18 has no such stage; "
+        f"`finetune_from` {wanted}: resnet18 has no such stage; "
         "it has 1 conv1, 2 layer1, 3 layer2, 4 layer3, 5 layer4; all trains every one"
     )
 

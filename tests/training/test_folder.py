@@ -41,7 +41,7 @@ def test_nothing_there_is_no_obstacle_and_the_check_leaves_nothing(
 
 def test_an_earlier_run_is_resumed_or_replaced_on_request_only(folder: RunFolder) -> None:
     _earlier_run(folder)
-    with pytest.raises(TrainingError, match="--resume goes on with it, --overwrite replaces it"):
+    with pytest.raises(TrainingError, match="`resume` goes on with it, `overwrite` replaces it"):
         folder.check(resume=False, overwrite=False)
     folder.check(resume=True, overwrite=False)
     folder.check(resume=False, overwrite=True)
@@ -52,7 +52,7 @@ def test_an_earlier_run_is_resumed_or_replaced_on_request_only(folder: RunFolder
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_checkpoint_without_a_run_is_never_lost_by_chance(folder: RunFolder, resume: bool) -> None:
     folder.output.write_text("precious")
-    with pytest.raises(TrainingError, match="--overwrite replaces it"):
+    with pytest.raises(TrainingError, match="`overwrite` replaces it"):
         folder.check(resume=resume, overwrite=False)
     folder.check(resume=False, overwrite=True)
 

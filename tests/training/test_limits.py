@@ -69,7 +69,7 @@ def test_anything_else_is_one_line_that_names_the_option(text: str, reason: str)
     with pytest.raises(OptionError) as raised:
         ClipConfig.parse(text)
     message = str(raised.value)
-    assert message.startswith("clip ")
+    assert message.startswith("`clip` ")
     assert reason in message
     assert repr(text) in message
     assert "\n" not in message

@@ -76,7 +76,7 @@ def test_an_impossible_value_is_named_in_one_line(name: str, value: object) -> N
     with pytest.raises(OptionError) as raised:
         TrainingOptions(**{"output": "x.safetensors", name: value})  # type: ignore[arg-type]
     message = str(raised.value)
-    assert "--" + name.replace("_", "-") in message
+    assert f"`{name}`" in message
     assert str(value) in message
     assert "\n" not in message
 
@@ -84,17 +84,17 @@ def test_an_impossible_value_is_named_in_one_line(name: str, value: object) -> N
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"samples": 3}, "--samples 3 is for --objective self_critical"),
-        ({"cross_entropy_weight": 0.2}, "--cross-entropy-weight 0.2 is for --objective self_critical"),
-        ({"reward_end": True}, "--reward-end is for --objective self_critical"),
-        ({"objective": "self_critical"}, "give it with --init"),
+        ({"samples": 3}, "`samples` 3 is for `objective` self_critical"),
+        ({"cross_entropy_weight": 0.2}, "`cross_entropy_weight` 0.2 is for `objective` self_critical"),
+        ({"reward_end": True}, "`reward_end` is for `objective` self_critical"),
+        ({"objective": "self_critical"}, "give it with `init`"),
         (
             {"objective": "self_critical", "init": "a.safetensors", "scheduled_sampling": 0.2},
-            "--scheduled-sampling 0.2 is for cross-entropy; give --cross-entropy-weight too",
+            "`scheduled_sampling` 0.2 is for cross-entropy; give `cross_entropy_weight` too",
         ),
         (
             {"objective": "self_critical", "init": "a.safetensors", "word_dropout": 0.2},
-            "--word-dropout 0.2 is for cross-entropy; give --cross-entropy-weight too",
+            "`word_dropout` 0.2 is for cross-entropy; give `cross_entropy_weight` too",
         ),
     ],
 )

@@ -83,11 +83,11 @@ def test_proportions_are_of_the_photos_that_are_left(
     data = prepared(*entries, options=tiny(proportions="1:3"))
     assert data.mixture_weights == [MixtureWeight(7, 3), MixtureWeight(5, 9)]
     assert prepared(*entries).mixture_weights is None
-    with pytest.raises(OptionError, match="--proportions has 3 numbers for 2 data sets"):
+    with pytest.raises(OptionError, match="`proportions` has 3 numbers for 2 data sets"):
         prepared(*entries, options=tiny(proportions="1:1:1"))
     for seed in range(60, 66):
         shutil.copy(photos[66], photos[seed])
-    with pytest.raises(DatasetError, match="table: no training photo is left, so --proportions"):
+    with pytest.raises(DatasetError, match="table: no training photo is left, so `proportions`"):
         prepared(*entries, options=tiny(proportions="1:3"))
 
 
@@ -140,7 +140,7 @@ def test_absent_photos_stop_the_run_or_are_left_out_and_named(
     shapes.write_table(tmp_path / "t", 8, 4)
     for name in ("red-square-0", "red-circle-1", "red-square-8"):
         (tmp_path / "t" / "images" / f"{name}.png").unlink()
-    with pytest.raises(DatasetError, match=r"2 of 8 photos are absent .*red-square-0\.png.*--skip-missing"):
+    with pytest.raises(DatasetError, match=r"2 of 8 photos are absent .*red-square-0\.png.*`skip_missing`"):
         prepared(f"table:{tmp_path}/t")
     data = prepared(f"table:{tmp_path}/t", skip_missing=True)
     said = capsys.readouterr().err
@@ -157,7 +157,7 @@ def test_broken_photos_stop_the_run_or_are_left_out_and_named(
     for name in ("red-square-0", "red-circle-1", "green-square-2", "green-circle-3", "red-square-8"):
         (images / f"{name}.png").write_bytes((images / f"{name}.png").read_bytes()[:50])
     with pytest.raises(
-        DatasetError, match=r"5 of 12 photos are broken: .*red-square-0.*--skip-missing"
+        DatasetError, match=r"5 of 12 photos are broken: .*red-square-0.*`skip_missing`"
     ) as raised:
         prepared(f"table:{tmp_path}/t")
     assert "\n" not in str(raised.value)
@@ -205,7 +205,7 @@ def test_a_minimum_count_that_no_word_reaches_is_one_line(
     tmp_path: Path, prepared: Callable[..., TrainingData], tiny: Tiny
 ) -> None:
     shapes.write_table(tmp_path / "t", 4, 2)
-    with pytest.raises(DatasetError, match=r"no word occurs 1000 times .*--min-count"):
+    with pytest.raises(DatasetError, match=r"no word occurs 1000 times .*`min_count`"):
         prepared(f"table:{tmp_path}/t", options=tiny(min_count=1000))
 
 
@@ -213,7 +213,7 @@ def test_one_photo_cannot_be_judged_by_cider(
     tmp_path: Path, prepared: Callable[..., TrainingData], tiny: Tiny
 ) -> None:
     shapes.write_table(tmp_path / "t", 4, 1)
-    with pytest.raises(DatasetError, match=r"CIDEr of a single photo is always 0.*--select-by BLEU-4"):
+    with pytest.raises(DatasetError, match=r"CIDEr of a single photo is always 0.*`select_by` BLEU-4"):
         prepared(f"table:{tmp_path}/t", options=tiny(select_by="CIDEr"))
     data = prepared(f"table:{tmp_path}/t", options=tiny(select_by="BLEU-4"))
     assert len(data.validation[0].records) == 1
@@ -247,7 +247,7 @@ def test_small_tables_without_splits_can_be_trained_on(
 def test_a_table_of_one_image_is_one_line(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:
     shapes.write_table(tmp_path / "t", 1)
     with pytest.raises(
-        DatasetError, match=r"in the split 'val'; it needs at least two images, and --holdout"
+        DatasetError, match=r"in the split 'val'; it needs at least two images, and `holdout`"
     ):
         prepared(f"table:{tmp_path}/t")
 
@@ -263,7 +263,7 @@ def test_captions_that_are_all_the_same_cannot_be_judged_by_cider(
     data = prepared(f"table:{tmp_path}/t")
     assert data.select_by == "BLEU-4"
     assert "all validation images have the same captions" in str(data.summary["best epoch"])
-    with pytest.raises(DatasetError, match=r"the same captions.*--select-by BLEU-4"):
+    with pytest.raises(DatasetError, match=r"the same captions.*`select_by` BLEU-4"):
         prepared(f"table:{tmp_path}/t", options=tiny(select_by="CIDEr"))
 
 

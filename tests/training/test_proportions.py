@@ -55,11 +55,11 @@ def test_other_photos_are_left_out_in_another_epoch_and_a_run_can_be_resumed() -
 
 @pytest.mark.parametrize("text", ["", ":", "1:", "-1:2", "0", "nan:1", "1,2", "inf:1"])
 def test_what_is_no_proportion_is_named(text: str) -> None:
-    with pytest.raises(OptionError, match="--proportions must be numbers above 0 such as 2:1"):
+    with pytest.raises(OptionError, match="`proportions` must be numbers above 0 such as 2:1"):
         parse_proportions(text)
 
 
 def test_there_is_one_number_for_each_data_set() -> None:
     assert parse_proportions("2:0.5") == (2.0, 0.5)
-    with pytest.raises(OptionError, match="--proportions has 1 numbers for 2 data sets"):
+    with pytest.raises(OptionError, match="`proportions` has 1 numbers for 2 data sets"):
         mixture_weights([3, 4], [1.0])

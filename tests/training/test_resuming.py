@@ -167,7 +167,7 @@ def test_a_damaged_state_or_a_lost_checkpoint_is_one_line(
     with pytest.raises(TrainingError, match="the best checkpoint so far, is gone"):
         train(datasets, half, resume=True)
     folder.state.write_bytes(folder.state.read_bytes()[:-100])
-    with pytest.raises(TrainingError, match=r"state\.pt: is damaged .*--overwrite"):
+    with pytest.raises(TrainingError, match=r"state\.pt: is damaged .*`overwrite`"):
         train(datasets, half, resume=True)
 
 
@@ -176,7 +176,7 @@ def test_an_earlier_run_is_not_touched_unless_asked_and_then_replaced_whole(
 ) -> None:
     folder = run_folder(half)
     before = folder.state.read_bytes()
-    with pytest.raises(TrainingError, match="--resume goes on with it, --overwrite replaces it"):
+    with pytest.raises(TrainingError, match="`resume` goes on with it, `overwrite` replaces it"):
         train(datasets, half)
     # A new run that fails before it begins takes nothing away either.
     with pytest.raises(DatasetError):

@@ -60,7 +60,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
         damaged.append(bytes(spoilt))
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match=r"state\.pt: is damaged .*--overwrite"):
+        with pytest.raises(TrainingError, match=r"state\.pt: is damaged .*`overwrite`"):
             load_state(path)
 
 
@@ -75,7 +75,7 @@ def test_a_state_with_other_fields_is_of_another_version(tmp_path: Path) -> None
     state.__dataclass_fields__ = {**state.__dataclass_fields__, "decoder": None}  # type: ignore[dict-item]
     state.decoder = {}  # type: ignore[attr-defined]
     state.save(tmp_path / "state.pt")
-    with pytest.raises(TrainingError, match=r"state\.pt: is of another version of captioner; .*--overwrite"):
+    with pytest.raises(TrainingError, match=r"state\.pt: is of another version of captioner; .*`overwrite`"):
         load_state(tmp_path / "state.pt")
 
 

@@ -255,8 +255,8 @@ def _failure(trainer: Trainer) -> str:
         trainer.run()
     message = str(raised.value)
     assert "\n" not in message
-    assert "--clip (now norm:5)" in message
-    assert "--lr (now 0.001)" in message
+    assert "`clip` (now norm:5)" in message
+    assert "`lr` (now 0.001)" in message
     return message
 
 

@@ -234,7 +234,7 @@ def test_what_cannot_work_is_refused_before_any_photo_is_read(
     failures: list[tuple[dict[str, object], type[CaptionerError], str]] = [
         ({"encoder": "resnet51"}, EncoderError, "resnet51.*did you mean resnet50"),
         ({"device": "toaster"}, OptionError, "device 'toaster'"),
-        ({"precision": "fp8"}, OptionError, "precision must be"),
+        ({"precision": "fp8"}, OptionError, "`precision` must be"),
         ({"output": str(tmp_path / "absent" / "x.safetensors")}, TrainingError, "no such folder"),
     ]
     for changes, kind, message in failures:

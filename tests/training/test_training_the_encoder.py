@@ -157,9 +157,9 @@ def test_training_the_encoder_goes_on_from_a_tuned_one(
 def test_a_tuned_encoder_cannot_be_left_out_of_a_checkpoint(
     tuned: TrainingOptions, datasets: DatasetOptions, tiny: Tiny
 ) -> None:
-    with pytest.raises(TrainingError, match=r"encoder of .* has been trained .*leave out --external-encoder"):
+    with pytest.raises(TrainingError, match=r"encoder of .* has been trained .*leave out `external_encoder`"):
         train(datasets, tiny(init=tuned.output, external_encoder=True))
-    with pytest.raises(OptionError, match="--external-encoder leaves out what --finetune-from trains"):
+    with pytest.raises(OptionError, match="`external_encoder` leaves out what `finetune_from` trains"):
         tiny(finetune_from="all", external_encoder=True)
 
 
@@ -185,15 +185,15 @@ def test_an_untouched_encoder_stays_external_when_training_goes_on(
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"augment": "flip"}, "--augment flip"),
-        ({"checkpoint_activations": True}, "--checkpoint-activations"),
-        ({"encoder_lr": 1e-4}, "--encoder-lr 0.0001"),
+        ({"augment": "flip"}, "`augment` flip"),
+        ({"checkpoint_activations": True}, "`checkpoint_activations`"),
+        ({"encoder_lr": 1e-4}, "`encoder_lr` 0.0001"),
     ],
 )
 def test_options_of_an_encoder_in_training_need_one(
     tiny: Tiny, changes: dict[str, object], option: str
 ) -> None:
-    with pytest.raises(OptionError, match=f"{option} is for an encoder that is trained; .*--finetune-from"):
+    with pytest.raises(OptionError, match=f"{option} is for an encoder that is trained; .*`finetune_from`"):
         tiny(**changes)
 
 
@@ -202,13 +202,13 @@ def test_options_of_an_encoder_in_training_need_one(
     [("encoder_lr", 0.0), ("encoder_lr", math.nan), ("encoder_lr", math.inf), ("augment", "rotate")],
 )
 def test_impossible_values_are_named_with_the_flag(tiny: Tiny, name: str, value: object) -> None:
-    with pytest.raises(OptionError, match=f"--{name.replace('_', '-')} must be .*, not {value!r}"):
+    with pytest.raises(OptionError, match=f"`{name}` must be .*, not {value!r}"):
         tiny(finetune_from="all", **{name: value})
 
 
 def test_vectors_have_no_encoder_that_could_be_trained(tiny: Tiny) -> None:
     for encoder in ("none", "resnet18", "auto"):
-        with pytest.raises(OptionError, match="--finetune-from needs photos"):
+        with pytest.raises(OptionError, match="`finetune_from` needs photos"):
             tiny(encoder=encoder, image_size=None, finetune_from="all").with_encoder_for(vectors=True)
 
 
@@ -236,10 +236,10 @@ def test_absent_and_broken_photos_are_told_before_the_training(tiny: Tiny, tmp_p
     options = tiny(finetune_from="9", epochs=1)
     (images / "red-square-0.png").write_bytes((images / "red-square-0.png").read_bytes()[:50])
     (images / "red-circle-1.png").write_text("no picture")
-    with pytest.raises(DatasetError, match=r"2 of 12 photos are broken: .*red-square-0.*--skip-missing"):
+    with pytest.raises(DatasetError, match=r"2 of 12 photos are broken: .*red-square-0.*`skip_missing`"):
         train(DatasetOptions(dataset=(f"table:{tmp_path}/t",)), options)
     (images / "green-square-2.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 8 photos are absent .*green-square-2\.png.*--skip-missing"):
+    with pytest.raises(DatasetError, match=r"1 of 8 photos are absent .*green-square-2\.png.*`skip_missing`"):
         train(DatasetOptions(dataset=(f"table:{tmp_path}/t",)), options)
     assert not run_folder(options).path.exists()
     output = train(DatasetOptions(dataset=(f"table:{tmp_path}/t",), skip_missing=True), options)

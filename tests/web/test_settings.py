@@ -72,5 +72,5 @@ def test_anything_else_is_refused_by_name(name: str, value: Any) -> None:
     if fine:
         Settings(**{name: value})
     else:
-        with pytest.raises(OptionError, match=f"^{name} must be"):
+        with pytest.raises(OptionError, match=f"^`{name}` must be"):
             Settings(**{name: value})

@@ -222,6 +222,6 @@ def test_what_is_to_be_installed_is_told(service: Service, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "captioner.web.tools", raising=False)
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
     with pytest.raises(
-        CaptionerError, match=r"--mcp needs the package mcp; run: pip install 'captioner\[mcp\]'"
+        CaptionerError, match=r"`mcp` needs the package mcp; run: pip install 'captioner\[mcp\]'"
     ):
         build_app(service, ServingOptions(mcp=True))
