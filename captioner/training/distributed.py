@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from captioner.errors import CaptionerError, OptionError, TrainingError
+from captioner.options import with_flags
 
 T = TypeVar("T")
 
@@ -234,8 +235,9 @@ def joined() -> Iterator[World]:
         try:
             world._store.wait([_REPORTED], _REPORTING)
         except RuntimeError:  # rank 0 has not met this failure
-            text = f"process {world.rank} on {socket.gethostname()}: {' '.join(str(error).split())}"
-            print(f"captioner: error: {text}", file=sys.stderr)
+            text = " ".join(with_flags(str(error)).split())
+            place = f"process {world.rank} on {socket.gethostname()}"
+            print(f"captioner: error: {place}: {text}", file=sys.stderr)
         raise SystemExit(2) from error
     dist.destroy_process_group()
 
