@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
+from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
 from captioner.decoding.options import DecodingOptions
 from captioner.images import Preprocessing
@@ -17,6 +20,16 @@ WORDS = (
     "near of by small large bird cat"
 )
 SIZE = 64
+
+
+def in_double(captioner: Captioner) -> Captioner:
+    """A copy that computes in float64, for tests with the fixture ``double``."""
+    twin = copy.deepcopy(captioner)
+    twin.dtype = torch.float64
+    twin.encoder.double()
+    twin.decoder.double()
+    twin._regions = lambda vectors: vectors  # type: ignore[method-assign]
+    return twin
 
 
 def small_preprocessing() -> Preprocessing:

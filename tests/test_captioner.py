@@ -23,7 +23,7 @@ from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
-from tests.small_model import SIZE, small_checkpoint
+from tests.small_model import SIZE, in_double, small_checkpoint
 
 SAMPLING = DecodingOptions(temperature=1.0, num_captions=2, max_length=8, seed=7)
 
@@ -32,28 +32,31 @@ def texts(captions: list[list[Caption]]) -> list[str]:
     return [best.text for best, *_ in captions]
 
 
+@pytest.mark.usefixtures("double")
 def test_every_kind_of_picture_gives_the_same_caption(captioner: Captioner, photos: list[Path]) -> None:
     # Not a JPEG, which is read at reduced scale, but by Pillow's own open at full scale.
     path = next(photo for photo in photos if photo.suffix == ".png")
     content = path.read_bytes()
     with Image.open(path) as image:
         kinds: list[Any] = [path, str(path), content, io.BytesIO(content), image, captioner.preprocess(path)]
-        captions = captioner.caption(kinds)
+        captions = in_double(captioner).caption(kinds)
     assert texts(captions) == [captions[0][0].text] * len(kinds)
     for caption in captions:  # equal pixels; only the order of a batch's additions may differ
-        assert caption[0].word_log_probs == pytest.approx(captions[0][0].word_log_probs, abs=1e-4)
+        assert caption[0].word_log_probs == pytest.approx(captions[0][0].word_log_probs)
 
 
+@pytest.mark.usefixtures("double")
 def test_captions_come_in_the_order_of_the_pictures_whatever_the_batch(
     captioner: Captioner, photos: list[Path]
 ) -> None:
+    captioner = in_double(captioner)
     together = captioner.caption(photos)
     alone = [captioner.caption([photo])[0] for photo in photos]
     assert texts(together) == texts(alone)
     assert len(set(texts(together))) > len(photos) // 2  # the pictures matter
     assert texts(captioner.caption(photos[::-1])) == texts(together)[::-1]
     for one, other in zip(together, alone, strict=True):
-        assert one[0].word_log_probs == pytest.approx(other[0].word_log_probs, abs=1e-3)
+        assert one[0].word_log_probs == pytest.approx(other[0].word_log_probs)
 
 
 def test_no_pictures_give_no_captions(captioner: Captioner) -> None:
@@ -295,10 +298,11 @@ def test_the_package_has_no_other_names() -> None:
         package.Captions  # noqa: B018
 
 
+@pytest.mark.usefixtures("double")
 @torch.inference_mode()
 @pytest.mark.parametrize("attention", ["additive", "adaptive"])
 def test_captions_tell_where_the_model_looked_at_each_word(attention: str, photos: list[Path]) -> None:
-    captioner = Captioner(small_checkpoint(attention=attention), device="cpu")
+    captioner = in_double(Captioner(small_checkpoint(attention=attention), device="cpu"))
     options = replace(captioner.options, num_captions=2, beam_size=3)
     found = captioner.caption(photos[:3], options)
     for photo, captions in zip(photos[:3], found, strict=True):
@@ -314,8 +318,8 @@ def test_captions_tell_where_the_model_looked_at_each_word(attention: str, photo
             for word, seen in zip(("<start>", *caption.words), caption.attention, strict=False):
                 ids = torch.tensor(captioner.vocabulary.encode([word]))
                 _, weights, state = decoder._advance(decoder.embedding(ids), state)
-                np.testing.assert_allclose(seen.ravel(), weights[0].numpy(), atol=1e-5)
-        np.testing.assert_allclose(captions[0].attention, alone.attention, atol=1e-5)
+                np.testing.assert_allclose(seen.ravel(), weights[0].numpy())
+        np.testing.assert_allclose(captions[0].attention, alone.attention)
 
 
 def test_attention_is_left_out_where_it_is_not_asked_for_or_not_there(photos: list[Path]) -> None:

@@ -19,7 +19,7 @@ from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, r
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
 from tests.likelihood.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
 from tests.likelihood.small import small_decoder as small_member
-from tests.small_model import WORDS, small_checkpoint
+from tests.small_model import WORDS, in_double, small_checkpoint
 
 FEW_WORDS = Vocabulary((*SPECIAL_WORDS, "a", "dog", "dogs", "runs", "skateboard", "'s"))
 
@@ -65,18 +65,20 @@ def test_groups_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         ]
 
 
+@pytest.mark.usefixtures("double")
 def test_the_captioners_own_captions_have_the_log_probabilities_it_gave_them(
     captioner: Captioner, photos: list[object]
 ) -> None:
+    captioner = in_double(captioner)
     regions = captioner.encode([captioner.preprocess(photo) for photo in photos[:3]])  # type: ignore[arg-type]
     options = dataclasses.replace(captioner.options, num_captions=3, beam_size=3)
     for captions, picture in zip(captioner.decode(regions, options), regions, strict=True):
         scores = captioner.score(picture.expand(3, -1, -1), [caption.text for caption in captions])
         for caption, score in zip(captions, scores, strict=True):
             assert score.words == caption.words
-            assert score.log_prob == pytest.approx(caption.log_prob, abs=1e-4)
-            assert score.word_log_probs == pytest.approx(caption.word_log_probs, abs=1e-4)
-            assert score.end_log_prob == pytest.approx(caption.end_log_prob, abs=1e-4)
+            assert score.log_prob == pytest.approx(caption.log_prob)
+            assert score.word_log_probs == pytest.approx(caption.word_log_probs)
+            assert score.end_log_prob == pytest.approx(caption.end_log_prob)
 
 
 def test_the_figures_follow_from_the_log_probabilities() -> None:
