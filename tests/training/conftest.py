@@ -11,6 +11,7 @@ from captioner.training.log import Log
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from tests.training import processes, shapes
+from tests.training.runs import in_double
 
 TINY = {
     "encoder": "efficientnet_lite0",
@@ -65,6 +66,13 @@ def finished(table: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
     options = TrainingOptions(**{"output": str(output), "cache": str(cache), **TINY, "epochs": 2})  # type: ignore[arg-type]
     train(DatasetOptions(dataset=(f"table:{table}",)), options)
     return options
+
+
+@pytest.fixture
+def double_training() -> Iterator[None]:
+    """Trainings compute in float64."""
+    with in_double():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captioner.training.limits import ClipConfig
 from captioner.training.optim import REMEMBERED, Clipped, Clipper, gradient_norm
+from tests.tolerance import summation_bound
 
 
 def _parameters(scale: float = 1.0, seed: int = 0) -> list[Tensor]:
@@ -78,7 +79,8 @@ def test_the_direction_stays_when_the_norm_is_limited() -> None:
     before = torch.cat([gradient.flatten() for gradient in _gradients(parameters)])
     _clip("norm:1", parameters)
     after = torch.cat([gradient.flatten() for gradient in _gradients(parameters)])
-    assert torch.cosine_similarity(before, after, dim=0).item() == pytest.approx(1.0)
+    found = torch.cosine_similarity(before, after, dim=0).item()
+    assert found == pytest.approx(1, rel=summation_bound(3 * len(before)))  # a product and two norms
 
 
 @pytest.mark.parametrize("limits", ["none", "hidden:1e-9"])

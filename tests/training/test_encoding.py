@@ -100,6 +100,7 @@ def test_broken_and_equal_photos_are_told_as_a_feature_store_tells_them(tmp_path
     ]
 
 
+@pytest.mark.usefixtures("double_training")
 def test_features_are_those_of_the_weights_at_that_moment(tmp_path: Path) -> None:
     shapes.write_table(tmp_path / "t", 40)
     paths = sorted((tmp_path / "t" / "images").iterdir())
@@ -111,7 +112,7 @@ def test_features_are_those_of_the_weights_at_that_moment(tmp_path: Path) -> Non
     def expected() -> torch.Tensor:
         pixels = np.stack([PREPROCESSING.load(paths[photo]) for photo in wanted])
         with torch.no_grad():
-            return encoder(PREPROCESSING.normalise(torch.from_numpy(pixels)))
+            return encoder(PREPROCESSING.normalise(torch.from_numpy(pixels)).double())
 
     before = photos.fetch(wanted, CPU)
     torch.testing.assert_close(before, expected())
@@ -158,6 +159,7 @@ def test_what_is_seen_of_a_photo_depends_on_seed_epoch_and_photo_alone(
         assert sum(other[photo] == whole[photo] for photo in whole) == 0
 
 
+@pytest.mark.usefixtures("double_training")
 def test_gradients_reach_the_encoder_and_photos_without_change_are_as_in_validation(
     table: Path, prepared: Prepared
 ) -> None:
