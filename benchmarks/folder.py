@@ -114,9 +114,8 @@ def encoder_speed(captioner: Captioner, folder: Path, batch_size: int) -> float:
     rounds = max(1, ENCODED // len(images))
     start = time.perf_counter()
     for _ in range(rounds):
-        captioner.encoder(images, captioner.dtype)[
-            ..., 0
-        ].sum().item()  # fetched, so that an accelerator has finished
+        # Fetched, so that an accelerator has finished.
+        captioner.encoder(images, captioner.dtype)[..., 0].sum().item()
     return rounds * len(images) / (time.perf_counter() - start)
 
 
