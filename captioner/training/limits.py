@@ -35,34 +35,24 @@ class ClipConfig:
         Raises:
             OptionError: the text is none of these, a limit is impossible, or two contradict each other.
         """
-        if text.strip() == "none":
-            return cls()
         limits: dict[str, float] = {}
-        for part in text.split(","):
-            kind, limit = _read(part.strip(), text)
+        for part in [] if text.strip() == "none" else text.split(","):
+            kind, colon, number = part.strip().partition(":")
+            if kind not in ("norm", "value", "hidden", "auto"):
+                raise OptionError(f"`clip` must be {_FORMS}, not {text!r}")
+            limit = _USUAL_PERCENTILE if (kind, colon) == ("auto", "") else _number(number)
+            if kind == "auto" and not 0 < limit <= 100:
+                raise OptionError(
+                    f"`clip` must have a percentage above 0, at most 100, after auto:, not {text!r}"
+                )
+            if not 0 < limit < math.inf:
+                raise OptionError(f"`clip` must have a limit above 0 and finite after {kind}:, not {text!r}")
             if kind in limits:
-                raise OptionError(f"`clip` gives {kind.replace('percentile', 'auto')} twice, in {text!r}")
+                raise OptionError(f"`clip` gives {kind} twice, in {text!r}")
             limits[kind] = limit
-        if {"norm", "percentile"} <= set(limits):
+        if {"norm", "auto"} <= set(limits):
             raise OptionError(f"`clip` takes norm or auto, which both limit the norm, not {text!r}")
-        return cls(**limits)
-
-
-def _read(part: str, text: str) -> tuple[str, float]:
-    kind, colon, number = part.partition(":")
-    if kind == "auto":
-        percentile = _number(number) if colon else _USUAL_PERCENTILE
-        if not 0 < percentile <= 100:
-            raise OptionError(
-                f"`clip` must have a percentage above 0, at most 100, after auto:, not {text!r}"
-            )
-        return "percentile", percentile
-    if kind not in ("norm", "value", "hidden"):
-        raise OptionError(f"`clip` must be {_FORMS}, not {text!r}")
-    limit = _number(number)
-    if not 0 < limit < math.inf:
-        raise OptionError(f"`clip` must have a limit above 0 and finite after {kind}:, not {text!r}")
-    return kind, limit
+        return cls(percentile=limits.pop("auto", None), **limits)
 
 
 def _number(text: str) -> float:

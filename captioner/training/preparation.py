@@ -104,8 +104,7 @@ def prepare(
             on, or to say, or the score asked for would always be 0.
         CacheError: the features cannot be kept on disk.
     """
-    parts = (*splits.train, *splits.validation)
-    records = [record for _, part in parts for record in part]
+    records = [record for _, part in (*splits.train, *splits.validation) for record in part]
     features = store.features_of(records)
     _report_broken(features, records, skip_missing)
     first_validation = sum(len(part) for _, part in splits.train)
@@ -118,17 +117,9 @@ def prepare(
             "no training photo is left: all are broken or also in the validation split; add other images"
         )
     texts = [records[position].captions for position in usable]
-    if vocabulary is None:
-        vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
-    _check_words(vocabulary, options.min_count)
+    vocabulary = _vocabulary(texts, options.min_count, vocabulary)
     sets = list(_validation_sets(splits, features, first_validation))
-    why_not_cider = _why_not_cider(sets)
-    if why_not_cider and options.select_by == "CIDEr":
-        raise DatasetError(
-            f"{sets[0].label}: {why_not_cider}",
-            "take more photos, a larger `holdout` or `select_by` BLEU-4",
-        )
-    usual = "BLEU-4" if why_not_cider else "CIDEr"
+    select_by, why = _score(sets, options.select_by)
     summary: dict[str, object] = {
         "datasets": [f"{label}: {len(part)} photos" for label, part in splits.train],
         "training photos": len(usable),
@@ -137,9 +128,8 @@ def prepare(
         "broken photos": len(features.broken),
         "training photos left out as validation photos": len(train) - len(usable),
         "validation": [f"{part.label}: {len(part.records)} photos" for part in sets],
+        **({"best epoch": f"chosen by {select_by}: {why}"} if why else {}),
     }
-    if why_not_cider and options.select_by == AUTO:
-        summary["best epoch"] = f"chosen by BLEU-4: {why_not_cider}"
     return TrainingData(
         vocabulary=vocabulary,
         captions=[
@@ -149,7 +139,7 @@ def prepare(
         photos=usable,
         features=features,
         validation=sets,
-        select_by=usual if options.select_by == AUTO else options.select_by,
+        select_by=select_by,
         summary=summary,
         mixture_weights=_mixture_weights(splits, usable, options),
         identity=_identity(records, usable, sets, features, store.name),
@@ -173,12 +163,27 @@ def _listed(names: Sequence[str], separator: str) -> str:
     return separator.join([*names[:_NAMED], *more])
 
 
-def _check_words(vocabulary: Vocabulary, min_count: int) -> None:
+def _vocabulary(texts: Sequence[Sequence[str]], min_count: int, vocabulary: Vocabulary | None) -> Vocabulary:
+    if vocabulary is None:
+        vocabulary = Vocabulary.build((text for captions in texts for text in captions), min_count)
     if len(vocabulary) == len(SPECIAL_WORDS):
         raise DatasetError(
             f"no word occurs {min_count} times in the training captions",
             "lower `min_count` (1 keeps all)",
         )
+    return vocabulary
+
+
+def _score(sets: Sequence[ValidationSet], wanted: str) -> tuple[str, str]:
+    """The score that chooses the best epoch, and why it is not the usual one."""
+    why = _why_not_cider(sets)
+    if why and wanted == "CIDEr":
+        raise DatasetError(
+            f"{sets[0].label}: {why}", "take more photos, a larger `holdout` or `select_by` BLEU-4"
+        )
+    if wanted != AUTO:
+        return wanted, ""
+    return ("BLEU-4" if why else "CIDEr"), why
 
 
 def _why_not_cider(sets: Sequence[ValidationSet]) -> str:

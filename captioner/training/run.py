@@ -84,10 +84,7 @@ def train(
         state = TrainingState(identity)
     state.check_identity(identity)
 
-    network = _build_network(options, encoder, preprocessing, store.shape[-1], len(data.vocabulary), initial)
-    # The recorder tells the rest of the story; where the data lay is known here.
-    story = {"datasets": asdict(datasets), "init": options.init}
-    checkpoint = Checkpoint(network, data.vocabulary, preprocessing, options.decoding_options(), story)
+    checkpoint = _new_checkpoint(datasets, options, encoder, preprocessing, store, data.vocabulary, initial)
     Trainer(checkpoint, data, options, state, folder, device=device, dtype=dtype, world=world).run()
     return folder.output
 
@@ -106,22 +103,27 @@ def _prepared(
     return data
 
 
-def _build_network(
+def _new_checkpoint(
+    datasets: DatasetOptions,
     options: TrainingOptions,
     encoder: Encoder,
     preprocessing: Preprocessing,
-    channels: int,
-    words: int,
+    store: ImageStore,
+    vocabulary: Vocabulary,
     initial: Checkpoint | None,
-) -> CaptionNetwork:
-    """A network with fresh weights, or with those of a checkpoint; what is trained requires gradients."""
+) -> Checkpoint:
+    """A model with fresh weights, or with those of a checkpoint; what is trained requires gradients."""
     torch.manual_seed(options.seed)
-    config = options.model_config(image_size=preprocessing.size, channels=channels, vocabulary_size=words)
+    config = options.model_config(
+        image_size=preprocessing.size, channels=store.shape[-1], vocabulary_size=len(vocabulary)
+    )
     network = CaptionNetwork(config)
     network.encoder = encoder
     if initial is not None:
         _go_on_from(initial, network, options)
-    return network
+    # The recorder adds the rest of the story; where the data lay is known here.
+    story = {"datasets": asdict(datasets), "init": options.init}
+    return Checkpoint(network, vocabulary, preprocessing, options.decoding_options(), story)
 
 
 def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingOptions) -> None:
