@@ -12,15 +12,11 @@ that two captions share, as a share of those of the caption that has more.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from itertools import combinations_with_replacement
 
 from captioner.decoding.strategies import Hypothesis
-
-_LONGEST = 4
-_Occurrence: TypeAlias = "tuple[tuple[int, ...], int]"
 
 
 def by_consensus(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -41,10 +37,7 @@ def by_consensus(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 
 def expected_gleu(captions: Sequence[Sequence[int]], probabilities: Sequence[float]) -> list[float]:
-    """GLEU of each caption with one that is drawn from all, itself included.
-
-    GLEU divides what two captions share by what the longer one has. So captions of equal length are added up
-    first, and no pair is looked at: time grows with the number of captions, not with its square.
+    """Compute the GLEU of each caption with one that is drawn from all, itself included.
 
     Args:
         captions: ids of the words of each.
@@ -53,29 +46,12 @@ def expected_gleu(captions: Sequence[Sequence[int]], probabilities: Sequence[flo
     Returns:
         From 0 to 1; 0 for a caption without words.
     """
-    occurring = [_occurrences(words) for words in captions]
-    by_size: dict[int, defaultdict[_Occurrence, float]] = {}
-    for own, probability in zip(occurring, probabilities, strict=True):
-        drawn = by_size.setdefault(len(own), defaultdict(float))
-        for occurrence in own:
-            drawn[occurrence] += probability
-    return [
-        sum(
-            sum(drawn.get(occurrence, 0.0) for occurrence in own) / max(len(own), size)
-            for size, drawn in by_size.items()
-            if own
-        )
-        for own in occurring
-    ]
+    from nltk.translate.gleu_score import sentence_gleu
 
-
-def _occurrences(words: Sequence[int]) -> list[_Occurrence]:
-    """Sequences of 1 to 4 words, each with how often it came before, so that all are different."""
-    seen: Counter[tuple[int, ...]] = Counter()
-    found = []
-    for size in range(1, _LONGEST + 1):
-        for start in range(len(words) - size + 1):
-            ngram = tuple(words[start : start + size])
-            found.append((ngram, seen[ngram]))
-            seen[ngram] += 1
-    return found
+    expected = [0.0] * len(captions)
+    for (first, one), (second, other) in combinations_with_replacement(enumerate(captions), 2):
+        gleu = sentence_gleu([one], other)  # the same in both directions
+        expected[first] += probabilities[second] * gleu
+        if first != second:
+            expected[second] += probabilities[first] * gleu
+    return expected
