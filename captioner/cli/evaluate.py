@@ -33,6 +33,7 @@ examples:
 # one caption for each photo is judged, so there is no flag for how many are made
 _SKIPPED = "num_captions"
 _DECODING = [item.name for item in fields(DecodingOptions) if item.name not in (_SKIPPED, "seed")]
+_ROUNDING = 1e-8  # COCO's small constants change BLEU by less
 _GENERATING = ("weights", "encoder", "image_size", "resize", "output", "limit", *_DECODING)
 
 
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from captioner.evaluation.evaluate import evaluate
+    from captioner.evaluation.evaluate import cross_check, evaluate
     from captioner.evaluation.inputs import training_captions
     from captioner.evaluation.report import write_report
     from captioner.evaluation.results import write_records
@@ -96,7 +97,18 @@ def run(args: argparse.Namespace) -> int:
         write_records(args.per_image, evaluation.to_records())
     if args.report is not None:
         write_report(args.report, evaluation, human.photos)
-    print(json.dumps(evaluation.to_dict()) if args.json else evaluation_table(evaluation))
+    if not args.json:
+        print(evaluation_table(evaluation))
+        return 0
+    check = cross_check(evaluation, references)
+    print(json.dumps(evaluation.to_dict() | {"cross_check": check}))
+    difference = abs(check["difference"] or 0.0)
+    if (check["nltk_bleu_4"] or 0.0) > _ROUNDING < difference:
+        print(
+            f"captioner: warning: BLEU-4 differs by {difference:.2g} from nltk's on the same tokens; "
+            "one of them is wrong, please report this",
+            file=sys.stderr,
+        )
     return 0
 
 

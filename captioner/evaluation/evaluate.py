@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from captioner.errors import EvaluationError
 from captioner.evaluation.signature import Provenance, signature
+from captioner.metrics.bleu import STATISTICS, bleu
 from captioner.metrics.bootstrap import Interval, intervals
 from captioner.metrics.evaluate import References, score
 from captioner.metrics.meteor import meteor
+from captioner.metrics.ngrams import MAX_ORDER, split_tokens
 from captioner.metrics.tokenizer import tokenize_lines
 
 if TYPE_CHECKING:
@@ -112,6 +115,38 @@ def evaluate(
         captions=captions,
         references=references.captions,
     )
+
+
+def cross_check(evaluation: Evaluation, references: References) -> dict[str, float | int | None]:
+    """Compute BLEU-4 on the same tokens with nltk, whose code is independent of ``captioner.metrics``.
+
+    nltk counts a guess for each order that a caption is too short for, the COCO code does not. So captions of
+    less than four words are left out on both sides.
+
+    Args:
+        evaluation: what :func:`evaluate` found.
+        references: the human captions that it used.
+
+    Returns:
+        ``nltk_bleu_4`` from 0 to 1 and its ``difference`` from the BLEU-4 here, both None if no caption is
+        long enough; ``images``: the number compared. If no four words of any caption match, nltk gives 0 and
+        COCO's small constants up to 0.0002. Otherwise a difference above 1e-8 is an error in one of them.
+    """
+    from nltk.translate.bleu_score import corpus_bleu
+
+    hypotheses = tokenize_lines([evaluation.captions[image_id] for image_id in references.tokens])
+    pairs = zip(hypotheses, references.tokens.values(), strict=True)
+    # As in the COCO code a token may hold a blank, see captioner.metrics.ngrams.
+    words = [(split_tokens(tokens), [*map(split_tokens, human)]) for tokens, human in pairs]
+    rows = [row for row, (hypothesis, _) in enumerate(words) if len(hypothesis) >= MAX_ORDER]
+    if not rows:
+        return {"nltk_bleu_4": None, "difference": None, "images": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of captions without a match
+        theirs = float(corpus_bleu([words[row][1] for row in rows], [words[row][0] for row in rows]))
+    statistics = evaluation.scores.statistics[rows, :STATISTICS]
+    ours = float(bleu(statistics.sum(axis=0))[-1])
+    return {"nltk_bleu_4": theirs, "difference": ours - theirs, "images": len(rows)}
 
 
 def _meteor(captions: Mapping[ImageId, str], references: References) -> tuple[float | None, str]:

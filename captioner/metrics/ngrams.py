@@ -44,7 +44,9 @@ class NGramCounts:
     def of(cls, captions: Sequence[Sequence[str]]) -> NGramCounts:
         """Counts the n-grams of tokenised captions."""
         words: dict[str, int] = {}
-        numbers = [[words.setdefault(word, len(words)) for word in _words(caption)] for caption in captions]
+        numbers = [
+            [words.setdefault(word, len(words)) for word in split_tokens(caption)] for caption in captions
+        ]
         lengths = np.array([len(caption) for caption in numbers], dtype=np.int64)
         text = np.fromiter(chain.from_iterable(numbers), dtype=np.int64, count=int(lengths.sum()))
         row = np.repeat(np.arange(len(lengths)), lengths)
@@ -88,7 +90,7 @@ class NGramCounts:
         return names
 
 
-def _words(tokens: Sequence[str]) -> list[str]:
+def split_tokens(tokens: Sequence[str]) -> list[str]:
     """Splits tokens at white space, as the COCO code does before BLEU and CIDEr, but not before ROUGE.
 
     The tokeniser writes a mixed number as one token with a no-break space inside: "1\u00a01/2".

@@ -55,6 +55,24 @@ def test_scores_a_results_file(tmp_path: Path, run: Run) -> None:
     assert "|images:6 of 6|" in found["signature"]
 
 
+def test_json_holds_a_cross_check_of_bleu_and_a_difference_is_told(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations = write_coco(tmp_path)
+    captions = {name: texts[0] for name, texts in REFERENCES.items()}
+    predictions = write_results_file(tmp_path / "results.json", captions)
+    flags = ("--predictions", predictions, "--annotations", annotations, "--no-meteor", "--json")
+    _, out, err = run(*flags)
+    found = json.loads(out)
+    assert found["cross_check"]["nltk_bleu_4"] == pytest.approx(found["BLEU-4"], abs=1e-8)
+    assert "warning" not in err
+    monkeypatch.setattr("nltk.translate.bleu_score.corpus_bleu", lambda *_: 0.25)
+    code, out, err = run(*flags)
+    assert code == 0
+    assert json.loads(out)["cross_check"]["nltk_bleu_4"] == 0.25
+    assert "captioner: warning: BLEU-4 differs by " in err
+
+
 def test_writes_the_scores_of_every_photo(tmp_path: Path, run: Run) -> None:
     annotations, table = write_coco(tmp_path), tmp_path / "scores.json"
     captions = {**CAPTIONS, 60: "half a \ud83d caf\u00e9"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from captioner.errors import EvaluationError, OptionError
-from captioner.evaluation.evaluate import Evaluation, evaluate
+from captioner.evaluation.evaluate import Evaluation, cross_check, evaluate
 from captioner.evaluation.options import EvaluationOptions
 from captioner.evaluation.signature import Provenance
 from captioner.metrics.evaluate import References, score
@@ -73,3 +73,37 @@ def test_captions_of_other_photos_are_an_error() -> None:
 def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"`{next(iter(wrong))}`"):
         EvaluationOptions(**wrong)
+
+
+def judged(captions: dict[int, str]) -> tuple[Evaluation, dict[str, float | int | None]]:
+    human = {name: REFERENCES[name] for name in captions}
+    references = References(human)
+    found = evaluate(captions, references, PROVENANCE, EvaluationOptions(bootstrap=0, meteor=False))
+    return found, cross_check(found, references)
+
+
+def test_bleu_is_checked_against_nltk_on_captions_of_four_words_or_more() -> None:
+    whole = {name: texts[0] for name, texts in REFERENCES.items()}
+    names = list(whole)
+    whole[names[0]] = whole[names[0]].rsplit(" ", 2)[0] + " unseen words here"
+    found, check = judged(whole)
+    assert check["images"] == len(whole)
+    assert 0 < check["nltk_bleu_4"] < 1
+    assert check["nltk_bleu_4"] == pytest.approx(found.scores.figures["BLEU-4"], abs=1e-9)
+    assert abs(check["difference"]) < 1e-9
+    shortened, rest = judged({**whole, names[1]: "a dog"})
+    assert rest["images"] == len(whole) - 1
+    assert abs(rest["difference"]) < 1e-9
+    assert abs(rest["nltk_bleu_4"] - shortened.scores.figures["BLEU-4"]) > 1e-9
+
+
+def test_the_cross_check_of_captions_that_are_short_or_match_nothing(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    _, check = judged(dict.fromkeys(REFERENCES, "a dog"))
+    assert check == {"nltk_bleu_4": None, "difference": None, "images": 0}
+    _, check = judged(dict.fromkeys(REFERENCES, "none of these words match anything"))
+    assert check["images"] == len(REFERENCES)
+    assert check["nltk_bleu_4"] < 1e-12
+    assert 0 <= check["difference"] < 2e-4
+    assert not recwarn.list
