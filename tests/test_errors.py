@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+
+import pytest
+
+from captioner.errors import CaptionerError, OutputError, UnknownWordsError, os_errors_as
+
+
+def test_an_error_says_what_has_failed_and_then_what_to_do() -> None:
+    error = CaptionerError("a.png: is damaged", "copy it again")
+    assert (error.what, error.advice) == ("a.png: is damaged", "copy it again")
+    assert str(error) == "a.png: is damaged; copy it again"
+    assert str(CaptionerError("a.png: is damaged")) == "a.png: is damaged"
+
+
+@pytest.mark.parametrize(
+    "error", [OutputError("what", "advice"), UnknownWordsError("what", ["a", "b"], "advice")], ids=repr
+)
+def test_errors_pass_from_one_process_to_another(error: CaptionerError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert vars(copy) == vars(error)
+    assert str(copy) == "what; advice"
+
+
+def test_failures_of_the_system_become_ours() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(OutputError) as raised,
+        os_errors_as(OutputError, "cannot write a: ", advice="make room"),
+    ):
+        raise full
+    assert str(raised.value) == "cannot write a: No space left on device; make room"
+    assert raised.value.__cause__ is full
+    with (
+        pytest.raises(OutputError, match=r"^a: cannot be read \(odd\)$"),
+        os_errors_as(OutputError, "a: cannot be read (", ")"),
+    ):
+        raise OSError("odd")
+
+
+def test_other_failures_pass() -> None:
+    with pytest.raises(KeyError), os_errors_as(OutputError, "cannot write a: "):
+        raise KeyError("a")
