@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     def stopping(trainer: Trainer, parts: Sequence[Batch]) -> None:
         step(trainer, parts)
         if trainer.state.step == 2:
-            trainer._note_interrupt()
+            trainer.interrupted.set()
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", stopping)
