@@ -18,7 +18,7 @@ import numpy as np
 
 from captioner.metrics.bleu import bleu, bleu_statistics
 from captioner.metrics.ngrams import Corpus
-from captioner.metrics.tokenizer import tokenize
+from captioner.metrics.ptb.tokenizer import tokenize
 
 Tokenize = Callable[[str], list[str]]
 Figures = np.ndarray

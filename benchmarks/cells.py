@@ -23,10 +23,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from captioner.header import read_header
-from captioner.model.blueprint import decoder_blueprint
 from captioner.model.config import CELLS, ModelConfig
-from captioner.model.decoder import Decoder
+from captioner.model.decoder import Decoder, decoder_blueprint
+from captioner.weights import read_header
 
 PHOTOS, CAPTIONS = 32, 5  # of a batch, and of a photo
 ROUNDS = 7

@@ -30,12 +30,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-from captioner.batch.engine import Engine
-from captioner.batch.job import Model, caption_folder
-from captioner.batch.options import FolderOptions
-from captioner.batch.progress import Progress
-from captioner.batch.reading import PictureReader
-from captioner.batch.workers import default_workers
+from captioner.bulk.options import FolderOptions
+from captioner.bulk.pipeline import Engine
+from captioner.bulk.progress import Progress
+from captioner.bulk.reading import PictureReader, default_workers
+from captioner.bulk.run import Model, caption_folder
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.images import DEFAULT_MAX_PIXELS, find_images

@@ -29,12 +29,15 @@ import torch
 from torch import Tensor, nn
 
 from captioner.checkpoint import Checkpoint
-from captioner.devices import choose_device, choose_dtype
 from captioner.features.store import FeatureRows
-from captioner.model.encoder import build_encoder, encoder_preprocessing, output_shape
-from captioner.model.inference import fuse
-from captioner.model.network import CaptionNetwork
-from captioner.model.no_encoder import NO_PREPROCESSING
+from captioner.model.devices import choose_device, choose_dtype, fuse
+from captioner.model.encoder import (
+    NO_PREPROCESSING,
+    CaptionNetwork,
+    build_encoder,
+    encoder_preprocessing,
+    output_shape,
+)
 from captioner.training.data import Batch, make_batch
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData

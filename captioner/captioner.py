@@ -19,22 +19,19 @@ from torch import Tensor
 
 from captioner.caption import Caption
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, with_encoder
+from captioner.concepts import Tagger, Written, write_with_tags
 from captioner.confidence import Calibration
 from captioner.decoding.filters import special_ids
-from captioner.decoding.loop import decode
+from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import Hypothesis
-from captioner.devices import choose_device, choose_dtype
+from captioner.decoding.search import decode
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, Pixels, Source
 from captioner.model.config import NO_ENCODER
-from captioner.model.encoder import output_shape
+from captioner.model.devices import choose_device, choose_dtype, fuse
+from captioner.model.encoder import CANNOT_SEE, output_shape
 from captioner.model.ensemble import EncoderKey, EnsembleDecoder, PackedEncoder, Packing
-from captioner.model.inference import fuse
-from captioner.model.no_encoder import CANNOT_SEE
 from captioner.scoring import Score, replay, score_texts
-from captioner.tags.tagger import Tagger
-from captioner.tags.writing import Written, write_with_tags
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 

@@ -21,24 +21,22 @@ from captioner.confidence import Calibration
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
 from captioner.files import write_atomically
-from captioner.header import (
+from captioner.images import Preprocessing
+from captioner.model.classifier import classifier_blueprint, classifier_of
+from captioner.model.config import NO_ENCODER
+from captioner.model.decoder import decoder_blueprint
+from captioner.model.encoder import CaptionNetwork, Encoder, encoder_preprocessing, listed, output_shape
+from captioner.vocabulary import Vocabulary
+from captioner.weights import (
     FORMAT,
     FORMAT_VERSION,
     Header,
     header_of,
     open_checkpoint,
+    peek,
     read_header,
     reason_of,
 )
-from captioner.images import Preprocessing
-from captioner.model.blueprint import decoder_blueprint
-from captioner.model.classifier import classifier_blueprint, classifier_of
-from captioner.model.config import NO_ENCODER
-from captioner.model.encoder import Encoder, encoder_preprocessing, output_shape
-from captioner.model.network import CaptionNetwork
-from captioner.model.stages import listed
-from captioner.vocabulary import Vocabulary
-from captioner.weights import peek
 
 _LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 _MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one

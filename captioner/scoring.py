@@ -17,16 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from captioner.errors import OptionError, UnknownWordsError
 from captioner.model.ensemble import EnsembleDecoder
-from captioner.vocabulary import (
-    END,
-    PAD,
-    SPECIAL_WORDS,
-    START,
-    UNKNOWN,
-    Vocabulary,
-    caption_words,
-    tokenize,
-)
+from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, caption_words, tokenize
 
 MOST_RUNNERS_UP = 100
 """More would be no use, and those of a long text would fill the memory."""

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from captioner.errors import CheckpointError
+from safetensors import SafetensorError, safe_open
+
+from captioner.confidence import Calibration
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import CaptionerError, CheckpointError, reworded
 from captioner.files import write_atomically
+from captioner.images import Preprocessing
+from captioner.model.config import ModelConfig
+from captioner.vocabulary import Vocabulary
 
 DEFAULT_WEIGHTS = "captioner"
 _ALIGNMENT = 8  # of the tensors, by the safetensors format
@@ -102,3 +112,145 @@ def write_metadata(path: Path, output: Path, entries: Mapping[str, str | None]) 
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     write_atomically(output, len(text).to_bytes(8, "little") + text + content[end:])
+
+
+T = TypeVar("T")
+
+FORMAT = "captioner"
+FORMAT_VERSION = 1
+_MOST_BYTES = 16 << 30
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself, without its weights.
+
+    Attributes:
+        config: architecture.
+        vocabulary: words.
+        preprocessing: pixels.
+        decoding: default decoding options.
+        training: how it came about.
+        calibration: how sure its captions are; None in files that do not say.
+        encoder_digest: digest of the encoder's weights, see :func:`encoder_digest`.
+        embedded: whether the encoder's weights are in the file.
+        shapes: shape of each tensor in the file.
+        dtypes: type of each tensor, such as ``F16``.
+    """
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    preprocessing: Preprocessing
+    decoding: DecodingOptions
+    training: Mapping[str, object]
+    calibration: Calibration | None
+    encoder_digest: str
+    embedded: bool
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+
+
+def read_header(path: str | Path) -> Header:
+    """Read all of a checkpoint but its weights.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, corrupt, foreign or of a newer format.
+    """
+    path = Path(path)
+    with open_checkpoint(path) as file:
+        return header_of(path, file)
+
+
+def open_checkpoint(path: Path) -> Any:
+    """A safetensors file, to be used as a context.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, too large or none at all.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise CheckpointError(f"{path}: is a folder, not a checkpoint")
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for its writer
+            raise CheckpointError(f"{path}: is not a regular file")
+        if status.st_size > _MOST_BYTES:
+            raise CheckpointError(f"{path}: {status.st_size} bytes are too many for a checkpoint")
+        return safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: truncated, damaged or not a safetensors file ({reason_of(error)})"
+        ) from error
+
+
+def header_of(path: Path, file: Any) -> Header:
+    """What an open checkpoint says of itself.
+
+    Raises:
+        CheckpointError: it is foreign, of a newer format, or contradicts itself.
+    """
+    metadata = file.metadata() or {}
+    _check_format(path, metadata)
+    slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    try:
+        encoder = json.loads(metadata["encoder"])
+        confidence = json.loads(metadata.get("confidence", "null"))
+        header = Header(
+            config=ModelConfig.from_dict(json.loads(metadata["config"])),
+            vocabulary=Vocabulary(tuple(_words(json.loads(metadata["vocabulary"])))),
+            preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
+            decoding=DecodingOptions.from_dict(json.loads(metadata["decoding"])),
+            training=_summary(json.loads(metadata["training"])),
+            calibration=None if confidence is None else Calibration.from_dict(confidence),
+            encoder_digest=_typed(encoder["digest"], str),
+            embedded=_typed(encoder["embedded"], bool),
+            shapes={key: tuple(part.get_shape()) for key, part in slices.items()},
+            dtypes={key: str(part.get_dtype()) for key, part in slices.items()},
+        )
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, CaptionerError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
+        reason = reworded(reason, str)  # a field of the file, no option
+        raise CheckpointError(f"{path}: its metadata are damaged: {reason}") from error
+    if len(header.vocabulary) != header.config.vocabulary_size:
+        raise CheckpointError(
+            f"{path}: has {len(header.vocabulary)} words for {header.config.vocabulary_size} outputs"
+        )
+    if header.preprocessing.size != header.config.image_size:
+        raise CheckpointError(f"{path}: prepares pictures of another size than its encoder expects")
+    return header
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is a safetensors file, but not a checkpoint of captioner")
+    version = metadata.get("version", "")
+    if not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise CheckpointError(f"{path}: its metadata are damaged: version {version[:20]!r}")
+    if int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: is of format {version}, this captioner reads {FORMAT_VERSION}", "upgrade captioner"
+        )
+
+
+def _words(value: object) -> list[str]:
+    return [_typed(word, str) for word in _typed(value, list)]
+
+
+def _summary(value: object) -> dict[str, object]:
+    summary = _typed(value, dict)
+    json.dumps(summary, indent=2, allow_nan=False)  # what cannot be written again is refused here
+    return summary
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
+    return value
+
+
+def reason_of(error: Exception) -> str:
+    """In one line of reasonable length, whatever a file made of the message."""
+    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]

@@ -11,8 +11,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.decoding.options import DecodingOptions
 from captioner.images import Preprocessing
 from captioner.model.config import ModelConfig
-from captioner.model.encoder import encoder_preprocessing
-from captioner.model.network import CaptionNetwork
+from captioner.model.encoder import CaptionNetwork, encoder_preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 WORDS = (

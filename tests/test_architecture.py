@@ -2,75 +2,63 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "captioner"
+from tests import house
 
-# Floor of each module, by the first part of its name below the package.
-FLOORS = {
-    "errors": 1,
-    "options": 1,
-    "files": 1,
-    "interrupt": 1,
-    "model": 2,
-    "images": 2,
-    "metadata": 2,
-    "pages": 2,
-    "vocabulary": 2,
-    "confidence": 2,
-    "plots": 2,
-    "datasets": 3,
-    "decoding": 3,
-    "checkpoint": 3,
-    "header": 3,
-    "devices": 3,
-    "weights": 3,
-    "tags": 3,
-    "captioner": 4,
-    "caption": 4,
-    "scoring": 4,
-    "metrics": 4,
-    "features": 4,
-    "likelihood": 4,
-    "explanation": 5,
-    "training": 5,
-    "gradients": 5,
-    "search": 5,
-    "batch": 5,
-    "calibration": 5,
-    "evaluation": 5,
-    "download": 5,
-    "web": 6,
-    "cli": 7,
-    "__main__": 7,
-}
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = house.read_package()
+IMPORTS = house.imports(MODULES)
+HEART = house.reach(IMPORTS, "captioner.captioner")
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of the package that a file imports, also inside functions."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name for name in names if name.startswith("captioner.")}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_from_its_own_floor_or_below(path: Path) -> None:
-    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if own == "__init__":
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_from_lower_floors_only(name: str) -> None:
+    room = MODULES[name].room
+    if not room:
         return  # the public face names what it offers
-    for name in imported(path):
-        assert FLOORS[name.split(".")[1]] <= FLOORS[own], name
+    others = {MODULES[other].room for other in IMPORTS[name]} - {room}
+    assert {other for other in others if house.FLOOR[other] >= house.FLOOR[room]} == set()
+
+
+def test_there_are_no_circles() -> None:
+    assert house.circles(IMPORTS) == []
+    assert house.circles(house.rooms(MODULES)) == []
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"f"}, "f": {"e"}}
+    assert sorted(map(sorted, house.circles(graph))) == [["b", "c"], ["e", "f"]]
+
+
+def test_the_house_is_small() -> None:
+    assert len(MODULES) <= 160
+    assert sum(module.lines for module in MODULES.values()) <= 22_500
+    assert house.import_share(MODULES.values()) <= 5.5
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_and_its_functions_are_short(name: str) -> None:
+    module = MODULES[name]
+    assert module.lines <= 500
+    assert {function for function, length in module.functions() if length > 60} == set()
+
+
+def test_the_heart_can_be_read_in_an_afternoon() -> None:
+    assert len(HEART) <= 35
+    assert sum(MODULES[name].lines for name in HEART) <= 4_500
+
+
+def test_no_folder_holds_one_file() -> None:
+    folders = {module.path.parent for module in MODULES.values()}
+    assert [folder.name for folder in folders if len(list(folder.glob("*.py"))) < 3] == []
+
+
+def test_the_documents_show_the_floors() -> None:
+    document = (house.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert house.floor_table() in document, "put the output of house.floor_table() into docs/architecture.md"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +70,7 @@ def test_a_module_imports_from_its_own_floor_or_below(path: Path) -> None:
         ("captioner.datasets", {"torch", "gradio", "nltk", "numpy"}),
         ("captioner.images", {"torch", "torchvision", "gradio"}),
         ("captioner.captioner", {"gradio", "matplotlib", "torchvision", "nltk"}),
-        ("captioner.batch.ray_steps", {"torch", "ray"}),
+        ("captioner.cluster.steps", {"torch", "ray"}),
     ],
 )
 def test_importing_a_module_does_not_import_what_it_does_not_need(module: str, forbidden: set[str]) -> None:
@@ -92,5 +80,7 @@ def test_importing_a_module_does_not_import_what_it_does_not_need(module: str, f
 
 
 def test_tests_mirror_the_package() -> None:
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert folders <= {path.name for path in (ROOT / "tests").iterdir()}
+    folders = {
+        path.name for path in house.PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()
+    }
+    assert folders <= {path.name for path in (house.ROOT / "tests").iterdir()}

@@ -18,9 +18,9 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
-from captioner.devices import choose_device, choose_dtype
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
+from captioner.model.devices import choose_device, choose_dtype
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 from tests.small_model import SIZE, in_double, small_checkpoint

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.batch.runner import caption_paths
+from captioner.bulk.pipeline import caption_paths
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from captioner.confidence import (

@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.batch.runner import caption_paths
+from captioner.bulk.pipeline import caption_paths
 from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioner.datasets.vectors import open_vectors
+from captioner.datasets.codes import open_vectors
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.images import Preprocessing
 from captioner.model.config import NO_ENCODER
-from captioner.model.encoder import encoder_preprocessing
-from captioner.model.network import CaptionNetwork
-from captioner.model.no_encoder import NO_PREPROCESSING
+from captioner.model.encoder import NO_PREPROCESSING, CaptionNetwork, encoder_preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.small_model import WORDS, in_double, small_checkpoint
 
@@ -253,7 +251,7 @@ def test_models_of_vectors_write_together_about_the_same_vectors(tmp_path: Path)
 
 
 def test_vectors_are_refused_where_each_encoder_makes_its_own(ensemble: Captioner, tmp_path: Path) -> None:
-    from captioner.batch.vectors import check_shape
+    from captioner.bulk.pipeline import check_shape
 
     np.save(tmp_path / "x.npy", np.zeros((2, 4, 1280), np.float32))
     with pytest.raises(OptionError, match="write together about pictures, not about vectors"):

@@ -17,8 +17,8 @@ from captioner.errors import CaptionerError, OptionError, UnknownWordsError
 from captioner.model.ensemble import EnsembleDecoder, Packing
 from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, replay, score_texts, text_words
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
-from tests.likelihood.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
-from tests.likelihood.small import small_decoder as small_member
+from tests.search.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
+from tests.search.small import small_decoder as small_member
 from tests.small_model import WORDS, in_double, small_checkpoint
 
 FEW_WORDS = Vocabulary((*SPECIAL_WORDS, "a", "dog", "dogs", "runs", "skateboard", "'s"))

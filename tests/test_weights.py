@@ -12,9 +12,8 @@ from PIL import Image
 
 from captioner.captioner import Captioner
 from captioner.errors import CheckpointError
-from captioner.header import read_header
 from captioner.images import open_image
-from captioner.weights import find_weights, peek
+from captioner.weights import find_weights, peek, read_header
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = sorted(path for path in (ROOT / "data" / "samples").iterdir() if path.suffix in (".jpg", ".png"))

@@ -49,8 +49,7 @@ def write_codes(
 def vector_checkpoint(attention: str = "none") -> Checkpoint:
     """The small model of the other tests, robbed of its encoder: takes vectors of 1,280 features."""
     from captioner.model.config import NO_ENCODER
-    from captioner.model.network import CaptionNetwork
-    from captioner.model.no_encoder import NO_PREPROCESSING
+    from captioner.model.encoder import NO_PREPROCESSING, CaptionNetwork
     from tests.small_model import small_checkpoint
 
     whole = small_checkpoint(attention=attention)

@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from captioner.calibration.options import CalibrationOptions
 from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
+from captioner.evaluation.calibrate import CalibrationOptions
 
 SUMMARY = "Learn on photos that were not trained on how sure captions are, and note it in the checkpoint."
 EXAMPLES = """\
@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from captioner.calibration.calibrate import calibrate
-    from captioner.calibration.report import calibration_table, write_reliability
-    from captioner.evaluation.inputs import find_photos
+    from captioner.evaluation.calibrate import calibrate, calibration_table, write_reliability
+    from captioner.evaluation.captions import find_photos
     from captioner.weights import find_weights, write_metadata
 
     photos = find_photos(dataset, args.split, None)

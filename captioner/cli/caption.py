@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from captioner.batch.options import FolderOptions
+from captioner.bulk.options import FolderOptions
 from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.decoding.options import DecodingOptions
@@ -16,8 +16,8 @@ from captioner.errors import CaptionerError, OptionError
 from captioner.weights import find_weights, peek
 
 if TYPE_CHECKING:
-    from captioner.batch.job import Model
-    from captioner.batch.progress import Progress, Summary
+    from captioner.bulk.progress import Progress, Summary
+    from captioner.bulk.run import Model
     from captioner.captioner import Captioner
 
 SUMMARY = "Caption pictures and folders of pictures."
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CaptionerError: wrong use, absent weights, or a folder without pictures.
     """
-    from captioner.batch.progress import Progress
+    from captioner.bulk.progress import Progress
 
     options = read_options(args, FolderOptions)
     if not args.paths and options.from_file is None and not options.input_tar:
@@ -76,15 +76,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _caption_images(paths: list[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
     if options.engine == "ray":
-        from captioner.batch.ray_engine import caption_on_cluster
+        from captioner.cluster.engine import caption_on_cluster
 
         return caption_on_cluster(paths, options, model, progress)
     if options.embed:
-        from captioner.batch.embedded import caption_inside
+        from captioner.embed.targets import caption_inside
 
         return caption_inside(paths, options, model, progress)
 
-    from captioner.batch.job import caption_file, caption_folder
+    from captioner.bulk.run import caption_file, caption_folder
 
     if options.prints_lines and not _names_more(options) and len(paths) == 1 and Path(paths[0]).is_file():
         return caption_file(paths[0], options, model, progress)
@@ -121,7 +121,7 @@ def _exit_code(summary: Summary, options: FolderOptions, progress: Progress, *, 
 
 def _model(args: argparse.Namespace) -> Model:
     """The model of the flags, not yet loaded as far as that can be avoided."""
-    from captioner.batch.job import Model
+    from captioner.bulk.run import Model
 
     paths = [find_weights(name) for name in args.weights or [None]]
     try:
@@ -150,8 +150,8 @@ def _model(args: argparse.Namespace) -> Model:
 
 
 def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress: Progress) -> Summary:
-    from captioner.batch.job import print_results
-    from captioner.batch.vectors import caption_vectors, named_vectors
+    from captioner.bulk.pipeline import caption_vectors, named_vectors
+    from captioner.bulk.run import print_results
 
     vectors = named_vectors(args.paths)
     if not options.prints_lines or _names_more(options):

@@ -6,7 +6,7 @@ import argparse
 
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
-from captioner.training.classifier_options import ClassifierOptions
+from captioner.training.options import ClassifierOptions
 
 SUMMARY = "Give a checkpoint its encoder's classifier, so that captions name what it sees."
 EXAMPLES = """\

@@ -35,13 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from captioner.evaluation.comparison import check_same_photos, compare_evaluations
-    from captioner.evaluation.evaluate import evaluate
-    from captioner.evaluation.results import read_results
-    from captioner.evaluation.signature import Provenance
-    from captioner.evaluation.text import comparison_table
-    from captioner.metrics.frequencies import DocumentFrequencies
-    from captioner.metrics.matching import check_ids
+    from captioner.evaluation.captions import read_results
+    from captioner.evaluation.compare import check_same_photos, compare_evaluations
+    from captioner.evaluation.evaluate import Provenance, evaluate
+    from captioner.evaluation.tables import comparison_table
+    from captioner.metrics.cider import DocumentFrequencies
+    from captioner.metrics.evaluate import check_ids
 
     # METEOR has no figures of single photos to resample
     options = replace(read_options(args, EvaluationOptions), meteor=False)

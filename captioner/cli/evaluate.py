@@ -18,8 +18,8 @@ from captioner.files import check_output
 
 if TYPE_CHECKING:
     from captioner.datasets.records import ImageId
-    from captioner.evaluation.references import HumanCaptions
-    from captioner.evaluation.signature import Provenance
+    from captioner.evaluation.captions import HumanCaptions
+    from captioner.evaluation.evaluate import Provenance
 
 SUMMARY = "Score captions against human captions, as the COCO server does."
 EXAMPLES = """\
@@ -68,12 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from captioner.evaluation.captions import training_captions, write_records
     from captioner.evaluation.evaluate import cross_check, evaluate
-    from captioner.evaluation.inputs import training_captions
     from captioner.evaluation.report import write_report
-    from captioner.evaluation.results import write_records
-    from captioner.evaluation.text import evaluation_table
-    from captioner.metrics.frequencies import DocumentFrequencies
+    from captioner.evaluation.tables import evaluation_table
+    from captioner.metrics.cider import DocumentFrequencies
 
     options = read_options(args, EvaluationOptions)
     if args.save_document_frequencies is not None:
@@ -136,11 +135,9 @@ def _generate(
     """Captions the photos of the data set."""
     from tqdm import tqdm
 
+    from captioner.evaluation.captions import HumanCaptions, find_photos, write_results
+    from captioner.evaluation.evaluate import Provenance
     from captioner.evaluation.generate import generate
-    from captioner.evaluation.inputs import find_photos
-    from captioner.evaluation.references import HumanCaptions
-    from captioner.evaluation.results import write_results
-    from captioner.evaluation.signature import Provenance
 
     dataset = read_options(args, DatasetOptions)
     photos = find_photos(dataset, args.split, options.limit)
@@ -173,8 +170,8 @@ def _read_predictions(
     args: argparse.Namespace, options: EvaluationOptions
 ) -> tuple[dict[ImageId, str], HumanCaptions, Provenance]:
     """Reads the results file and what to judge it by."""
-    from captioner.evaluation.results import read_results
-    from captioner.evaluation.signature import Provenance
+    from captioner.evaluation.captions import read_results
+    from captioner.evaluation.evaluate import Provenance
 
     captions = read_results(args.predictions)
     human, name = find_human_captions(args)
@@ -182,8 +179,8 @@ def _read_predictions(
 
 
 def _save_frequencies(args: argparse.Namespace) -> int:
+    from captioner.metrics.cider import DocumentFrequencies
     from captioner.metrics.evaluate import References
-    from captioner.metrics.frequencies import DocumentFrequencies
 
     human, name = find_human_captions(args)
     tokens = References(human.captions).tokens
@@ -195,7 +192,7 @@ def _save_frequencies(args: argparse.Namespace) -> int:
 
 def find_human_captions(args: argparse.Namespace) -> tuple[HumanCaptions, str]:
     """Reads the human captions that the flags of :func:`add_arguments` name, and says what to call them."""
-    from captioner.evaluation.inputs import find_references
+    from captioner.evaluation.captions import find_references
 
     dataset = None if args.dataset is None else read_options(args, DatasetOptions)
     return find_references(dataset, args.split, annotations=args.annotations, images=args.images)

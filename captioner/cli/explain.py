@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     from PIL import Image
 
-    from captioner.explanation import draw_explanation
     from captioner.images import Preprocessing, open_image
+    from captioner.images.draw import draw_explanation
 
     captioner, options = load_captioner(args)
     pixels = captioner.preprocess(args.image)

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from captioner.cli.config import checked_values, write_configuration
-from captioner.cli.options import one_line
+from captioner.cli.options import checked_values, one_line, write_configuration
 from captioner.cli.train import GROUPS
 from captioner.errors import CheckpointError, OptionError
 
@@ -39,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError: the file is absent, broken or foreign.
     """
     from captioner.checkpoint import describe
-    from captioner.header import read_header
-    from captioner.weights import find_weights
+    from captioner.weights import find_weights, read_header
 
     path = find_weights(args.file)
     if args.config:

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CaptionerError: something is missing, given twice, not finished, or does not fit together.
     """
-    from captioner.batch.merge import merge
+    from captioner.bulk.merge import merge
 
     if not merge(args.shards, args.output, overwrite=args.overwrite):
         print(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from captioner.cli.lines import read_lines
-from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.model import add_model_arguments, load_captioner, read_lines
 from captioner.cli.options import one_line
 from captioner.cli.score import score_record
 
@@ -42,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """
     texts = read_lines(None)
 
-    from captioner.likelihood.ranking import rank
     from captioner.scoring import Score
+    from captioner.search.search import rank
 
     captioner, _ = load_captioner(args)
     regions = captioner.encode([captioner.preprocess(args.image)])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from captioner.cli.model import add_model_arguments, read_checkpoint
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
-from captioner.search.options import RetrievalOptions
+from captioner.search.search import RetrievalOptions
 
 if TYPE_CHECKING:
-    from captioner.search.retrieval import Retrieval
+    from captioner.evaluation.retrieval import Retrieval
 
 SUMMARY = "Judge a model by retrieval: does a photo's first caption find the photo among all others?"
 EXAMPLES = """\
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     datasets = read_options(args, DatasetOptions)
     options = read_options(args, RetrievalOptions)
 
-    from captioner.evaluation.inputs import find_photos
-    from captioner.search.retrieval import retrieve_photos
+    from captioner.evaluation.captions import find_photos
+    from captioner.evaluation.retrieval import retrieve_photos
 
     photos = find_photos(datasets, args.split, options.limit)
     found = retrieve_photos(
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(found: Retrieval, name: str, left_out: int) -> list[str]:
-    from captioner.search.retrieval import RECALLS
+    from captioner.evaluation.retrieval import RECALLS
 
     count = len(found.ranks)
     skipped = f" ({left_out:,} left out, absent or broken)" if left_out else ""

@@ -8,14 +8,13 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from captioner.cli.lines import read_lines
-from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.model import add_model_arguments, load_captioner, read_lines
 from captioner.cli.options import one_line
 from captioner.errors import OptionError
 
 if TYPE_CHECKING:
-    from captioner.likelihood.ranking import Unscored
     from captioner.scoring import Score
+    from captioner.search.search import Unscored
 
 SUMMARY = "Say how probable a text is, given a picture: in all and word by word."
 EXAMPLES = """\
@@ -54,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError("give a TEXT or --file LINES" + ("" if args.text is None else ", not both"))
     texts = [args.text] if args.file is None else read_lines(args.file)
 
-    from captioner.likelihood.ranking import score_each
     from captioner.scoring import Score, known_words, text_words
+    from captioner.search.search import score_each
 
     if args.file is None and not text_words(args.text):
         raise OptionError("there is no word in TEXT")

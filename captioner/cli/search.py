@@ -12,11 +12,10 @@ from captioner.cli.model import add_model_arguments, read_checkpoint
 from captioner.cli.options import add_options, one_line, read_options
 from captioner.errors import ImageError, OptionError
 from captioner.files import check_output
-from captioner.search.options import SearchOptions
+from captioner.search.search import SearchOptions
 
 if TYPE_CHECKING:
-    from captioner.search.gallery import Gallery
-    from captioner.search.query import Answer
+    from captioner.search.search import Answer, Gallery
 
 SUMMARY = "Find the pictures of a folder that a sentence fits."
 EXAMPLES = """\
@@ -66,9 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if not paths:
         raise ImageError(f"no pictures in {folder}")
 
-    from captioner.search.gallery import Gallery
     from captioner.search.page import write_page
-    from captioner.search.query import search
+    from captioner.search.search import Gallery, search
 
     gallery = Gallery(checkpoint, paths, cache=options.cache, device=args.device, precision=args.precision)
     for reason in gallery.broken.values():

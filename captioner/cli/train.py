@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from captioner.cli import INTERRUPTED
-from captioner.cli.config import read_configuration, write_configuration
-from captioner.cli.options import add_options, given_values, read_options
+from captioner.cli.options import (
+    add_options,
+    given_values,
+    read_configuration,
+    read_options,
+    write_configuration,
+)
 from captioner.datasets.options import DatasetOptions
 from captioner.errors import OptionError
 from captioner.interrupt import Interrupted

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from captioner.datasets import present, read_each
-    from captioner.evaluation.tuning import best_of, encode_photos, grid, trials_table, try_out
+    from captioner.evaluation.tune import best_of, encode_photos, grid, trials_table, try_out
     from captioner.weights import find_weights, peek, write_metadata
 
     choices = {name: getattr(args, f"{name}_values") or () for name in _CHOICES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from captioner.errors import DatasetError, OptionError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
 
 ImageId = int | str
 
@@ -103,3 +105,23 @@ def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record]
             "give `skip_missing` to go on without them",
         )
     return kept, absent
+
+
+_LEAST = 2  # the CIDEr of a single image is always 0
+
+
+def held_out(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
+    """Choose a seeded share of some images.
+
+    A digest of seed and name ranks them, so that the choice does not depend on their order. Unless the share
+    is 0, at least two images are held out (one of two or three), and at least one is left.
+
+    Args:
+        names: the images, each once.
+        share: at least 0 and below 1.
+        seed: chooses which.
+    """
+    least = 1 if len(names) < 2 * _LEAST else _LEAST
+    count = min(max(least, round(share * len(names))), len(names) - 1) if share and names else 0
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return frozenset(ranked[:count])

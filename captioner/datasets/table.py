@@ -11,9 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from captioner.datasets.holdout import held_out
 from captioner.datasets.reading import annotations_in, inside, open_text, photo_folder, spoken
-from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out
 from captioner.errors import DatasetError
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captioner.decoding.consensus import by_consensus
 from captioner.decoding.constraints import Constraints
+from captioner.decoding.hypotheses import NEVER, Choice, Hypothesis, hypotheses
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import NEVER, Choice, Hypothesis, hypotheses
+from captioner.decoding.rerank import by_consensus
 
 
 def length_normalisation(length: int, exponent: float) -> float:

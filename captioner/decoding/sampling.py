@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captioner.decoding.hypotheses import NEVER, Choice, Hypothesis, hypotheses
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import NEVER, Choice, Hypothesis, hypotheses
 
 # A new set of rows costs a copy of their states, so it is made when one row in so many has ended.
 _LEAVING = 4

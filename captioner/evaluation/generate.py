@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captioner.errors import EvaluationError, ImageError, OptionError
-from captioner.metrics.matching import name_some
+from captioner.metrics.evaluate import name_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,8 +114,8 @@ def _generate_of_vectors(
     on_progress: Callable[[int], Any],
 ) -> Generated:
     """Captions ready-made vectors, all of one file."""
-    from captioner.batch.vectors import caption_rows, check_shape
-    from captioner.datasets.vectors import open_vectors
+    from captioner.bulk.pipeline import caption_rows, check_shape
+    from captioner.datasets.codes import open_vectors
 
     found = Generated({}, {})
     vectors = open_vectors(records[0].path)

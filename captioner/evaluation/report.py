@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captioner.errors import ImageError
-from captioner.evaluation.text import describe_photos, interval_text, language_rows
+from captioner.evaluation.tables import describe_photos, interval_text, language_rows
 from captioner.files import write_atomically
-from captioner.images.thumbnails import thumbnail_uri
-from captioner.pages import CLOSING, opening
+from captioner.html import CLOSING, opening
+from captioner.images.draw import thumbnail_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

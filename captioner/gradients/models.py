@@ -13,9 +13,9 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets.records import Record
 from captioner.gradients.options import GradientOptions
 from captioner.gradients.sequences import caption_sequences
+from captioner.model.cells import Cell
 from captioner.model.config import NO_ENCODER, ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.model.recurrence import Cell
 from captioner.vocabulary import SPECIAL_WORDS, START
 from captioner.weights import find_weights
 

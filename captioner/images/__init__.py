@@ -1,7 +1,7 @@
 """Pictures: find them, open them, and turn them into the pixels that an encoder sees."""
 
-from captioner.images.finding import IMAGE_EXTENSIONS, find_images, natural_order
-from captioner.images.opening import (
+from captioner.images.find import IMAGE_EXTENSIONS, find_images, natural_order
+from captioner.images.open import (
     DEFAULT_MAX_PIXELS,
     Source,
     display_name,
@@ -11,8 +11,7 @@ from captioner.images.opening import (
     read_file,
     to_rgb,
 )
-from captioner.images.preprocessing import Interpolation, Pixels, Preprocessing, Resize
-from captioner.images.several import Preprocessings
+from captioner.images.preprocess import Interpolation, Pixels, Preprocessing, Preprocessings, Resize
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

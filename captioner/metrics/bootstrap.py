@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from captioner.errors import EvaluationError
-from captioner.metrics.scores import METRICS, Scores, corpus_figures
+from captioner.metrics.evaluate import METRICS, Scores, corpus_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,13 +6,115 @@ CIDEr-D is the variant with clipped counts and a Gaussian penalty on the differe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captioner.errors import EvaluationError
+from captioner.files import write_atomically
+from captioner.metrics.ngrams import MAX_ORDER, Corpus, NGram
+from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION
+
 if TYPE_CHECKING:
-    from captioner.metrics.frequencies import DocumentFrequencies
-    from captioner.metrics.ngrams import Corpus, Floats
+    from collections.abc import Mapping, Sequence
+
+    from captioner.metrics.ngrams import Floats
+
+
+_FORMAT = "captioner document frequencies 1"
+EVALUATED = "evaluated references"
+
+
+@dataclass(frozen=True)
+class DocumentFrequencies:
+    """A table of document frequencies, where a document is all human captions of one photo.
+
+    Attributes:
+        documents: number of photos counted.
+        counts: photos whose references hold the n-gram. Only those of two photos or more are held: CIDEr
+            treats an n-gram that it has never seen like one of a single photo.
+        source: where the table is from, for the signature of a result.
+
+    Raises:
+        EvaluationError: the table is of no photo, or an n-gram occurs in more photos than there are.
+    """
+
+    documents: int
+    counts: Mapping[NGram, int]
+    source: str = EVALUATED
+
+    def __post_init__(self) -> None:
+        if self.documents < 1:
+            raise EvaluationError("document frequencies need the references of at least one photo")
+        if max(self.counts.values(), default=0) > self.documents:
+            raise EvaluationError("an n-gram occurs in more photos than the table counts")
+
+    @classmethod
+    def from_tokens(cls, references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequencies:
+        """Counts references that are given as lists of words, one list of captions for each photo."""
+        corpus = Corpus.of([[]] * len(references), references)
+        repeated = np.flatnonzero(corpus.document_frequencies > 1)
+        counts = corpus.document_frequencies[repeated].tolist()
+        return cls(corpus.images, dict(zip(corpus.ngrams.names(repeated), counts, strict=True)))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the table as JSON.
+
+        Raises:
+            CaptionerError: the file cannot be written.
+        """
+        table = {
+            "format": _FORMAT,
+            "tokenizer": TOKENIZER_VERSION,
+            "documents": self.documents,
+            "counts": {" ".join(ngram): count for ngram, count in sorted(self.counts.items())},
+        }
+        write_atomically(path, json.dumps(table, ensure_ascii=False, indent=0) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> DocumentFrequencies:
+        """Reads a table that :meth:`save` wrote.
+
+        Raises:
+            EvaluationError: the file is absent, is no such table, or was made with another tokeniser.
+        """
+        try:
+            content = Path(path).read_bytes()
+            table = json.loads(content)
+        except OSError as error:
+            raise EvaluationError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise EvaluationError(f"{path} is no table of document frequencies: not valid JSON") from error
+        counts = _checked_counts(table, path)
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        try:
+            return cls(table["documents"], counts, f"table of {table['documents']} photos sha256:{digest}")
+        except EvaluationError as error:
+            raise EvaluationError(f"{path}: {error}") from error
+
+
+def _checked_counts(table: Any, path: str | Path) -> dict[NGram, int]:
+    if not isinstance(table, dict) or table.get("format") != _FORMAT:
+        raise EvaluationError(f"{path} is no table of document frequencies ({_FORMAT!r} is not its format)")
+    if table.get("tokenizer") != TOKENIZER_VERSION:
+        raise EvaluationError(
+            f"{path} was made with tokeniser {table.get('tokenizer')}, not {TOKENIZER_VERSION}: "
+            "make the table anew"
+        )
+    counts = table.get("counts")
+    if type(table.get("documents")) is not int or not isinstance(counts, dict):
+        raise EvaluationError(f"{path}: 'documents' must be a number and 'counts' an object")
+    ngrams = {tuple(key.split()): count for key, count in counts.items()}
+    if not all(type(count) is int and count > 0 for count in counts.values()) or not all(
+        1 <= len(ngram) <= MAX_ORDER for ngram in ngrams
+    ):
+        raise EvaluationError(f"{path}: every count must be above 0, of an n-gram of 1 to {MAX_ORDER} words")
+    return ngrams
+
 
 SIGMA = 6.0
 SCALE = 10.0

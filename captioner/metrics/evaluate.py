@@ -2,28 +2,140 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from captioner.errors import EvaluationError
-from captioner.metrics.bleu import bleu_statistics
-from captioner.metrics.cider import cider_d
-from captioner.metrics.degeneration import degeneration
-from captioner.metrics.diversity import diversity
-from captioner.metrics.frequencies import EVALUATED, DocumentFrequencies
-from captioner.metrics.matching import check_ids, name_some
+from captioner.metrics.bleu import STATISTICS, bleu, bleu_statistics
+from captioner.metrics.cider import EVALUATED, DocumentFrequencies, cider_d
+from captioner.metrics.diversity import degeneration, diversity
 from captioner.metrics.ngrams import Corpus
+from captioner.metrics.ptb.tokenizer import tokenize, tokenize_lines
 from captioner.metrics.rouge import rouge_l
-from captioner.metrics.scores import Scores
-from captioner.metrics.tokenizer import tokenize, tokenize_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from captioner.datasets.records import ImageId
+    from captioner.metrics.diversity import Degeneration, Diversity
+
+
+_NAMED = 5
+
+
+def name_some(ids: Collection[ImageId]) -> str:
+    """Names the first few of some photos and counts the others, for a one-line message."""
+    named = ", ".join(repr(image_id) for image_id in list(ids)[:_NAMED])
+    return named if len(ids) <= _NAMED else f"{named} and {len(ids) - _NAMED} more"
+
+
+def check_ids(
+    captioned: Collection[ImageId],
+    referenced: Collection[ImageId],
+    *,
+    subset: bool = False,
+    source: str = "the captions",
+) -> None:
+    """Checks that every photo has both a caption and references.
+
+    Args:
+        captioned: photos with a caption to judge.
+        referenced: photos with human captions.
+        subset: whether photos without a caption to judge are left out on purpose.
+        source: what to call the captions to judge, such as their file.
+
+    Raises:
+        EvaluationError: there are no captions, or some photos have only one of the two.
+    """
+    if not captioned:
+        raise EvaluationError(f"{source}: there is nothing to score")
+    if unknown := _absent(captioned, referenced):
+        hint = _hint_at_types(unknown, referenced)
+        raise EvaluationError(
+            f"{source}: {len(unknown)} captions are of photos without references: {name_some(unknown)}{hint}"
+        )
+    if not subset and (missing := _absent(referenced, captioned)):
+        raise EvaluationError(
+            f"{source}: {len(missing)} of {len(referenced)} photos have no caption: {name_some(missing)} "
+            "(`subset` scores only the photos that have one)"
+        )
+
+
+def _absent(ids: Iterable[ImageId], among: Collection[ImageId]) -> list[ImageId]:
+    known = set(among)
+    return [image_id for image_id in ids if image_id not in known]
+
+
+def _hint_at_types(unknown: Iterable[ImageId], referenced: Iterable[ImageId]) -> str:
+    """Explains ids that would match but for their type, as "139" and 139."""
+    written = {str(image_id): image_id for image_id in referenced}
+    for image_id in unknown:
+        if str(image_id) in written:
+            return f" (the references write {written[str(image_id)]!r})"
+    return ""
+
+
+METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
+
+
+def corpus_figures(totals: npt.NDArray[np.float64], images: int) -> npt.NDArray[np.float64]:
+    """Turns sums over photos into the figures named by ``METRICS``.
+
+    Args:
+        totals: (..., 12) the ten numbers of BLEU, ROUGE-L and CIDEr-D, summed over photos.
+        images: how many photos were summed.
+
+    Returns:
+        (..., 6) corpus BLEU, and the means of ROUGE-L and CIDEr-D.
+    """
+    return np.concatenate([bleu(totals[..., :STATISTICS]), totals[..., STATISTICS:] / images], axis=-1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of :func:`captioner.metrics.evaluate.score`.
+
+    Attributes:
+        ids: the photos, in the order of the rows below.
+        statistics: (images, 12) for each photo, what its caption adds to the corpus figures.
+        references: number of human captions used.
+        frequencies: where CIDEr's document frequencies are from.
+        diversity: how varied the captions are.
+        degeneration: how broken they are.
+    """
+
+    ids: tuple[ImageId, ...]
+    statistics: npt.NDArray[np.float64]
+    references: int
+    frequencies: str
+    diversity: Diversity
+    degeneration: Degeneration
+
+    @property
+    def images(self) -> int:
+        """Number of photos scored."""
+        return len(self.ids)
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """Corpus figures by name, BLEU and ROUGE-L from 0 to 1, CIDEr from 0 to 10."""
+        values = corpus_figures(self.statistics.sum(axis=0), self.images)
+        return dict(zip(METRICS, values.tolist(), strict=True))
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The two figures that may choose among models or options: BLEU-4 and CIDEr."""
+        return {name: self.figures[name] for name in ("BLEU-4", "CIDEr")}
+
+    @cached_property
+    def per_image(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each metric, (images,) the score of every photo taken alone, in the order of ``ids``."""
+        return dict(zip(METRICS, corpus_figures(self.statistics, 1).T, strict=True))
 
 
 class References:

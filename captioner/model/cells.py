@@ -6,15 +6,171 @@ Every cell reads an input ``x_t`` and its own last state and makes the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence
 
-from captioner.model.recurrence import Cell, RecurrentCell
-from captioner.model.stack import Stack
+
+class RecurrentCell(nn.Module, ABC):
+    """What every cell offers: one step, and whole sequences at once.
+
+    With a ``hidden_limit`` every element of the gradient of the loss by the hidden state, dL/dh_t, is brought
+    into ``[-hidden_limit, hidden_limit]`` at each time step, before it flows on to the step before.
+
+    Attributes:
+        parts: number of tensors of length ``hidden`` that make up the state.
+    """
+
+    parts: int
+
+    @abstractmethod
+    def step(self, inputs: Tensor, state: Tensor, hidden_limit: float | None = None) -> Tensor:
+        """One time step: ``(batch, inputs)``, ``(batch, parts, hidden)`` -> ``(batch, parts, hidden)``."""
+
+    @abstractmethod
+    def forward(
+        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All outputs for sequences that are known beforehand.
+
+        Args:
+            inputs: packed ``(batch, time, inputs)``, longest sequence first.
+            state: ``(batch, parts, hidden)``.
+            hidden_limit: see the class.
+
+        Returns:
+            Outputs ``(words, hidden)``, one row for each real position, in packed order (time-major), and
+            the state ``(batch, parts, hidden)`` after the last position of each sequence.
+        """
+
+    def output(self, state: Tensor) -> Tensor:
+        """What a state shows to the layers above: ``(batch, parts, hidden)`` -> ``(batch, hidden)``."""
+        return state[:, 0]
+
+
+class Cell(RecurrentCell):
+    """One layer, written as the equation of one step. Part 0 of its state is the hidden state ``h_t``."""
+
+    @property
+    @abstractmethod
+    def recurrent_weight(self) -> Tensor:
+        """What the hidden state is multiplied by: ``(gates * hidden, hidden)``, one gate below the other."""
+
+    @abstractmethod
+    def advance(self, projected: Tensor, state: Tensor) -> Tensor:
+        """The equation: projected inputs and state ``(batch, parts, hidden)`` -> the next state."""
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """The part of the equation without the state: ``(rows, inputs)`` -> ``(rows, any)``.
+
+        Computed for all time steps in one multiplication; what is left here costs no step.
+        """
+        return inputs
+
+    def step(self, inputs: Tensor, state: Tensor, hidden_limit: float | None = None) -> Tensor:
+        """See :class:`RecurrentCell`."""
+        return _limited(self.advance(self.project(inputs), state), hidden_limit)
+
+    def forward(
+        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`RecurrentCell`. Step by step; cells with a fused kernel override it."""
+        outputs, ended = [], []
+        for projected in torch.split(self.project(inputs.data), inputs.batch_sizes.tolist()):
+            rows = len(projected)
+            if rows < len(state):  # the longest come first, so the sequences that go on are the first rows
+                ended.append(state[rows:])
+                state = state[:rows]
+            state = _limited(self.advance(projected, state), hidden_limit)
+            outputs.append(self.output(state))
+        return torch.cat(outputs), torch.cat([state, *reversed(ended)])
+
+
+def _limited(state: Tensor, hidden_limit: float | None) -> Tensor:
+    """A state through which no element of dL/dh_t flows back that is larger than the limit.
+
+    The hook sees the gradient from everything that reads ``h_t``: output, layer above and later steps.
+    """
+    if hidden_limit is None or not state.requires_grad:
+        return state
+
+    def limit(gradient: Tensor) -> Tensor:
+        hidden = gradient[:, :1].clamp(-hidden_limit, hidden_limit)
+        return torch.cat((hidden, gradient[:, 1:]), dim=1)
+
+    state.register_hook(limit)  # type: ignore[no-untyped-call]
+    return state
+
+
+class Stack(RecurrentCell):
+    """Several layers; each reads the outputs of the one below (Graves et al. 2013, eq. 9 to 11).
+
+    The parts of the state are those of the layers, the top layer first. With residual links the output of
+    each layer from the second up is its hidden state plus what it reads, before dropout (Wu et al. 2016,
+    "Google's neural machine translation system", eq. 6): the output of the stack is the sum of the hidden
+    states of all layers.
+
+    Args:
+        layers: the cells, the lowest first.
+        residual: whether there are residual links.
+        dropout: share of a layer's outputs dropped before the layer above reads them.
+    """
+
+    def __init__(self, layers: Sequence[Cell], *, residual: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.dropout = nn.Dropout(dropout)
+        self.residual = residual
+        self.parts = sum(layer.parts for layer in layers)
+
+    def step(self, inputs: Tensor, state: Tensor, hidden_limit: float | None = None) -> Tensor:
+        """See :class:`~captioner.model.cells.RecurrentCell`."""
+        states: list[Tensor] = []
+        below: Tensor | None = None
+        for layer, own in self._with_states(state):
+            states.append(layer.step(inputs if below is None else self.dropout(below), own, hidden_limit))
+            below = self._above(layer.output(states[-1]), below)
+        return self._join(states)
+
+    def forward(
+        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`~captioner.model.cells.RecurrentCell`. Layer by layer, by each one's kernel."""
+        states: list[Tensor] = []
+        below: Tensor | None = None
+        for layer, own in self._with_states(state):
+            if below is not None:
+                inputs = inputs._replace(data=self.dropout(below))
+            outputs, last = layer(inputs, own, hidden_limit)
+            states.append(last)
+            below = self._above(outputs, below)
+        assert below is not None  # there is a layer
+        return below, self._join(states)
+
+    def output(self, state: Tensor) -> Tensor:
+        """See :class:`~captioner.model.cells.RecurrentCell`."""
+        below: Tensor | None = None
+        for layer, own in self._with_states(state):
+            below = self._above(layer.output(own), below)
+        assert below is not None  # there is a layer
+        return below
+
+    def _above(self, output: Tensor, below: Tensor | None) -> Tensor:
+        return output + below if self.residual and below is not None else output
+
+    def _with_states(self, state: Tensor) -> Iterator[tuple[Cell, Tensor]]:
+        """The layers and their parts of the state, the lowest first."""
+        layers = cast("list[Cell]", list(self.layers))
+        states = torch.split(state, [layer.parts for layer in reversed(layers)], dim=1)
+        yield from zip(layers, reversed(states), strict=True)
+
+    def _join(self, states: list[Tensor]) -> Tensor:
+        return torch.cat(states[::-1], dim=1)
 
 
 class FusedCell(Cell):
@@ -28,13 +184,13 @@ class FusedCell(Cell):
 
     @property
     def recurrent_weight(self) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         return self.core.all_weights[0][1]
 
     def forward(
         self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """See :class:`~captioner.model.recurrence.RecurrentCell`.
+        """See :class:`~captioner.model.cells.RecurrentCell`.
 
         The kernel shows no gradient between two steps, so a limit on it is set step by step.
         """
@@ -63,14 +219,14 @@ class RNN(FusedCell):
         return linear(inputs, weight, bias)
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         _, weight, _, bias = self.core.all_weights[0]
         return self.squash(projected + linear(state[:, 0], weight, bias)).unsqueeze(1)
 
     def forward(
         self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """See :class:`~captioner.model.recurrence.RecurrentCell`. torch has a kernel for tanh only."""
+        """See :class:`~captioner.model.cells.RecurrentCell`. torch has a kernel for tanh only."""
         run = Cell.forward if self.nonlinearity == "sigmoid" else FusedCell.forward
         return run(self, inputs, state, hidden_limit)
 
@@ -94,7 +250,7 @@ class ResidualRNN(Cell):
 
     @property
     def recurrent_weight(self) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         return self.of_state.weight
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -103,7 +259,7 @@ class ResidualRNN(Cell):
         return projected
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         hidden = state[:, 0]
         return (hidden + torch.tanh(projected + self.of_state(hidden))).unsqueeze(1)
 
@@ -128,7 +284,7 @@ class GatedRNN(Cell):
 
     @property
     def recurrent_weight(self) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         return self.of_state.weight
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -137,7 +293,7 @@ class GatedRNN(Cell):
         return projected
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         hidden = state[:, 0]
         forget, update = (projected + self.of_state(hidden)).chunk(2, dim=-1)
         return (torch.sigmoid(forget) * hidden + torch.tanh(update)).unsqueeze(1)
@@ -164,7 +320,7 @@ class LSTM(FusedCell):
             hidden_bias.zero_()
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         hidden, memory = torch.lstm_cell(projected, (state[:, 0], state[:, 1]), *self.core.all_weights[0])
         return torch.stack((hidden, memory), dim=1)
 
@@ -189,7 +345,7 @@ class GRU(FusedCell):
         self.core = nn.GRU(input_size, hidden_size)
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """See :class:`~captioner.model.recurrence.Cell`."""
+        """See :class:`~captioner.model.cells.Cell`."""
         return torch.gru_cell(projected, state[:, 0], *self.core.all_weights[0]).unsqueeze(1)
 
 

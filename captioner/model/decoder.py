@@ -6,18 +6,18 @@ hidden and cell state through learned layers, as in Xu et al. 2015, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.overrides import TorchFunctionMode
 
 from captioner.model.attention import AdaptiveAttention, AdditiveAttention, Memory
 from captioner.model.cells import build_cell
-from captioner.model.config import ModelConfig
-from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
+from captioner.model.config import FULL_FLOW, GradientFlow, ModelConfig
 
 NextInput: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 OnAttention: TypeAlias = "Callable[[PackedSequence], None]"
@@ -248,3 +248,25 @@ def _build_attention(config: ModelConfig) -> AdditiveAttention | AdaptiveAttenti
     if config.attention == "adaptive":
         return AdaptiveAttention(*sizes, config.attention_heads)
     return None
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out drawing from normal distributions, for which torch loads its compiler on ``meta``."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def decoder_blueprint(config: ModelConfig) -> Decoder:
+    """The decoder of a configuration on torch's ``meta`` device: takes no memory, however large it is."""
+    with torch.device("meta"), _NothingDrawn():
+        return Decoder(config)

@@ -10,6 +10,8 @@ import importlib
 import math
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +20,80 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
-from captioner.model.stages import Stage, split
+from captioner.model.config import NO_ENCODER, ModelConfig
+from captioner.model.decoder import Decoder
+
+# Lists of layers within torchvision's networks; a stage is a part of one, not all of it.
+_LISTS = {"features", "layers", "trunk_output", "blocks"}
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some layers of a network, one behind the other.
+
+    Attributes:
+        name: short name, such as ``layer4``.
+        parts: the layers, in order; most are modules.
+        weights: what holds the weights of the layers, where that is not the layers themselves.
+    """
+
+    name: str
+    parts: tuple[Callable[[Tensor], Tensor], ...]
+    weights: tuple[nn.Module | nn.Parameter, ...] = ()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Outputs of the last layer for inputs of the first."""
+        for part in self.parts:
+            features = part(features)
+        return features
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights."""
+        for holder in (*self.parts, *self.weights):
+            if isinstance(holder, nn.Module):
+                yield from holder.parameters()
+            elif isinstance(holder, nn.Parameter):
+                yield holder
+
+
+def split(network: nn.Module) -> tuple[Stage, ...]:
+    """The stages of a chain of modules.
+
+    A stage begins at every module with weights of its own. Normalisation, activation and pooling belong
+    to the stage before them. What is no chain is one stage.
+    """
+    stages: list[tuple[str, list[nn.Module]]] = []
+    for name, module in _chain(network):
+        if not stages or not (isinstance(module, _NORMS) or _without_weights(module)):
+            stages.append((name, []))
+        stages[-1][1].append(module)
+    return tuple(Stage(name, tuple(modules)) for name, modules in stages)
+
+
+def listed(stages: Iterable[Stage]) -> str:
+    """Numbers and names of stages in one line: ``1 conv1, 2 layer1``."""
+    return ", ".join(f"{number} {stage.name}" for number, stage in enumerate(stages, 1))
+
+
+def _chain(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    if not isinstance(network, nn.Sequential):
+        yield "all", network
+        return
+    for name, module in network.named_children():
+        if name in _LISTS and isinstance(module, nn.Sequential):
+            yield from ((f"{name}.{child}", layer) for child, layer in module.named_children())
+        else:
+            yield name, module
+
+
+def _without_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is None
+
 
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
@@ -320,3 +392,47 @@ def _load_torchvision_weights(network: nn.Module, name: str) -> None:
 def _kept(key: str, value: Tensor) -> Tensor:
     # Nothing reads these counters, and checkpoints do not keep them; weights keep their fingerprint without.
     return torch.zeros_like(value) if key.endswith("num_batches_tracked") else value
+
+
+NO_PREPROCESSING = Preprocessing(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""Holds the place of a preprocessing in such a model."""
+
+CANNOT_SEE = (
+    "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
+    "(a .npy file), and pictures only when `encoder` NAME says what made the vectors"
+)
+
+
+class NoEncoder(Encoder):
+    """Says that it cannot encode pictures. It has no weights."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_ENCODER, nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Never gives features.
+
+        Raises:
+            EncoderError: always.
+        """
+        raise EncoderError(CANNOT_SEE)
+
+
+class CaptionNetwork(nn.Module):
+    """A complete captioning network, as its configuration says; without encoder it takes vectors.
+
+    Args:
+        config: architecture.
+        pretrained: start from ImageNet weights of the encoder instead of random ones.
+
+    Raises:
+        EncoderError: the encoder is unknown or its weights cannot be had.
+    """
+
+    def __init__(self, config: ModelConfig, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: Encoder = NoEncoder()
+        if config.encoder != NO_ENCODER:
+            self.encoder = build_encoder(config.encoder, config.image_size, pretrained=pretrained)
+        self.decoder = Decoder(config)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from captioner.errors import ImageError
 from captioner.files import write_atomically
-from captioner.images.thumbnails import thumbnail_uri
-from captioner.pages import CLOSING, opening
-from captioner.search.query import Answer, Match
+from captioner.html import CLOSING, opening
+from captioner.images.draw import thumbnail_uri
+from captioner.search.search import Answer, Match
 
 _THUMBNAIL = 320  # pixels of the long side
 

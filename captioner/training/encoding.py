@@ -23,12 +23,17 @@ from captioner.datasets import DatasetOptions, Record
 from captioner.datasets.codes import codes_file
 from captioner.errors import ImageError, OptionError, TrainingError
 from captioner.features.digests import READERS, DigestIndex
-from captioner.features.store import FeatureRows, FeatureStore
-from captioner.features.vectors import VectorStore
+from captioner.features.store import FeatureRows, FeatureStore, VectorStore
 from captioner.images import Pixels, Preprocessing, display_name, open_image
 from captioner.model.config import NO_ENCODER
-from captioner.model.encoder import Encoder, build_encoder, encoder_preprocessing, output_shape
-from captioner.model.no_encoder import NO_PREPROCESSING, NoEncoder
+from captioner.model.encoder import (
+    NO_PREPROCESSING,
+    Encoder,
+    NoEncoder,
+    build_encoder,
+    encoder_preprocessing,
+    output_shape,
+)
 from captioner.training.finetuning import TunedEncoder, frozen_stages
 from captioner.training.options import TrainingOptions
 

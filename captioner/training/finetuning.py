@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from captioner.errors import OptionError
-from captioner.model.encoder import Encoder, as_regions
-from captioner.model.inference import fuse
-from captioner.model.stages import Stage, listed
+from captioner.model.devices import fuse
+from captioner.model.encoder import Encoder, Stage, as_regions, listed
 
 ALL_STAGES = "all"
 

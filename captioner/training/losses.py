@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from captioner.model.config import FULL_FLOW, GradientFlow
 from captioner.model.decoder import Decoder, NextInput, State
-from captioner.model.gradient_flow import FULL_FLOW, GradientFlow
 from captioner.training.data import Batch
 from captioner.vocabulary import START, UNKNOWN
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from captioner.model.decoder import Decoder
-from captioner.training.limits import ClipConfig
-from captioner.training.options import TrainingOptions
+from captioner.training.options import ClipConfig, TrainingOptions
 
 REMEMBERED = 10_000  # norms; what a run did longer ago says little about it now
 

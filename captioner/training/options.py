@@ -2,14 +2,86 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
+from captioner.files import check_output
 from captioner.model.config import ATTENTIONS, CELLS, NO_ENCODER, NONLINEARITIES, ModelConfig
 from captioner.options import check, option
-from captioner.training.limits import ClipConfig, parse_proportions
+
+_FORMS = "none or, joined by commas, norm:X, value:X, hidden:X, auto, auto:PERCENT"
+_USUAL_PERCENTILE = 10.0  # Seetharaman et al. 2020, section 4
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Limits on gradients; None for no limit.
+
+    Attributes:
+        norm: of the norm of all gradients together (Pascanu et al. 2013, algorithm 1).
+        value: of each element of dL/dw, the gradient by a weight.
+        hidden: of each element of dL/dh, the gradient by a hidden state, at each time step.
+        percentile: the norm's limit is this percentile of the norms of past steps (AutoClip, Seetharaman et
+            al. 2020), 0 < percentile <= 100.
+    """
+
+    norm: float | None = None
+    value: float | None = None
+    hidden: float | None = None
+    percentile: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ClipConfig:
+        """Read ``norm:5``, ``value:0.5``, ``hidden:1``, ``auto``, ``auto:10``, several of them, or ``none``.
+
+        Raises:
+            OptionError: the text is none of these, a limit is impossible, or two contradict each other.
+        """
+        limits: dict[str, float] = {}
+        for part in [] if text.strip() == "none" else text.split(","):
+            kind, colon, number = part.strip().partition(":")
+            if kind not in ("norm", "value", "hidden", "auto"):
+                raise OptionError(f"`clip` must be {_FORMS}, not {text!r}")
+            limit = _USUAL_PERCENTILE if (kind, colon) == ("auto", "") else _number(number)
+            if kind == "auto" and not 0 < limit <= 100:
+                raise OptionError(
+                    f"`clip` must have a percentage above 0, at most 100, after auto:, not {text!r}"
+                )
+            if not 0 < limit < math.inf:
+                raise OptionError(f"`clip` must have a limit above 0 and finite after {kind}:, not {text!r}")
+            if kind in limits:
+                raise OptionError(f"`clip` gives {kind} twice, in {text!r}")
+            limits[kind] = limit
+        if {"norm", "auto"} <= set(limits):
+            raise OptionError(f"`clip` takes norm or auto, which both limit the norm, not {text!r}")
+        return cls(percentile=limits.pop("auto", None), **limits)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def parse_proportions(text: str) -> tuple[float, ...]:
+    """Numbers like ``2:1``, one for each data set.
+
+    Raises:
+        OptionError: they are not that, or not above 0.
+    """
+    try:
+        proportions = tuple(map(float, text.split(":")))
+    except ValueError:
+        proportions = ()
+    if not proportions or not all(0 < number < math.inf for number in proportions):
+        raise OptionError(f"`proportions` must be numbers above 0 such as 2:1, not {text!r}")
+    return proportions
+
 
 SELECTION_METRICS = ("CIDEr", "BLEU-4")
 AUTO = "auto"
@@ -275,3 +347,27 @@ class TrainingOptions:
 def recorded_options(options: TrainingOptions) -> dict[str, Any]:
     """The options that make a run what it is, not where it was computed."""
     return {name: value for name, value in asdict(options).items() if name not in _UNRECORDED}
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """What is given to which checkpoint; the command line makes its flags from these fields.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    output: str = option(help="checkpoint to write", metavar="FILE")
+    weights: str | None = option(None, "checkpoint to start from (default: the shipped one)", metavar="FILE")
+    tag_threshold: float = option(
+        0.3, "the checkpoint's default of captioner caption `tag_threshold`; 0 is off", low=0, high=1
+    )
+    device: str = option("auto", "cpu, cuda, mps or auto")
+    precision: str = option("auto", "of encoding", choices=("auto", "fp32", "bf16"))
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of photos")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.output.endswith(".safetensors"):
+            raise OptionError(f"`output` must be a file name that ends in .safetensors, not {self.output!r}")
+        check_output("output", str(Path(self.output).expanduser()))

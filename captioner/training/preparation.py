@@ -16,8 +16,7 @@ from captioner.metrics.evaluate import References
 from captioner.metrics.ngrams import Corpus
 from captioner.training.data import MixtureWeight, encode_caption, mixture_weights
 from captioner.training.encoding import ImageFeatures, ImageStore
-from captioner.training.limits import parse_proportions
-from captioner.training.options import AUTO, TrainingOptions
+from captioner.training.options import AUTO, TrainingOptions, parse_proportions
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 

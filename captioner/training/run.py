@@ -11,11 +11,10 @@ import torch
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions
-from captioner.devices import choose_device, choose_dtype, precision_name
 from captioner.errors import TrainingError
 from captioner.images import Preprocessing
-from captioner.model.encoder import Encoder
-from captioner.model.network import CaptionNetwork
+from captioner.model.devices import choose_device, choose_dtype, precision_name
+from captioner.model.encoder import CaptionNetwork, Encoder
 from captioner.training.distributed import ALONE, World
 from captioner.training.encoding import ImageStore, open_source
 from captioner.training.log import say

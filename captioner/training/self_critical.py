@@ -18,16 +18,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.decoding.filters import SPECIAL_IDS
-from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 from captioner.errors import DatasetError
-from captioner.metrics.cider import cider_d
+from captioner.metrics.cider import DocumentFrequencies, cider_d
 from captioner.metrics.evaluate import References
-from captioner.metrics.frequencies import DocumentFrequencies
 from captioner.metrics.ngrams import Corpus
-from captioner.metrics.tokenizer import tokenize
+from captioner.metrics.ptb.tokenizer import tokenize
+from captioner.model.config import GradientFlow
 from captioner.model.decoder import Decoder, NextInput, State
-from captioner.model.gradient_flow import GradientFlow
 from captioner.training.data import Batch, make_batch
 from captioner.training.losses import CrossEntropy, Precision
 from captioner.training.options import TrainingOptions

@@ -17,11 +17,10 @@ from tqdm import tqdm
 from captioner.checkpoint import Checkpoint
 from captioner.errors import TrainingError
 from captioner.interrupt import Interrupted, on_interrupt
-from captioner.model.gradient_flow import GradientFlow
+from captioner.model.config import GradientFlow
 from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
 from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.inputs import inputs_of
-from captioner.training.limits import ClipConfig
 from captioner.training.log import Recorder, say
 from captioner.training.optim import (
     EMA,
@@ -34,7 +33,7 @@ from captioner.training.optim import (
     sampling_probability,
     trained_parameters,
 )
-from captioner.training.options import TrainingOptions
+from captioner.training.options import ClipConfig, TrainingOptions
 from captioner.training.preparation import TrainingData
 from captioner.training.self_critical import objective_of
 from captioner.training.state import RunFolder, TrainingState, random_states, restore_random_states

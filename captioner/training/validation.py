@@ -9,10 +9,9 @@ import torch
 
 from captioner.datasets import Record
 from captioner.decoding.filters import special_ids
-from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
-from captioner.metrics.evaluate import References, score
-from captioner.metrics.scores import Scores
+from captioner.decoding.search import decode
+from captioner.metrics.evaluate import References, Scores, score
 from captioner.model.decoder import Decoder
 from captioner.training.distributed import ALONE, World
 from captioner.training.encoding import ImageFeatures

@@ -5,21 +5,81 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from captioner.web import render
-from captioner.web.album import gallery, progress_card
-from captioner.web.controls import read_choices
-from captioner.web.downloads import FORMATS
-from captioner.web.many import Album, caption_album
+from captioner.web.gradio_fixes import KEPT, no_addresses, uploaded_file
+from captioner.web.many import FORMATS, Album, Item, caption_album
 from captioner.web.messages import for_visitor, shown_name
-from captioner.web.uploads import KEPT, no_addresses, uploaded_file
+from captioner.web.one_tab import read_choices
 
 if TYPE_CHECKING:
-    from captioner.web.controls import Controls
+    from captioner.web.one_tab import Controls
     from captioner.web.service import Service
+
+
+def progress_card(album: Album) -> str:
+    """How far the work is, or how it ended, and the pictures that could not be read."""
+    if album.running:
+        text = _running(album)
+        bar = (
+            f'<progress max="{album.total}" value="{len(album.items)}" aria-label="Pictures done"></progress>'
+        )
+        return f'<div class="progress">{bar}<p>{escape(text)}</p>{_broken(album)}</div>'
+    text = _ended(album)
+    return (
+        f'<div class="progress" data-announce="{escape(text)}"><p class="verdict">{escape(text)}</p>'
+        f"{_broken(album)}</div>"
+    )
+
+
+def gallery(album: Album) -> str:
+    """The captioned pictures, each with its caption in a field. Only ever grows at its end.
+
+    So the browser, which compares old and new part by part, leaves alone what a visitor is editing.
+    """
+    return "".join(_figure(index, item) for index, item in enumerate(album.items) if item.error is None)
+
+
+def _figure(index: int, item: Item) -> str:
+    name = escape(item.name)
+    return (
+        f'<figure class="shot"><img src="{item.thumbnail}" alt="{name}"><figcaption>'
+        f'<span class="name">{name}</span>'
+        f'<textarea rows="3" data-index="{index}" aria-label="Caption of {name}">{escape(item.caption)}'
+        "</textarea></figcaption></figure>"
+    )
+
+
+def _running(album: Album) -> str:
+    done = f"{len(album.items)} of {_pictures(album.total)}"
+    if not album.speed:
+        return done
+    left = (album.total - len(album.items)) / album.speed
+    return f"{done}, {album.speed:.1f} pictures/s, about {left:.0f} s left"
+
+
+def _ended(album: Album) -> str:
+    speed = f"in {album.seconds:.1f} s, {album.speed:.1f} pictures/s"
+    if len(album.items) < album.total:
+        return f"Stopped after {len(album.items)} of {_pictures(album.total)} {speed}."
+    text = f"Captioned {_pictures(len(album.captioned))} {speed}."
+    return f"{text} {len(album.broken)} could not be read." if album.broken else text
+
+
+def _broken(album: Album) -> str:
+    if not album.broken:
+        return ""
+    items = "".join(f"<li>{escape(item.error or '')}</li>" for item in album.broken)
+    return f'<h2>Could not be read</h2><ul class="broken">{items}</ul>'
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
+
 
 _MOST_RUNS = 2  # albums that are captioned at once; single pictures go their own way
 _HINT = (
@@ -65,7 +125,7 @@ def run_album(
         service: the model.
         album: the visitor's.
         uploads: Gradio's records of the files; None if there are none.
-        choices: values of :attr:`captioner.web.controls.Controls.values`.
+        choices: values of :attr:`captioner.web.one_tab.Controls.values`.
     """
     # Empty once, so that the browser keeps no field of the pictures before.
     yield render.notice("Opening the pictures\N{HORIZONTAL ELLIPSIS}", kind="busy"), ""

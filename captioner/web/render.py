@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from captioner.confidence import UNSURE
-from captioner.images.heatmap import shade
-from captioner.images.thumbnails import picture_uri
+from captioner.images import open_image
+from captioner.images.draw import picture_uri, shade
 from captioner.vocabulary import END, SPECIAL_WORDS
-from captioner.web.numbers import one_in, percent, times
 
 if TYPE_CHECKING:
     from captioner.caption import Caption
     from captioner.scoring import Score
     from captioner.web.single import Answer, Comparison
+
+
+_SCALE = (("quintillion", 18), ("quadrillion", 15), ("trillion", 12), ("billion", 9), ("million", 6))
+
+
+def percent(probability: float) -> str:
+    """A probability as percentage with two digits that count.
+
+    >>> percent(0.634), percent(0.0423), percent(0.0002)
+    ('63 %', '4.2 %', '< 0.1 %')
+    """
+    value = 100 * probability
+    if value < 0.1:
+        return "< 0.1 %"
+    if value < 9.95:
+        return f"{value:.1f} %"
+    return f"{min(value, 99 if probability < 1 else 100):.0f} %"
+
+
+def one_in(log_prob: float) -> str:
+    """A small probability, given by its natural logarithm, as "1 in N".
+
+    >>> one_in(-7.85), one_in(-21.2)
+    ('1 in 2,566', '1 in 1.6 billion')
+    """
+    digits = -log_prob / math.log(10)
+    if digits >= _SCALE[0][1] + 3:
+        return f"1 in 10^{digits:.0f}"
+    odds = math.exp(-log_prob)
+    for name, power in _SCALE:
+        if digits >= power:
+            return f"1 in {odds / 10**power:.1f} {name}"
+    return f"1 in {odds:,.0f}" if odds >= 10 else f"1 in {odds:.1f}"
+
+
+def times(log_ratio: float) -> str:
+    """How many times as probable, given the natural logarithm of the ratio (at least 0).
+
+    >>> times(0.02), times(2.5), times(30.0)
+    ('about as', '12 times as', '10.7 trillion times as')
+    """
+    if log_ratio < math.log(1.1):
+        return "about as"
+    if log_ratio < math.log(10):
+        return f"{math.exp(log_ratio):.1f} times as"
+    return f"{one_in(-log_ratio).removeprefix('1 in ')} times as"
+
 
 UNLIKELY = 0.02
 """Words below this probability are pointed out."""
@@ -191,3 +241,67 @@ def _minus(value: float) -> str:
 
 def _rounded(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}" if value < 1e9 else "beyond a billion"
+
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "samples"
+_SIDE = 160  # pixels
+
+# What data/samples/README.md says that they show.
+_SHOWN = {
+    "astronaut": "an astronaut",
+    "cat": "the face of a cat",
+    "coffee": "a cup of coffee",
+    "dogs": "two dogs at a window",
+    "mountains": "a meadow before mountains",
+    "pagoda": "a pagoda above a lake",
+    "photographer": "a man with a camera",
+    "tulips": "a field of tulips",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photograph to click.
+
+    Attributes:
+        path: the file.
+        alt: what it shows.
+        thumbnail: a small JPEG as ``data:`` address.
+    """
+
+    path: Path
+    alt: str
+    thumbnail: str
+
+
+def find_samples(folder: Path = FOLDER) -> dict[str, Sample]:
+    """Samples by name; empty where there are none."""
+    found = {}
+    for path in sorted(folder.glob("*.*")):
+        if path.stem in _SHOWN and path.suffix in (".jpg", ".png"):
+            found[path.stem] = Sample(path, _SHOWN[path.stem], thumbnail(path, _SIDE))
+    return found
+
+
+def thumbnail(source: Path | bytes, side: int) -> str:
+    """A picture scaled to at most ``side`` pixels, as ``data:`` address.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    # Asked for a quarter of the side, since the reader keeps four times what it is asked for.
+    picture = open_image(source, min_size=-(-side // 4))
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=72)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def sample_buttons(samples: Mapping[str, Sample]) -> str:
+    """The samples as a row of buttons."""
+    buttons = "".join(
+        f'<li><button type="button" data-sample="{escape(name)}">'
+        f'<img src="{sample.thumbnail}" alt="Sample: {escape(sample.alt)}"></button></li>'
+        for name, sample in samples.items()
+    )
+    return f'<h2>Or try one of these</h2><ul class="samples">{buttons}</ul>'

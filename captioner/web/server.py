@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from captioner import __version__
 from captioner.errors import CaptionerError
 from captioner.options import with_flags
-from captioner.web.auth import AskingPassword, read_users
-from captioner.web.certificates import check_certificate
+from captioner.web.auth import AskingPassword, check_certificate, read_users
 from captioner.web.options import LOCAL_HOSTS, ServingOptions
 
 if TYPE_CHECKING:
@@ -88,11 +87,10 @@ def build_app(
         from fastapi import FastAPI
         from starlette.routing import Route
 
-        from captioner.web.endpoints import add_endpoints
-        from captioner.web.guarding import HearingOut, guard, refuse_beyond
+        from captioner.web.api import add_endpoints
+        from captioner.web.gradio_fixes import CountsEnds, HearingOut, guard, refuse_beyond
         from captioner.web.metrics import Metrics
         from captioner.web.page import build_page
-        from captioner.web.streams import CountsEnds
     except ModuleNotFoundError as error:
         raise CaptionerError(f"the page needs {error.name}", "run: pip install 'captioner[app]'") from error
     metrics = Metrics(lambda: service.waiting)
@@ -144,7 +142,7 @@ def _mounted(
 
 def _build_tools(service: Service, metrics: Metrics, options: ServingOptions) -> Starlette:
     try:
-        from captioner.web.tools import build_tools
+        from captioner.web.mcp import build_tools
     except ModuleNotFoundError as error:
         raise CaptionerError("`mcp` needs the package mcp", "run: pip install 'captioner[mcp]'") from error
     return build_tools(service, metrics, options)

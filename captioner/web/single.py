@@ -99,7 +99,7 @@ def encode_upload(service: Service, upload: Mapping[str, Any] | None, weights: s
     Raises:
         CaptionerError: as :func:`answer`.
     """
-    from captioner.web.uploads import uploaded_file
+    from captioner.web.gradio_fixes import uploaded_file
 
     path = uploaded_file(upload)
     name = shown_name((upload or {}).get("orig_name"))

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 
 from captioner.checkpoint import Checkpoint, describe, encoder_digest, load_checkpoint, save_checkpoint
-from captioner.header import read_header
 from captioner.vocabulary import Vocabulary
+from captioner.weights import read_header
 from tests.checkpoint.altering import DECODER_BIAS, RUNNING_VAR, assert_refused, captions, load_tensors, split
 from tests.small_model import small_checkpoint
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 
 from captioner.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
-from captioner.header import read_header
 from captioner.model.classifier import pretrained_classifier
+from captioner.weights import read_header
 from tests.checkpoint.altering import assert_refused, load_tensors, split
 
 

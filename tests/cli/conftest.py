@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.folders import save_picture
+from tests.bulk.folders import save_picture
 
 EMOJI, TORN = "🦄 é.png", os.fsdecode(b"\xff\xfe.png")
 LONG = "x" * 251 + ".png"

@@ -8,8 +8,8 @@ import pytest
 
 from captioner.captioner import Captioner
 from captioner.cli import main
-from captioner.header import read_header
-from tests.batch.folders import save_picture
+from captioner.weights import read_header
+from tests.bulk.folders import save_picture
 
 PHOTOS = 60
 

@@ -18,7 +18,7 @@ from PIL import Image
 from captioner.captioner import Captioner
 from captioner.cli import main
 from captioner.decoding.options import DecodingOptions
-from tests.batch.tarring import make_tar
+from tests.bulk.tarring import make_tar
 
 Run = Callable[..., tuple[int, str, str]]
 

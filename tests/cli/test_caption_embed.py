@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from captioner.cli import main
+from captioner.embed import read_texts
 from captioner.images import open_image
-from captioner.metadata import read_texts
-from tests.batch.folders import contents, save_picture
+from tests.bulk.folders import contents, save_picture
 from tests.cli.conftest import Command
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from captioner.batch import job
+from captioner.bulk import run
 from captioner.captioner import Captioner
 from captioner.cli import main
-from tests.batch.folders import caption, contents, save_picture
+from tests.bulk.folders import caption, contents, save_picture
 from tests.cli.conftest import Command
 
 
@@ -113,13 +113,13 @@ def test_a_picture_that_vanishes_during_the_run_is_a_record(
     captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [save_picture(tmp_path / f"{number}.png", number) for number in range(4)]
-    plan = job._Run.plan
+    plan = run._Run.plan
 
     def plan_then_lose(run: Any) -> None:
         plan(run)
         paths[2].unlink()
 
-    monkeypatch.setattr(job._Run, "plan", plan_then_lose)
+    monkeypatch.setattr(run._Run, "plan", plan_then_lose)
     summary = caption(captioner, tmp_path, output=str(tmp_path / "out.jsonl"))
     assert (summary.captioned, summary.failed) == (3, 1)
     lines = (tmp_path / "out.jsonl").read_text().splitlines()

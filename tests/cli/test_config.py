@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.cli import main
-from captioner.cli.config import checked_values, read_configuration, write_configuration
+from captioner.cli.options import checked_values, read_configuration, write_configuration
 from captioner.cli.train import GROUPS
 from captioner.datasets.options import DatasetOptions
 from captioner.options import typed_fields

@@ -14,7 +14,7 @@ from captioner.checkpoint import Checkpoint, save_checkpoint
 from captioner.cli import build_parser, main
 from captioner.cli.caption import _model
 from captioner.decoding.options import DecodingOptions
-from captioner.model.network import CaptionNetwork
+from captioner.model.encoder import CaptionNetwork
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.small_model import WORDS
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from captioner.cli import main
-from captioner.metrics.frequencies import DocumentFrequencies
-from captioner.metrics.scores import METRICS
+from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.evaluate import METRICS
 from tests.evaluation.small import CAPTIONS, REFERENCES, ColourCaptioner, write_coco, write_results_file
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import main
-from captioner.header import read_header
 from captioner.training.log import Log
+from captioner.weights import read_header
 from tests.training import shapes
 from tests.vectors import KINDS, fake_codes, write_codes
 

@@ -10,9 +10,8 @@ import pytest
 
 from captioner.captioner import Captioner
 from captioner.cli import main
-from captioner.header import read_header
-from captioner.weights import write_metadata
-from tests.batch.folders import save_picture
+from captioner.weights import read_header, write_metadata
+from tests.bulk.folders import save_picture
 
 
 def write_table(folder: Path, captioner: Captioner, first: int, beam_size: int) -> str:

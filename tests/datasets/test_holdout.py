@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from captioner.datasets.holdout import held_out
+from captioner.datasets.records import held_out
 
 
 def names(count: int) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.datasets.vectors import open_vectors
+from captioner.datasets.codes import open_vectors
 from captioner.errors import DatasetError
 from tests.vectors import fake_codes
 

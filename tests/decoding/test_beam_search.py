@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding.beam import top
-from captioner.decoding.loop import decode
+from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import Hypothesis
+from captioner.decoding.search import decode
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, pictures
 
 pytestmark = pytest.mark.usefixtures("double")

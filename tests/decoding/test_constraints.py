@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding.constraints import Wanted
-from captioner.decoding.loop import decode
+from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import Hypothesis
+from captioner.decoding.search import decode
 from captioner.errors import OptionError
 from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, pictures
 

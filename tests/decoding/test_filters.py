@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding.filters import NoRepeatWord
-from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 from tests.decoding.fakes import SPECIAL, START, UNK, TableModel, pictures
 
 

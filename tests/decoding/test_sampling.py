@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from captioner.decoding.loop import decode
+from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.strategies import Hypothesis
+from captioner.decoding.search import decode
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, pictures
 
 pytestmark = pytest.mark.usefixtures("double")

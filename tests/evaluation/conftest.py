@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from captioner.evaluation.evaluate import Evaluation, evaluate
+from captioner.evaluation.evaluate import Evaluation, Provenance, evaluate
 from captioner.evaluation.options import EvaluationOptions
-from captioner.evaluation.signature import Provenance
 from captioner.metrics.evaluate import References
 from tests.evaluation.small import CAPTIONS, REFERENCES
 

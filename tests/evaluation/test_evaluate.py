@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from captioner.errors import EvaluationError, OptionError
-from captioner.evaluation.evaluate import Evaluation, cross_check, evaluate
+from captioner.evaluation.evaluate import Evaluation, Provenance, cross_check, evaluate
 from captioner.evaluation.options import EvaluationOptions
-from captioner.evaluation.signature import Provenance
-from captioner.metrics.evaluate import References, score
-from captioner.metrics.scores import METRICS
+from captioner.metrics.evaluate import METRICS, References, score
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
 PROVENANCE = Provenance("coco val", 6)

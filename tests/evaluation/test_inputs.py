@@ -6,7 +6,7 @@ import pytest
 
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, OptionError
-from captioner.evaluation.inputs import find_photos, find_references, training_captions, usual_split
+from captioner.evaluation.captions import find_photos, find_references, training_captions, usual_split
 from tests.evaluation.small import REFERENCES, write_coco
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from captioner.errors import CaptionerError
-from captioner.evaluation.evaluate import Evaluation, evaluate
+from captioner.evaluation.evaluate import Evaluation, Provenance, evaluate
 from captioner.evaluation.options import EvaluationOptions
 from captioner.evaluation.report import write_report
-from captioner.evaluation.signature import Provenance
 from captioner.metrics.evaluate import References
 from tests.evaluation.small import CAPTIONS, REFERENCES, write_coco
 

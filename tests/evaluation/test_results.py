@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.errors import CaptionerError
-from captioner.evaluation.results import read_results, write_results
+from captioner.evaluation.captions import read_results, write_results
 from tests.evaluation.small import CAPTIONS, write_coco
 
 if TYPE_CHECKING:

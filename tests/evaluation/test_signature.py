@@ -4,9 +4,9 @@ from typing import Any
 
 import captioner
 from captioner.decoding.options import DecodingOptions
-from captioner.evaluation.signature import Provenance, signature
+from captioner.evaluation.evaluate import Provenance, signature
 from captioner.metrics.evaluate import score
-from captioner.metrics.tokenizer import TOKENIZER_VERSION
+from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
 GENERATED = Provenance(

@@ -8,16 +8,7 @@ import threading
 from pathlib import Path
 
 from captioner.images import open_image
-from tests.images.pictures import (
-    BLUE,
-    GREEN,
-    GREY,
-    RED,
-    assert_colours,
-    encoded,
-    failure,
-    four_colours,
-)
+from tests.images.pictures import BLUE, GREEN, GREY, RED, assert_colours, encoded, failure, four_colours
 
 
 def test_a_file_object_is_read_from_its_start_left_where_it_was_and_not_closed() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner.images.heatmap import overlay
+from captioner.images.draw import overlay
 
 
 @given(

@@ -14,15 +14,7 @@ from PIL import Image
 
 from captioner.errors import ImageError
 from captioner.images import open_image
-from tests.images.pictures import (
-    HAS_AVIF,
-    ORIENTATION,
-    encoded,
-    four_colours,
-    gradient,
-    heic,
-    smooth_noise,
-)
+from tests.images.pictures import HAS_AVIF, ORIENTATION, encoded, four_colours, gradient, heic, smooth_noise
 
 
 def odd_tiff() -> bytes:

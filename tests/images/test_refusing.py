@@ -12,14 +12,8 @@ import pytest
 from PIL import Image
 
 from captioner.images import display_name, open_image
-from captioner.images import opening as opening_module
-from tests.images.pictures import (
-    chunk,
-    encoded,
-    failure,
-    four_colours,
-    png,
-)
+from captioner.images import open as opening_module
+from tests.images.pictures import chunk, encoded, failure, four_colours, png
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

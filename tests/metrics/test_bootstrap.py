@@ -9,9 +9,8 @@ from captioner.errors import EvaluationError
 from captioner.metrics import bootstrap
 from captioner.metrics.bleu import bleu
 from captioner.metrics.bootstrap import compare, intervals
-from captioner.metrics.degeneration import degeneration
-from captioner.metrics.diversity import diversity
-from captioner.metrics.scores import METRICS, Scores
+from captioner.metrics.diversity import degeneration, diversity
+from captioner.metrics.evaluate import METRICS, Scores
 
 
 def made_up(images: int, seed: int = 0, shift: float = 0.0) -> Scores:

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from captioner.datasets.records import ImageId
 from captioner.errors import EvaluationError
-from captioner.metrics.evaluate import References, score
-from captioner.metrics.frequencies import DocumentFrequencies
-from captioner.metrics.scores import METRICS
-from captioner.metrics.tokenizer import tokenize_lines
+from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.evaluate import METRICS, References, score
+from captioner.metrics.ptb.tokenizer import tokenize_lines
 from tests.metrics.oracles import oracle, oracle_scores
 
 REFERENCES: dict[ImageId, list[str]] = {

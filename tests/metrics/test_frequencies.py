@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from captioner.errors import EvaluationError
-from captioner.metrics.frequencies import DocumentFrequencies
+from captioner.metrics.cider import DocumentFrequencies
 
 if TYPE_CHECKING:
     from pathlib import Path

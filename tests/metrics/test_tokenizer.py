@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.metrics import tokenizer
-from captioner.metrics.tokenizer import PUNCTUATION, tokenize, tokenize_lines
-from captioner.metrics.tokenizer_rules import RULES, Rule
+from captioner.metrics.ptb import tokenizer
+from captioner.metrics.ptb.rules import RULES, Rule
+from captioner.metrics.ptb.tokenizer import PUNCTUATION, tokenize, tokenize_lines
 from tests.oracle import ptb
 from tests.oracle.adversarial import KINDS, adversarial_lines
 
@@ -89,7 +89,7 @@ def test_any_text_has_tokens_without_punctuation_or_blanks(text: str) -> None:
 
 def test_the_tokeniser_needs_neither_torch_nor_numpy() -> None:
     check = (
-        "import sys; from captioner.metrics.tokenizer import tokenize; tokenize('a'); "
+        "import sys; from captioner.metrics.ptb.tokenizer import tokenize; tokenize('a'); "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from captioner.model.blueprint import decoder_blueprint
 from captioner.model.config import ATTENTIONS, CELLS, ModelConfig
-from captioner.model.decoder import Decoder
+from captioner.model.decoder import Decoder, decoder_blueprint
 
 VARIANTS = list(itertools.product(CELLS, ATTENTIONS, (True, False), (1, 2)))
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from captioner.model.cells import build_cell
+from captioner.model.cells import RecurrentCell, build_cell
 from captioner.model.config import CELLS, NONLINEARITIES
-from captioner.model.recurrence import RecurrentCell
 
 ORACLES = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
 

@@ -15,6 +15,7 @@ from captioner.checkpoint import encoder_digest
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
 from captioner.model import encoder as encoder_module
+from captioner.model.devices import fuse
 from captioner.model.encoder import (
     build_encoder,
     encoder_names,
@@ -22,7 +23,6 @@ from captioner.model.encoder import (
     output_shape,
     torchvision_weights_file,
 )
-from captioner.model.inference import fuse
 
 # One of each family: name, regions, channels.
 FAMILIES = [

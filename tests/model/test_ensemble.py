@@ -9,8 +9,8 @@ from torch import Tensor
 
 from captioner.decoding.beam import length_normalisation
 from captioner.decoding.filters import SpecialIds
-from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.model.ensemble import EnsembleDecoder, Packing

@@ -11,10 +11,10 @@ import torch
 
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.decoding.filters import SPECIAL_IDS
-from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 from captioner.model.config import CELLS
-from captioner.model.network import CaptionNetwork
+from captioner.model.encoder import CaptionNetwork
 from tests.small_model import small_checkpoint
 
 VARIANTS = [

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.errors import OptionError
-from captioner.model.config import CELLS
+from captioner.model.config import CELLS, GradientFlow
 from captioner.model.decoder import Decoder, State
-from captioner.model.gradient_flow import GradientFlow
 from tests.model.test_decoder import small_decoder
 
 WORDS = torch.tensor([[1, 5, 3, 9, 2, 7], [1, 4, 4, 10, 6, 0], [1, 8, 0, 0, 0, 0]])

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from captioner.model.encoder import Encoder, _VisionTransformer, build_encoder
-from captioner.model.stages import listed
+from captioner.model.encoder import Encoder, _VisionTransformer, build_encoder, listed
 
 # One of each family: name, side of the picture, stages and the names of some by their number.
 FAMILIES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captioner.checkpoint import Checkpoint
-from captioner.search.gallery import Gallery
+from captioner.search.search import Gallery
 
 
 @pytest.fixture(scope="session")

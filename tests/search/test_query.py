@@ -8,8 +8,7 @@ import pytest
 
 from captioner.captioner import Captioner
 from captioner.errors import UnknownWordsError
-from captioner.search.gallery import Gallery
-from captioner.search.query import search
+from captioner.search.search import Gallery, search
 
 MakeGallery = Callable[..., Gallery]
 TEXT = "a dog runs on the beach"

@@ -11,8 +11,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.datasets import Record
 from captioner.features.store import FeatureRows
 from captioner.metrics.evaluate import References
-from captioner.model.network import CaptionNetwork
-from captioner.model.no_encoder import NO_PREPROCESSING
+from captioner.model.encoder import NO_PREPROCESSING, CaptionNetwork
 from captioner.training.data import encode_caption
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData

@@ -13,7 +13,7 @@ from captioner.datasets import DatasetOptions
 from captioner.errors import EncoderError, OptionError
 from captioner.model.classifier import pretrained_classifier
 from captioner.training.classifier import add_classifier
-from captioner.training.classifier_options import ClassifierOptions
+from captioner.training.options import ClassifierOptions
 from tests.small_model import small_checkpoint
 from tests.vectors import vector_checkpoint
 

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from captioner.training.limits import ClipConfig
 from captioner.training.optim import REMEMBERED, Clipped, Clipper, gradient_norm
+from captioner.training.options import ClipConfig
 from tests.tolerance import summation_bound
 
 

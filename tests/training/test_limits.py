@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import OptionError
-from captioner.training.limits import ClipConfig
+from captioner.training.options import ClipConfig
 
 positive = st.floats(min_value=0, max_value=1e300, exclude_min=True)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from captioner.errors import OptionError
 from captioner.training.data import MixtureWeight, draw_photos, epoch_batches, mixture_weights
-from captioner.training.limits import parse_proportions
+from captioner.training.options import parse_proportions
 from captioner.vocabulary import END, START
 
 data_sets = st.lists(st.tuples(st.integers(1, 30), st.floats(0.1, 10)), min_size=1, max_size=4)

@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.model.config import ModelConfig
+from captioner.model.config import FULL_FLOW, ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.model.gradient_flow import FULL_FLOW
 from captioner.training.data import Batch, make_batch
 from captioner.training.losses import CrossEntropy
 from captioner.training.self_critical import SelfCritical, advantages

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
+from captioner.model.config import GradientFlow
 from captioner.model.decoder import Decoder
-from captioner.model.gradient_flow import GradientFlow
 from captioner.training import losses
 from captioner.training import trainer as trainer_module
 from captioner.training.data import Batch

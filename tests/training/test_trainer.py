@@ -12,12 +12,12 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import CaptionerError, EncoderError, OptionError, TrainingError
-from captioner.header import read_header
 from captioner.metrics.evaluate import score
 from captioner.training import run as run_module
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from captioner.training.validation import ValidationSet
+from captioner.weights import read_header
 from tests.training import shapes
 from tests.training.runs import assert_same_run, read_rows, run_folder
 

@@ -17,12 +17,12 @@ from captioner.checkpoint import describe, encoder_digest, load_checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import DatasetError, OptionError, TrainingError
-from captioner.header import read_header
 from captioner.metrics.evaluate import score
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from captioner.training.state import RunFolder, load_state
+from captioner.weights import read_header
 from tests.training import processes, shapes, worlds
 from tests.training.conftest import TINY
 from tests.training.runs import assert_like, assert_same_run, in_double, read_rows, run_folder

@@ -8,8 +8,8 @@ import torch
 
 from captioner.datasets import Record
 from captioner.decoding.filters import special_ids
-from captioner.decoding.loop import decode
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 from captioner.features.store import FeatureRows
 from captioner.metrics.evaluate import References, score
 from captioner.model.config import ModelConfig

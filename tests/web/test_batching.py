@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from captioner.errors import BusyError
-from captioner.web.batching import Batcher
+from captioner.web.service import Batcher
 
 
 class Machine:

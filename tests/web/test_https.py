@@ -15,7 +15,7 @@ pytest.importorskip("mcp.server.mcpserver", reason="needs mcp: pip install 'capt
 
 from captioner.captioner import Captioner
 from captioner.errors import OptionError
-from captioner.web.certificates import check_certificate
+from captioner.web.auth import check_certificate
 from tests.web.hostile import good_png
 from tests.web.serving import running
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.web import numbers
-from captioner.web.numbers import one_in, percent, times
+from captioner.web import render
+from captioner.web.render import one_in, percent, times
 
 
 def test_the_examples() -> None:
-    assert doctest.testmod(numbers).failed == 0
+    assert doctest.testmod(render).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,21 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 import gradio as gr
 
 from captioner.captioner import Captioner
-from captioner.web.about import about_facts, model_card
-from captioner.web.controls import read_choices, suited
 from captioner.web.many import Album
 from captioner.web.many_tab import download, run_album
-from captioner.web.page import build_page, status_line
-from captioner.web.samples import FOLDER, find_samples, sample_buttons
+from captioner.web.one_tab import (
+    WELCOME,
+    Turns,
+    busy_text,
+    caption_upload,
+    read_choices,
+    score_sentence,
+    suited,
+)
+from captioner.web.page import about_facts, build_page, model_card, status_line
+from captioner.web.render import FOLDER, find_samples, sample_buttons
 from captioner.web.service import Service
-from captioner.web.single_tab import WELCOME, busy_text, caption_upload, score_sentence
 from captioner.web.theme import look
-from captioner.web.turns import Turns
 from tests.web.uploading import upload
 
 CHOICES = ["beam", 3, 0.8, 0.9, 5, 8, 0, "small"]

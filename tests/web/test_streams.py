@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from captioner.web import streams
-from captioner.web.streams import CountsEnds
+from captioner.web import gradio_fixes
+from captioner.web.gradio_fixes import CountsEnds
 from tests.web.awaiting import run
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def test_a_stream_that_broke_off_has_no_end_that_a_page_could_hear_of() -> None:
 
 
 def test_the_pages_that_were_heard_of_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_MOST_SESSIONS", 2)
+    monkeypatch.setattr(gradio_fixes, "_MOST_SESSIONS", 2)
     server = _Server(END)
     for session in ("first", "second", "first", "third"):
         server.stream(session)

@@ -1,0 +1,243 @@
+"""What ``captioner caption`` does with its pictures, as data."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.bulk.records import Line
+from captioner.errors import OptionError
+from captioner.options import check, option
+
+if TYPE_CHECKING:
+    from captioner.caption import Caption
+
+FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "parquet")
+ENGINES = ("local", "ray")
+_IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
+_FORMAT_OF_ENDING = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".json": "coco",
+    ".html": "html",
+    ".htm": "html",
+}
+_TOUCHING = tuple(",.;:!?)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a list, counted from 1. Consecutive, so that parts in order are the whole."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``I/N``.
+
+        Raises:
+            OptionError: it is not that, or there is no such part.
+        """
+        match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+        number, count = (int(part) for part in match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise OptionError(f"`shard` takes I/N with I from 1 to N, such as 1/4, not {text!r}")
+        return cls(number, count)
+
+    def of(self, total: int) -> range:
+        """Places in a list of ``total`` pictures."""
+        return range(total * (self.number - 1) // self.count, total * self.number // self.count)
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """What is captioned, and where and how captions are written; flags are made from these fields.
+
+    Raises:
+        OptionError: a value is impossible, or two contradict each other.
+    """
+
+    from_file: str | None = option(
+        None,
+        "also caption what this file names, one path a line or ended by NULs; - for standard input",
+        metavar="LIST",
+    )
+    input_tar: tuple[str, ...] = option(
+        (),
+        "caption what is in these tars, such as 'photos-{000..999}.tar' or 'photos-*.tar.gz', as WebDataset "
+        "lays it out; nothing is unpacked",
+        metavar="TAR",
+    )
+    recursive: bool = option(True, "look into sub-folders")
+    output: str | None = option(
+        None,
+        "write here, go on where an earlier run stopped (default: standard output, from the start); "
+        "with `embed` the folder for copies",
+        metavar="FILE",
+    )
+    format: str | None = option(
+        None,
+        "default: by the ending of `output` (.jsonl, .csv, .json for coco, .html), else text",
+        choices=FORMATS,
+    )
+    embed: bool = option(
+        False, "write captions into the metadata of pictures: of copies in the folder `output`, or `in_place`"
+    )
+    in_place: bool = option(False, "write into the pictures themselves (`embed`)")
+    overwrite: bool = option(False, "replace captions that are there")
+    fail_fast: bool = option(False, "stop at the first picture that fails")
+    dry_run: bool = option(False, "list what would be done, and do nothing")
+    shard: str | None = option(
+        None, "only part I of N of the pictures, such as 1/4; see captioner merge", metavar="I/N"
+    )
+    prepend: str | None = option(None, "text before each caption", metavar="TEXT")
+    append: str | None = option(None, "text after each caption", metavar="TEXT")
+    log_prob: bool = option(False, "add log P(caption | picture) to the text format")
+    annotations: str | None = option(
+        None, "COCO annotations file that has the ids of the pictures (coco)", metavar="FILE"
+    )
+    sidecar_extension: str | None = option(
+        None, "ending of the files beside the pictures (sidecar): .txt", metavar=".EXT"
+    )
+    workers: int | None = option(
+        None, "processes that read pictures; 0 for none (default: half the processors)", low=0
+    )
+    batch_size: int = option(16, "pictures that go through the network and are written together", low=1)
+    max_pixels: int | None = option(
+        None, "refuse pictures with more pixels than this (default: 100 million)", low=1
+    )
+    engine: str = option(
+        "local", "ray: on the machines of a Ray cluster; `output` is a folder then", choices=ENGINES
+    )
+    ray_address: str | None = option(
+        None,
+        "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)",
+        metavar="ADDRESS",
+    )
+    ray_actors: int | None = option(
+        None, "how many hold the model (default: as many as there are GPUs, or 7 of 8 processors)", low=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.shard is not None:
+            Shard.parse(self.shard)
+        for name in ("prepend", "append"):
+            text = getattr(self, name) or ""
+            if not text.replace("\u3000", " ").isprintable():
+                raise OptionError(f"`{name}` must be one line of text, not {text!r}")
+        self._check_sidecars()
+        self._check_embedding()
+        self._check_engine()
+        if "-" in self.input_tar:
+            raise OptionError("`input_tar` -: standard input is read once, a tar twice", "save it to a file")
+        if self.annotations is not None and self.kind != "coco":
+            raise OptionError("`annotations` is for `format` coco")
+        if self.log_prob and self.kind in ("coco", "html", "sidecar"):
+            raise OptionError(f"`log_prob` has no place in the format {self.kind}")
+
+    def _check_sidecars(self) -> None:
+        from captioner.images import IMAGE_EXTENSIONS
+
+        if self.kind == "sidecar":
+            if self.input_tar:
+                raise OptionError("`format` sidecar writes beside pictures, not into tars", "name another")
+            if self.output is not None:
+                raise OptionError("`format` sidecar writes beside the pictures", "leave out `output`")
+            ending = self.sidecar_ending
+            if not re.fullmatch(r"\.[^/\0]+", ending) or ending.strip(".") == "" or not ending.isprintable():
+                raise OptionError(f"`sidecar_extension` must be like .txt, not {ending!r}")
+            if Path("x" + ending).suffix.lower() in IMAGE_EXTENSIONS:
+                raise OptionError(f"`sidecar_extension` {ending} would make captions look like pictures")
+        elif self.sidecar_extension is not None:
+            raise OptionError("`sidecar_extension` is for `format` sidecar")
+
+    def _check_embedding(self) -> None:
+        if not self.embed:
+            if self.in_place:
+                raise OptionError("`in_place` is for `embed`")
+            return
+        if self.input_tar:
+            raise OptionError("`embed` writes into pictures, not into tars", "leave it out")
+        if self.engine == "ray":
+            raise OptionError("`embed` is for `engine` local")
+        if self.format is not None or self.log_prob:
+            raise OptionError("`embed` writes into pictures", "leave out `format` and `log_prob`")
+        if self.in_place == (self.output is not None):
+            raise OptionError("`embed` needs a folder for copies (`output` FOLDER), or else `in_place`")
+
+    def _check_engine(self) -> None:
+        if self.engine == "local":
+            for name in ("ray_address", "ray_actors"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"`{name}` is for `engine` ray")
+            if self.kind == "parquet":
+                raise OptionError("`format` parquet is for `engine` ray")
+            return
+        if self.kind not in _IN_PARTS:
+            raise OptionError(f"`engine` ray writes the formats {' and '.join(_IN_PARTS)}, not {self.kind}")
+        if self.output is None:
+            raise OptionError("`engine` ray writes into a folder", "name it with `output`")
+        if self.workers is not None:
+            raise OptionError("`workers` is for `engine` local", "Ray decides how many tasks read pictures")
+
+    @property
+    def kind(self) -> str:
+        """The format, also where it was not named; ``embed`` for none."""
+        if self.embed:
+            return "embed"
+        if self.format is not None:
+            return self.format
+        default = "parquet" if self.engine == "ray" else "text"
+        return _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), default)
+
+    @property
+    def prints(self) -> bool:
+        """Whether captions go to standard output."""
+        return self.output is None and self.kind not in ("embed", "sidecar")
+
+    @property
+    def prints_lines(self) -> bool:
+        """Whether what is printed of an image depends on its captions and its name alone."""
+        return self.prints and self.kind in ("text", "jsonl", "csv")
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the output really lies; the current folder for standard output."""
+        return Path(os.path.realpath(self.output)).parent if self.output is not None else Path.cwd()
+
+    @property
+    def link_folder(self) -> Path | None:
+        """Where links to the pictures start; None for pictures in tars, which no link leads into."""
+        return None if self.input_tar else self.output_folder
+
+    @property
+    def sidecar_ending(self) -> str:
+        """What a sidecar's name ends in."""
+        return ".txt" if self.sidecar_extension is None else self.sidecar_extension
+
+    @property
+    def pixel_limit(self) -> int:
+        """Pixels above which a picture is refused."""
+        from captioner.images import DEFAULT_MAX_PIXELS
+
+        return DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels
+
+    def lines(self, captions: Iterable[Caption]) -> tuple[Line, ...]:
+        """What is written of captions."""
+        return tuple(Line(self.dressed(each.text), each.log_prob, each.confidence) for each in captions)
+
+    def dressed(self, caption: str) -> str:
+        """A caption with the texts before and after it, one blank between unless they bring their own."""
+        before, after = self.prepend or "", self.append or ""
+        if before and not before[-1].isspace():
+            before += " "
+        if after and not (after[0].isspace() or after.startswith(_TOUCHING)):
+            after = " " + after
+        return before + caption + after

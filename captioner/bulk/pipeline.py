@@ -1,0 +1,407 @@
+"""The network at work on many pictures, so that a caption depends on nothing but its picture.
+
+Two things would make it depend on more. Kernels choose their order of summation by the shape of the batch, so
+a picture alone and the same picture among others differ in the last bits, and now and then in a word: here
+every computation has a fixed shape, whatever the batch. And the share of the threads in one sum depends on
+their number: here each thread computes on its own, on other pictures than the others.
+
+The second is faster too. Threads that share the work of one layer wait for each other after each layer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captioner.bulk.reading import Loaded, PictureReader, Readers
+from captioner.bulk.records import Identity
+from captioner.bulk.tars import Item
+from captioner.caption import Caption
+from captioner.captioner import Captioner
+from captioner.datasets.codes import SUFFIX, Vectors, open_vectors
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import DatasetError, ImageError, OptionError
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels, find_images
+
+_WRITTEN_TOGETHER = 16
+_SEEN_TOGETHER = 16
+
+
+class Engine:
+    """Captions pictures in threads.
+
+    Args:
+        captioner: the model.
+        options: decoding options.
+
+    Attributes:
+        threads: how many compute at the same time.
+        seen_together: how many pictures the encoder is given at once.
+    """
+
+    def __init__(self, captioner: Captioner, options: DecodingOptions) -> None:
+        self.captioner, self.options = captioner, options
+        on_cpu = captioner.device.type == "cpu"
+        # An accelerator needs many pictures at once; a processor is as fast with one after the other.
+        self.seen_together = 1 if on_cpu else _SEEN_TOGETHER
+        self._threads_before = torch.get_num_threads()
+        self.threads = self._threads_before if on_cpu else 1
+        self._pool = ThreadPoolExecutor(
+            self.threads,
+            thread_name_prefix="network",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+    def submit(self, pixels: list[Pixels]) -> list[Future[list[list[Caption]]]]:
+        """Begin with a batch.
+
+        Returns:
+            Futures for consecutive parts of the batch; each gives the captions of its pictures.
+        """
+        parts = [pixels[i : i + _WRITTEN_TOGETHER] for i in range(0, len(pixels), _WRITTEN_TOGETHER)]
+        return [_Part(self, self._pool, part).captions for part in parts]
+
+    def see(self, pixels: list[Pixels]) -> Tensor:
+        """Region features of at most ``seen_together`` pictures: ``(pictures, regions, channels)``.
+
+        A decoder without attention asks for their mean only; that alone is kept.
+        """
+        filled = pixels + pixels[:1] * (self.seen_together - len(pixels))
+        regions = self.captioner.encode(filled)[: len(pixels)]
+        return regions.mean(dim=1, keepdim=True) if self.captioner.config.attention == "none" else regions
+
+    def write(self, regions: Tensor, seeds: list[int]) -> list[list[Caption]]:
+        """Captions of at most 16 encoded pictures."""
+        missing = _WRITTEN_TOGETHER - len(regions)
+        filled = torch.cat((regions, regions[:1].expand(missing, -1, -1)))
+        return self.captioner.decode(
+            filled, self.options, seeds=seeds + seeds[:1] * missing, attention=False
+        )[: len(regions)]
+
+
+class _Part:
+    """Up to 16 pictures: all are encoded, and then written of together."""
+
+    def __init__(self, engine: Engine, pool: ThreadPoolExecutor, pixels: list[Pixels]) -> None:
+        self._engine, self._pool, self._pixels = engine, pool, pixels
+        self._lock = threading.Lock()
+        self.captions: Future[list[list[Caption]]] = Future()
+        self.captions.set_running_or_notify_cancel()
+        starts = range(0, len(pixels), engine.seen_together)
+        self._regions: dict[int, Tensor] = {}
+        self._missing = len(starts)
+        for start in starts:
+            pool.submit(self._try, self._see, start)
+
+    def _try(self, work: Any, *arguments: int) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:  # handed to whoever waits for the captions
+            if not self.captions.done():
+                self.captions.set_exception(error)
+
+    def _see(self, start: int) -> None:
+        regions = self._engine.see(self._pixels[start : start + self._engine.seen_together])
+        with self._lock:
+            self._regions[start] = regions
+            self._missing -= 1
+            complete = self._missing == 0
+        if complete:
+            self._pool.submit(self._try, self._write)
+
+    def _write(self) -> None:
+        engine = self._engine
+        seeds = engine.captioner.seeds(self._pixels, engine.options)
+        regions = torch.cat([self._regions[start] for start in sorted(self._regions)])
+        self.captions.set_result(engine.write(regions, seeds))
+
+
+_REMEMBERED = 50_000  # pictures; a caption takes about 500 bytes
+_REPORTED = 4  # times the batch size: after as many pictures there is a report at the latest
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture.
+
+    Attributes:
+        image: its path, or where it is in a tar.
+        captions: its captions; empty if it failed, or if they are known.
+        error: why it failed, in one line; None if it did not.
+        identity: of its file; None if that could not be read.
+        known: whether there were captions of a file with the same bytes before.
+        thumbnail: a small JPEG of it, if asked for.
+    """
+
+    image: Item
+    captions: tuple[Caption, ...] = ()
+    error: str | None = None
+    identity: Identity | None = None
+    known: bool = False
+    thumbnail: bytes | None = None
+
+
+def caption_paths(
+    captioner: Captioner,
+    paths: Iterable[str | Path],
+    options: DecodingOptions,
+    *,
+    recursive: bool = True,
+    batch_size: int = 16,
+    max_pixels: int | None = None,
+    workers: int = 0,
+) -> Iterator[Result]:
+    """Caption pictures and folders of pictures.
+
+    The next batch is read and scaled while the network works on the present one. A picture that cannot
+    be read gives a result with an error, and the others go on. Files with the same bytes are captioned once.
+
+    Args:
+        captioner: the model.
+        paths: files and folders.
+        options: decoding options.
+        recursive: look into sub-folders.
+        batch_size: pictures that go through the network together; does not change the captions.
+        max_pixels: larger pictures are refused; None for the usual limit.
+        workers: processes that read pictures; 0 for a thread, where a crash of a codec ends everything.
+
+    Yields:
+        One result a picture, in the order in which the pictures are found.
+
+    Raises:
+        OptionError: ``batch_size`` or ``max_pixels`` is below 1, or ``workers`` below 0.
+        ImageError: there is not one picture.
+    """
+    limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    if batch_size < 1 or limit < 1:
+        raise OptionError(f"batch_size and max_pixels must be at least 1, not {batch_size} and {limit}")
+    if workers < 0:
+        raise OptionError(f"workers must be at least 0, not {workers}")
+    paths = list(paths)
+    nothing = True
+    reader = PictureReader(captioner.preprocessing, limit)
+    with Readers(reader, workers) as readers, Engine(captioner, options) as engine:
+        found = readers.read(find_images(paths, recursive=recursive), ahead=read_ahead(batch_size))
+        for batch in caption_loaded(engine, found, batch_size):
+            nothing = False
+            yield from batch
+    if nothing:
+        raise ImageError(f"no pictures in {', '.join(map(str, paths))}")
+
+
+def read_ahead(batch_size: int) -> int:
+    """How many pictures may be ready and wait for the network."""
+    return batch_size + 16
+
+
+def caption_loaded(
+    engine: Engine,
+    pictures: Iterable[tuple[Item, Loaded]],
+    batch_size: int,
+    is_known: Callable[[bytes], bool] = lambda digest: False,
+) -> Iterator[list[Result]]:
+    """Caption pictures that have been read.
+
+    Args:
+        engine: the network.
+        pictures: each with what was read, in order.
+        batch_size: pictures that go through the network together.
+        is_known: whether a file with this digest has been captioned before; asked for in this thread.
+
+    Yields:
+        Batch by batch the results of consecutive pictures.
+    """
+    memory = _Memory(_REMEMBERED + 4 * batch_size)
+    flying: deque[_Batch] = deque()
+    batch = _Batch(memory)
+    for item, loaded in pictures:
+        batch.add(item, loaded, is_known)
+        if batch.is_full(batch_size):
+            flying.append(batch.start(engine))
+            batch = _Batch(memory)
+            # One is written of while the next one is seen, and no thread is idle.
+            if len(flying) > 1 + engine.threads // batch_size:
+                yield flying.popleft().finish()
+    if batch.pictures:
+        flying.append(batch.start(engine))
+    while flying:
+        yield flying.popleft().finish()
+
+
+class _Memory(OrderedDict[bytes, tuple[Caption, ...]]):
+    """Captions of the files seen last, by digest; none yet for those in the making."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forget(self) -> None:
+        """Drop what was not asked for longest."""
+        while len(self) > self.size:
+            self.popitem(last=False)
+
+
+class _Batch:
+    """Consecutive pictures: those that the network has to see, and the others between them."""
+
+    def __init__(self, memory: _Memory) -> None:
+        self.pictures: list[tuple[Item, Loaded, bool]] = []
+        self._memory = memory
+        self._fresh: dict[bytes, Pixels] = {}
+        self._parts: list[Future[list[list[Caption]]]] = []
+
+    def add(self, item: Item, loaded: Loaded, is_known: Callable[[bytes], bool]) -> None:
+        """Take the next picture."""
+        known = False
+        if loaded.pixels is not None and loaded.identity is not None:
+            digest = loaded.identity.digest
+            if digest in self._memory:
+                self._memory.move_to_end(digest)
+            elif is_known(digest):
+                known = True
+            else:
+                self._fresh[digest], self._memory[digest] = loaded.pixels, ()
+        self.pictures.append((item, loaded, known))
+
+    def is_full(self, size: int) -> bool:
+        """Whether it is time to begin, if only to report many pictures that need no network."""
+        return len(self._fresh) >= size or len(self.pictures) >= _REPORTED * size
+
+    def start(self, engine: Engine) -> _Batch:
+        """Hand it to the network."""
+        self._parts = engine.submit(list(self._fresh.values()))
+        return self
+
+    def finish(self) -> list[Result]:
+        """Wait for the network; batches must finish in the order in which they were filled."""
+        captions = (tuple(each) for part in self._parts for each in part.result())
+        self._memory.update(zip(self._fresh, captions, strict=True))
+        results = [self._result(*picture) for picture in self.pictures]
+        self._memory.forget()
+        return results
+
+    def _result(self, item: Item, loaded: Loaded, known: bool) -> Result:
+        if loaded.identity is None or loaded.error is not None:
+            return Result(item, error=loaded.error, identity=loaded.identity)
+        captions = () if known else self._memory[loaded.identity.digest]
+        return Result(item, captions, None, loaded.identity, known, loaded.thumbnail)
+
+
+def named_vectors(paths: Iterable[str | Path]) -> list[Vectors]:
+    """Opens files of vectors, if such are named by their suffix ``.npy``.
+
+    Returns:
+        The files; none where pictures and folders are named.
+
+    Raises:
+        OptionError: both vectors and pictures are named.
+        DatasetError: a file cannot be read or holds no vectors.
+    """
+    names = [Path(path) for path in paths]
+    vectors = [name for name in names if name.suffix.lower() == SUFFIX]
+    if vectors and len(vectors) < len(names):
+        raise OptionError(f"{vectors[0]} holds vectors, other files are pictures", "caption them one by one")
+    return [open_vectors(name) for name in vectors]
+
+
+def caption_vectors(
+    captioner: Captioner, files: Sequence[Vectors], options: DecodingOptions, *, batch_size: int = 16
+) -> Iterator[Result]:
+    """Caption the vectors of files.
+
+    A vector that holds no numbers gives a result with an error, and the others go on.
+
+    Args:
+        captioner: the model; with or without encoder.
+        files: opened by :func:`captioner.datasets.codes.open_vectors`.
+        options: decoding options.
+        batch_size: vectors that go through the decoder together; does not change the captions.
+
+    Yields:
+        One result a vector in the order of the rows, called ``FILE#ROW``; rows are counted from 0.
+
+    Raises:
+        OptionError: ``batch_size`` is below 1.
+        DatasetError: the vectors of a file are not such as the model takes.
+    """
+    for vectors in files:
+        check_shape(captioner, vectors)
+    for vectors in files:
+        yield from caption_rows(captioner, vectors, range(len(vectors)), options, batch_size=batch_size)
+
+
+def caption_rows(
+    captioner: Captioner, vectors: Vectors, rows: Sequence[int], options: DecodingOptions, *, batch_size: int
+) -> Iterator[Result]:
+    """Caption some rows of a file that :func:`check_shape` has accepted; see :func:`caption_vectors`."""
+    if batch_size < 1:
+        raise OptionError(f"`batch_size` must be at least 1, not {batch_size}")
+    for start in range(0, len(rows), batch_size):
+        yield from _caption_batch(captioner, vectors, rows[start : start + batch_size], options)
+
+
+def check_shape(captioner: Captioner, vectors: Vectors) -> None:
+    """Accept vectors as what the encoder of a model makes, as far as their shape tells.
+
+    Raises:
+        DatasetError: another encoder must have made them.
+        OptionError: the model is an ensemble that takes no vectors.
+    """
+    captioner.check_takes_vectors()
+    _, regions, channels = vectors.array.shape
+    config = captioner.config
+    if channels != config.channels:
+        raise DatasetError(
+            f"{vectors.path}: has {channels} features a vector, the checkpoint takes {config.channels}",
+            "another encoder made these vectors",
+        )
+    if config.attention == "none":  # only their mean counts then
+        return
+    if regions == 1:
+        raise DatasetError(
+            f"{vectors.path}: has one vector an image, but the checkpoint looks at regions",
+            "give an array (images, regions, features)",
+        )
+    if captioner.sees_pictures:
+        made = captioner.encode([np.zeros(captioner.preprocessing.shape, np.uint8)]).shape[1]
+        if made != regions:
+            raise DatasetError(
+                f"{vectors.path}: has {regions} regions an image, the encoder of the checkpoint makes {made}"
+            )
+
+
+def _caption_batch(
+    captioner: Captioner, vectors: Vectors, rows: Sequence[int], options: DecodingOptions
+) -> Iterator[Result]:
+    block = vectors.array[list(rows)]
+    problems = vectors.problems(rows, block)
+    sound = block[[row not in problems for row in rows]]
+    seeds = captioner.seeds(list(sound), options)
+    made = captioner.decode(torch.from_numpy(sound), options, seeds=seeds, attention=False)
+    captions = iter(made)
+    for row in rows:
+        name = Path(vectors.name(row))
+        if row in problems:
+            yield Result(name, error=problems[row])
+        else:
+            yield Result(name, captions=tuple(next(captions)))

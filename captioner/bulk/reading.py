@@ -1,0 +1,313 @@
+"""Read one picture for the encoder. Imports no torch, so that processes that only read start quickly."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from captioner.bulk.records import Identity
+from captioner.bulk.tars import Item, Member, TarReader
+from captioner.errors import CaptionerError, ImageError
+from captioner.images import Preprocessing, Preprocessings, display_name, read_file
+from captioner.images.draw import make_thumbnail
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+THUMBNAIL_SIDE = 256
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A picture ready for the encoder, or why it is not.
+
+    Attributes:
+        identity: of the file; None if it could not be read.
+        pixels: uint8 ``(size, size, 3)``; None if it failed.
+        error: why it failed, in one line.
+        thumbnail: a small JPEG of it, if asked for.
+    """
+
+    identity: Identity | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
+    error: str | None = None
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Opens and scales pictures.
+
+    Attributes:
+        preprocessing: what the encoder expects.
+        max_pixels: larger pictures are refused before they are decoded.
+        check: raises :class:`ImageError` for a file, by its bytes and its name, that is not to be captioned;
+            a function of a module, because it is sent to other processes.
+        thumbnails: make one of each picture.
+    """
+
+    preprocessing: Preprocessing | Preprocessings
+    max_pixels: int
+    check: Callable[[bytes, str], None] | None = None
+    thumbnails: bool = False
+    _tars: TarReader = field(default_factory=TarReader, init=False, repr=False, compare=False)
+
+    def __call__(self, item: Item) -> Loaded:
+        """Read one picture; whatever is wrong with its file becomes an error in the answer."""
+        identity = None
+        try:
+            # Before reading: a file that changes meanwhile will look changed later, not the other way round.
+            modified = _modified(item)
+            data = read_item(item, self._tars, max_pixels=self.max_pixels)
+            identity = Identity(len(data), modified, digest_of(data))
+            name = str(item)
+            pixels = self.preprocessing.load(_Named(data, name), max_pixels=self.max_pixels)
+            if self.check is not None:
+                self.check(data, display_name(name))
+            thumbnail = None
+            if self.thumbnails:
+                thumbnail = make_thumbnail(_Named(data, name), THUMBNAIL_SIDE, max_pixels=self.max_pixels)
+        except ImageError as error:
+            return Loaded(identity, error=str(error))
+        return Loaded(identity, pixels, thumbnail=thumbnail)
+
+
+class _Named(io.BytesIO):
+    """Bytes that are called like the file they come from, in messages."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def read_item(item: Item, tars: TarReader, *, max_pixels: int) -> bytes:
+    """Bytes of a picture, wherever it lies.
+
+    Raises:
+        ImageError: as :func:`captioner.images.read_file` and :meth:`TarReader.read`.
+    """
+    if isinstance(item, Member):
+        return tars.read(item, max_pixels=max_pixels)
+    return read_file(item, max_pixels=max_pixels)
+
+
+def digest_of(data: bytes) -> bytes:
+    """What files of equal content share."""
+    return blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+def _modified(item: Item) -> int:
+    if isinstance(item, Member):
+        return item.modified
+    try:
+        return item.stat().st_mtime_ns
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return 0
+
+
+def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_pixels: int) -> bool:
+    """Whether a picture is another one now. It is read only where size and time leave that open."""
+    if identity is None:
+        return True
+    try:
+        size = item.size if isinstance(item, Member) else item.stat().st_size
+    except (OSError, ValueError):
+        return False  # it has gone: what was seen of it stands
+    if size == identity.size and _modified(item) == identity.modified:
+        return False
+    try:
+        return digest_of(read_item(item, tars, max_pixels=max_pixels)) != identity.digest
+    except ImageError:
+        return True
+
+
+_ATTEMPTS = 2
+# The path of the modules is set before anything is imported: Python would look for them in the current
+# folder first, and that may be a folder of downloaded pictures.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.bulk.reading import serve; serve()"
+
+
+def default_workers() -> int:
+    """One process for every two processors: reading takes a tenth of the time of encoding."""
+    return max(1, min(8, processors() // 2))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Readers:
+    """Reads pictures ahead, in order.
+
+    Args:
+        reader: what is done to each picture.
+        workers: processes; 0 reads in a thread of this process, where a crash of a codec ends everything.
+    """
+
+    def __init__(self, reader: PictureReader, workers: int) -> None:
+        self._reader, self._workers = reader, workers
+        self._local = threading.local()
+        self._processes: list[_Process] = []
+        self._closed = False
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader")
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._end_processes()  # so that nobody waits for one that hangs
+        self._pool.shutdown(wait=True)
+        self._end_processes()  # those that were being started
+
+    def _end_processes(self) -> None:
+        for process in list(self._processes):
+            process.end()
+
+    def read(self, items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Loaded]]:
+        """Read pictures in the order given.
+
+        Args:
+            items: taken only as far as they are read.
+            ahead: how many may be read and not yet asked for.
+
+        Yields:
+            Each picture with what became of it.
+
+        Raises:
+            CaptionerError: no process can be started.
+        """
+        waiting: deque[tuple[Item, Future[Loaded]]] = deque()
+        for item in items:
+            waiting.append((item, self._pool.submit(self._read, item)))
+            if len(waiting) > ahead:
+                earliest, future = waiting.popleft()
+                yield earliest, future.result()
+        while waiting:
+            earliest, future = waiting.popleft()
+            yield earliest, future.result()
+
+    def _read(self, item: Item) -> Loaded:
+        if self._workers == 0:
+            return self._reader(item)
+        how = ""
+        for _ in range(_ATTEMPTS):
+            process = getattr(self._local, "process", None)
+            if process is None:
+                process = self._local.process = _Process()
+                self._processes.append(process)
+            try:
+                if not process.ready:
+                    process.prepare(self._reader)
+                return process.read(item)
+            except (EOFError, OSError, pickle.UnpicklingError) as error:
+                how = process.end(patience=1)
+                self._processes.remove(process)
+                self._local.process = None
+                if self._closed:
+                    break
+                if not process.ready and not process.was_killed:
+                    raise CaptionerError(f"no process that reads pictures can be started ({how})") from error
+        return Loaded(error=f"{display_name(str(item))}: its reading was broken off ({how})")
+
+
+class _Process:
+    """One process that reads pictures.
+
+    Attributes:
+        ready: it has been told how.
+        was_killed: a signal has ended it.
+    """
+
+    def __init__(self) -> None:
+        places = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 (entries may be "")
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-c", _START, *places],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # so that Ctrl-C at the terminal does not reach it
+            )
+        except OSError as error:
+            raise CaptionerError(f"no process that reads pictures can be started ({error})") from error
+        assert self._popen.stdin is not None and self._popen.stdout is not None  # noqa: PT018
+        self._to, self._from = self._popen.stdin, self._popen.stdout
+        self.ready = self.was_killed = False
+
+    def prepare(self, reader: PictureReader) -> None:
+        """Tell it how to read.
+
+        Raises:
+            EOFError, OSError, pickle.UnpicklingError: it has died.
+        """
+        self._send(reader)
+        pickle.load(self._from)
+        self.ready = True
+
+    def read(self, item: Item) -> Loaded:
+        """Read one picture.
+
+        Raises:
+            EOFError, OSError, pickle.UnpicklingError: the process has died.
+        """
+        self._send(item)
+        loaded: Loaded = pickle.load(self._from)
+        return loaded
+
+    def _send(self, value: object) -> None:
+        pickle.dump(value, self._to, protocol=pickle.HIGHEST_PROTOCOL)
+        self._to.flush()
+
+    def end(self, patience: float = 0) -> str:
+        """Stop it, after some seconds in which it may end by itself, and say how it ended."""
+        try:
+            code = self._popen.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()  # it has nothing to save
+            code = self._popen.wait()
+        for stream in (self._to, self._from):
+            with suppress(OSError):  # what was left to send has nobody to receive it
+                stream.close()
+        self.was_killed = code < 0
+        if self.was_killed:
+            return f"{signal.Signals(-code).name} ended the process"
+        return f"the process ended with exit code {code}"
+
+
+def serve() -> None:
+    """What a process does: read a :class:`PictureReader`, then answer pictures until the input ends."""
+    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)  # a library that prints must not spoil the answers
+    reader: PictureReader = pickle.load(incoming)
+    answer: object = True
+    try:
+        while True:
+            pickle.dump(answer, outgoing, protocol=pickle.HIGHEST_PROTOCOL)
+            outgoing.flush()
+            answer = reader(pickle.load(incoming))
+    except (EOFError, BrokenPipeError):  # nobody asks any more, or listens
+        os._exit(0)

@@ -1,0 +1,298 @@
+"""Pictures in tars: where each lies, and reading it from there without unpacking anything."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+
+from captioner.errors import ImageError
+from captioner.images import IMAGE_EXTENSIONS, display_name, printable, read_file
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+_GZIP = b"\x1f\x8b"
+BROKEN_TAR = (OSError, EOFError, zlib.error)
+"""What reading a tar may raise; ``EOFError`` and ``zlib.error`` if it is compressed."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A picture in a tar, or what is wrong where there should be one.
+
+    Attributes:
+        name: as outputs name it: the tar, a slash and its name in there.
+        tar: path of the tar.
+        offset: where its bytes begin in the plain tar.
+        size: how many they are.
+        modified: time of the tar's last change, in nanoseconds since 1970.
+        error: why there is no picture, in one line.
+    """
+
+    name: str
+    tar: str
+    offset: int = 0
+    size: int = 0
+    modified: int = 0
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Item: TypeAlias = Path | Member
+"""A picture to caption: a file, or part of one. ``str()`` gives its name."""
+
+
+def open_tar(path: str) -> BinaryIO:
+    """Open a tar, plain or compressed by gzip, whatever it is called; what is read is the plain one.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if Path(path).exists() and not Path(path).is_file():  # opening a named pipe would wait for its writer
+        raise OSError("not a regular file")
+    file = Path(path).open("rb")  # noqa: SIM115 (handed over open)
+    if file.read(len(_GZIP)) == _GZIP:
+        file.close()
+        return cast("BinaryIO", gzip.open(path))
+    file.seek(0)
+    return file
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a tar cannot be read."""
+    return printable(getattr(error, "strerror", None) or str(error))
+
+
+class TarReader:
+    """Reads pictures from tars, quickest in their order: a compressed tar can only be read forwards.
+
+    The last tar stays open. Not for several threads at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._tar: str | None = None
+        self._file: BinaryIO | None = None
+
+    def __reduce__(self) -> tuple[type[TarReader], tuple[()]]:
+        return TarReader, ()  # another process opens its own
+
+    def read(self, member: Member, *, max_pixels: int) -> bytes:
+        """Bytes of a picture.
+
+        Raises:
+            ImageError: the tar is gone, broken or another one now, or the picture is missing or too long.
+        """
+        if member.error is not None:
+            raise ImageError(member.error)
+        try:
+            file = self._opened(member)
+            file.seek(member.offset)
+            return read_file(_part(file, member), max_pixels=max_pixels)
+        except BROKEN_TAR as error:
+            self.close()
+            raise ImageError(f"{display_name(member.name)}: cannot be read ({reason_of(error)})") from error
+
+    def _opened(self, member: Member) -> BinaryIO:
+        if self._file is None or self._tar != member.tar:
+            self.close()
+            self._file, self._tar = open_tar(member.tar), member.tar
+        if os.fstat(self._file.fileno()).st_mtime_ns != member.modified:
+            raise OSError("the tar has changed since this run began")
+        return self._file
+
+    def close(self) -> None:
+        """Close the tar that is open."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+def _part(file: BinaryIO, member: Member) -> BinaryIO:
+    return io.BufferedReader(_Part(file, member.size, member.name))
+
+
+class _Part(io.RawIOBase):
+    """The next so many bytes of a file, as a file that has a name of its own in messages."""
+
+    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
+        super().__init__()
+        self._file, self._rest, self.name = file, size, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = min(len(view), self._rest)
+        try:
+            data = self._file.read(wanted)
+        except (EOFError, zlib.error) as error:
+            raise OSError(reason_of(error)) from error
+        if len(data) < wanted:
+            raise OSError("the tar ends within it")
+        self._rest -= wanted
+        view[:wanted] = data
+        return wanted
+
+
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+_LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
+
+
+class Tars:
+    """Pictures of tars in their order, with an error in the place of whatever is wrong.
+
+    Args:
+        paths: each once.
+
+    Attributes:
+        paths: as given.
+        faulty: those that something is wrong with as a whole, as far as they have been listed.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.paths = list(paths)
+        self.faulty: set[str] = set()
+
+    def __iter__(self) -> Iterator[Member]:
+        for path in self.paths:
+            nothing = True
+            try:
+                for member in _members(path):
+                    nothing = False
+                    yield member
+                if nothing:
+                    raise _BrokenTarError("holds no pictures")
+            except _BROKEN as error:
+                self.faulty.add(path)
+                yield Member(path, path, error=f"{display_name(path)}: {_told(error)}")
+
+
+class _BrokenTarError(Exception):
+    """What is wrong with a tar, where Python finds nothing wrong."""
+
+
+_BROKEN = (tarfile.TarError, _BrokenTarError, *BROKEN_TAR, ValueError, OverflowError)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, tarfile.TarError):
+        return f"broken, cut off, or no tar ({reason_of(error)}); what may follow in it is missing"
+    return reason_of(error) if isinstance(error, _BrokenTarError) else f"cannot be read ({reason_of(error)})"
+
+
+def _members(tar: str) -> Iterator[Member]:
+    """The picture of each sample; errors for further ones, and at the end for samples without any."""
+    seen: Counter[str] = Counter()
+    bare: dict[str, None] = {}
+    faults: list[Exception] = []
+    with closing(open_tar(tar)) as file:
+        modified = os.fstat(file.fileno()).st_mtime_ns
+        for key, parts in groupby(_parts(file, faults), key=lambda part: part[0]):
+            pictures = _pictures(parts)
+            if not pictures and not seen[key]:
+                bare[key] = None
+            for ending, info in pictures:
+                seen[key] += 1
+                bare.pop(key, None)
+                name = f"{tar}/{key}.{ending}"
+                error = _unfit(info)
+                if seen[key] > 1:
+                    name, error = f"{name}#{seen[key]}", f"sample {key} has a picture already, which counts"
+                told = None if error is None else f"{display_name(name)}: {display_name(error)}"
+                yield Member(name, tar, info.offset_data, info.size, modified, told)
+    for key in bare:
+        name = f"{tar}/{key}"
+        yield Member(name, tar, error=f"{display_name(name)}: a sample without a picture")
+    if faults:
+        raise faults[0]
+
+
+def _parts(file: BinaryIO, faults: list[Exception]) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, ending and header of each member that is part of a sample, up to a fault that is noted.
+
+    It is not raised here, so that the sample before it is still told of.
+    """
+    try:
+        for info in _headers(file):
+            match = _MEMBER.fullmatch(str(PurePosixPath(info.name)).lstrip("/"))
+            if match is not None and not info.isdir():
+                yield match[1], match[2], info
+    except _BROKEN as error:
+        faults.append(error)
+
+
+def _pictures(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:
+    """Pictures of a sample; ``dog.mask.png`` is one only if there is nothing like ``dog.jpg``."""
+    found = [(ending, info) for _, ending, info in parts if _suffix(ending) in IMAGE_EXTENSIONS]
+    plain = [(ending, info) for ending, info in found if "." not in ending]
+    return plain or found
+
+
+def _suffix(ending: str) -> str:
+    return "." + ending.rpartition(".")[2].lower()
+
+
+def _unfit(info: tarfile.TarInfo) -> str | None:
+    if info.sparse is not None or not info.isreg():
+        return "no plain file in its tar, but a link or the like"
+    return None
+
+
+def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """All headers.
+
+    Raises:
+        tarfile.TarError: it is no tar, or its end is missing.
+    """
+    headers = _Headers(file)
+    with tarfile.open(
+        fileobj=cast("BinaryIO", headers), mode="r:", encoding="utf-8", errors="surrogateescape"
+    ) as archive:
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            if info.size < 0:  # it would go round in circles
+                raise tarfile.ReadError("a size below 0")
+            yield info
+    # Whatever is no header ends a tar for Python; a sound one ends with a block of zeros.
+    if headers.last.strip(b"\0") or len(headers.last) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("no mark at its end")
+
+
+class _Headers:
+    """A tar as :mod:`tarfile` reads it for headers alone.
+
+    Attributes:
+        last: what was read last.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.last = file, b""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        self.last = self._file.read(size)
+        return self.last
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
+    def tell(self) -> int:
+        return self._file.tell()

@@ -1,0 +1,1 @@
+"""Folders captioned on a Ray cluster."""

@@ -1,0 +1,191 @@
+"""What the classes of ImageNet are called in captions: the table ``concepts.txt`` beside this module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+import torch
+from torch import Tensor, nn
+
+from captioner.decoding.filters import SpecialIds
+from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import S, StepModel, decode
+from captioner.vocabulary import Vocabulary
+
+_LINE = re.compile(r"(?P<words>[a-z ]+?)(?: \((?P<like>[a-z ]+)\))?: (?P<classes>[0-9 -]+)")
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something that several classes show.
+
+    Attributes:
+        words: any of these names it in a caption.
+        like: words that can stand in their place, one for one, where a vocabulary has none of them; or none.
+        classes: numbers of the classes that show it.
+    """
+
+    words: tuple[str, ...]
+    like: tuple[str, ...]
+    classes: tuple[int, ...]
+
+
+@cache
+def read_concepts() -> tuple[Concept, ...]:
+    """The concepts of the table."""
+    lines = files(__package__).joinpath("concepts.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(parse(line) for line in lines if line and not line.startswith("#"))
+
+
+def parse(line: str) -> Concept:
+    """One line of the table, ``words [(words in their place)]: classes``.
+
+    Raises:
+        ValueError: the line is malformed.
+    """
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"no concept: {line!r}")
+    classes: list[int] = []
+    for part in match["classes"].split():
+        first, _, last = part.partition("-")
+        classes += range(int(first), int(last or first) + 1)
+    return Concept(tuple(match["words"].split()), tuple((match["like"] or "").split()), tuple(classes))
+
+
+_LEAST_FOR_BORROWED = 0.5  # below, classes that captions have no word for are mostly mistaken (docs/tags.md)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Something that the classifier is sure to see.
+
+    Attributes:
+        name: what it is called.
+        probability: that it is there, as the classifier finds.
+        ids: words that name it; one of them in a caption is enough.
+        names: for those of ``ids`` that stand in the place of another word, which the vocabulary lacks, that
+            word.
+    """
+
+    name: str
+    probability: float
+    ids: frozenset[int]
+    names: Mapping[int, str]
+
+
+class Tagger:
+    """Names what a classifier sees.
+
+    Args:
+        classifier: logits of classes from the mean region.
+        vocabulary: words that captions are written in; concepts that it cannot name are left out.
+    """
+
+    def __init__(self, classifier: nn.Linear, vocabulary: Vocabulary) -> None:
+        self.classifier = classifier
+        found = [(concept, *_names(concept, vocabulary)) for concept in read_concepts()]
+        self.concepts = [(concept, ids, names) for concept, ids, names in found if ids]
+        members = torch.zeros(len(self.concepts), classifier.out_features)
+        for row, (concept, *_) in enumerate(self.concepts):
+            members[row, list(concept.classes)] = 1.0
+        self.members = members.to(classifier.weight.device)
+
+    @torch.inference_mode()
+    def tags(self, regions: Tensor, threshold: float) -> list[list[Tag]]:
+        """What is in each picture with at least a probability of ``threshold``, the surest first.
+
+        Args:
+            regions: ``(pictures, regions, channels)`` as the encoder gives them.
+            threshold: above 0.
+        """
+        probabilities = self.classifier(regions.mean(dim=1)).softmax(dim=1) @ self.members.T
+        found = []
+        for of_picture in probabilities.tolist():
+            tags = [
+                Tag(concept.words[0], probability, ids, names)
+                for probability, (concept, ids, names) in zip(of_picture, self.concepts, strict=True)
+                if probability >= (max(threshold, _LEAST_FOR_BORROWED) if names else threshold)
+            ]
+            found.append(sorted(tags, key=lambda tag: -tag.probability))
+        return found
+
+
+def _names(concept: Concept, vocabulary: Vocabulary) -> tuple[frozenset[int], dict[int, str]]:
+    """The ids that name a concept, and what those are to say that are borrowed."""
+    own = [word for word in concept.words if word in vocabulary]
+    if own:
+        return frozenset(vocabulary.encode(own)), {}
+    pairs = zip(concept.like, concept.words, strict=False)
+    # The first of equal words wins: "deer deer" says the singular.
+    borrowed = {like: word for like, word in reversed(list(pairs)) if like in vocabulary}
+    names = dict(zip(vocabulary.encode(borrowed), borrowed.values(), strict=True))
+    return frozenset(names), names
+
+
+_ARTICLES = ("a", "an")
+
+
+@dataclass(frozen=True)
+class Written:
+    """The captions of one picture as ids.
+
+    Attributes:
+        hypotheses: the captions.
+        tags: those that made a difference.
+        names: words to say in the place of some ids.
+    """
+
+    hypotheses: list[Hypothesis]
+    tags: tuple[Tag, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def spoken(self, words: Sequence[str], ids: Sequence[int]) -> list[str]:
+        """The words of a caption with the names in their places."""
+        spoken = list(words)
+        for place, number in enumerate(ids):
+            if number in self.names:
+                spoken[place] = self.names[number]
+                if place and spoken[place - 1] in _ARTICLES:
+                    spoken[place - 1] = "an" if spoken[place][0] in "aeiou" else "a"
+        return spoken
+
+
+def write_with_tags(
+    model: StepModel[S], regions: Tensor, options: DecodingOptions, special: SpecialIds, tagger: Tagger
+) -> list[Written]:
+    """Search for captions; where the best one does not name a sure tag, search for one that does.
+
+    A picture without tags, or whose caption names them, keeps the caption that it has anyway. Of several
+    tags that are not named the surest is asked for. A tag whose word is borrowed is named in any case.
+
+    Args:
+        model: decoder.
+        regions: ``(pictures, regions, channels)``.
+        options: decoding options, of a search with ``tag_threshold``.
+        special: ids that are treated apart.
+        tagger: names what is there.
+    """
+    written = [Written(found) for found in decode(model, regions, options, special)]
+    missing: dict[int, Tag] = {}
+    for picture, tags in enumerate(tagger.tags(regions, options.tag_threshold)):
+        best = set(written[picture].hypotheses[0].words)
+        unnamed = [tag for tag in tags if tag.names or not tag.ids & best]
+        if unnamed:
+            missing[picture] = unnamed[0]
+    if not missing:
+        return written
+    rows = list(missing)
+    wanted = [[missing[picture].ids] for picture in rows]
+    for picture, found in zip(
+        rows, decode(model, regions[rows], options, special, wanted=wanted), strict=True
+    ):
+        if found:  # else the caption is too short to hold the word
+            tag = missing[picture]
+            written[picture] = Written(found, (tag,), tag.names)
+    return written

@@ -1,0 +1,105 @@
+"""The one decoding loop: every caption, however it is chosen, is written here."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from captioner.decoding.beam import BeamSearch
+from captioner.decoding.constraints import Constraints, Wanted
+from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
+from captioner.decoding.hypotheses import Hypothesis, Strategy
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import Sampling
+from captioner.errors import OptionError
+
+
+class DecodingState(Protocol):
+    """What the loop asks of a decoder's state."""
+
+    def expand(self: S, width: int) -> S:
+        """Each row ``width`` times."""
+
+    def reorder(self: S, rows: Tensor) -> S:
+        """Other rows of the same picture."""
+
+    def select(self: S, rows: Tensor) -> S:
+        """Some of the rows."""
+
+
+S = TypeVar("S", bound=DecodingState)
+
+
+class StepModel(Protocol, Generic[S]):
+    """A decoder as the loop sees it."""
+
+    def initial_state(self, regions: Tensor) -> S:
+        """State before the first word, one row a picture."""
+
+    def step(self, words: Tensor, state: S) -> tuple[Tensor, S]:
+        """Previous words ``(rows,)`` and state -> logits ``(rows, vocab)`` and the next state."""
+
+
+@torch.inference_mode()
+def decode(
+    model: StepModel[S],
+    regions: Tensor,
+    options: DecodingOptions,
+    special: SpecialIds,
+    seeds: list[int] | None = None,
+    wanted: Wanted | None = None,
+) -> list[list[Hypothesis]]:
+    """Write captions for a batch of pictures.
+
+    Args:
+        model: decoder.
+        regions: ``(pictures, regions, channels)`` as the encoder gives them.
+        options: decoding options.
+        special: ids that are treated apart.
+        seeds: for sampling, one seed a picture; by default ``options.seed`` for each.
+        wanted: for each picture sets of words, of each of which its captions must hold one at least.
+
+    Returns:
+        For each picture at least one and at most ``options.num_captions`` captions; none where
+        ``options.max_length`` leaves no room for the wanted words.
+
+    Raises:
+        OptionError: words are wanted of captions that are drawn.
+    """
+    pictures = len(regions)
+    if pictures == 0:
+        return []
+    device = regions.device
+    strategy = _build_strategy(options, seeds or [options.seed] * pictures, special.end, device, wanted)
+    filters = build_filters(options, special)
+    state = model.initial_state(regions).expand(strategy.width)
+    words = torch.empty(pictures * strategy.width, 0, dtype=torch.long, device=device)
+    latest = torch.full((len(words),), special.start, dtype=torch.long, device=device)
+    for _ in range(options.max_length + 1):
+        logits, state = model.step(latest, state)
+        log_probs = logits.float().log_softmax(dim=-1)
+        allowed = allowed_words(filters, words, log_probs.shape[1], special.end)
+        parents, latest = strategy.choose(log_probs, allowed, words)
+        if strategy.done():
+            break
+        state = state.reorder(parents) if len(parents) == len(words) else state.select(parents)
+        words = torch.cat((words[parents], latest.unsqueeze(1)), dim=1)
+    return strategy.hypotheses()
+
+
+def _build_strategy(
+    options: DecodingOptions,
+    seeds: list[int],
+    end: int,
+    device: torch.device,
+    wanted: Wanted | None = None,
+) -> Strategy:
+    """The strategy that the options ask for, over ``len(seeds)`` pictures."""
+    constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
+    if not options.sampling:
+        return BeamSearch(len(seeds), options, end, device, constraints)
+    if constraints is not None:
+        raise OptionError("words can be asked of captions that are searched for, not of drawn ones")
+    return Sampling(seeds, options, end)

@@ -1,0 +1,117 @@
+"""A caption inside a picture file: EXIF ``ImageDescription``, XMP ``dc:description`` and IPTC's alt text.
+
+Photo managers show the description, screen readers read the alt text. Pixels are not touched: not one byte of
+the compressed data changes, nor of any other metadata.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple
+
+from captioner.embed.containers import Container
+from captioner.embed.jpeg import Jpeg
+from captioner.embed.png import Png
+from captioner.embed.tiff import EMPTY, IMAGE_DESCRIPTION, Tiff
+from captioner.embed.webp import WebP
+from captioner.embed.xmp import ALT_TEXT, DESCRIPTION, read_packet, write_packet
+from captioner.errors import ImageError
+from captioner.images import identify
+
+_CONTAINERS: dict[str, type[Container]] = {"JPEG": Jpeg, "PNG": Png, "WebP": WebP}
+_HEAD_BYTES = 512
+# What cameras write into every picture where a person would describe it.
+_OF_CAMERAS = re.compile(
+    r".*digital camera|sony dsc|exif_jpeg_picture|default|dcim[\\/].*", re.IGNORECASE | re.DOTALL
+)
+
+
+class Texts(NamedTuple):
+    """What a picture says of itself; empty where it says nothing."""
+
+    description: str
+    alt_text: str
+
+
+def read_texts(file: BinaryIO, name: str) -> Texts:
+    """Read a picture's texts. What cameras write into every picture is not counted.
+
+    Args:
+        file: the picture.
+        name: what to call it in messages.
+
+    Raises:
+        ImageError: it is of a format without support here, or damaged.
+    """
+    with _problems(name):
+        return _texts(_open(file, name))
+
+
+def check_embeddable(data: bytes, name: str) -> None:
+    """See that a caption can be embedded, as far as that can be told without one.
+
+    Raises:
+        ImageError: it cannot.
+    """
+    embed(data, "A picture.", name, overwrite=True)
+
+
+def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: bool = False) -> bytes:
+    """Write a caption into a picture.
+
+    A description or an alt text that somebody has written stays.
+
+    Args:
+        data: the picture file.
+        caption: one line.
+        name: what to call the picture in messages.
+        own: a caption that was embedded earlier, and can be replaced.
+        overwrite: replace whatever is there.
+
+    Returns:
+        The new file.
+
+    Raises:
+        ImageError: its format has no support here, it is damaged, or has no room.
+    """
+    with _problems(name):
+        picture = _open(io.BytesIO(data), name)
+        before = _texts(picture)
+        exif, texts = None, {}
+        if overwrite or before.description in ("", own):
+            exif = Tiff(picture.exif or EMPTY).with_text(IMAGE_DESCRIPTION, caption)
+            texts[DESCRIPTION] = caption
+        if overwrite or before.alt_text in ("", own):
+            texts[ALT_TEXT] = caption
+        if not texts:
+            return data
+        return picture.rewritten(exif, write_packet(picture.xmp, texts, limit=picture.xmp_limit))
+
+
+def _open(file: BinaryIO, name: str) -> Container:
+    file.seek(0)
+    kind = identify(file.read(_HEAD_BYTES), name)
+    if kind not in _CONTAINERS:
+        *others, last = _CONTAINERS
+        raise ValueError(f"its format is {kind}, not {', '.join(others)} or {last}")
+    return _CONTAINERS[kind](file)
+
+
+def _texts(picture: Container) -> Texts:
+    described = "" if picture.exif is None else Tiff(picture.exif).text(IMAGE_DESCRIPTION).strip()
+    if _OF_CAMERAS.fullmatch(described):
+        described = ""
+    found = {key: text.strip() for key, text in read_packet(picture.xmp).items()}
+    return Texts(described or found.get(DESCRIPTION, ""), found.get(ALT_TEXT, ""))
+
+
+@contextmanager
+def _problems(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, IndexError, struct.error) as error:
+        raise ImageError(f"{name}: no caption can be embedded ({error})") from error

@@ -1,0 +1,279 @@
+"""Finds the human captions that the command line's options name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from captioner.datasets import present, read_records
+from captioner.datasets.reading import read_json
+from captioner.datasets.records import ALL
+from captioner.errors import EvaluationError, OptionError
+from captioner.files import write_atomically
+from captioner.metrics.evaluate import References, check_ids, name_some
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from captioner.datasets.options import DatasetOptions
+    from captioner.datasets.records import ImageId, Record
+    from captioner.metrics.cider import DocumentFrequencies
+
+
+@dataclass(frozen=True)
+class HumanCaptions:
+    """The human captions of some photos.
+
+    Attributes:
+        captions: all captions of each photo, as written.
+        photos: where each photo lies, as far as that is known.
+    """
+
+    captions: Mapping[ImageId, Sequence[str]]
+    photos: Mapping[ImageId, Path]
+
+    @classmethod
+    def from_records(cls, records: Sequence[Record]) -> HumanCaptions:
+        """Takes the captions of a data set's records.
+
+        Raises:
+            EvaluationError: two photos have one id, as when joined data sets share pictures.
+        """
+        captions = {record.image_id: record.captions for record in records}
+        if len(captions) < len(records):
+            raise EvaluationError(
+                "two photos have the same id", "evaluate data sets that share ids one by one"
+            )
+        return cls(captions, {record.image_id: record.path for record in records if record.row is None})
+
+    def judging(
+        self,
+        captions: Collection[ImageId],
+        *,
+        subset: bool = False,
+        source: str = "the captions",
+        frequencies: DocumentFrequencies | None = None,
+    ) -> References:
+        """Prepares the references of the photos that have a caption to judge.
+
+        Args:
+            captions: the photos with a caption to judge.
+            subset: whether that may be fewer photos than there are here.
+            source: what to call the captions to judge in an error, such as their file.
+            frequencies: CIDEr's document frequencies; those of the prepared references unless given.
+
+        Raises:
+            EvaluationError: a photo has a caption but no references, or, without ``subset``, references but
+                no caption.
+        """
+        check_ids(captions, self.captions, subset=subset, source=source)
+        judged = set(captions)
+        kept = {image_id: texts for image_id, texts in self.captions.items() if image_id in judged}
+        return References(kept, frequencies)
+
+
+def read_annotations(path: str | Path, images: str | Path | None = None) -> HumanCaptions:
+    """Reads a COCO caption file of which only the captions matter.
+
+    Unlike the reader of the data set ``coco`` it needs no photo names, since nothing is captioned.
+
+    Args:
+        path: a file with ``annotations``, each an ``image_id`` and a ``caption``.
+        images: folder of the photos, where a report is to show them.
+
+    Raises:
+        EvaluationError: the file is no caption file, or holds no caption.
+        DatasetError: the file is absent or not valid JSON.
+    """
+    file = Path(path)
+    contents = read_json(file)
+    _check_kind(contents, file)
+    found: dict[ImageId, list[str]] = {}
+    for position, entry in enumerate(contents["annotations"]):
+        match entry:
+            # the type is compared because JSON's true is an int to Python
+            case {"image_id": number, "caption": str(caption)} if type(number) in (int, str):
+                found.setdefault(number, []).append(caption)
+            case _:
+                raise EvaluationError(
+                    f"{file}: annotations[{position}] has no 'image_id' or no text as 'caption'"
+                )
+    listed = _listed(contents)
+    # in the order of the COCO code, because the order of captions can change tokens
+    captions = {image_id: found[image_id] for image_id in [*listed, *found] if image_id in found}
+    folder = None if images is None else Path(images)
+    return HumanCaptions(captions, {} if folder is None else {i: folder / name for i, name in listed.items()})
+
+
+def _check_kind(contents: Any, file: Path) -> None:
+    """Tells the files apart that people mix up."""
+    match contents:
+        case [{"image_id": _, "caption": _}, *_]:
+            raise EvaluationError(f"{file}: a results file, not annotations", "give it as `predictions`")
+        case {"annotations": [{"caption": _}, *_]}:
+            return
+        case {"annotations": [{"category_id": _} | {"bbox": _}, *_]}:
+            raise EvaluationError(f"{file}: holds objects, not captions", "give COCO's captions_*.json")
+        case {"images": [{"sentences": _}, *_]}:
+            raise EvaluationError(f"{file}: a file of Karpathy's splits", "give `dataset` karpathy with it")
+        case {"annotations": []}:
+            raise EvaluationError(f"{file}: holds no captions under 'annotations'")
+    raise EvaluationError(f"{file}: not a COCO caption file (an object with 'annotations' is expected)")
+
+
+def _listed(contents: Any) -> dict[ImageId, str]:
+    """Returns the file names of the photos under ``images``, as far as there are any."""
+    images = contents.get("images")
+    names: dict[ImageId, str] = {}
+    for entry in images if isinstance(images, list) else ():
+        match entry:
+            case {"id": int(image_id) | str(image_id)}:
+                names[image_id] = Path(str(entry.get("file_name", image_id))).name
+    return names
+
+
+class Photos(NamedTuple):
+    """The photos of a data set that are to be captioned.
+
+    Attributes:
+        records: those on disk.
+        absent: how many were left out because they are not.
+        available: how many the data set names.
+        name: data set and split, for the signature.
+    """
+
+    records: list[Record]
+    absent: int
+    available: int
+    name: str
+
+
+def find_photos(options: DatasetOptions, split: str | None, limit: int | None) -> Photos:
+    """Finds the photos to caption.
+
+    Args:
+        options: the data set.
+        split: ``val``, ``test``, ...; :func:`usual_split` unless given.
+        limit: take only that many of the photos on disk.
+
+    Raises:
+        DatasetError: the data set cannot be read, or photos are absent and may not be skipped.
+    """
+    split = split or usual_split(options)
+    records = read_records(options, split)
+    kept, absent = present(records, options.skip_missing)
+    return Photos(kept[:limit], len(absent), len(records), _name(options, split))
+
+
+def find_references(
+    options: DatasetOptions | None, split: str | None, *, annotations: str | None, images: str | None
+) -> tuple[HumanCaptions, str]:
+    """Finds human captions to judge by; their photos need not be on disk.
+
+    Args:
+        options: a data set; None for a COCO caption file alone.
+        split: of the data set; :func:`usual_split` unless given.
+        annotations: the COCO caption file, without a data set.
+        images: folder of its photos, where a report is to show them.
+
+    Returns:
+        The captions, and what to call them.
+
+    Raises:
+        OptionError: neither a data set nor a file is named.
+        DatasetError: the data set or file cannot be read.
+        EvaluationError: the file is no caption file.
+    """
+    if options is not None:
+        split = split or usual_split(options)
+        return HumanCaptions.from_records(read_records(options, split)), _name(options, split)
+    if annotations is None:
+        raise OptionError("give `annotations` FILE, or `dataset` with its folder, to say what to judge by")
+    return read_annotations(annotations, images), Path(annotations).name
+
+
+def training_captions(options: DatasetOptions) -> list[str]:
+    """Returns all captions of the train split.
+
+    Raises:
+        DatasetError: the data set has no train split.
+    """
+    return [text for record in read_records(options, "train") for text in record.captions]
+
+
+def usual_split(options: DatasetOptions) -> str:
+    """Returns the split that is evaluated unless another is named: ``val``, or all of a COCO file."""
+    places = [source.annotations for source in options.sources() if source.kind == "coco"]
+    return ALL if places and all(place is not None and place.is_file() for place in places) else "val"
+
+
+def _name(options: DatasetOptions, split: str) -> str:
+    kinds = "+".join(source.kind for source in options.sources())
+    return f"{kinds} {split if split != ALL else Path(options.annotations or ALL).name}"
+
+
+def write_results(path: str | Path, captions: Mapping[ImageId, str]) -> None:
+    """Writes one caption for each photo.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    write_records(
+        path, [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
+    )
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, object]]) -> None:
+    """Writes one line of JSON for each photo, all together a list.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    # half a character, which JSON may hold and UTF-8 may not, becomes an escape of JSON
+    write_atomically(path, f"[\n{lines}\n]\n".encode("utf-8", "backslashreplace"))
+
+
+def read_results(path: str | Path) -> dict[ImageId, str]:
+    """Reads a results file.
+
+    Raises:
+        EvaluationError: the file is no results file, or a photo has two captions.
+        DatasetError: the file is absent, empty or not valid JSON.
+    """
+    entries = _entries(Path(path))
+    captions: dict[ImageId, str] = {}
+    twice: dict[ImageId, None] = {}
+    for position, entry in enumerate(entries):
+        image_id, caption = _checked(entry, f"{path}: entry {position}")
+        if image_id in captions:
+            twice[image_id] = None
+        captions[image_id] = caption
+    if twice:
+        raise EvaluationError(f"{path}: {len(twice)} photos have more than one caption: {name_some(twice)}")
+    return captions
+
+
+def _entries(path: Path) -> list[Any]:
+    contents = read_json(path)
+    match contents:
+        case []:
+            raise EvaluationError(f"{path}: holds no captions")
+        case {"annotations": _} | {"images": _}:
+            raise EvaluationError(f"{path}: an annotations file, not results", "give it as `annotations`")
+        case [*entries]:
+            return entries
+    raise EvaluationError(f"{path}: not a results file (a list of image_id and caption is expected)")
+
+
+def _checked(entry: Any, where: str) -> tuple[ImageId, str]:
+    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
+        raise EvaluationError(f"{where} is not an object with 'image_id' and 'caption'")
+    image_id, caption = entry["image_id"], entry["caption"]
+    if type(image_id) not in (int, str):
+        raise EvaluationError(f"{where}: image_id must be a whole number or a file name, not {image_id!r}")
+    if not isinstance(caption, str):
+        raise EvaluationError(f"{where}: the caption of {image_id!r} must be a text, not {caption!r}")
+    return image_id, caption

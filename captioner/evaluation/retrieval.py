@@ -1,0 +1,136 @@
+"""How good a model is at finding the photo that a sentence was written about.
+
+The protocol of Hodosh, Young and Hockenmaier 2013 ("Framing Image Description as a Ranking Task", JAIR 47,
+section 5): each sentence is a query over all photos, and what counts is the rank of its own photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from tqdm import tqdm
+
+from captioner.checkpoint import Checkpoint
+from captioner.datasets.records import Record
+from captioner.errors import DatasetError
+from captioner.scoring import text_words
+from captioner.search.search import Gallery, PrefixTree
+from captioner.vocabulary import Vocabulary
+
+RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The ranks that photos got for their own sentences.
+
+    Attributes:
+        ranks: for each query, 1 plus how many other photos fit it at least as well as its own: a model that
+            finds all photos alike gets the worst rank, not the best.
+        dropped: how many words the model does not know; they were left out of the queries.
+        shortened: how many queries had such words.
+        broken: how many photos could not be read and were left out.
+    """
+
+    ranks: npt.NDArray[np.int64]
+    dropped: int = 0
+    shortened: int = 0
+    broken: int = 0
+
+    def recall(self, most: int) -> float:
+        """Share of queries whose photo is among the first ``most``."""
+        return float((self.ranks <= most).mean())
+
+    @property
+    def median_rank(self) -> float:
+        """Median of the ranks."""
+        return float(np.median(self.ranks))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON, recalls on a 0-1 scale."""
+        recalls = {f"recall@{most}": self.recall(most) for most in RECALLS}
+        return {
+            "photos": len(self.ranks),
+            **recalls,
+            "median_rank": self.median_rank,
+            "dropped_words": self.dropped,
+            "shortened_queries": self.shortened,
+        }
+
+
+def retrieve_photos(
+    checkpoint: Checkpoint,
+    records: Sequence[Record],
+    *,
+    cache: str | Path,
+    skip_broken: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Retrieval:
+    """Search the photos of a data set for each of them by its first caption.
+
+    Args:
+        checkpoint: the model.
+        records: the photos.
+        cache: see :class:`captioner.search.search.Gallery`.
+        skip_broken: whether photos that cannot be read are left out instead of being an error.
+        device: see there.
+        precision: see there.
+
+    Raises:
+        DatasetError: photos are broken and must not be left out, or all are.
+    """
+    paths = [record.path for record in records]
+    gallery = Gallery(checkpoint, paths, cache=cache, device=device, precision=precision)
+    if gallery.broken and not skip_broken:
+        raise DatasetError(
+            f"{len(gallery.broken):,} of {len(records):,} photos are broken: "
+            f"{next(iter(gallery.broken.values()))}",
+            "give `skip_missing` to go on without them",
+        )
+    queries = [record.captions[0] for place, record in enumerate(records) if place not in gallery.broken]
+    return replace(retrieve(gallery, queries), broken=len(gallery.broken))
+
+
+def retrieve(gallery: Gallery, queries: Sequence[str]) -> Retrieval:
+    """Search a gallery for each of its photos; shows progress.
+
+    Args:
+        gallery: the photos.
+        queries: a sentence about each photo, in the same order. Words that the model does not know are left
+            out and counted.
+
+    Raises:
+        DatasetError: there is not one photo.
+    """
+    if not gallery.paths:
+        raise DatasetError("there is no photo to search for: not one could be read")
+    sentences, dropped = _sentences(queries, gallery.vocabulary)
+    steps = len(PrefixTree(sentences)) * len(sentences)
+    with tqdm(total=steps, desc="searching", unit="step", unit_scale=True) as progress:
+        log_probs = gallery.log_probs(sentences, on_progress=progress.update)
+    return Retrieval(ranks(log_probs), sum(dropped), sum(count > 0 for count in dropped))
+
+
+def ranks(log_probs: Tensor) -> npt.NDArray[np.int64]:
+    """Rank of each query's own photo, see :class:`Retrieval`.
+
+    Args:
+        log_probs: ``(queries, photos)``; the photo of a query has its position.
+    """
+    own = log_probs.diagonal().unsqueeze(1)
+    found: npt.NDArray[np.int64] = (log_probs >= own).sum(dim=1).numpy()
+    return found
+
+
+def _sentences(queries: Sequence[str], vocabulary: Vocabulary) -> tuple[list[list[int]], list[int]]:
+    """The ids of the known words of each query, and how many words were left out of each."""
+    words = [text_words(query) for query in queries]
+    known = [[word for word in of_query if word in vocabulary] for of_query in words]
+    dropped = [len(before) - len(after) for before, after in zip(words, known, strict=True)]
+    return [vocabulary.encode(of_query) for of_query in known], dropped

@@ -1,0 +1,145 @@
+"""A picture of how a caption came about: where the model looked at each of its words."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import textwrap
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from captioner.errors import OptionError
+from captioner.images.open import DEFAULT_MAX_PIXELS, open_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from captioner.caption import Caption
+    from captioner.images.open import Source
+
+
+_SHADE = 0.25  # of its light that a picture keeps where nobody looked
+_GLOW = np.array([255.0, 190.0, 90.0])  # warm, so that bright and dark pictures both show it
+_GLOWS = 0.35  # share of the glow where the weight is largest
+
+
+def overlay(picture: Image.Image, weights: npt.NDArray[np.float32]) -> Image.Image:
+    """A picture that is bright where weights are large, and dark elsewhere (as in Xu et al. 2015, figure 5).
+
+    Args:
+        picture: RGB.
+        weights: ``(rows, columns)``, at least 0, laid over the whole picture. Only their proportions count.
+
+    Returns:
+        RGB, of the size of the picture.
+    """
+    small = Image.fromarray(np.uint8(255 * _shares(weights)), "L")
+    heat = np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC), np.float32)[..., None] / 255
+    lit = np.asarray(picture, np.float32) * (_SHADE + (1 - _SHADE) * heat)
+    return Image.fromarray(np.uint8(lit + _GLOWS * heat * (_GLOW - lit)), "RGB")
+
+
+def shade(weights: npt.NDArray[np.float32]) -> Image.Image:
+    """The darkness alone, one pixel a region, for a page that stretches it over the picture.
+
+    Args:
+        weights: ``(rows, columns)``, at least 0. Only their proportions count.
+
+    Returns:
+        Black of more or less opacity, ``LA``.
+    """
+    darkness = np.uint8(255 * (1 - _SHADE) * (1 - _shares(weights)))
+    return Image.fromarray(np.dstack((np.zeros_like(darkness), darkness)), "LA")
+
+
+def _shares(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return weights / max(float(weights.max()), 1e-12)
+
+
+_COLUMNS = 4
+_GAP, _TITLE = 12, 30  # px between panels, and for the word above each
+_LETTER = 18  # px, height of the letters
+
+
+def draw_explanation(picture: Image.Image, caption: Caption, *, side: int = 280) -> Image.Image:
+    """The picture with its caption, then the picture once for each word, bright where the model looked.
+
+    Args:
+        picture: RGB, all that the encoder saw of it.
+        caption: with its attention.
+        side: longest side of a panel in pixels.
+
+    Raises:
+        OptionError: the caption has no attention.
+    """
+    if caption.attention is None:
+        raise OptionError(
+            "the model has no attention, so it looks at the whole picture at every word",
+            "take other `weights`",
+        )
+    panel = picture.copy()
+    panel.thumbnail((side, side))
+    panels = [panel, *(overlay(panel, weights) for weights in caption.attention)]
+    chances = [math.exp(value) for value in caption.word_log_probs]
+    titles = ["", *(f"{word}  {chance:.0%}" for word, chance in zip(caption.words, chances, strict=True))]
+    width, height = panel.width + _GAP, panel.height + _TITLE + _GAP
+    columns = min(_COLUMNS, len(panels))
+    font = ImageFont.load_default(size=_LETTER)
+    lines = textwrap.wrap(caption.text, width=max(1, (columns * width - _GAP) * 2 // _LETTER))
+    top = _GAP + len(lines) * (_LETTER + 6)
+    size = (columns * width + _GAP, top + -(-len(panels) // columns) * height + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.multiline_text((_GAP, _GAP // 2), "\n".join(lines), fill="black", font=font)
+    for place, (shown, title) in enumerate(zip(panels, titles, strict=True)):
+        left, upper = _GAP + place % columns * width, top + place // columns * height
+        draw.text((left, upper), title, fill="black", font=font)
+        sheet.paste(shown, (left, upper + _TITLE))
+    return sheet
+
+
+def make_thumbnail(source: Source, side: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """Return a picture as a small JPEG.
+
+    Args:
+        source: The picture.
+        side: Longest side of the JPEG in pixels.
+        max_pixels: As for `open_image`.
+
+    Raises:
+        ImageError: As `open_image`.
+    """
+    picture = open_image(source, max_pixels=max_pixels, min_size=side)
+    picture.thumbnail((side, side))
+    return _file(picture, "jpeg", quality=80)
+
+
+def thumbnail_uri(path: Path, side: int) -> str:
+    """Return a picture as a `data:` address; see `make_thumbnail`."""
+    return data_uri(make_thumbnail(path, side))
+
+
+def picture_uri(picture: Image.Image, kind: Literal["jpeg", "png"], **options: int) -> str:
+    """Return a picture as a `data:` address.
+
+    Args:
+        picture: The picture as it is to be.
+        kind: Format of the file.
+        options: Pillow's, for this format.
+    """
+    return data_uri(_file(picture, kind, **options), kind)
+
+
+def data_uri(content: bytes, kind: Literal["jpeg", "png"] = "jpeg") -> str:
+    """Return a picture file as a `data:` address."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _file(picture: Image.Image, kind: str, **options: int) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, kind, **options)
+    return data.getvalue()

@@ -1,0 +1,219 @@
+"""The one way from a picture to the numbers that an encoder sees; stored in every checkpoint as data."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, fields
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+from PIL import Image
+
+from captioner.errors import OptionError
+from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image, read_file, to_rgb
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+
+
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
+Resize = Literal["squash", "crop"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+_MAX_SIZE = 4096
+_MAX_ASPECT = 20
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a square of pixels, and pixels become normalised numbers.
+
+    Attributes:
+        size: Side in pixels of the square that the encoder sees.
+        resize: "squash" scales both sides to `size` and so keeps the whole picture; "crop" scales the short
+            side to `resize_size` and keeps the square of `size` in the middle.
+        resize_size: Length in pixels of the short side before the crop; `size` unless given. Not for
+            "squash".
+        interpolation: Filter of the scaling; all but "nearest" average over the pixels that a smaller
+            picture merges (antialiasing).
+        mean: Mean of red, green and blue on the scale 0 to 1, subtracted by `normalise`.
+        std: Standard deviation of red, green and blue on the scale 0 to 1, divided by.
+
+    Raises:
+        OptionError: A value is impossible.
+    """
+
+    size: int
+    _: KW_ONLY
+    resize: Resize = "squash"
+    resize_size: int | None = None
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        _check_side("size", self.size)
+        _check_choice("resize", self.resize, get_args(Resize))
+        _check_choice("interpolation", self.interpolation, get_args(Interpolation))
+        _check_colour("mean", self.mean)
+        _check_colour("std", self.std)
+        if min(self.std) <= 0:
+            raise OptionError(f"preprocessing: std must be above 0, not {self.std}")
+        if self.resize == "squash":
+            if self.resize_size is not None:
+                raise OptionError("preprocessing: resize_size is for resize 'crop' only")
+        elif self.resize_size is None:
+            # Filled in, so that equal preprocessings compare equal.
+            object.__setattr__(self, "resize_size", self.size)
+        else:
+            _check_side("resize_size", self.resize_size)
+            if self.resize_size < self.size:
+                raise OptionError(
+                    f"preprocessing: resize_size must be at least size, {self.size}, not {self.resize_size}"
+                )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what `load` and `pixels` give."""
+        return self.size, self.size, 3
+
+    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+        """Open a picture and scale it.
+
+        Returns:
+            uint8 (size, size, 3), RGB.
+
+        Raises:
+            ImageError: As `open_image`.
+        """
+        short_side = self.resize_size or self.size
+        return self.pixels(open_image(source, max_pixels=max_pixels, min_size=short_side))
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        """Scale an upright picture.
+
+        "crop" gives the pixels that torchvision's presets give, except that pictures more than 20 times as
+        long as wide lose their far ends, which the crop does not show, beforehand.
+
+        Returns:
+            uint8 (size, size, 3), RGB.
+        """
+        if image.mode != "RGB":
+            image = to_rgb(image)
+        interpolation = Image.Resampling[self.interpolation.upper()]
+        if self.resize_size is None:
+            return np.array(image.resize((self.size, self.size), interpolation))
+        image = _without_far_ends(image)
+        short = min(image.size)
+        width, height = (int(self.resize_size * side / short) for side in image.size)
+        scaled = image.resize((width, height), interpolation)
+        left, top = (round((side - self.size) / 2) for side in scaled.size)
+        return np.array(scaled.crop((left, top, left + self.size, top + self.size)))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn pixels into the encoder's input: (pixels / 255 - mean) / std.
+
+        Args:
+            pixels: uint8 (batch, size, size, 3).
+
+        Returns:
+            float32 (batch, 3, size, size) on the same device, in channels-last memory order.
+        """
+        import torch
+
+        channels = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        mean, std = (channels.new_tensor(colour).view(1, 3, 1, 1) for colour in (self.mean, self.std))
+        return (channels - mean) / std
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values that JSON can hold; `from_dict` reads them."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Preprocessing:
+        """Rebuild from what `to_dict` gave.
+
+        Raises:
+            OptionError: A key is missing or unknown, or a value has the wrong type or is impossible.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise OptionError(f"preprocessing: must be a mapping with the keys {', '.join(sorted(names))}")
+        colours = {key: tuple(data[key]) for key in ("mean", "std") if isinstance(data[key], list)}
+        return cls(**{**data, **colours})
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """Cut the ends off a very long picture: scaled whole, 1 x 100,000 pixels become 256 x 25,600,000."""
+    width, height = image.size
+    longest = _MAX_ASPECT * min(width, height)
+    left, top = (max(0, side - longest) // 2 for side in image.size)
+    return image.crop((left, top, width - left, height - top)) if left or top else image
+
+
+def _check_side(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_SIZE:
+        raise OptionError(f"preprocessing: {name} must be a whole number 1 to {_MAX_SIZE}, not {value!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"preprocessing: {name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _check_colour(name: str, value: object) -> None:
+    numbers = isinstance(value, tuple) and len(value) == 3 and all(_is_finite(v) for v in value)
+    if not numbers:
+        raise OptionError(f"preprocessing: {name} must be three finite numbers, not {value!r}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Preprocessings:
+    """Preprocessings that take turns on a picture; what they make travels as one array.
+
+    The pixels of a single one stay as they are. Those of several follow each other in one row of bytes.
+
+    Attributes:
+        members: at least one.
+    """
+
+    members: tuple[Preprocessing, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what `load` and `pixels` give."""
+        if len(self.members) == 1:
+            return self.members[0].shape
+        return (sum(math.prod(member.shape) for member in self.members),)
+
+    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+        """Open a picture and scale it for each member, as the member alone would.
+
+        Returns:
+            uint8 array of `shape`.
+
+        Raises:
+            ImageError: As `open_image`.
+        """
+        if not isinstance(source, str | bytes | os.PathLike) and not source.seekable():
+            source = read_file(source, max_pixels=max_pixels)  # it can be read only once
+        return self._packed([member.load(source, max_pixels=max_pixels) for member in self.members])
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        """Scale an upright picture for each member.
+
+        Returns:
+            uint8 array of `shape`.
+        """
+        return self._packed([member.pixels(image) for member in self.members])
+
+    @staticmethod
+    def _packed(parts: Sequence[Pixels]) -> Pixels:
+        return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])

@@ -1,1 +1,0 @@
-"""How probable the model finds a text, given a picture."""

@@ -1,0 +1,338 @@
+"""Log-probabilities of many texts for many pictures: each text with each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captioner.captioner import Captioner
+from captioner.checkpoint import Checkpoint
+from captioner.errors import OptionError, UnknownWordsError
+from captioner.features.store import FeatureStore
+from captioner.model.decoder import Decoder
+from captioner.model.devices import choose_device, choose_dtype
+from captioner.options import check, option
+from captioner.scoring import Score, known_words
+from captioner.vocabulary import END, START
+
+
+class PrefixTree:
+    """Every prefix of some sentences, each once.
+
+    Attributes:
+        children: for each prefix the words that continue it, with the prefixes that arise; prefix 0 is the
+            empty one.
+        ends: for each prefix the positions of the sentences that end with it.
+    """
+
+    def __init__(self, sentences: Iterable[Sequence[int]]) -> None:
+        self.children: list[dict[int, int]] = [{}]
+        self.ends: list[list[int]] = [[]]
+        for position, sentence in enumerate(sentences):
+            prefix = 0
+            for word in sentence:
+                following = self.children[prefix].setdefault(word, len(self.children))
+                if following == len(self.children):
+                    self.children.append({})
+                    self.ends.append([])
+                prefix = following
+            self.ends[prefix].append(position)
+
+    def __len__(self) -> int:
+        """How many prefixes there are, the empty one included."""
+        return len(self.children)
+
+
+PICTURES = 256
+"""Pictures that take a step together: enough for large matrix products, and their scores of all words
+still fit into a processor's cache."""
+
+
+@torch.inference_mode()
+def log_prob_matrix(
+    decoder: Decoder,
+    regions: Iterable[Tensor],
+    sentences: Sequence[Sequence[int]],
+    *,
+    on_progress: Callable[[int], Any] = lambda steps: None,
+) -> Tensor:
+    """Log P(text | picture), words and end, for all pairs of a text and a picture.
+
+    Texts with a common beginning share the work for it: the decoder takes one step for each prefix and
+    picture. Of the distribution over all words only its normaliser and the words that follow are kept.
+
+    Args:
+        decoder: in evaluation mode.
+        regions: the pictures in blocks ``(pictures, regions, channels)``, best of :data:`PICTURES`.
+        sentences: ids of the words of each text, without start and end.
+        on_progress: called with the number of pictures of a block after each prefix.
+
+    Returns:
+        float64 ``(texts, pictures)`` on the CPU.
+    """
+    tree = PrefixTree(sentences)
+    blocks = [_block(decoder, tree, block, len(sentences), on_progress) for block in regions]
+    return torch.cat(blocks, dim=1) if blocks else torch.empty(len(sentences), 0, dtype=torch.float64)
+
+
+def _block(
+    decoder: Decoder, tree: PrefixTree, regions: Tensor, texts: int, on_progress: Callable[[int], Any]
+) -> Tensor:
+    pictures = len(regions)
+    found = torch.empty(texts, pictures, dtype=torch.float64)
+    nothing = torch.zeros(pictures, dtype=torch.float64)
+    # Depth first, so that few states are alive at a time; a list, since a text may have 10,000 words.
+    waiting = [(0, START, nothing, decoder.initial_state(regions))]
+    while waiting:
+        prefix, word, total, state = waiting.pop()
+        words = torch.full((pictures,), word, device=regions.device)
+        logits, state = decoder.step(words, state)
+        logits = logits.float()
+        normaliser = logits.logsumexp(dim=-1)
+        if tree.ends[prefix]:
+            found[tree.ends[prefix]] = total + _log_probs(logits, normaliser, END)
+        for following, child in tree.children[prefix].items():
+            waiting.append((child, following, total + _log_probs(logits, normaliser, following), state))
+        on_progress(pictures)
+    return found
+
+
+def _log_probs(logits: Tensor, normaliser: Tensor, word: int) -> Tensor:
+    """Log-probabilities of one word: ``(pictures,)``, in float64 because many are added up."""
+    return (logits[:, word] - normaliser).double().cpu()
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A text that cannot be scored.
+
+    Attributes:
+        text: as it was given.
+        unknown: the words that the model does not know.
+        reason: names them, with the nearest known words.
+    """
+
+    text: str
+    unknown: tuple[str, ...]
+    reason: str
+
+
+def score_each(
+    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0
+) -> list[Score | Unscored]:
+    """Score many texts for one picture; those with unknown words do not keep the others from it.
+
+    Args:
+        captioner: the model.
+        regions: of the picture, ``(1, regions, channels)``.
+        texts: any number.
+        runners_up: see :meth:`captioner.captioner.Captioner.score`.
+
+    Returns:
+        What became of each text, in the order given.
+
+    Raises:
+        OptionError: a text is too long or no UTF-8.
+    """
+    refused = [_refused(text, captioner) for text in texts]
+    known = [text for text, unscored in zip(texts, refused, strict=True) if unscored is None]
+    scores = iter(captioner.score(regions.expand(len(known), -1, -1), known, runners_up=runners_up))
+    return [next(scores) if unscored is None else unscored for unscored in refused]
+
+
+def _refused(text: str, captioner: Captioner) -> Unscored | None:
+    try:
+        known_words(text, captioner.vocabulary)
+    except UnknownWordsError as error:
+        return Unscored(text, error.words, str(error))
+    return None
+
+
+def rank(
+    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, per_word: bool = False
+) -> list[Score | Unscored]:
+    """Order texts by their log-probability for a picture.
+
+    Args:
+        captioner: the model.
+        regions: of the picture, ``(1, regions, channels)``.
+        texts: any number.
+        per_word: order by the mean over words and end instead, which does not favour short texts.
+
+    Returns:
+        The most probable text first, equally probable ones in the order given; those with unknown words
+        last.
+
+    Raises:
+        OptionError: a text is too long or no UTF-8.
+    """
+
+    def key(judged: Score | Unscored) -> tuple[bool, float]:
+        if isinstance(judged, Unscored):
+            return True, 0.0
+        return False, -(judged.mean_log_prob if per_word else judged.log_prob)
+
+    return sorted(score_each(captioner, regions, texts), key=key)
+
+
+class Gallery:
+    """Pictures, encoded now or earlier; features come from the cache on disk as they are needed.
+
+    A picture that cannot be read is left out and listed in ``broken``.
+
+    Args:
+        checkpoint: the model.
+        paths: picture files.
+        cache: folder that keeps features, see :class:`captioner.features.store.FeatureStore`.
+        device: ``auto`` or the name of a torch device.
+        precision: of the encoder, as :class:`captioner.captioner.Captioner` takes it.
+
+    Attributes:
+        vocabulary: the words that the model knows.
+        paths: the pictures that could be read, in the order given.
+        broken: why the others could not, by their position among those given.
+
+    Raises:
+        CacheError: features cannot be kept on disk.
+        EncoderError: the checkpoint cannot encode pictures.
+        OptionError: the device or the precision is not to be had.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        paths: Sequence[Path],
+        *,
+        cache: str | Path,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self._device = choose_device(device)
+        self._decoder = checkpoint.network.decoder.eval().to(self._device)
+        self.vocabulary = checkpoint.vocabulary
+        store = FeatureStore(
+            cache,
+            checkpoint.network.encoder.eval(),
+            checkpoint.preprocessing,
+            pooled=checkpoint.network.config.attention == "none",
+            device=self._device,
+            dtype=choose_dtype("fp32" if precision == "auto" else precision, self._device),
+        )
+        self._features = store.collect(paths)
+        self._sound = [place for place, row in enumerate(self._features.rows) if row >= 0]
+        self.paths = tuple(paths[place] for place in self._sound)
+        self.broken: Mapping[int, str] = self._features.broken
+
+    def log_probs(
+        self, sentences: Sequence[Sequence[int]], *, on_progress: Callable[[int], Any] = lambda steps: None
+    ) -> Tensor:
+        """Log P(text | picture) of each text for each picture.
+
+        Args:
+            sentences: ids of the words of each text.
+            on_progress: see :func:`captioner.search.search.log_prob_matrix`.
+
+        Returns:
+            float64 ``(texts, pictures)``.
+        """
+        return log_prob_matrix(self._decoder, self._blocks(), sentences, on_progress=on_progress)
+
+    def _blocks(self) -> Iterator[Tensor]:
+        for start in range(0, len(self._sound), PICTURES):
+            yield self._features.fetch(self._sound[start : start + PICTURES], self._device)
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Where encoded pictures are kept.
+
+    Raises:
+        OptionError: the cache has no name.
+    """
+
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded pictures")
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check(self)
+        if not self.cache:
+            raise OptionError("`cache` must name a folder")
+
+
+@dataclass(frozen=True)
+class SearchOptions(GalleryOptions):
+    """How to search; each field is a command-line flag.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    top: int = option(20, "how many pictures to show", low=1)
+    recursive: bool = option(True, "look into sub-folders")
+
+
+@dataclass(frozen=True)
+class RetrievalOptions(GalleryOptions):
+    """How to judge a model by retrieval; each field is a command-line flag.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    limit: int | None = option(None, "take only the first N photos, to have an answer sooner", low=1)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A picture that was found.
+
+    Attributes:
+        path: its file.
+        log_prob: log P(text | picture).
+        score: ``log_prob`` minus the mean of the text's over all pictures searched: how many nats the text
+            is more probable here than it is on average. It makes the matches of different texts comparable.
+    """
+
+    path: Path
+    log_prob: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        words: the words searched for.
+        matches: all pictures, the best first; pictures that fit equally well in the gallery's order.
+        mean_log_prob: of the text over all pictures.
+    """
+
+    words: tuple[str, ...]
+    matches: Sequence[Match]
+    mean_log_prob: float
+
+
+def search(gallery: Gallery, text: str) -> Answer:
+    """Order pictures by how well a text fits them.
+
+    Args:
+        gallery: at least one picture.
+        text: a sentence like a caption.
+
+    Raises:
+        UnknownWordsError: the text holds words that the model does not know.
+        OptionError: the text is too long or no UTF-8.
+    """
+    words = known_words(text, gallery.vocabulary)
+    log_probs = gallery.log_probs([gallery.vocabulary.encode(words)])[0]
+    mean = float(log_probs.mean())
+    order = log_probs.argsort(descending=True, stable=True).tolist()
+    values = log_probs.tolist()
+    matches = [Match(gallery.paths[place], values[place], values[place] - mean) for place in order]
+    return Answer(tuple(words), matches, mean)

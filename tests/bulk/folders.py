@@ -1,0 +1,59 @@
+"""Folders of pictures, and runs over them in this process with the small model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captioner.bulk.options import FolderOptions
+from captioner.bulk.progress import Progress, Summary
+from captioner.bulk.run import Model, caption_folder
+from captioner.captioner import Captioner
+
+
+def save_picture(path: Path, seed: int) -> Path:
+    """A small picture like no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = Image.frombytes(
+        "RGB", (24, 18), bytes((seed * 131 + i * i * (seed + 3)) % 256 for i in range(1296))
+    )
+    noise.save(path, "PNG")
+    return path
+
+
+def make_folder(folder: Path, count: int = 7, *, broken: tuple[int, ...] = ()) -> Path:
+    """Pictures ``0.png`` to ``count - 1``, some of them broken."""
+    for number in range(count):
+        path = save_picture(folder / f"{number}.png", number)
+        if number in broken:
+            path.write_bytes(path.read_bytes()[: 60 + number])
+    return folder
+
+
+def model_of(captioner: Captioner, **decoding: Any) -> Model:
+    """A loaded model, for :func:`caption_folder`."""
+    from dataclasses import replace
+
+    options = replace(captioner.options, **decoding)
+    return Model({"weights": captioner.digest, "decoding": options.to_dict()}, options, lambda: captioner)
+
+
+def caption(
+    captioner: Captioner, *paths: str | Path, decoding: dict[str, Any] | None = None, **options: Any
+) -> Summary:
+    """Caption in this process, reading in a thread unless ``workers`` says otherwise."""
+    settings = FolderOptions(**{"workers": 0, "batch_size": 3, **options})
+    model = model_of(captioner, **(decoding or {}))
+    return caption_folder([os.fspath(path) for path in paths], settings, model, Progress())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, hidden ones and journals too, but for the content of journals."""
+    return {
+        str(path.relative_to(folder)): b"" if path.suffix == ".journal" else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

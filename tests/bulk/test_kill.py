@@ -1,0 +1,139 @@
+"""``kill -9`` at any moment, then the same command again: the same bytes as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+# Imported here, so that a process that is forked does not begin with it.
+from captioner.captioner import Captioner
+from captioner.errors import OutputError
+from tests.bulk.folders import caption, contents, make_folder, save_picture
+
+# Runs that are killed; 60 in all.
+KILLS = {"jsonl": 16, "csv": 12, "text": 8, "coco": 12, "sidecar": 12}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty-eight pictures with COCO's names, of which four are broken and three are equal."""
+    folder = tmp_path / "pictures"
+    for number in range(24):
+        save_picture(folder / f"{number:012}.png", 5 if number in (9, 17) else number)
+    for number, path in enumerate(make_folder(tmp_path / "others", 4, broken=(0, 1, 2, 3)).iterdir()):
+        path.rename(folder / f"{7 * number + 30:012}.png")
+    return folder
+
+
+def in_a_child(seconds: float | None, *arguments: Any, **options: Any) -> bool:
+    """Caption in a forked process, which is killed after some time; whether it was."""
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            sys.stderr = io.StringIO()
+            caption(*arguments, **options)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0 or (seconds is not None and code == -signal.SIGKILL)
+    return code != 0
+
+
+class Place:
+    """A folder of its own in which one command is given again and again.
+
+    Args:
+        begun: half of the pictures are captioned already, every second one.
+    """
+
+    def __init__(self, folder: Path, pictures: Path, kind: str, *, begun: bool = False) -> None:
+        self.folder = folder
+        self.options: dict[str, Any] = {"format": kind, "batch_size": 2}
+        self.pictures = pictures
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        if kind == "sidecar":
+            self.pictures = folder / "pictures"
+            shutil.copytree(pictures, self.pictures, copy_function=os.link)
+        else:
+            self.options["output"] = str(folder / "captions")
+        self.begun = sorted(self.pictures.iterdir())[::2] if begun else []
+
+    def begin(self, captioner: Captioner) -> None:
+        if self.begun:
+            in_a_child(None, captioner, *self.begun, **self.options)
+
+    def run(self, captioner: Captioner, seconds: float | None) -> bool:
+        return in_a_child(seconds, captioner, self.pictures, **self.options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KILLS)
+def test_a_run_that_is_killed_and_begun_again_ends_with_the_same_bytes(
+    captioner: Captioner, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    undisturbed = Place(tmp_path / "undisturbed", folder, kind)
+    start = time.monotonic()
+    undisturbed.run(captioner, None)
+    duration = time.monotonic() - start
+    expected = contents(undisturbed.folder)
+    assert len(expected) == (28 + 24 if kind == "sidecar" else 2)
+    chance = random.Random(kind)
+    kills = 0
+    while kills < KILLS[kind]:
+        begun = chance.random() < 0.5
+        place = Place(tmp_path / "killed", folder, kind, begun=begun)
+        place.begin(captioner)
+        for _ in range(chance.randint(1, 3)):
+            if not place.run(captioner, chance.uniform(0, duration / 2 if begun else duration)):
+                break  # it was faster
+            kills += 1
+        place.run(captioner, None)
+        assert contents(place.folder) == expected
+
+
+@pytest.mark.slow
+def test_overwriting_that_is_killed_goes_on_or_leaves_the_old_file(
+    captioner: Captioner, folder: Path, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "killed", folder, "jsonl")
+    place.run(captioner, None)
+    output, old = tmp_path / "killed" / "captions", contents(place.folder)
+    place.options["prepend"] = "photo of"
+    fresh = Place(tmp_path / "fresh", folder, "jsonl")
+    fresh.options["prepend"] = "photo of"
+    start = time.monotonic()
+    fresh.run(captioner, None)
+    duration = time.monotonic() - start
+    chance = random.Random(1)
+    for _ in range(5):
+        place.options["overwrite"] = True
+        place.run(captioner, chance.uniform(0, duration))
+        place.options["overwrite"] = False
+        if contents(place.folder) == old:  # killed before anything was begun, or before anything was written
+            with suppress(OutputError):
+                caption(captioner, folder, **place.options)
+        else:
+            caption(captioner, folder, **place.options)
+        if contents(place.folder) == old:
+            continue
+        assert contents(place.folder) == contents(fresh.folder)
+        assert output.read_text().count("photo of") == 24
+        Place(tmp_path / "killed", folder, "jsonl").run(captioner, None)
+        assert contents(place.folder) == old

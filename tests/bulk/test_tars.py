@@ -1,0 +1,274 @@
+"""Pictures in tars: the same records as for files, whatever the tars are like."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captioner.bulk.options import FolderOptions
+from captioner.bulk.progress import Progress
+from captioner.bulk.reading import PictureReader
+from captioner.bulk.run import caption_folder
+from captioner.bulk.tars import Tars
+from captioner.errors import OptionError
+from tests.bulk import fakes
+from tests.bulk.tarring import colour, cut, good, make_tar, records, run, samples
+from tests.small_model import small_preprocessing
+
+
+@pytest.fixture(autouse=True)
+def _colours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.chdir(tmp_path)
+    fakes.SEEN.clear()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_tars_are_captioned_in_order_without_unpacking(tmp_path: Path, mode: str, workers: int) -> None:
+    for shard in range(3):
+        make_tar(Path(f"p-{shard}.tar"), samples(*range(7 * shard, 7 * shard + 7)), mode)
+    summary = run("p-{0..2}.tar", workers=workers, batch_size=4)
+    assert (summary.captioned, summary.failed) == (21, 0)
+    assert records() == [
+        record for shard in range(3) for record in good(f"p-{shard}.tar", *range(7 * shard, 7 * shard + 7))
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.jsonl",
+        "out.jsonl.journal",
+        "p-0.tar",
+        "p-1.tar",
+        "p-2.tar",
+    ]
+
+
+@pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_of_every_kind_become_ids(format_: int) -> None:
+    names = {
+        "./plain.png": "plain.png",
+        "/absolute/x.JPG": "absolute/x.JPG",
+        "folder.d/y.webp": "folder.d/y.webp",
+        "../up.png": "../up.png",
+        "é 🦄.png": "é 🦄.png",
+        "new\nline.png": "new\nline.png",
+        os.fsdecode(b"\xff.png"): os.fsdecode(b"\xff.png"),
+        "/".join(["long" * 20] * 2) + ".png": "/".join(["long" * 20] * 2) + ".png",
+    }
+    with tarfile.open("t.tar", "w", format=format_, errors="surrogateescape") as tar:
+        for number, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size = len(colour(number))
+            tar.addfile(info, io.BytesIO(colour(number)))
+    run("t.tar")
+    assert records() == [(f"t.tar/{name}", fakes.caption_of(i)) for i, name in enumerate(names.values())]
+
+
+def test_what_a_sample_is() -> None:
+    members = [
+        ("README", b"no sample"),
+        ("._a.jpg", b"no sample either"),
+        ("a.txt", b""),
+        ("a.png", colour(1)),
+        ("a.seg.png", colour(2)),
+        ("b.left.png", colour(3)),
+        ("b.json", b""),
+        ("c.txt", b""),
+        ("d.jpg", colour(4)),
+        ("d.png", colour(5)),
+        ("e.json", b""),
+        ("f.jpg", b"broken"),
+        ("g.jpg", b""),
+        ("c.cls", b"of the sample c, which has no picture here either"),
+        ("a.json", b"of the sample a, which has one"),
+        ("e.png", colour(6)),
+        ("a.png", colour(7)),
+        ("x/a.png", colour(8)),
+    ]
+    make_tar(Path("t.tar"), members)
+    summary = run("t.tar")
+    assert records() == [
+        ("t.tar/a.png", fakes.caption_of(1)),
+        ("t.tar/b.left.png", fakes.caption_of(3)),
+        ("t.tar/d.jpg", fakes.caption_of(4)),
+        ("t.tar/d.png#2", "t.tar/d.png#2: sample d has a picture already, which counts"),
+        (
+            "t.tar/f.jpg",
+            "t.tar/f.jpg: not a picture in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC)",
+        ),
+        ("t.tar/g.jpg", "t.tar/g.jpg: file is empty"),
+        ("t.tar/e.png", fakes.caption_of(6)),
+        ("t.tar/a.png#2", "t.tar/a.png#2: sample a has a picture already, which counts"),
+        ("t.tar/x/a.png", fakes.caption_of(8)),
+        ("t.tar/c", "t.tar/c: a sample without a picture"),
+    ]
+    assert (summary.captioned, summary.failed) == (5, 5)
+
+
+def test_links_folders_and_the_like_are_no_pictures() -> None:
+    with tarfile.open("t.tar", "w") as tar:
+        for name, kind in {
+            "d.png": tarfile.DIRTYPE,
+            "l.png": tarfile.SYMTYPE,
+            "h.png": tarfile.LNKTYPE,
+            "p.png": tarfile.FIFOTYPE,
+        }.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    run("t.tar")
+    reason = "no plain file in its tar, but a link or the like"
+    assert records() == [(f"t.tar/{name}.png", f"t.tar/{name}.png: {reason}") for name in "lhp"]
+
+
+BROKEN = "broken, cut off, or no tar"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found", "said"),
+    [
+        (lambda tar: tar.unlink(), (), "t.tar: no such file"),
+        (lambda tar: tar.write_bytes(b""), (), f"t.tar: {BROKEN} (empty file)"),
+        (lambda tar: tar.write_text("words" * 200), (), f"t.tar: {BROKEN} ("),
+        (lambda tar: cut(tar, 100), (), f"t.tar: {BROKEN} (truncated header)"),
+        # Each sample takes three headers with a block of content each.
+        (lambda tar: cut(tar, 512 * 6), (0,), f"t.tar: {BROKEN} (no mark at its end)"),
+        (lambda tar: cut(tar, 512 * 6 + 9), (0,), f"t.tar: {BROKEN} (no mark at its end)"),
+        (lambda tar: cut(tar, 512 * 11 + 9), (0, 1), f"t.tar: {BROKEN} (unexpected end of data)"),
+        (
+            lambda tar: tar.write_bytes(tar.read_bytes()[: 512 * 6] + b"x" * 512 * 9),
+            (0,),
+            f"t.tar: {BROKEN} (no mark at its end)",
+        ),
+        (lambda tar: make_tar(tar, []), (), "t.tar: holds no pictures"),
+        (lambda tar: make_tar(tar, [("README", b"")]), (), "t.tar: holds no pictures"),
+        (lambda tar: (tar.unlink(), tar.mkdir()), (), "t.tar: cannot be read (not a regular file)"),
+        (lambda tar: (tar.unlink(), os.mkfifo(tar)), (), "t.tar: cannot be read (not a regular file)"),
+        (
+            lambda tar: tar.write_bytes(gzip.compress(tar.read_bytes(), 0)[: 512 * 7]),
+            (0,),
+            "t.tar: cannot be read (Compressed file ended before the end-of-stream marker was reached)",
+        ),
+    ],
+)
+def test_a_broken_tar_is_told_and_the_others_go_on(
+    spoil: Callable[[Path], object],
+    found: tuple[int, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_tar(Path("s.tar"), samples(11))
+    make_tar(Path("u.tar"), samples(12))
+    spoil(make_tar(Path("t.tar"), samples(0, 1, 2)))
+    run("{s,t,u}.tar")
+    told = records()
+    assert told[:1] == good("s.tar", 11)
+    assert told[-1:] == good("u.tar", 12)
+    assert told[-2][0] == "t.tar"
+    assert told[-2][1].startswith(said)
+    assert f"captioner: {said}" in capsys.readouterr().err
+    assert told[1:-2] == good("t.tar", *found)
+
+
+def test_a_picture_that_is_cut_off_has_an_error_of_its_own() -> None:
+    tar = make_tar(Path("t.tar"), [("a.png", colour(1)), ("b.png", colour(2) + bytes(2000))])
+    cut(tar, 512 * 4)
+    run("t.tar")
+    assert records() == [
+        ("t.tar/a.png", fakes.caption_of(1)),
+        ("t.tar/b.png", "t.tar/b.png: cannot be read (the tar ends within it)"),
+        (
+            "t.tar",
+            "t.tar: broken, cut off, or no tar (unexpected end of data); what may follow in it is missing",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (124, b"\xff" * 12),  # the size, in base 256: -1
+        (124, b"\x80" + b"\xff" * 11),  # and far beyond every end
+        (156, b"L"),  # a long name, whose length is the picture's size
+        (156, b"x"),  # extended headers of that length
+    ],
+)
+def test_hostile_headers_end_the_tar_and_take_neither_time_nor_memory(field: int, value: bytes) -> None:
+    tar = make_tar(Path("t.tar"), [("a.png", colour(1)), ("b.png", bytes(5 << 20)), ("c.png", colour(2))])
+    content = bytearray(tar.read_bytes())
+    header = content[1024:1536]
+    header[field : field + len(value)] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[1024:1536] = header
+    tar.write_bytes(content)
+    tracemalloc.start()
+    listed = list(Tars(["t.tar"]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert listed[0].name == "t.tar/a.png"
+    assert listed[-1].name == "t.tar"
+    assert len(listed) <= 3
+    assert peak < 3 << 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_is_in_a_tar_is_an_error_at_worst(data: st.DataObject) -> None:
+    content = bytearray(Path(make_tar(Path("t.tar"), samples(0, 1))).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(content)))
+        content[start : start + data.draw(st.integers(0, 300))] = data.draw(st.binary(max_size=200))
+    if data.draw(st.booleans()):
+        content = bytearray(gzip.compress(bytes(content)))[: data.draw(st.integers(0, 2000))]
+    Path("t.tar").write_bytes(content)
+    listed = list(Tars(["t.tar"]))
+    assert listed
+    assert len({member.name for member in listed}) == len(listed)
+    reader = PictureReader(small_preprocessing(), 1000)
+    assert all((loaded.pixels is None) == (loaded.error is not None) for loaded in map(reader, listed))
+
+
+def test_a_tar_that_changes_while_it_is_read_gives_errors_and_no_wrong_captions() -> None:
+    (first, second) = list(Tars([str(make_tar(Path("t.tar"), samples(1, 2)))]))
+    reader = PictureReader(small_preprocessing(), 1000)
+    assert reader(first).error is None
+    with Path("t.tar").open("r+b") as tar:
+        tar.write(b"x")
+    os.utime("t.tar", ns=(1, 1))
+    assert "the tar has changed since this run began" in str(reader(second).error)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_memory_does_not_grow_with_the_tar(compressed: bool) -> None:
+    one = colour(1) + bytes(1 << 20)
+    make_tar(Path("t.tar"), [(f"{n}.png", one) for n in range(12)], "w:gz" if compressed else "w")
+    reader = PictureReader(small_preprocessing(), 1000)
+    tracemalloc.start()
+    assert sum(reader(member).error is None for member in Tars(["t.tar"])) == 12
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 << 20
+
+
+def test_a_reader_with_an_open_tar_can_be_sent_to_another_process() -> None:
+    (member,) = Tars([str(make_tar(Path("t.tar"), samples(1)))])
+    reader = PictureReader(small_preprocessing(), 1000)
+    expected = reader(member).identity
+    assert pickle.loads(pickle.dumps(reader))(member).identity == expected
+
+
+def test_what_tars_do_not_go_with_is_refused(tmp_path: Path) -> None:
+    make_tar(Path("t.tar"), samples(1))
+    choices = FolderOptions(input_tar=("t.tar",))
+    with pytest.raises(OptionError, match="`input_tar` comes without other pictures"):
+        caption_folder(["x.jpg"], choices, fakes.colour_model(), Progress())
