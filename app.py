@@ -1,4 +1,4 @@
-"""``python app.py`` opens the page in which pictures are captioned, like ``captioner serve``."""
+"""``python app.py`` opens the page in which images are captioned, like ``captioner serve``."""
 
 import sys
 

@@ -2,7 +2,7 @@
 
     python benchmarks/bleu_mistakes.py annotations/captions_val2017.json
 
-The first human caption of each photo is judged by its other captions. The table gives the right figures,
+The first human caption of each image is judged by its other captions. The table gives the right figures,
 then those of each mistake. "Unknown words" are those that occur fewer than five times, as for a model.
 """
 
@@ -32,7 +32,7 @@ def with_punctuation(text: str) -> list[str]:
     return text.lower().split()
 
 
-class Photos:
+class Images:
     """Captions to judge and references, as text."""
 
     def __init__(self, path: Path) -> None:
@@ -42,9 +42,7 @@ class Photos:
         self.hypotheses = [texts[0] for texts in captions.values()]
         self.references = [texts[1:] for texts in captions.values()]
 
-    def statistics(
-        self, split: Tokenize, split_references: Tokenize | None = None, most: int | None = None
-    ) -> Figures:
+    def statistics(self, split: Tokenize, split_references: Tokenize | None = None, most: int | None = None) -> Figures:
         """Statistics of BLEU with one tokeniser, or another for the references, of which `most` are used."""
         theirs = split_references or split
         references = [[theirs(text) for text in texts[:most]] for texts in self.references]
@@ -68,8 +66,8 @@ def smoothed(statistics: Figures) -> Figures:
     return bleu(changed).mean(axis=0)
 
 
-def rows(photos: Photos) -> dict[str, Figures]:
-    known = photos.known_words()
+def rows(images: Images) -> dict[str, Figures]:
+    known = images.known_words()
 
     def unknown(text: str) -> list[str]:
         return [word if word in known else "<unk>" for word in tokenize(text)]
@@ -77,30 +75,28 @@ def rows(photos: Photos) -> dict[str, Figures]:
     def dropped(text: str) -> list[str]:
         return [word for word in tokenize(text) if word in known]
 
-    right = photos.statistics(tokenize)
+    right = images.statistics(tokenize)
     return {
         "right: COCO's formula and tokeniser": corpus(right),
         "mean of the BLEU of single captions": bleu(right).mean(axis=0),
         "the same, smoothed by adding 1": smoothed(right),
-        "split at white space, nothing else": corpus(photos.statistics(str.split)),
-        "split at white space, lower case": corpus(photos.statistics(lambda text: text.lower().split())),
-        "COCO's tokens for the caption only": corpus(photos.statistics(tokenize, str.split)),
-        "punctuation kept as words": corpus(photos.statistics(with_punctuation)),
-        "unknown words in captions and references, `<unk>` a hit": corpus(photos.statistics(unknown)),
-        "unknown words cut from references only": corpus(photos.statistics(tokenize, dropped)),
-        "unknown words in captions, `<unk>` no hit (right)": corpus(photos.statistics(unknown, tokenize)),
-        "three references": corpus(photos.statistics(tokenize, most=3)),
-        "two references": corpus(photos.statistics(tokenize, most=2)),
-        "one reference": corpus(photos.statistics(tokenize, most=1)),
+        "split at white space, nothing else": corpus(images.statistics(str.split)),
+        "split at white space, lower case": corpus(images.statistics(lambda text: text.lower().split())),
+        "COCO's tokens for the caption only": corpus(images.statistics(tokenize, str.split)),
+        "punctuation kept as words": corpus(images.statistics(with_punctuation)),
+        "unknown words in captions and references, `<unk>` a hit": corpus(images.statistics(unknown)),
+        "unknown words cut from references only": corpus(images.statistics(tokenize, dropped)),
+        "unknown words in captions, `<unk>` no hit (right)": corpus(images.statistics(unknown, tokenize)),
+        "three references": corpus(images.statistics(tokenize, most=3)),
+        "two references": corpus(images.statistics(tokenize, most=2)),
+        "one reference": corpus(images.statistics(tokenize, most=1)),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path, help="COCO's captions_val2017.json")
-    found = rows(Photos(parser.parse_args().annotations))
+    found = rows(Images(parser.parse_args().annotations))
     right = next(iter(found.values()))
     print("| x100 | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | BLEU-4, difference |")
     print("|---|---|---|---|---|---|")

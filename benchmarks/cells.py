@@ -3,7 +3,7 @@
     python benchmarks/cells.py --data FLICKR8K --runs FOLDER [--epochs 5] [--hidden-size 256]
 
 Trains every cell with one and with two layers on Flickr8k with ``captioner train``, all with the same
-options, and prints a Markdown table: figures of the captions of the dev photos after the last epoch, loss of
+options, and prints a Markdown table: figures of the captions of the dev images after the last epoch, loss of
 the last epoch, parameters of the decoder and the share of clipped steps. The same command goes on after an
 interruption, and trains nothing twice. Speed is measured apart, at the end and in turn, on random captions
 of the usual lengths, so that the ratios hold also on a busy machine.
@@ -27,7 +27,7 @@ from captioner.model.config import CELLS, ModelConfig
 from captioner.model.decoder import Decoder, decoder_blueprint
 from captioner.weights import read_header
 
-PHOTOS, CAPTIONS = 32, 5  # of a batch, and of a photo
+IMAGES, CAPTIONS = 32, 5  # of a batch, and of an image
 ROUNDS = 7
 HEADINGS = (
     "cell",
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--embedding-size", type=int, default=256)
     parser.add_argument("--clip", default="norm:5")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--cache", default="~/.cache/captioner", help="folder of encoded photos")
+    parser.add_argument("--cache", default="~/.cache/captioner", help="folder of encoded images")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
 
@@ -106,7 +106,7 @@ def train(run: Run, args: argparse.Namespace) -> None:
         "--embedding-size": args.embedding_size,
         "--clip": args.clip,
         "--lr": args.lr,
-        "--batch-size": PHOTOS,
+        "--batch-size": IMAGES,
         "--data": args.data,
         "--cache": args.cache,
         "--device": args.device,
@@ -123,9 +123,7 @@ def table_row(run: Run, speed: float, unit: float) -> list[str]:
     last, steps = run.rows("epochs.csv")[-1], run.rows("steps.csv")
     figures = {name.rsplit(" ", 1)[-1]: 100 * float(last[name]) for name in last if name.startswith("flickr")}
     clipped = sum(row["clipped"] == "1" for row in steps) / len(steps)
-    parameters = sum(
-        part.numel() for part in decoder_blueprint(read_header(run.checkpoint).config).parameters()
-    )
+    parameters = sum(part.numel() for part in decoder_blueprint(read_header(run.checkpoint).config).parameters())
     return [
         f"`{run.cell}`",
         str(run.layers),
@@ -145,7 +143,7 @@ def tokens_per_second(configs: list[ModelConfig]) -> list[float]:
     The decoders take turns, so that what else the machine does meets all of them.
     """
     torch.manual_seed(0)
-    lengths = torch.randint(7, 18, (PHOTOS * CAPTIONS,)).sort(descending=True).values
+    lengths = torch.randint(7, 18, (IMAGES * CAPTIONS,)).sort(descending=True).values
     decoders = [Decoder(config) for config in configs]
     optimisers = [torch.optim.AdamW(decoder.parameters()) for decoder in decoders]
     best = [float("inf")] * len(decoders)
@@ -162,8 +160,8 @@ def step_seconds(
     """Duration of loss, gradient and optimiser step on random captions of these lengths."""
     words = torch.randint(0, config.vocabulary_size, (len(lengths), int(lengths[0]) + 1))
     targets = pack_padded_sequence(words[:, 1:], lengths, batch_first=True).data
-    regions = torch.randn(PHOTOS, 1, config.channels)
-    owners = torch.arange(len(lengths)) % PHOTOS
+    regions = torch.randn(IMAGES, 1, config.channels)
+    owners = torch.arange(len(lengths)) % IMAGES
     start = time.perf_counter()
     outputs = decoder.teacher_force(words[:, :-1], lengths, decoder.initial_state(regions).select(owners))
     optimiser.zero_grad()

@@ -41,9 +41,7 @@ def oracle(captions: Captions) -> list[float]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     with contextlib.redirect_stdout(sys.stderr):
-        references = PTBTokenizer().tokenize(
-            {i: [{"caption": t} for t in texts] for i, texts in captions.items()}
-        )
+        references = PTBTokenizer().tokenize({i: [{"caption": t} for t in texts] for i, texts in captions.items()})
         hypotheses = PTBTokenizer().tokenize({i: [{"caption": texts[0]}] for i, texts in captions.items()})
         bleu, _ = Bleu(4).compute_score(references, hypotheses)
         rouge, _ = Rouge().compute_score(references, hypotheses)
@@ -60,16 +58,12 @@ def measure(side: str, path: Path) -> None:
     start = time.perf_counter()
     figures = SIDES[side](captions)
     seconds = time.perf_counter() - start
-    own, child = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(json.dumps({"seconds": seconds, "python_mb": own, "java_mb": child, "figures": figures}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path, help="COCO's captions_val2017.json")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the fastest counts")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -80,9 +74,7 @@ def main() -> None:
     for side in SIDES:
         command = [sys.executable, __file__, str(args.annotations), "--side", side]
         runs = [
-            json.loads(
-                subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-            )
+            json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
             for _ in range(args.repeats)
         ]
         best[side] = min(runs, key=lambda run: run["seconds"])

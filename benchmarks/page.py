@@ -2,8 +2,8 @@
 
     python benchmarks/page.py PHOTOS [--weights FILE] [--requests 1000] [--clients 1 8 32]
 
-Starts ``captioner serve``, lets 1, 8 and 32 clients caption different photos over HTTP, upload included, and
-captions the same photos as a folder in the same run, before and after, so that the ratio holds also on a
+Starts ``captioner serve``, lets 1, 8 and 32 clients caption different images over HTTP, upload included, and
+captions the same images as a folder in the same run, before and after, so that the ratio holds also on a
 busy machine. Prints a Markdown table, failed requests, and the server's memory before and after all requests.
 """
 
@@ -65,15 +65,15 @@ def running_server(weights: list[str]) -> Iterator[Server]:
             process.wait()
 
 
-def caption(http: httpx.Client, photo: Path, number: int) -> float | None:
+def caption(http: httpx.Client, path: Path, number: int) -> float | None:
     """Seconds of one request, upload included; None if it failed.
 
-    A few bytes behind the photo make it another one, which the server has not encoded before.
+    A few bytes behind the image make it another one, which the server has not encoded before.
     """
     start = time.perf_counter()
     try:
-        data = photo.read_bytes() + number.to_bytes(8, "big")
-        upload = http.post("/gradio_api/upload", files={"files": (photo.name, data)}).raise_for_status()
+        data = path.read_bytes() + number.to_bytes(8, "big")
+        upload = http.post("/gradio_api/upload", files={"files": (path.name, data)}).raise_for_status()
         image = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
         event = http.post("/gradio_api/call/v2/caption", json={"image": image}).raise_for_status()
         answer = http.get(f"/gradio_api/call/caption/{event.json()['event_id']}").text
@@ -86,27 +86,27 @@ def caption(http: httpx.Client, photo: Path, number: int) -> float | None:
     return time.perf_counter() - start
 
 
-def load(server: Server, photos: list[Path], requests: int, clients: int) -> tuple[list[float], int, float]:
+def load(server: Server, images: list[Path], requests: int, clients: int) -> tuple[list[float], int, float]:
     """Latencies of the requests that succeeded, how many failed, and the seconds of all together."""
     # The server closes connections that are idle for five seconds; these are given up earlier.
     limits = httpx.Limits(max_connections=clients, keepalive_expiry=2)
     with httpx.Client(base_url=server.address, timeout=120, limits=limits) as http:
         start = time.perf_counter()
         with ThreadPoolExecutor(clients) as pool:
-            chosen = islice(cycle(photos), requests)
+            chosen = islice(cycle(images), requests)
             numbers = range(clients * 1_000_000, clients * 1_000_000 + requests)
-            found = list(pool.map(lambda photo, number: caption(http, photo, number), chosen, numbers))
+            found = list(pool.map(lambda path, number: caption(http, path, number), chosen, numbers))
     latencies = [seconds for seconds in found if seconds is not None]
     return latencies, len(found) - len(latencies), time.perf_counter() - start
 
 
-def folder_speed(photos: list[Path], weights: list[str]) -> float:
-    """Pictures/s of ``captioner caption``, without loading: of many photos less the time for one."""
+def folder_speed(images: list[Path], weights: list[str]) -> float:
+    """Pictures/s of ``captioner caption``, without loading: of many images less the time for one."""
     seconds = []
-    for chosen in (photos[:1], photos):
+    for chosen in (images[:1], images):
         with TemporaryDirectory() as folder:
-            for number, photo in enumerate(chosen):
-                (Path(folder) / f"{number}{photo.suffix}").symlink_to(photo.resolve())
+            for number, path in enumerate(chosen):
+                (Path(folder) / f"{number}{path.suffix}").symlink_to(path.resolve())
             start = time.perf_counter()
             subprocess.run(
                 [*CAPTIONER, "caption", folder, *weights, "--format", "jsonl"],
@@ -114,33 +114,31 @@ def folder_speed(photos: list[Path], weights: list[str]) -> float:
                 capture_output=True,
             )
             seconds.append(time.perf_counter() - start)
-    return (len(photos) - 1) / max(seconds[1] - seconds[0], 1e-9)
+    return (len(images) - 1) / max(seconds[1] - seconds[0], 1e-9)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="folder")
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
     parser.add_argument("--requests", type=int, default=1000, help="for each number of clients")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     args = parser.parse_args()
     weights = ["--weights", args.weights] if args.weights else []
-    photos = list(islice(find_images([args.photos]), args.requests))
-    if len(photos) < 2:
-        parser.error(f"{args.photos} needs at least two photos")
-    before = folder_speed(photos, weights)
+    images = list(islice(find_images([args.images]), args.requests))
+    if len(images) < 2:
+        parser.error(f"{args.images} needs at least two images")
+    before = folder_speed(images, weights)
     rows, failures = [], 0
     with running_server(weights) as server:
-        load(server, photos, 8, 1)  # to warm up
+        load(server, images, 8, 1)  # to warm up
         memory = [server.megabytes()]
         for clients in args.clients:
-            latencies, failed, seconds = load(server, photos, args.requests, clients)
+            latencies, failed, seconds = load(server, images, args.requests, clients)
             failures += failed
             memory.append(server.megabytes())
             rows.append((clients, len(latencies) / seconds, sorted(latencies)))
-    speed = statistics.mean([before, folder_speed(photos, weights)])
+    speed = statistics.mean([before, folder_speed(images, weights)])
     print("| clients | captions/s | of the folder's | median | 99th percentile |\n|---|---|---|---|---|")
     for clients, rate, latencies in rows:
         if not latencies:

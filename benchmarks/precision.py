@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py PHOTOS [--weights FILE] [--limit 1000] [--batch-size 16]
 
-Captions the pictures of a folder both ways and prints the share of equal captions and the ratio of the
+Captions the images of a folder both ways and prints the share of equal captions and the ratio of the
 encoder's times. Where the processor has no bfloat16 arithmetic the ratio is far below 1, and
 ``--precision auto`` uses float32.
 """
@@ -19,7 +19,7 @@ from captioner.images import find_images
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", help="folder of pictures")
+    parser.add_argument("photos", help="folder of images")
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -27,7 +27,7 @@ def main() -> None:
 
     models = {name: Captioner.load(args.weights, precision=name) for name in ("fp32", "bf16")}
     seconds, captions = dict.fromkeys(models, 0.0), {name: [] for name in models}
-    paths = iter(list(islice(find_images([args.photos]), args.limit)))
+    paths = iter(list(islice(find_images([args.images]), args.limit)))
     while batch := list(islice(paths, args.batch_size)):
         pixels = [models["fp32"].preprocess(path) for path in batch]
         for name, model in models.items():

@@ -3,7 +3,7 @@
     python benchmarks/start.py [PHOTO] [--weights FILE] [--rounds 5]
 
 Starts a new Python for each measurement, in turn: one that only imports torch and torchvision, and
-``captioner caption PHOTO``, which also loads the checkpoint and captions one picture. Prints the medians and
+``captioner caption PHOTO``, which also loads the checkpoint and captions one image. Prints the medians and
 their ratio.
 """
 
@@ -27,14 +27,14 @@ def main() -> None:
     args = parser.parse_args()
 
     weights = [] if args.weights is None else ["--weights", args.weights]
-    caption = [sys.executable, "-m", "captioner", "caption", args.photo, "--quiet", *weights]
+    caption = [sys.executable, "-m", "captioner", "caption", args.image, "--quiet", *weights]
     imports = [sys.executable, "-c", "import torch, torchvision"]
     for command in (imports, caption):  # once untimed, so that files are in memory for both
         seconds(command)
     rounds = [(seconds(imports), seconds(caption)) for _ in range(args.rounds)]
     importing, captioning = (statistics.median(row) for row in zip(*rounds, strict=True))
     print(f"import torch, torchvision: {importing:.2f} s")
-    print(f"captioner caption {Path(args.photo).name}: {captioning:.2f} s")
+    print(f"captioner caption {Path(args.image).name}: {captioning:.2f} s")
     print(f"ratio: {captioning / importing:.2f}")
 
 

@@ -2,16 +2,16 @@
 
     python benchmarks/training.py [--photos 32] [--encoder efficientnet_lite0] [--rounds 5] [--device cpu]
 
-The plain loop is the one of many tutorials: each caption is a row with the features of its photo, rows are
+The plain loop is the one of many tutorials: each caption is a row with the features of its image, rows are
 padded to the longest, an LSTMCell walks over the time steps, all in float32. Both train the same model (same
 number of weights, same dropout, label smoothing, clipping, AdamW) on the same batches: random features,
-captions of random words whose lengths are distributed as in Flickr8k, five to a photo. First their losses
+captions of random words whose lengths are distributed as in Flickr8k, five to an image. First their losses
 are compared on equal weights. Then steps of both are timed in turn, and the fastest rounds are compared, in
 words (with the end of each caption) a second:
 
 - decoder only: features are given to both. What can be gained is the padding, about half of all places;
-- with the encoder: a frozen encoder runs within the step: for each photo in the trainer's, batch-norm folded
-  into its convolutions; for each row, as it is, in the plain one. So much is what batches by photo save in a
+- with the encoder: a frozen encoder runs within the step: for each image in the trainer's, batch-norm folded
+  into its convolutions; for each row, as it is, in the plain one. So much is what batches by image save in a
   first epoch; from the second on the trainer reads features from its cache and the encoder does not run.
 """
 
@@ -45,7 +45,7 @@ from captioner.training.state import RunFolder, TrainingState
 from captioner.training.trainer import Trainer
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabulary
 
-CAPTIONS = 5  # of a photo
+CAPTIONS = 5  # of an image
 WORDS = 4000  # Flickr8k with --min-count 3
 STEPS = 4  # batches, taken in turn
 # Of 1,000 captions of Flickr8k, how many have 0, 1, 2, ... words.
@@ -116,31 +116,29 @@ class Encoding:
         yield from steps
 
     @torch.no_grad()
-    def fetch(self, photos: Sequence[int]) -> Tensor:
-        """``(photos, 1, channels)``."""
-        images = self.pixels[list(photos)].to(self.dtype, memory_format=torch.channels_last)
+    def fetch(self, numbers: Sequence[int]) -> Tensor:
+        """``(images, 1, channels)``."""
+        images = self.pixels[list(numbers)].to(self.dtype, memory_format=torch.channels_last)
         regions: Tensor = self.encoder(images)
         return regions.float().mean(dim=1, keepdim=True)
 
 
-def made_up_data(photos: int, channels: int) -> TrainingData:
+def made_up_data(numbers: int, channels: int) -> TrainingData:
     chance = np.random.default_rng(0)
     vocabulary = Vocabulary((*SPECIAL_WORDS, *(f"w{number}" for number in range(WORDS))))
-    lengths = chance.choice(len(LENGTHS), (photos, CAPTIONS), p=np.array(LENGTHS) / sum(LENGTHS))
+    lengths = chance.choice(len(LENGTHS), (numbers, CAPTIONS), p=np.array(LENGTHS) / sum(LENGTHS))
     # Few words are frequent, and most are rare, as in any text.
     ranks = 1 / np.arange(1, WORDS + 1)
     captions = [
         [
             [START, *(len(SPECIAL_WORDS) + chance.choice(WORDS, length, p=ranks / ranks.sum())).tolist(), END]
-            for length in of_photo
+            for length in of_image
         ]
-        for of_photo in lengths
+        for of_image in lengths
     ]
-    array = chance.standard_normal((photos, 1, channels), np.float32).astype(np.float16)
-    features = FeatureRows(array, np.arange(photos), [""] * photos, {})
-    return TrainingData(
-        vocabulary, captions, [], list(range(photos)), features, [], "CIDEr", {}, None, "made up"
-    )
+    array = chance.standard_normal((numbers, 1, channels), np.float32).astype(np.float16)
+    features = FeatureRows(array, np.arange(numbers), [""] * numbers, {})
+    return TrainingData(vocabulary, captions, [], list(range(numbers)), features, [], "CIDEr", {}, None, "made up")
 
 
 def made_up_trainer(folder: str, args: argparse.Namespace, channels: int) -> Trainer:
@@ -149,11 +147,11 @@ def made_up_trainer(folder: str, args: argparse.Namespace, channels: int) -> Tra
         encoder="none",
         hidden_size=args.size,
         embedding_size=args.size,
-        batch_size=args.photos,
+        batch_size=args.numbers,
         device=args.device,
         precision=args.precision,
     )
-    data, run = made_up_data(STEPS * args.photos, channels), RunFolder(Path(options.output))
+    data, run = made_up_data(STEPS * args.numbers, channels), RunFolder(Path(options.output))
     config = options.model_config(image_size=1, channels=channels, vocabulary_size=len(data.vocabulary))
     torch.manual_seed(0)
     checkpoint = Checkpoint(CaptionNetwork(config), data.vocabulary, NO_PREPROCESSING)
@@ -206,20 +204,16 @@ def compare_speeds(title: str, trainer: Trainer, plain: PlainLoop, batches: list
 
 def batches_of(trainer: Trainer) -> list[Batch]:
     size, captions = trainer.options.batch_size, trainer.data.captions
-    batches = [
-        make_batch(list(range(start, start + size)), captions) for start in range(0, len(captions), size)
-    ]
+    batches = [make_batch(list(range(start, start + size)), captions) for start in range(0, len(captions), size)]
     filled = sum(int(batch.lengths.sum()) for batch in batches)
     places = sum(batch.words[:, 1:].numel() for batch in batches)
-    print(
-        f"{size} photos a batch, {CAPTIONS} captions each; padded, {filled / places:.0%} of places hold words"
-    )
+    print(f"{size} images a batch, {CAPTIONS} captions each; padded, {filled / places:.0%} of places hold words")
     return batches
 
 
 def for_rows(fetch: Callable[[Sequence[int]], Tensor]) -> Callable[[Batch], Tensor]:
     """Features ``(rows, channels)`` of the photo of each caption."""
-    return lambda batch: fetch([batch.photos[owner] for owner in batch.owners.tolist()]).squeeze(1)
+    return lambda batch: fetch([batch.numbers[owner] for owner in batch.owners.tolist()]).squeeze(1)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""captioner looks at a photograph and writes a sentence about it.
+"""captioner looks at an image and writes a sentence about it.
 
 >>> import captioner
 >>> model = captioner.load()

@@ -15,13 +15,13 @@ class Caption:
     Attributes:
         text: readable sentence. It says the name of a tag that the vocabulary has no word for (penguin)
             where ``words`` has the one in its place (bird).
-        log_prob: natural logarithm of P(caption | picture): all words and the end of the sentence.
+        log_prob: natural logarithm of P(caption | image): all words and the end of the sentence.
         words: tokens of the sentence.
-        word_log_probs: log-probability of each word, given the picture and the words before it.
+        word_log_probs: log-probability of each word, given the image and the words before it.
         end_log_prob: log-probability of ending after the last word; with ``word_log_probs`` it sums to
             ``log_prob``.
         attention: for each word where the model looked when it wrote it, float32 ``(words, rows, columns)``
-            over the picture as the encoder sees it; each map sums to one, or with adaptive attention to less
+            over the image as the encoder sees it; each map sums to one, or with adaptive attention to less
             where the model relied on the words before. None for a model without attention, or where it was
             not asked for.
         confidence: probability that it is a good caption, see docs/confidence.md; None where the checkpoint

@@ -1,4 +1,4 @@
-"""The one service that every door uses: pictures in, captions out."""
+"""The one service that every door uses: images in, captions out."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from captioner.scoring import Score, replay, score_texts
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 
-Picture: TypeAlias = "Source | Image.Image | Pixels"
+ImageInput: TypeAlias = "Source | Image.Image | Pixels"
 Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
 
 _LARGEST_FEATURE = 1e12
-_NO_VECTORS = "checkpoints with different encoders write together about pictures, not about vectors"
+_NO_VECTORS = "checkpoints with different encoders write together about images, not about vectors"
 _SHOWN = 40  # letters of a word in a message
 
 
 class Captioner:
     """Writes captions with one checkpoint, or with several: the mean of their probabilities decides.
 
-    Each of several checkpoints sees pictures as it was trained to; they must have one vocabulary. Decoding
+    Each of several checkpoints sees images as it was trained to; they must have one vocabulary. Decoding
     options are those of the first. Captions of several have no confidence.
 
     Args:
@@ -112,8 +112,8 @@ class Captioner:
             precision: see :class:`Captioner`.
             encoder: for a checkpoint that was trained on vectors, what made them; without it such a
                 checkpoint takes vectors only, see :meth:`decode`.
-            image_size: side of the picture that this encoder saw; by default its own.
-            resize: how it saw pictures, ``squash`` (default) or ``crop``.
+            image_size: side of the image that this encoder saw; by default its own.
+            resize: how it saw images, ``squash`` (default) or ``crop``.
 
         Raises:
             CheckpointError: the file is absent, broken or foreign.
@@ -122,23 +122,21 @@ class Captioner:
                 several checkpoints do not go together.
         """
         names = [weights] if weights is None or isinstance(weights, str | Path) else list(weights)
-        checkpoints = [
-            load_model(name, encoder=encoder, image_size=image_size, resize=resize) for name in names
-        ]
+        checkpoints = [load_model(name, encoder=encoder, image_size=image_size, resize=resize) for name in names]
         return cls(checkpoints, device=device, precision=precision, names=[str(name) for name in names])
 
     @property
-    def sees_pictures(self) -> bool:
+    def sees_images(self) -> bool:
         """Whether there is an encoder; else only ready-made vectors can be captioned."""
         return self.config.encoder != NO_ENCODER
 
-    def check_sees_pictures(self) -> None:
-        """Accept to be given pictures.
+    def check_sees_images(self) -> None:
+        """Accept to be given images.
 
         Raises:
-            EncoderError: this is a model of vectors, which cannot encode pictures; says what to do.
+            EncoderError: this is a model of vectors, which cannot encode images; says what to do.
         """
-        if not self.sees_pictures:
+        if not self.sees_images:
             raise EncoderError(CANNOT_SEE)
 
     def check_takes_vectors(self) -> None:
@@ -150,8 +148,8 @@ class Captioner:
         if self._several:
             raise OptionError(_NO_VECTORS)
 
-    def preprocess(self, source: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
-        """Open a picture and scale it for the encoder.
+    def preprocess(self, source: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+        """Open an image and scale it for the encoder.
 
         Args:
             source: a path, bytes or file object; or a Pillow image, taken as it lies; or an array from
@@ -162,10 +160,10 @@ class Captioner:
             uint8 ``(size, size, 3)``.
 
         Raises:
-            ImageError: the picture is absent, broken or too large, or no picture at all.
-            EncoderError: this is a model of vectors, which cannot encode pictures.
+            ImageError: the image is absent, broken or too large, or no image at all.
+            EncoderError: this is a model of vectors, which cannot encode images.
         """
-        self.check_sees_pictures()
+        self.check_sees_images()
         if isinstance(source, np.ndarray):
             return self._checked(source)
         if isinstance(source, Image.Image):
@@ -178,9 +176,7 @@ class Captioner:
             ) as error:  # Pillow reads a file when pixels are asked for
                 raise ImageError(f"broken Pillow image ({error})") from error
         if not isinstance(source, str | bytes | os.PathLike) and not hasattr(source, "read"):
-            raise ImageError(
-                f"not a picture: {type(source).__name__}", "give a path, bytes or a Pillow image"
-            )
+            raise ImageError(f"not an image: {type(source).__name__}", "give a path, bytes or a Pillow image")
         return self.preprocessing.load(source, max_pixels=max_pixels)
 
     def _checked(self, pixels: Pixels) -> Pixels:
@@ -194,9 +190,9 @@ class Captioner:
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Tensor:
-        """Region features of preprocessed pictures: float32 ``(pictures, regions, channels)``.
+        """Region features of preprocessed images: float32 ``(images, regions, channels)``.
 
-        Those of several encoders are packed into one row for each picture.
+        Those of several encoders are packed into one row for each image.
 
         Raises:
             CheckpointError: the encoder's weights make no sense, so that it overflows.
@@ -210,27 +206,27 @@ class Captioner:
 
     def caption(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         options: DecodingOptions | None = None,
         *,
         attention: bool = True,
     ) -> list[list[Caption]]:
-        """Caption a batch of pictures.
+        """Caption a batch of images.
 
         Args:
-            images: a list of pictures, each as :meth:`preprocess` takes it.
+            images: a list of images, each as :meth:`preprocess` takes it.
             options: decoding options; the checkpoint's own if absent.
             attention: see :meth:`decode`.
 
         Returns:
-            For each picture its captions: the best first when searching, in the order drawn when sampling.
+            For each image its captions: the best first when searching, in the order drawn when sampling.
 
         Raises:
-            ImageError: a picture is absent, broken or too large.
-            OptionError: a single picture instead of a list.
+            ImageError: an image is absent, broken or too large.
+            OptionError: a single image instead of a list.
         """
         if isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read"):
-            raise OptionError("caption() takes a list of pictures", "put a single one into brackets")
+            raise OptionError("caption() takes a list of images", "put a single one into brackets")
         pixels = [self.preprocess(image) for image in images]
         if not pixels:
             return []
@@ -245,11 +241,11 @@ class Captioner:
         seeds: list[int] | None = None,
         attention: bool = True,
     ) -> list[list[Caption]]:
-        """Write captions for encoded pictures.
+        """Write captions for encoded images.
 
         Args:
-            regions: ``(pictures, regions, channels)``, from :meth:`encode` or elsewhere; or
-                ``(pictures, channels)``, one vector a picture.
+            regions: ``(images, regions, channels)``, from :meth:`encode` or elsewhere; or
+                ``(images, channels)``, one vector an image.
             options: decoding options; the checkpoint's own if absent.
             seeds: see :meth:`seeds`.
             attention: whether captions of a model with attention tell where it looked, which takes a second
@@ -269,16 +265,16 @@ class Captioner:
         maps = iter(self._attention(regions, written) if attention and self.decoder.attends else ())
         return [
             [
-                replace(self._caption(hypothesis, of_picture, rating), attention=next(maps, None))
-                for hypothesis in of_picture.hypotheses
+                replace(self._caption(hypothesis, of_image, rating), attention=next(maps, None))
+                for hypothesis in of_image.hypotheses
             ]
-            for of_picture in written
+            for of_image in written
         ]
 
     def _attention(self, regions: Tensor, written: Sequence[Written]) -> list[npt.NDArray[np.float32] | None]:
         """Where the model looked at each word of all captions, in order."""
-        found = [(picture, h.words) for picture, each in enumerate(written) for h in each.hypotheses]
-        owners, sentences = [picture for picture, _ in found], [words for _, words in found]
+        found = [(image, h.words) for image, each in enumerate(written) for h in each.hypotheses]
+        owners, sentences = [image for image, _ in found], [words for _, words in found]
         replays = replay(self.decoder, regions, sentences, owners=owners, attention=True)
         return [each.attention for each in replays]
 
@@ -293,13 +289,13 @@ class Captioner:
         return write_with_tags(self.decoder, regions, options, self._special, self.tagger)
 
     def _regions(self, vectors: Tensor) -> Tensor:
-        """Vectors from anywhere as float32 ``(pictures, regions, channels)`` where the decoder is."""
+        """Vectors from anywhere as float32 ``(images, regions, channels)`` where the decoder is."""
         regions = vectors[:, None] if vectors.ndim == 2 else vectors
         width, most = self.encoder.packing.width, 1 if self._several else math.inf
         if regions.ndim != 3 or not 1 <= regions.shape[1] <= most or regions.shape[2] != width:
             self.check_takes_vectors()
             shape = tuple(vectors.shape)
-            raise OptionError(f"vectors must be (pictures, regions, {width}) for this model, not {shape}")
+            raise OptionError(f"vectors must be (images, regions, {width}) for this model, not {shape}")
         regions = regions.to(self.device, torch.float32)
         if not (regions.abs() <= _LARGEST_FEATURE).all():
             raise OptionError("the vectors hold values that are infinite or not numbers")
@@ -308,11 +304,11 @@ class Captioner:
     def score(
         self, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0, attention: bool = False
     ) -> list[Score]:
-        """Score given texts: log P(text | picture) and what it is made of.
+        """Score given texts: log P(text | image) and what it is made of.
 
         Args:
             regions: as :meth:`decode` takes them.
-            texts: one for each picture.
+            texts: one for each image.
             runners_up: how many of the most probable words to list at each place of a text.
             attention: whether scores of a model with attention tell where it looks at each word.
 
@@ -321,14 +317,12 @@ class Captioner:
             OptionError: as :meth:`decode` and :func:`captioner.scoring.score_texts`.
         """
         regions = self._regions(regions)
-        return score_texts(
-            self.decoder, self.vocabulary, regions, texts, runners_up=runners_up, attention=attention
-        )
+        return score_texts(self.decoder, self.vocabulary, regions, texts, runners_up=runners_up, attention=attention)
 
     def seeds(self, pixels: Sequence[npt.NDArray[Any]], options: DecodingOptions | None = None) -> list[int]:
-        """Seeds of sampling, one a picture, from its pixels (or its vectors) and ``options.seed``.
+        """Seeds of sampling, one an image, from its pixels (or its vectors) and ``options.seed``.
 
-        So a picture gets the same captions wherever it stands in a batch, a folder or a shard.
+        So an image gets the same captions wherever it stands in a batch, a folder or a shard.
         """
         key = str((options or self.options).seed).encode()
         digests = (hashlib.blake2b(array.tobytes(), digest_size=7, key=key).digest() for array in pixels)
@@ -353,7 +347,7 @@ def combine(
 ) -> tuple[PackedEncoder, EnsembleDecoder]:
     """Make one network of one or several checkpoints, ready for use.
 
-    Those with the same encoder and preprocessing share what it makes of a picture.
+    Those with the same encoder and preprocessing share what it makes of an image.
 
     Args:
         checkpoints: at least one. Their encoders are copied, their decoders are not.

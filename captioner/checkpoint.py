@@ -202,23 +202,21 @@ def _encoder_in_words(header: Header) -> str:
 def with_encoder(
     checkpoint: Checkpoint, name: str, *, image_size: int | None = None, resize: str | None = None
 ) -> Checkpoint:
-    """Gives an encoder to a model that was trained on vectors, so that it captions pictures too.
+    """Gives an encoder to a model that was trained on vectors, so that it captions images too.
 
     Args:
         checkpoint: a model without encoder; it is not changed.
         name: the encoder that made the vectors, see :func:`captioner.model.encoder.encoder_names`.
-        image_size: side of the picture that it saw; by default the one of its pretrained weights.
-        resize: how it saw pictures, ``squash`` (default) or ``crop``.
+        image_size: side of the image that it saw; by default the one of its pretrained weights.
+        resize: how it saw images, ``squash`` (default) or ``crop``.
 
     Raises:
-        OptionError: the model has an encoder already, or the picture size is impossible.
+        OptionError: the model has an encoder already, or the image size is impossible.
         EncoderError: the encoder is unknown, its weights cannot be had, or it gives other vectors.
     """
     config = checkpoint.network.config
     if config.encoder != NO_ENCODER:
-        raise OptionError(
-            f"`encoder` {name}: the checkpoint carries its own encoder, {config.encoder}", "leave it out"
-        )
+        raise OptionError(f"`encoder` {name}: the checkpoint carries its own encoder, {config.encoder}", "leave it out")
     if image_size is not None and image_size < 1:
         raise OptionError(f"`image_size` must be at least 1, not {image_size}")
     preprocessing = encoder_preprocessing(name, image_size=image_size, resize=resize or "squash")
@@ -226,8 +224,7 @@ def with_encoder(
     _, channels = output_shape(network.encoder, preprocessing.size)
     if channels != config.channels:
         raise EncoderError(
-            f"`encoder` {name}: gives vectors of {channels} features, the checkpoint was trained on "
-            f"{config.channels}",
+            f"`encoder` {name}: gives vectors of {channels} features, the checkpoint was trained on {config.channels}",
             "another encoder made those",
         )
     network.decoder = checkpoint.network.decoder
@@ -285,9 +282,7 @@ def _check_tensors(path: Path, header: Header, prefix: str, module: nn.Module) -
         expected.pop(_TIED, None)
     odd = sorted(expected.keys() ^ {key for key in header.shapes if key.startswith(prefix)})
     if odd:
-        raise CheckpointError(
-            f"{path}: {len(odd)} tensors are absent or superfluous, such as {odd[0][:80]!r}"
-        )
+        raise CheckpointError(f"{path}: {len(odd)} tensors are absent or superfluous, such as {odd[0][:80]!r}")
     for key, value in expected.items():
         if header.shapes[key] != tuple(value.shape):
             raise CheckpointError(

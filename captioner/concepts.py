@@ -98,18 +98,18 @@ class Tagger:
 
     @torch.inference_mode()
     def tags(self, regions: Tensor, threshold: float) -> list[list[Tag]]:
-        """What is in each picture with at least a probability of ``threshold``, the surest first.
+        """What is in each image with at least a probability of ``threshold``, the surest first.
 
         Args:
-            regions: ``(pictures, regions, channels)`` as the encoder gives them.
+            regions: ``(images, regions, channels)`` as the encoder gives them.
             threshold: above 0.
         """
         probabilities = self.classifier(regions.mean(dim=1)).softmax(dim=1) @ self.members.T
         found = []
-        for of_picture in probabilities.tolist():
+        for of_image in probabilities.tolist():
             tags = [
                 Tag(concept.words[0], probability, ids, names)
-                for probability, (concept, ids, names) in zip(of_picture, self.concepts, strict=True)
+                for probability, (concept, ids, names) in zip(of_image, self.concepts, strict=True)
                 if probability >= (max(threshold, _LEAST_FOR_BORROWED) if names else threshold)
             ]
             found.append(sorted(tags, key=lambda tag: -tag.probability))
@@ -133,7 +133,7 @@ _ARTICLES = ("a", "an")
 
 @dataclass(frozen=True)
 class Written:
-    """The captions of one picture as ids.
+    """The captions of one image as ids.
 
     Attributes:
         hypotheses: the captions.
@@ -161,31 +161,29 @@ def write_with_tags(
 ) -> list[Written]:
     """Search for captions; where the best one does not name a sure tag, search for one that does.
 
-    A picture without tags, or whose caption names them, keeps the caption that it has anyway. Of several
+    An image without tags, or whose caption names them, keeps the caption that it has anyway. Of several
     tags that are not named the surest is asked for. A tag whose word is borrowed is named in any case.
 
     Args:
         model: decoder.
-        regions: ``(pictures, regions, channels)``.
+        regions: ``(images, regions, channels)``.
         options: decoding options, of a search with ``tag_threshold``.
         special: ids that are treated apart.
         tagger: names what is there.
     """
     written = [Written(found) for found in decode(model, regions, options, special)]
     missing: dict[int, Tag] = {}
-    for picture, tags in enumerate(tagger.tags(regions, options.tag_threshold)):
-        best = set(written[picture].hypotheses[0].words)
+    for image, tags in enumerate(tagger.tags(regions, options.tag_threshold)):
+        best = set(written[image].hypotheses[0].words)
         unnamed = [tag for tag in tags if tag.names or not tag.ids & best]
         if unnamed:
-            missing[picture] = unnamed[0]
+            missing[image] = unnamed[0]
     if not missing:
         return written
     rows = list(missing)
-    wanted = [[missing[picture].ids] for picture in rows]
-    for picture, found in zip(
-        rows, decode(model, regions[rows], options, special, wanted=wanted), strict=True
-    ):
+    wanted = [[missing[image].ids] for image in rows]
+    for image, found in zip(rows, decode(model, regions[rows], options, special, wanted=wanted), strict=True):
         if found:  # else the caption is too short to hold the word
-            tag = missing[picture]
-            written[picture] = Written(found, (tag,), tag.names)
+            tag = missing[image]
+            written[image] = Written(found, (tag,), tag.names)
     return written

@@ -45,7 +45,7 @@ class Calibration:
         per_word: see above.
         good: CIDEr-D from which on a caption counts as good.
         data: data set and split that it was fitted on.
-        photos: how many those were.
+        images: how many those were.
         base_rate: share of their captions that were good.
         log_loss: mean negative log-likelihood in nats; like the next two cross-validated.
         brier: mean squared difference of confidence and outcome.
@@ -81,7 +81,7 @@ class Calibration:
     def meaning(self) -> str:
         """What a confidence is the probability of."""
         return (
-            f"probability that the caption's CIDEr-D against the human captions of the photo is at least "
+            f"probability that the caption's CIDEr-D against the human captions of the image is at least "
             f"{self.good:g}, with the document frequencies of {self.data}"
         )
 
@@ -89,7 +89,7 @@ class Calibration:
         """The confidence of a caption.
 
         Args:
-            log_prob: log P(caption | picture), the end included.
+            log_prob: log P(caption | image), the end included.
             words: how many it has, the end not counted.
         """
         mean, count = features(log_prob, words)

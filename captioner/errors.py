@@ -37,9 +37,7 @@ class CaptionerError(Exception):
 
 
 @contextmanager
-def os_errors_as(
-    kind: type[CaptionerError], before: str, after: str = "", *, advice: str = ""
-) -> Iterator[None]:
+def os_errors_as(kind: type[CaptionerError], before: str, after: str = "", *, advice: str = "") -> Iterator[None]:
     """Turn a failure of the operating system inside the block into one of ours.
 
     Args:
@@ -69,15 +67,15 @@ class OptionError(CaptionerError):
 
 
 class ImageError(CaptionerError):
-    """A picture is absent, unreadable, broken or too large."""
+    """An image is absent, unreadable, broken or too large."""
 
 
 class TooManyPixelsError(ImageError):
-    """A picture has more pixels than the limit."""
+    """An image has more pixels than the limit."""
 
 
 class NoDecoderError(ImageError):
-    """A picture's format needs a package that is not installed."""
+    """An image's format needs a package that is not installed."""
 
 
 class EncoderError(CaptionerError):
@@ -89,7 +87,7 @@ class CheckpointError(CaptionerError):
 
 
 class DatasetError(CaptionerError):
-    """A data set is absent, malformed, empty, or its captions and photos do not meet."""
+    """A data set is absent, malformed, empty, or its captions and images do not meet."""
 
 
 class EvaluationError(CaptionerError):
@@ -105,7 +103,7 @@ class TrainingError(CaptionerError):
 
 
 class CacheError(CaptionerError):
-    """The cache of encoded pictures cannot be written."""
+    """The cache of encoded images cannot be written."""
 
 
 class BusyError(CaptionerError):

@@ -33,6 +33,6 @@ def opening(title: str, style: str) -> str:
 
     Args:
         title: of the page, not yet escaped.
-        style: rules beyond the common ones: a ``.gallery`` of pictures, ``.absent`` ones among them.
+        style: rules beyond the common ones: a ``.gallery`` of images, ``.absent`` ones among them.
     """
     return _OPENING.format(title=escape(title), style=style)

@@ -109,7 +109,7 @@ def score_texts(
             range, or a text is too long or no UTF-8.
     """
     if len(regions) != len(texts):
-        raise OptionError(f"score() takes one text for each picture, not {len(texts)} for {len(regions)}")
+        raise OptionError(f"score() takes one text for each image, not {len(texts)} for {len(regions)}")
     if not 0 <= runners_up <= MOST_RUNNERS_UP:
         raise OptionError(f"runners_up must be 0 to {MOST_RUNNERS_UP}, not {runners_up}")
     words = [known_words(text, vocabulary) for text in texts]
@@ -119,8 +119,7 @@ def score_texts(
     scores = []
     for text, of_text, found in zip(texts, words, replays, strict=True):
         named = tuple(
-            tuple((vocabulary.words[word], probability) for word, probability in place)
-            for place in found.runners_up
+            tuple((vocabulary.words[word], probability) for word, probability in place) for place in found.runners_up
         )
         log_probs = tuple(found.log_probs)
         scores.append(Score(text, tuple(of_text), log_probs[:-1], log_probs[-1], named, found.attention))
@@ -255,9 +254,7 @@ def text_words(text: str) -> list[str]:
         kept = {*words}
         words = [t for t in tokenize(text) if t in kept or unicodedata.category(t[0]) == "So"]
     if len(words) > MOST_WORDS:
-        raise OptionError(
-            f"a text of {len(words):,} words is too long", f"at most {MOST_WORDS:,} can be scored"
-        )
+        raise OptionError(f"a text of {len(words):,} words is too long", f"at most {MOST_WORDS:,} can be scored")
     return words
 
 

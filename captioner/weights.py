@@ -181,9 +181,7 @@ def open_checkpoint(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
     except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: truncated, damaged or not a safetensors file ({reason_of(error)})"
-        ) from error
+        raise CheckpointError(f"{path}: truncated, damaged or not a safetensors file ({reason_of(error)})") from error
 
 
 def header_of(path: Path, file: Any) -> Header:
@@ -215,11 +213,9 @@ def header_of(path: Path, file: Any) -> Header:
         reason = reworded(reason, str)  # a field of the file, no option
         raise CheckpointError(f"{path}: its metadata are damaged: {reason}") from error
     if len(header.vocabulary) != header.config.vocabulary_size:
-        raise CheckpointError(
-            f"{path}: has {len(header.vocabulary)} words for {header.config.vocabulary_size} outputs"
-        )
+        raise CheckpointError(f"{path}: has {len(header.vocabulary)} words for {header.config.vocabulary_size} outputs")
     if header.preprocessing.size != header.config.image_size:
-        raise CheckpointError(f"{path}: prepares pictures of another size than its encoder expects")
+        raise CheckpointError(f"{path}: prepares images of another size than its encoder expects")
     return header
 
 

@@ -66,8 +66,8 @@ def captioner(checkpoint_file: Path) -> Captioner:
 
 
 @pytest.fixture(scope="session")
-def photos() -> list[Path]:
-    """The sample photographs that come with the project."""
+def images() -> list[Path]:
+    """The sample images that come with the project."""
     folder = Path(__file__).parent.parent / "data" / "samples"
     return sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
 

@@ -159,10 +159,7 @@ def floor_table() -> str:
     """The table of docs/architecture.md, highest floor first."""
     rows = ["| floor | rooms | what they do |", "|---|---|---|"]
     for number, (names, purpose) in reversed(list(enumerate(FLOORS, start=1))):
-        shown = (
-            f"`captioner/{name}/`" if (PACKAGE / name).is_dir() else f"`captioner/{name}.py`"
-            for name in names
-        )
+        shown = (f"`captioner/{name}/`" if (PACKAGE / name).is_dir() else f"`captioner/{name}.py`" for name in names)
         rows.append(f"| {number} | {', '.join(shown)} | {purpose} |")
     return "\n".join(rows)
 
@@ -172,16 +169,12 @@ def main() -> None:
     modules = read_package()
     graph = imports(modules)
     heart = reach(graph, "captioner.captioner")
-    functions = [
-        (length, f"{name}.{function}") for name in modules for function, length in modules[name].functions()
-    ]
+    functions = [(length, f"{name}.{function}") for name in modules for function, length in modules[name].functions()]
     print(f"modules        {len(modules)}")
     print(f"lines          {sum(module.lines for module in modules.values())}")
     print(f"import lines   {import_share(modules.values()):.2f} per 100")
     print(f"circles        {len(circles(graph))} of files, {len(circles(rooms(modules)))} of rooms")
-    print(
-        f"longest        function {max(functions)}, module {max((m.lines, m.name) for m in modules.values())}"
-    )
+    print(f"longest        function {max(functions)}, module {max((m.lines, m.name) for m in modules.values())}")
     print(f"heart          {len(heart)} modules, {sum(modules[name].lines for name in heart)} lines")
 
 

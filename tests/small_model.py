@@ -1,4 +1,4 @@
-"""A model with a real encoder that runs in milliseconds. Its captions are nonsense that the picture sways."""
+"""A model with a real encoder that runs in milliseconds. Its captions are nonsense that the image sways."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def small_checkpoint(
     tie_embeddings: bool = True,
     training: dict[str, object] | None = None,
 ) -> Checkpoint:
-    """A seeded decoder on the pretrained ``efficientnet_lite0`` for pictures of 64 px."""
+    """A seeded decoder on the pretrained ``efficientnet_lite0`` for images of 64 px."""
     vocabulary = Vocabulary(SPECIAL_WORDS + tuple(WORDS.split()))
     config = ModelConfig(
         encoder="efficientnet_lite0",
@@ -59,7 +59,7 @@ def small_checkpoint(
     torch.manual_seed(0)
     network = CaptionNetwork(config, pretrained=True)
     with torch.no_grad():
-        # Freshly initialised decoders say much the same of every picture.
+        # Freshly initialised decoders say much the same of every image.
         for parameter in network.decoder.parameters():
             if parameter.dim() > 1:
                 parameter *= 4

@@ -80,7 +80,5 @@ def test_importing_a_module_does_not_import_what_it_does_not_need(module: str, f
 
 
 def test_tests_mirror_the_package() -> None:
-    folders = {
-        path.name for path in house.PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()
-    }
+    folders = {path.name for path in house.PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     assert folders <= {path.name for path in (house.ROOT / "tests").iterdir()}

@@ -33,9 +33,9 @@ def texts(captions: list[list[Caption]]) -> list[str]:
 
 
 @pytest.mark.usefixtures("double")
-def test_every_kind_of_picture_gives_the_same_caption(captioner: Captioner, photos: list[Path]) -> None:
+def test_every_kind_of_image_gives_the_same_caption(captioner: Captioner, images: list[Path]) -> None:
     # Not a JPEG, which is read at reduced scale, but by Pillow's own open at full scale.
-    path = next(photo for photo in photos if photo.suffix == ".png")
+    path = next(sample for sample in images if sample.suffix == ".png")
     content = path.read_bytes()
     with Image.open(path) as image:
         kinds: list[Any] = [path, str(path), content, io.BytesIO(content), image, captioner.preprocess(path)]
@@ -46,26 +46,24 @@ def test_every_kind_of_picture_gives_the_same_caption(captioner: Captioner, phot
 
 
 @pytest.mark.usefixtures("double")
-def test_captions_come_in_the_order_of_the_pictures_whatever_the_batch(
-    captioner: Captioner, photos: list[Path]
-) -> None:
+def test_captions_come_in_the_order_of_the_images_whatever_the_batch(captioner: Captioner, images: list[Path]) -> None:
     captioner = in_double(captioner)
-    together = captioner.caption(photos)
-    alone = [captioner.caption([photo])[0] for photo in photos]
+    together = captioner.caption(images)
+    alone = [captioner.caption([sample])[0] for sample in images]
     assert texts(together) == texts(alone)
-    assert len(set(texts(together))) > len(photos) // 2  # the pictures matter
-    assert texts(captioner.caption(photos[::-1])) == texts(together)[::-1]
+    assert len(set(texts(together))) > len(images) // 2  # the images matter
+    assert texts(captioner.caption(images[::-1])) == texts(together)[::-1]
     for one, other in zip(together, alone, strict=True):
         assert one[0].word_log_probs == pytest.approx(other[0].word_log_probs)
 
 
-def test_no_pictures_give_no_captions(captioner: Captioner) -> None:
+def test_no_images_give_no_captions(captioner: Captioner) -> None:
     assert captioner.caption([]) == []
 
 
-def test_log_probabilities_add_up_and_words_make_the_text(captioner: Captioner, photos: list[Path]) -> None:
+def test_log_probabilities_add_up_and_words_make_the_text(captioner: Captioner, images: list[Path]) -> None:
     for options in (None, DecodingOptions(num_captions=3), SAMPLING):
-        for captions in captioner.caption(photos[:3], options):
+        for captions in captioner.caption(images[:3], options):
             for caption in captions:
                 assert len(caption.words) == len(caption.word_log_probs)
                 assert caption.text == detokenize(caption.words)
@@ -75,38 +73,36 @@ def test_log_probabilities_add_up_and_words_make_the_text(captioner: Captioner, 
 
 
 def test_several_captions_are_different_and_the_first_is_the_single_one(
-    captioner: Captioner, photos: list[Path]
+    captioner: Captioner, images: list[Path]
 ) -> None:
-    several = captioner.caption(photos, DecodingOptions(beam_size=4, num_captions=4))
-    single = captioner.caption(photos, DecodingOptions(beam_size=4))
+    several = captioner.caption(images, DecodingOptions(beam_size=4, num_captions=4))
+    single = captioner.caption(images, DecodingOptions(beam_size=4))
     assert texts(several) == texts(single)
     assert all(len({caption.words for caption in captions}) == 4 for captions in several)
 
 
-def test_the_options_of_the_checkpoint_are_the_default(captioner: Captioner, photos: list[Path]) -> None:
+def test_the_options_of_the_checkpoint_are_the_default(captioner: Captioner, images: list[Path]) -> None:
     assert captioner.options == DecodingOptions(min_length=4, max_length=8)
-    default = captioner.caption(photos)
-    assert default == captioner.caption(photos, captioner.options)
+    default = captioner.caption(images)
+    assert default == captioner.caption(images, captioner.options)
     assert all(4 <= len(best.words) <= 8 for best, *_ in default)
-    longer = captioner.caption(photos, replace(captioner.options, min_length=10, max_length=12))
+    longer = captioner.caption(images, replace(captioner.options, min_length=10, max_length=12))
     assert all(10 <= len(best.words) <= 12 for best, *_ in longer)
 
 
-def test_sampling_with_a_seed_does_not_depend_on_batch_or_order(
-    captioner: Captioner, photos: list[Path]
-) -> None:
-    def sampled(pictures: list[Path]) -> list[list[str]]:
-        return [[caption.text for caption in of_one] for of_one in captioner.caption(pictures, SAMPLING)]
+def test_sampling_with_a_seed_does_not_depend_on_batch_or_order(captioner: Captioner, images: list[Path]) -> None:
+    def sampled(images: list[Path]) -> list[list[str]]:
+        return [[caption.text for caption in of_one] for of_one in captioner.caption(images, SAMPLING)]
 
-    together = sampled(photos)
-    assert together == [sampled([photo])[0] for photo in photos]
-    assert sampled(photos[::-1]) == together[::-1]
+    together = sampled(images)
+    assert together == [sampled([sample])[0] for sample in images]
+    assert sampled(images[::-1]) == together[::-1]
     assert all(first != second for first, second in together)
 
 
-def test_another_seed_samples_other_captions(captioner: Captioner, photos: list[Path]) -> None:
-    first = captioner.caption(photos, SAMPLING)
-    other = captioner.caption(photos, replace(SAMPLING, seed=8))
+def test_another_seed_samples_other_captions(captioner: Captioner, images: list[Path]) -> None:
+    first = captioner.caption(images, SAMPLING)
+    other = captioner.caption(images, replace(SAMPLING, seed=8))
     assert texts(first) != texts(other)
 
 
@@ -118,10 +114,10 @@ def test_seeds_never_change(captioner: Captioner) -> None:
     ]
 
 
-def test_half_precision_hardly_changes_the_features(photos: list[Path]) -> None:
+def test_half_precision_hardly_changes_the_features(images: list[Path]) -> None:
     full = Captioner(small_checkpoint(), device="cpu", precision="fp32")
     half = Captioner(small_checkpoint(), device="cpu", precision="bf16")
-    pixels = [full.preprocess(photo) for photo in photos[:2]]
+    pixels = [full.preprocess(sample) for sample in images[:2]]
     exact, rounded = full.encode(pixels).mean(dim=1), half.encode(pixels).mean(dim=1)
     assert rounded.dtype == torch.float32
     assert (torch.cosine_similarity(exact, rounded, dim=1) > 0.99).all()
@@ -142,9 +138,7 @@ def test_devices() -> None:
     assert choose_device("auto").type in ("cuda", "mps", "cpu")
 
 
-@pytest.mark.parametrize(
-    "name", ["cuda:99", "meta", "vulkan", "hpu", "opengl", "nonsense", "", "cpu:-1", "cuda:x\n"]
-)
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "vulkan", "hpu", "opengl", "nonsense", "", "cpu:-1", "cuda:x\n"])
 def test_a_device_that_is_not_there_is_one_clear_line(name: str) -> None:
     with pytest.raises(OptionError, match="is not to be had here") as caught:
         choose_device(name)
@@ -169,26 +163,24 @@ def test_an_array_that_preprocess_did_not_make_is_refused(captioner: Captioner, 
         captioner.caption([array])
 
 
-@pytest.mark.parametrize(
-    "thing", [None, 7, bytearray(b"x"), ["x.jpg"], pytest.param(object(), id="object")], ids=repr
-)
-def test_what_is_no_picture_is_refused(captioner: Captioner, thing: Any) -> None:
-    with pytest.raises(ImageError, match=f"not a picture: {type(thing).__name__}"):
+@pytest.mark.parametrize("thing", [None, 7, bytearray(b"x"), ["x.jpg"], pytest.param(object(), id="object")], ids=repr)
+def test_what_is_no_image_is_refused(captioner: Captioner, thing: Any) -> None:
+    with pytest.raises(ImageError, match=f"not an image: {type(thing).__name__}"):
         captioner.caption([thing])
 
 
-def test_a_single_picture_instead_of_a_list_is_refused(captioner: Captioner, photos: list[Path]) -> None:
-    content = photos[0].read_bytes()
-    singles: list[Any] = [photos[0], str(photos[0]), content, io.BytesIO(content), Image.new("RGB", (2, 2))]
+def test_a_single_image_instead_of_a_list_is_refused(captioner: Captioner, images: list[Path]) -> None:
+    content = images[0].read_bytes()
+    singles: list[Any] = [images[0], str(images[0]), content, io.BytesIO(content), Image.new("RGB", (2, 2))]
     for single in singles:
-        with pytest.raises(OptionError, match="takes a list of pictures"):
+        with pytest.raises(OptionError, match="takes a list of images"):
             captioner.caption(single)
 
 
-def test_a_broken_picture_names_itself(captioner: Captioner, photos: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "half.jpg").write_bytes(photos[0].read_bytes()[:5000])
+def test_a_broken_image_names_itself(captioner: Captioner, images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "half.jpg").write_bytes(images[0].read_bytes()[:5000])
     with pytest.raises(ImageError, match=r"half\.jpg"):
-        captioner.caption([photos[0], tmp_path / "half.jpg"])
+        captioner.caption([images[0], tmp_path / "half.jpg"])
     with Image.open(tmp_path / "half.jpg") as image, pytest.raises(ImageError, match="broken Pillow image"):
         captioner.caption([image])
 
@@ -207,9 +199,9 @@ def naming(checkpoint_file: Path) -> Captioner:
 
 
 def test_captions_name_what_the_classifier_sees_and_others_stay_as_they_are(
-    naming: Captioner, captioner: Captioner, photos: list[Path]
+    naming: Captioner, captioner: Captioner, images: list[Path]
 ) -> None:
-    regions = naming.encode([naming.preprocess(photo) for photo in photos])
+    regions = naming.encode([naming.preprocess(sample) for sample in images])
     plain = captioner.decode(regions)
     assert naming.decode(regions) == plain
     assert naming.decode(regions, replace(naming.options, tag_threshold=1.0)) == plain
@@ -227,27 +219,25 @@ def test_captions_name_what_the_classifier_sees_and_others_stay_as_they_are(
             assert not set(naming.vocabulary.encode(before[0].words)) & named.ids
 
 
-def test_drawn_captions_are_not_made_to_name_anything(naming: Captioner, photos: list[Path]) -> None:
-    assert naming.caption(photos[:2], replace(SAMPLING, tag_threshold=0.01)) == naming.caption(
-        photos[:2], SAMPLING
-    )
+def test_drawn_captions_are_not_made_to_name_anything(naming: Captioner, images: list[Path]) -> None:
+    assert naming.caption(images[:2], replace(SAMPLING, tag_threshold=0.01)) == naming.caption(images[:2], SAMPLING)
 
 
-def test_without_classifier_nothing_can_be_named(captioner: Captioner, photos: list[Path]) -> None:
+def test_without_classifier_nothing_can_be_named(captioner: Captioner, images: list[Path]) -> None:
     with pytest.raises(OptionError, match=r"`tag_threshold` 0\.5: this checkpoint has no classifier"):
-        captioner.caption(photos[:1], replace(captioner.options, tag_threshold=0.5))
+        captioner.caption(images[:1], replace(captioner.options, tag_threshold=0.5))
 
 
-def test_too_many_pixels_are_refused(captioner: Captioner, photos: list[Path]) -> None:
+def test_too_many_pixels_are_refused(captioner: Captioner, images: list[Path]) -> None:
     with pytest.raises(ImageError, match="limit of 100 pixels"):
-        captioner.preprocess(photos[0], max_pixels=100)
+        captioner.preprocess(images[0], max_pixels=100)
 
 
-def test_an_encoder_that_overflows_is_one_clear_error(photos: list[Path]) -> None:
+def test_an_encoder_that_overflows_is_one_clear_error(images: list[Path]) -> None:
     checkpoint = small_checkpoint()
     checkpoint.network.state_dict()["encoder.backbone.network._bn0.running_var"].fill_(-1)
     with pytest.raises(CheckpointError, match="the encoder gives no numbers"):
-        Captioner(checkpoint, device="cpu", precision="fp32").caption(photos[:1])
+        Captioner(checkpoint, device="cpu", precision="fp32").caption(images[:1])
 
 
 def test_loading_by_path_gives_the_digest_and_the_training_summary(checkpoint_file: Path) -> None:
@@ -301,14 +291,14 @@ def test_the_package_has_no_other_names() -> None:
 @pytest.mark.usefixtures("double")
 @torch.inference_mode()
 @pytest.mark.parametrize("attention", ["additive", "adaptive"])
-def test_captions_tell_where_the_model_looked_at_each_word(attention: str, photos: list[Path]) -> None:
+def test_captions_tell_where_the_model_looked_at_each_word(attention: str, images: list[Path]) -> None:
     captioner = in_double(Captioner(small_checkpoint(attention=attention), device="cpu"))
     options = replace(captioner.options, num_captions=2, beam_size=3)
-    found = captioner.caption(photos[:3], options)
-    for photo, captions in zip(photos[:3], found, strict=True):
+    found = captioner.caption(images[:3], options)
+    for sample, captions in zip(images[:3], found, strict=True):
         (alone, _), regions = (
-            captioner.caption([photo], options)[0],
-            captioner.encode([captioner.preprocess(photo)]),
+            captioner.caption([sample], options)[0],
+            captioner.encode([captioner.preprocess(sample)]),
         )
         for caption in captions:
             assert caption.attention is not None
@@ -322,12 +312,12 @@ def test_captions_tell_where_the_model_looked_at_each_word(attention: str, photo
         np.testing.assert_allclose(captions[0].attention, alone.attention)
 
 
-def test_attention_is_left_out_where_it_is_not_asked_for_or_not_there(photos: list[Path]) -> None:
+def test_attention_is_left_out_where_it_is_not_asked_for_or_not_there(images: list[Path]) -> None:
     captioner = Captioner(small_checkpoint(attention="adaptive"), device="cpu")
-    assert captioner.caption(photos[:1], attention=False)[0][0].attention is None
-    assert captioner.caption(photos[:1])[0][0] == captioner.caption(photos[:1], attention=False)[0][0]
+    assert captioner.caption(images[:1], attention=False)[0][0].attention is None
+    assert captioner.caption(images[:1])[0][0] == captioner.caption(images[:1], attention=False)[0][0]
     without = Captioner(small_checkpoint(), device="cpu")
-    assert without.caption(photos[:1])[0][0].attention is None
+    assert without.caption(images[:1])[0][0].attention is None
 
 
 def test_decoding_is_told_which_words_join_others() -> None:

@@ -11,9 +11,7 @@ from captioner.vocabulary import caption_words
 
 def test_a_line_of_the_table() -> None:
     assert parse("zebra zebras: 340") == Concept(("zebra", "zebras"), (), (340,))
-    assert parse("owl owls (bird birds): 24 3-5") == Concept(
-        ("owl", "owls"), ("bird", "birds"), (24, 3, 4, 5)
-    )
+    assert parse("owl owls (bird birds): 24 3-5") == Concept(("owl", "owls"), ("bird", "birds"), (24, 3, 4, 5))
 
 
 @pytest.mark.parametrize("line", ["zebra", "zebra:", "zebra: x", ": 340", "owl (bird: 24", "Zebra: 340"])

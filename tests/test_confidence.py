@@ -191,9 +191,7 @@ def calibrated(checkpoint: Checkpoint) -> Captioner:
     return Captioner(replace(checkpoint, calibration=CALIBRATION), device="cpu")
 
 
-def test_captions_carry_their_confidence(
-    calibrated: Captioner, captioner: Captioner, photos: list[Path]
-) -> None:
+def test_captions_carry_their_confidence(calibrated: Captioner, captioner: Captioner, photos: list[Path]) -> None:
     options = DecodingOptions(num_captions=3, max_length=8)
     for captions in calibrated.caption(photos[:3], options):
         for each in captions:

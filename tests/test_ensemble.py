@@ -41,7 +41,7 @@ def member(seed: int, *, encoder_seed: int = 0, **changes: Any) -> Checkpoint:
 
 
 def with_size(model: Checkpoint, size: int) -> Checkpoint:
-    """The same decoder with pictures of another size."""
+    """The same decoder with images of another size."""
     network = CaptionNetwork(replace(model.network.config, image_size=size), pretrained=True)
     network.decoder = model.network.decoder
     preprocessing = encoder_preprocessing("efficientnet_lite0", image_size=size)
@@ -66,7 +66,7 @@ def assert_same(found: list[list[Caption]], expected: list[list[Caption]]) -> No
 
 @pytest.fixture(scope="module")
 def models(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Three members that see differently: pretrained, trained further, and with larger pictures."""
+    """Three members that see differently: pretrained, trained further, and with larger images."""
     last = replace(with_size(member(2), 96), decoding=DecodingOptions(beam_size=7))
     return [checkpoint, member(1, encoder_seed=1), last]
 
@@ -82,12 +82,10 @@ def turned(models: list[Checkpoint]) -> Captioner:
     return Captioner(models[::-1], device="cpu")
 
 
-def test_one_file_is_the_model_itself(
-    checkpoint_file: Path, captioner: Captioner, photos: list[Path]
-) -> None:
+def test_one_file_is_the_model_itself(checkpoint_file: Path, captioner: Captioner, images: list[Path]) -> None:
     alone = Captioner.load([checkpoint_file], device="cpu")
     assert type(alone) is Captioner
-    assert alone.caption(photos[:3]) == captioner.caption(photos[:3])
+    assert alone.caption(images[:3]) == captioner.caption(images[:3])
 
 
 @pytest.fixture(scope="module")
@@ -98,39 +96,39 @@ def alone(checkpoint: Checkpoint) -> Captioner:
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("copies", [1, 2])
 def test_copies_of_a_model_are_the_model(
-    copies: int, checkpoint: Checkpoint, alone: Captioner, photos: list[Path]
+    copies: int, checkpoint: Checkpoint, alone: Captioner, images: list[Path]
 ) -> None:
     alone = in_double(alone)
     same = in_double(Captioner([checkpoint] * copies, device="cpu"))
-    assert same.preprocess(photos[0]).shape == alone.preprocess(photos[0]).shape
+    assert same.preprocess(images[0]).shape == alone.preprocess(images[0]).shape
     for options in (OPTIONS, SAMPLING):
-        assert_same(same.caption(photos[:3], options), alone.caption(photos[:3], options))
+        assert_same(same.caption(images[:3], options), alone.caption(images[:3], options))
 
 
 @pytest.mark.usefixtures("double")
 def test_the_members_are_averaged_word_by_word(
-    models: list[Checkpoint], ensemble: Captioner, photos: list[Path]
+    models: list[Checkpoint], ensemble: Captioner, images: list[Path]
 ) -> None:
     alone = [in_double(Captioner(model, device="cpu")) for model in models]
     ensemble = in_double(ensemble)
-    found = ensemble.caption(photos[:3], OPTIONS)
+    found = ensemble.caption(images[:3], OPTIONS)
     said = set()
-    for photo, captions in zip(photos, found, strict=False):
+    for image, captions in zip(images, found, strict=False):
         for caption in captions:
             probabilities = []
             for model in alone:
-                (score,) = model.score(model.encode([model.preprocess(photo)]), [" ".join(caption.words)])
+                (score,) = model.score(model.encode([model.preprocess(image)]), [" ".join(caption.words)])
                 probabilities.append([*score.word_log_probs, score.end_log_prob])
             mean = np.log(np.exp(np.array(probabilities)).mean(axis=0))
             assert [*caption.word_log_probs, caption.end_log_prob] == pytest.approx(list(mean))
-        said |= {captions[0].text} - {model.caption([photo], OPTIONS)[0][0].text for model in alone}
+        said |= {captions[0].text} - {model.caption([image], OPTIONS)[0][0].text for model in alone}
     assert said  # which none of them would have said
 
 
 @pytest.mark.usefixtures("double")
-def test_given_texts_are_scored_by_the_mean_too(ensemble: Captioner, photos: list[Path]) -> None:
+def test_given_texts_are_scored_by_the_mean_too(ensemble: Captioner, images: list[Path]) -> None:
     ensemble = in_double(ensemble)
-    regions = ensemble.encode([ensemble.preprocess(photos[0])])
+    regions = ensemble.encode([ensemble.preprocess(images[0])])
     ((best, *_),) = ensemble.decode(regions, OPTIONS)
     (score,) = ensemble.score(regions, [best.text], runners_up=2)
     assert score.word_log_probs == pytest.approx(best.word_log_probs)
@@ -140,18 +138,18 @@ def test_given_texts_are_scored_by_the_mean_too(ensemble: Captioner, photos: lis
 
 @pytest.mark.usefixtures("double")
 def test_the_order_of_the_members_matters_for_nothing_but_the_options(
-    models: list[Checkpoint], ensemble: Captioner, turned: Captioner, photos: list[Path]
+    models: list[Checkpoint], ensemble: Captioner, turned: Captioner, images: list[Path]
 ) -> None:
     ensemble, other = in_double(ensemble), in_double(turned)
     assert other.digest == "+".join(ensemble.digest.split("+")[::-1])
     for options in (OPTIONS, SAMPLING):
-        assert_same(other.caption(photos[:3], options), ensemble.caption(photos[:3], options))
+        assert_same(other.caption(images[:3], options), ensemble.caption(images[:3], options))
     assert ensemble.options == models[0].decoding
     assert other.options == models[-1].decoding == DecodingOptions(beam_size=7)
 
 
-def test_a_picture_is_encoded_once_for_members_that_see_alike(
-    models: list[Checkpoint], monkeypatch: pytest.MonkeyPatch, photos: list[Path]
+def test_a_image_is_encoded_once_for_members_that_see_alike(
+    models: list[Checkpoint], monkeypatch: pytest.MonkeyPatch, images: list[Path]
 ) -> None:
     looked: list[tuple[int, ...]] = []
     original = Preprocessing.normalise
@@ -162,27 +160,25 @@ def test_a_picture_is_encoded_once_for_members_that_see_alike(
 
     ensemble = Captioner([*models[:2], member(4), member(5, attention="none")], device="cpu")
     monkeypatch.setattr(Preprocessing, "normalise", counting)
-    ensemble.encode([ensemble.preprocess(photos[0])])
+    ensemble.encode([ensemble.preprocess(images[0])])
     assert looked == [(64, 64, 3)] * 2  # two encoders, and one square serves both
 
 
 @pytest.mark.usefixtures("double")
-def test_a_member_with_attention_sees_regions_beside_one_without(
-    checkpoint: Checkpoint, photos: list[Path]
-) -> None:
+def test_a_member_with_attention_sees_regions_beside_one_without(checkpoint: Checkpoint, images: list[Path]) -> None:
     """Where nobody attends, callers may hand on the mean of the regions only."""
     members = [checkpoint, member(1)]
     ensemble = in_double(Captioner(members, device="cpu"))
     assert ensemble.config.attention == "additive"
-    results = list(caption_paths(ensemble, photos[:3], OPTIONS))
-    assert_same([list(result.captions) for result in results], ensemble.caption(photos[:3], OPTIONS))
+    results = list(caption_paths(ensemble, images[:3], OPTIONS))
+    assert_same([list(result.captions) for result in results], ensemble.caption(images[:3], OPTIONS))
 
 
-def test_a_folder_is_captioned_the_same_whatever_the_batch(ensemble: Captioner, photos: list[Path]) -> None:
-    one = [result.captions for result in caption_paths(ensemble, photos[:5], OPTIONS, batch_size=1)]
-    all_at_once = [result.captions for result in caption_paths(ensemble, photos[:5], OPTIONS, batch_size=5)]
+def test_a_folder_is_captioned_the_same_whatever_the_batch(ensemble: Captioner, images: list[Path]) -> None:
+    one = [result.captions for result in caption_paths(ensemble, images[:5], OPTIONS, batch_size=1)]
+    all_at_once = [result.captions for result in caption_paths(ensemble, images[:5], OPTIONS, batch_size=5)]
     assert one == all_at_once
-    with_process = caption_paths(ensemble, photos[:5], OPTIONS, workers=1)
+    with_process = caption_paths(ensemble, images[:5], OPTIONS, workers=1)
     assert [result.captions for result in with_process] == one
 
 
@@ -240,7 +236,7 @@ def test_models_of_vectors_write_together_about_the_same_vectors(tmp_path: Path)
     ensemble = Captioner([one, two], device="cpu")
     vectors = torch.randn(3, 4, 1280)
     assert len(ensemble.decode(vectors, OPTIONS)) == 3
-    assert not ensemble.sees_pictures
+    assert not ensemble.sees_images
     ensemble.check_takes_vectors()
     with pytest.raises(OptionError, match="vectors must be"):
         ensemble.decode(torch.randn(3, 4, 7))
@@ -254,7 +250,7 @@ def test_vectors_are_refused_where_each_encoder_makes_its_own(ensemble: Captione
     from captioner.bulk.pipeline import check_shape
 
     np.save(tmp_path / "x.npy", np.zeros((2, 4, 1280), np.float32))
-    with pytest.raises(OptionError, match="write together about pictures, not about vectors"):
+    with pytest.raises(OptionError, match="write together about images, not about vectors"):
         check_shape(ensemble, open_vectors(tmp_path / "x.npy"))
-    with pytest.raises(OptionError, match="write together about pictures, not about vectors"):
+    with pytest.raises(OptionError, match="write together about images, not about vectors"):
         ensemble.decode(torch.zeros(2, 4, 1280))

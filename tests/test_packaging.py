@@ -51,9 +51,9 @@ def test_the_wheel_captions_from_any_folder(wheel: Path, tmp_path: Path) -> None
     zipfile.ZipFile(wheel).extractall(installed)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    photo = ROOT / "data" / "samples" / "dogs.jpg"
+    image = ROOT / "data" / "samples" / "dogs.jpg"
     done = subprocess.run(
-        [sys.executable, "-m", "captioner", "caption", str(photo), "--format", "jsonl"],
+        [sys.executable, "-m", "captioner", "caption", str(image), "--format", "jsonl"],
         cwd=elsewhere,
         env=os.environ | {"PYTHONPATH": str(installed)},
         capture_output=True,
@@ -61,7 +61,7 @@ def test_the_wheel_captions_from_any_folder(wheel: Path, tmp_path: Path) -> None
         check=True,
     )
     record = json.loads(done.stdout)
-    assert record["image"] == str(photo)
+    assert record["image"] == str(image)
     assert record["caption"].endswith(".")
     assert list(elsewhere.iterdir()) == []
 

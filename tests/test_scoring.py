@@ -17,7 +17,7 @@ from captioner.errors import CaptionerError, OptionError, UnknownWordsError
 from captioner.model.ensemble import EnsembleDecoder, Packing
 from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, replay, score_texts, text_words
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
-from tests.search.small import CHANNELS, REGIONS, VOCABULARY, log_prob_by_steps, pictures
+from tests.search.small import CHANNELS, REGIONS, VOCABULARY, images, log_prob_by_steps
 from tests.search.small import small_decoder as small_member
 from tests.small_model import WORDS, in_double, small_checkpoint
 
@@ -39,11 +39,9 @@ def _texts(count: int, longest: int = 12) -> list[str]:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_every_word_has_the_probability_that_steps_give_it(cell: str, attention: str) -> None:
     decoder, texts = small_decoder(cell, attention), _texts(20)
-    regions = pictures(20)
-    for score, text, picture in zip(
-        score_texts(decoder, VOCABULARY, regions, texts), texts, regions, strict=True
-    ):
-        expected = log_prob_by_steps(decoder.members[0], picture, VOCABULARY.encode(text.split()))
+    regions = images(20)
+    for score, text, image in zip(score_texts(decoder, VOCABULARY, regions, texts), texts, regions, strict=True):
+        expected = log_prob_by_steps(decoder.members[0], image, VOCABULARY.encode(text.split()))
         assert score.text == text
         assert score.words == tuple(text.split())
         assert [*score.word_log_probs, score.end_log_prob] == pytest.approx(expected)
@@ -52,7 +50,7 @@ def test_every_word_has_the_probability_that_steps_give_it(cell: str, attention:
 
 @pytest.mark.usefixtures("double")
 def test_groups_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, texts, regions = small_decoder(), _texts(30), pictures(30)
+    decoder, texts, regions = small_decoder(), _texts(30), images(30)
     whole = score_texts(decoder, VOCABULARY, regions, texts, runners_up=2)
     for name, value in (("_MOST_ROWS", 4), ("_MOST_POSITIONS", 20), ("_LOGIT_ROWS", 7)):
         monkeypatch.setattr(module, name, value)
@@ -67,13 +65,13 @@ def test_groups_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("double")
 def test_the_captioners_own_captions_have_the_log_probabilities_it_gave_them(
-    captioner: Captioner, photos: list[object]
+    captioner: Captioner, images: list[object]
 ) -> None:
     captioner = in_double(captioner)
-    regions = captioner.encode([captioner.preprocess(photo) for photo in photos[:3]])  # type: ignore[arg-type]
+    regions = captioner.encode([captioner.preprocess(image) for image in images[:3]])  # type: ignore[arg-type]
     options = dataclasses.replace(captioner.options, num_captions=3, beam_size=3)
-    for captions, picture in zip(captioner.decode(regions, options), regions, strict=True):
-        scores = captioner.score(picture.expand(3, -1, -1), [caption.text for caption in captions])
+    for captions, image in zip(captioner.decode(regions, options), regions, strict=True):
+        scores = captioner.score(image.expand(3, -1, -1), [caption.text for caption in captions])
         for caption, score in zip(captions, scores, strict=True):
             assert score.words == caption.words
             assert score.log_prob == pytest.approx(caption.log_prob)
@@ -92,9 +90,9 @@ def test_the_figures_follow_from_the_log_probabilities() -> None:
 
 @pytest.mark.usefixtures("double")
 def test_runners_up_are_the_most_probable_words_at_each_place() -> None:
-    decoder, picture = small_decoder(), pictures(1)
-    (score,) = score_texts(decoder, VOCABULARY, picture, ["the dog runs"], runners_up=4)
-    state = decoder.initial_state(picture)
+    decoder, image = small_decoder(), images(1)
+    (score,) = score_texts(decoder, VOCABULARY, image, ["the dog runs"], runners_up=4)
+    state = decoder.initial_state(image)
     for at_place, word in zip(score.runners_up, ["<start>", "the", "dog", "runs"], strict=True):
         logits, state = decoder.step(torch.tensor(VOCABULARY.encode([word])), state)
         probabilities = dict(zip(VOCABULARY.words, logits[0].softmax(dim=-1).tolist(), strict=True))
@@ -107,16 +105,16 @@ def test_runners_up_are_the_most_probable_words_at_each_place() -> None:
 
 
 def test_at_most_all_words_are_runners_up() -> None:
-    (score,) = score_texts(small_decoder(), VOCABULARY, pictures(1), ["a dog"], runners_up=MOST_RUNNERS_UP)
+    (score,) = score_texts(small_decoder(), VOCABULARY, images(1), ["a dog"], runners_up=MOST_RUNNERS_UP)
     assert [len(place) for place in score.runners_up] == [len(VOCABULARY) - 3] * 3
-    (none,) = score_texts(small_decoder(), VOCABULARY, pictures(1), ["a dog"])
+    (none,) = score_texts(small_decoder(), VOCABULARY, images(1), ["a dog"])
     assert none.runners_up == ()
 
 
 @pytest.mark.parametrize("attention", ["additive", "adaptive"])
-def test_a_replay_shows_where_the_model_looked_when_it_wrote(attention: str, photos: list[Path]) -> None:
+def test_a_replay_shows_where_the_model_looked_when_it_wrote(attention: str, images: list[Path]) -> None:
     captioner = Captioner(small_checkpoint(attention=attention), device="cpu")
-    regions = captioner.encode([captioner.preprocess(photo) for photo in photos[:2]])
+    regions = captioner.encode([captioner.preprocess(image) for image in images[:2]])
     captions = [best for best, *_ in captioner.decode(regions)]
     texts = [" ".join(caption.words) for caption in captions]
     for caption, score in zip(captions, captioner.score(regions, texts, attention=True), strict=True):
@@ -130,12 +128,12 @@ def test_what_has_no_map_of_its_own_gives_none() -> None:
     packing = Packing([(REGIONS, CHANNELS)])
     two = EnsembleDecoder([small_member("gru", "additive"), small_member("gru", "adaptive")], [0, 0], packing)
     for decoder in (small_decoder(), two):
-        (score,) = score_texts(decoder, VOCABULARY, pictures(1), ["a dog"], attention=True)
+        (score,) = score_texts(decoder, VOCABULARY, images(1), ["a dog"], attention=True)
         assert score.attention is None
 
 
 def test_captions_of_one_image_are_replayed_together() -> None:
-    decoder, seen, owners = small_decoder("gru", "additive"), pictures(3), [2, 0, 2, 1]
+    decoder, seen, owners = small_decoder("gru", "additive"), images(3), [2, 0, 2, 1]
     sentences = [VOCABULARY.encode(text.split()) for text in _texts(4)]
     together = replay(decoder, seen, sentences, owners=owners, runners_up=2, attention=True)
     for found, sentence, owner in zip(together, sentences, owners, strict=True):
@@ -151,12 +149,12 @@ def test_captions_of_one_image_are_replayed_together() -> None:
 
 
 def test_no_texts_give_no_scores() -> None:
-    assert score_texts(small_decoder(), VOCABULARY, pictures(0), []) == []
+    assert score_texts(small_decoder(), VOCABULARY, images(0), []) == []
 
 
 def test_ten_thousand_words_are_scored() -> None:
     text = "the dog runs " * 3333 + "on"
-    (score,) = score_texts(small_decoder("gru"), VOCABULARY, pictures(1), [text], runners_up=1)
+    (score,) = score_texts(small_decoder("gru"), VOCABULARY, images(1), [text], runners_up=1)
     assert len(score.words) == len(score.runners_up) - 1 == 10_000
     assert math.isfinite(score.log_prob)
     assert score.perplexity > 1
@@ -174,7 +172,7 @@ def test_ten_thousand_words_are_scored() -> None:
 )
 def test_wrong_use_is_an_error(texts: list[str], runners_up: int, error: type[CaptionerError]) -> None:
     with pytest.raises(error):
-        score_texts(small_decoder(), VOCABULARY, pictures(2), texts, runners_up=runners_up)
+        score_texts(small_decoder(), VOCABULARY, images(2), texts, runners_up=runners_up)
 
 
 def test_words_are_those_of_training() -> None:

@@ -40,7 +40,7 @@ def test_the_file_holds_no_encoder_and_captions_vectors(blind: Checkpoint, blind
     assert loaded.network.config.encoder == NO_ENCODER
     assert not list(loaded.network.encoder.parameters())
     captioner = Captioner.load(blind_file, device="cpu")
-    assert not captioner.sees_pictures
+    assert not captioner.sees_images
     assert texts(captioner, VECTORS) == texts(Captioner(blind, device="cpu"), VECTORS)
 
 
@@ -52,24 +52,22 @@ def test_the_description_says_so(blind_file: Path) -> None:
 
 def test_an_encoder_left_out_is_no_other_thing_than_none(blind: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "x.safetensors", blind, external_encoder=True)
-    assert not Captioner.load(tmp_path / "x.safetensors", device="cpu").sees_pictures
+    assert not Captioner.load(tmp_path / "x.safetensors", device="cpu").sees_images
 
 
-def test_pictures_are_refused_with_what_to_do(blind_file: Path, photos: list[Path]) -> None:
+def test_images_are_refused_with_what_to_do(blind_file: Path, images: list[Path]) -> None:
     captioner = Captioner.load(blind_file, device="cpu")
     for use in (
-        lambda: captioner.caption(photos[:1]),
-        lambda: captioner.preprocess(photos[0]),
-        lambda: captioner.check_sees_pictures(),
+        lambda: captioner.caption(images[:1]),
+        lambda: captioner.preprocess(images[0]),
+        lambda: captioner.check_sees_images(),
         lambda: captioner.encoder(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.float32),
     ):
-        with pytest.raises(
-            EncoderError, match="pictures only when `encoder` NAME says what made the vectors"
-        ):
+        with pytest.raises(EncoderError, match="images only when `encoder` NAME says what made the vectors"):
             use()
 
 
-def test_decode_takes_one_vector_a_picture_or_regions(blind: Checkpoint) -> None:
+def test_decode_takes_one_vector_a_image_or_regions(blind: Checkpoint) -> None:
     captioner = Captioner(blind, device="cpu")
     assert texts(captioner, VECTORS) == texts(captioner, VECTORS[:, None])
     assert texts(captioner, VECTORS.half().double()) == texts(captioner, VECTORS.half())
@@ -79,7 +77,7 @@ def test_decode_takes_one_vector_a_picture_or_regions(blind: Checkpoint) -> None
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (torch.zeros(1280), r"must be \(pictures, regions, 1280\) for this model, not \(1280,\)"),
+        (torch.zeros(1280), r"must be \(images, regions, 1280\) for this model, not \(1280,\)"),
         (torch.zeros(2, 512), r"not \(2, 512\)"),
         (torch.zeros(2, 0, 1280), r"not \(2, 0, 1280\)"),
         (torch.zeros(2, 3, 4, 1280), r"not \(2, 3, 4, 1280\)"),
@@ -91,18 +89,16 @@ def test_decode_refuses_what_no_encoder_makes(blind: Checkpoint, vectors: torch.
         Captioner(blind, device="cpu").decode(vectors)
 
 
-def test_with_its_encoder_it_is_the_model_it_was(blind_file: Path, photos: list[Path]) -> None:
+def test_with_its_encoder_it_is_the_model_it_was(blind_file: Path, images: list[Path]) -> None:
     whole = small_checkpoint()
     seeing = Captioner.load(blind_file, device="cpu", encoder="efficientnet_lite0", image_size=SIZE)
-    assert seeing.sees_pictures
+    assert seeing.sees_images
     assert seeing.preprocessing == whole.preprocessing
-    captions = [best.text for best, *_ in seeing.caption(photos)]
-    assert captions == [best.text for best, *_ in Captioner(whole, device="cpu").caption(photos)]
+    captions = [best.text for best, *_ in seeing.caption(images)]
+    assert captions == [best.text for best, *_ in Captioner(whole, device="cpu").caption(images)]
     blind = Captioner.load(blind_file, device="cpu")
     assert seeing.digest == f"{blind.digest}+efficientnet_lite0-{SIZE}-squash"
-    cropping = Captioner.load(
-        blind_file, device="cpu", encoder="efficientnet_lite0", image_size=SIZE, resize="crop"
-    )
+    cropping = Captioner.load(blind_file, device="cpu", encoder="efficientnet_lite0", image_size=SIZE, resize="crop")
     assert cropping.preprocessing.resize == "crop"
     assert cropping.digest != seeing.digest
 
@@ -116,9 +112,7 @@ def test_with_its_encoder_it_is_the_model_it_was(blind_file: Path, photos: list[
         ("efficientnet_lite0", {"image_size": 8}, "at least 32 px"),
     ],
 )
-def test_an_impossible_encoder_is_refused(
-    blind: Checkpoint, encoder: str, more: dict[str, Any], message: str
-) -> None:
+def test_an_impossible_encoder_is_refused(blind: Checkpoint, encoder: str, more: dict[str, Any], message: str) -> None:
     with pytest.raises(CaptionerError, match=message):
         with_encoder(blind, encoder, **more)
 
@@ -127,9 +121,7 @@ def test_an_encoder_of_other_channels_is_refused(blind: Checkpoint) -> None:
     narrow = replace(blind.network.config, channels=512)
     blind.network.config, whole = narrow, blind.network.config
     try:
-        with pytest.raises(
-            EncoderError, match="gives vectors of 1280 features, the checkpoint was trained on 512"
-        ):
+        with pytest.raises(EncoderError, match="gives vectors of 1280 features, the checkpoint was trained on 512"):
             with_encoder(blind, "efficientnet_lite0", image_size=SIZE)
     finally:
         blind.network.config = whole

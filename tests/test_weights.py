@@ -47,13 +47,11 @@ def test_plain_photographs_are_recognised(shipped: Captioner, name: str, word: s
     assert word in caption.text.lower()
 
 
-def test_reading_large_photographs_at_reduced_scale_keeps_their_captions(
-    shipped: Captioner, tmp_path: Path
-) -> None:
+def test_reading_large_photographs_at_reduced_scale_keeps_their_captions(shipped: Captioner, tmp_path: Path) -> None:
     """A JPEG of several megapixels is decoded at a fraction of its size; the caption must not notice."""
     for sample in SAMPLES:
-        with Image.open(sample) as picture:
-            large = picture.convert("RGB").resize((4 * picture.width, 4 * picture.height))
+        with Image.open(sample) as image:
+            large = image.convert("RGB").resize((4 * image.width, 4 * image.height))
         path = tmp_path / f"{sample.stem}.jpg"
         large.save(path, quality=90)
         whole = shipped.preprocess(open_image(path))
@@ -66,9 +64,7 @@ def test_a_peek_at_a_checkpoint_sees_what_loading_it_sees() -> None:
     assert json.loads(seen["decoding"]) == header.decoding.to_dict()
 
 
-def test_a_peek_hashes_the_whole_file_again_once_it_has_changed(
-    checkpoint_file: Path, tmp_path: Path
-) -> None:
+def test_a_peek_hashes_the_whole_file_again_once_it_has_changed(checkpoint_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for ending in (b"", b"more"):
         path.unlink(missing_ok=True)

@@ -14,56 +14,56 @@ from tests.concepts.worlds import (
     VOCABULARY,
     ZEBRA,
     Writer,
+    images_of,
     passing_on,
-    pictures_of,
 )
 
 OPTIONS = DecodingOptions(beam_size=3, max_length=6, tag_threshold=0.3)
-PICTURES = ({}, {ZEBRA: 0.6}, {DALMATIAN: 0.2, COLLIE: 0.2}, {OWL: 0.6}, {ZEBRA: 0.2}, {OWL: 0.4})
+IMAGES = ({}, {ZEBRA: 0.6}, {DALMATIAN: 0.2, COLLIE: 0.2}, {OWL: 0.6}, {ZEBRA: 0.2}, {OWL: 0.4})
 
 
-def write(pictures: torch.Tensor, seed: int, options: DecodingOptions = OPTIONS) -> list[Written]:
-    return write_with_tags(Writer(seed), pictures, options, SPECIAL, Tagger(passing_on(), VOCABULARY))
+def write(images: torch.Tensor, seed: int, options: DecodingOptions = OPTIONS) -> list[Written]:
+    return write_with_tags(Writer(seed), images, options, SPECIAL, Tagger(passing_on(), VOCABULARY))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_captions_name_what_is_seen_and_others_stay_as_they_are(seed: int) -> None:
-    pictures = pictures_of(*PICTURES)
-    plain = decode(Writer(seed), pictures, OPTIONS, SPECIAL)
-    written = write(pictures, seed)
-    for picture in (0, 4, 5):
-        assert written[picture] == Written(plain[picture])
-    for picture, words in ((1, "zebra zebras"), (2, "dog"), (3, "bird birds")):
+    images = images_of(*IMAGES)
+    plain = decode(Writer(seed), images, OPTIONS, SPECIAL)
+    written = write(images, seed)
+    for image in (0, 4, 5):
+        assert written[image] == Written(plain[image])
+    for image, words in ((1, "zebra zebras"), (2, "dog"), (3, "bird birds")):
         ids = set(VOCABULARY.encode(words.split()))
-        best = written[picture].hypotheses[0]
+        best = written[image].hypotheses[0]
         assert ids & set(best.words)
-        if ids & set(plain[picture][0].words):
-            assert best == plain[picture][0]
-        if picture != 3:  # the owl is named in any case
-            assert bool(written[picture].tags) is not bool(ids & set(plain[picture][0].words))
+        if ids & set(plain[image][0].words):
+            assert best == plain[image][0]
+        if image != 3:  # the owl is named in any case
+            assert bool(written[image].tags) is not bool(ids & set(plain[image][0].words))
 
 
-def test_captions_do_not_depend_on_the_pictures_beside() -> None:
-    pictures = pictures_of(*PICTURES)
-    together = write(pictures, 2)
-    assert together == [write(pictures[n : n + 1], 2)[0] for n in range(len(pictures))]
-    assert write(pictures.flip(0), 2) == together[::-1]
+def test_captions_do_not_depend_on_the_images_beside() -> None:
+    images = images_of(*IMAGES)
+    together = write(images, 2)
+    assert together == [write(images[n : n + 1], 2)[0] for n in range(len(images))]
+    assert write(images.flip(0), 2) == together[::-1]
 
 
 def test_the_surest_of_the_tags_that_are_not_named_is_named() -> None:
     named = {0: set(), 1: set()}  # type: dict[int, set[str]]
     for seed in range(8):
-        pictures = pictures_of({ZEBRA: 0.35, COLLIE: 0.4}, {ZEBRA: 0.4, COLLIE: 0.35})
-        plain = set(VOCABULARY.decode(decode(Writer(seed), pictures, OPTIONS, SPECIAL)[0][0].words))
+        images = images_of({ZEBRA: 0.35, COLLIE: 0.4}, {ZEBRA: 0.4, COLLIE: 0.35})
+        plain = set(VOCABULARY.decode(decode(Writer(seed), images, OPTIONS, SPECIAL)[0][0].words))
         if not plain & {"zebra", "zebras", "dog"}:
-            for picture, found in enumerate(write(pictures, seed)):
-                named[picture] |= {tag.name for tag in found.tags}
+            for image, found in enumerate(write(images, seed)):
+                named[image] |= {tag.name for tag in found.tags}
     assert named == {0: {"dog"}, 1: {"zebra"}}
 
 
 def test_all_captions_of_a_list_hold_the_word() -> None:
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=6, tag_threshold=0.3)
-    (found,) = write(pictures_of({ZEBRA: 0.6}), 3, options)
+    (found,) = write(images_of({ZEBRA: 0.6}), 3, options)
     zebras = set(VOCABULARY.encode(["zebra", "zebras"]))
     assert len(found.hypotheses) == 3
     if found.tags:
@@ -82,7 +82,7 @@ def test_a_borrowed_word_is_spoken_as_the_name_with_its_article() -> None:
 
 def test_without_room_for_the_word_the_caption_stays() -> None:
     options = DecodingOptions(beam_size=1, min_length=0, max_length=1, tag_threshold=0.3)
-    pictures = pictures_of({ZEBRA: 0.6})
-    (found,) = write(pictures, 0, options)
+    images = images_of({ZEBRA: 0.6})
+    (found,) = write(images, 0, options)
     assert found.hypotheses
     assert len(found.hypotheses[0].words) <= 1

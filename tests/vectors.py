@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 KINDS = (("red", "ball"), ("blue", "dog"), ("green", "tree"), ("small", "bird"))
 
 
-def fake_codes(
-    count: int, channels: int = 12, regions: int | None = None, seed: int = 0
-) -> npt.NDArray[np.float32]:
+def fake_codes(count: int, channels: int = 12, regions: int | None = None, seed: int = 0) -> npt.NDArray[np.float32]:
     """One cloud of vectors for each of the kinds, in turn: ``(count, channels)`` or with regions."""
     chance = np.random.default_rng(seed)
     centres = np.random.default_rng(0).normal(size=(len(KINDS), channels))
@@ -35,9 +33,7 @@ def fake_captions(count: int) -> list[list[str]]:
     return [[f"a {colour} {thing} .", f"there is a {colour} {thing} ."] for colour, thing in kinds]
 
 
-def write_codes(
-    folder: Path, count: int = 40, *, channels: int = 12, regions: int | None = None
-) -> tuple[Path, Path]:
+def write_codes(folder: Path, count: int = 40, *, channels: int = 12, regions: int | None = None) -> tuple[Path, Path]:
     """The two course files."""
     folder.mkdir(parents=True, exist_ok=True)
     codes, captions = folder / "image_codes.npy", folder / "captions_tokenized.json"

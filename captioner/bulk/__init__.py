@@ -1,1 +1,1 @@
-"""Long jobs over many pictures."""
+"""Long jobs over many images."""

@@ -130,7 +130,7 @@ def _check_files(paths: Sequence[Path], target: Path, *, overwrite: bool) -> Non
 
 
 def _check_folders(parts: Sequence[Part], target: Path) -> None:
-    """See that links to pictures, which start at the sheet, lead from the new one to the same places.
+    """See that links to images, which start at the sheet, lead from the new one to the same places.
 
     Raises:
         OutputError: they would not.
@@ -140,7 +140,7 @@ def _check_folders(parts: Sequence[Part], target: Path) -> None:
         has_links = "folder" in part.settings or not part.settings
         if has_links and Path(os.path.realpath(part.path)).parent != folder:
             raise OutputError(
-                f"`output` {target}: must lie in the folder of {part.path}, because of its links to pictures"
+                f"`output` {target}: must lie in the folder of {part.path}, because of its links to images"
             )
 
 
@@ -191,7 +191,7 @@ def _common_writer(parts: Sequence[Part]) -> Writer:
 
 
 def _kind_of(part: Part) -> str | None:
-    """The format of a file; None if it is empty, as that of a shard without pictures may be."""
+    """The format of a file; None if it is empty, as that of a shard without images may be."""
     if part.settings:
         return str(part.settings["format"])
     with os_errors_as(OutputError, f"{part.path}: cannot be read (", ")"), part.path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What ``captioner caption`` does with its pictures, as data."""
+"""What ``captioner caption`` does with its images, as data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Shard:
         return cls(number, count)
 
     def of(self, total: int) -> range:
-        """Places in a list of ``total`` pictures."""
+        """Places in a list of ``total`` images."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
 
@@ -87,34 +87,26 @@ class FolderOptions:
         choices=FORMATS,
     )
     embed: bool = option(
-        False, "write captions into the metadata of pictures: of copies in the folder `output`, or `in_place`"
+        False, "write captions into the metadata of images: of copies in the folder `output`, or `in_place`"
     )
-    in_place: bool = option(False, "write into the pictures themselves (`embed`)")
+    in_place: bool = option(False, "write into the images themselves (`embed`)")
     overwrite: bool = option(False, "replace captions that are there")
-    fail_fast: bool = option(False, "stop at the first picture that fails")
+    fail_fast: bool = option(False, "stop at the first image that fails")
     dry_run: bool = option(False, "list what would be done, and do nothing")
-    shard: str | None = option(
-        None, "only part I of N of the pictures, such as 1/4; see captioner merge", metavar="I/N"
-    )
+    shard: str | None = option(None, "only part I of N of the images, such as 1/4; see captioner merge", metavar="I/N")
     prepend: str | None = option(None, "text before each caption", metavar="TEXT")
     append: str | None = option(None, "text after each caption", metavar="TEXT")
-    log_prob: bool = option(False, "add log P(caption | picture) to the text format")
+    log_prob: bool = option(False, "add log P(caption | image) to the text format")
     annotations: str | None = option(
-        None, "COCO annotations file that has the ids of the pictures (coco)", metavar="FILE"
+        None, "COCO annotations file that has the ids of the images (coco)", metavar="FILE"
     )
     sidecar_extension: str | None = option(
-        None, "ending of the files beside the pictures (sidecar): .txt", metavar=".EXT"
+        None, "ending of the files beside the images (sidecar): .txt", metavar=".EXT"
     )
-    workers: int | None = option(
-        None, "processes that read pictures; 0 for none (default: half the processors)", low=0
-    )
-    batch_size: int = option(16, "pictures that go through the network and are written together", low=1)
-    max_pixels: int | None = option(
-        None, "refuse pictures with more pixels than this (default: 100 million)", low=1
-    )
-    engine: str = option(
-        "local", "ray: on the machines of a Ray cluster; `output` is a folder then", choices=ENGINES
-    )
+    workers: int | None = option(None, "processes that read images; 0 for none (default: half the processors)", low=0)
+    batch_size: int = option(16, "images that go through the network and are written together", low=1)
+    max_pixels: int | None = option(None, "refuse images with more pixels than this (default: 100 million)", low=1)
+    engine: str = option("local", "ray: on the machines of a Ray cluster; `output` is a folder then", choices=ENGINES)
     ray_address: str | None = option(
         None,
         "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)",
@@ -147,14 +139,14 @@ class FolderOptions:
 
         if self.kind == "sidecar":
             if self.input_tar:
-                raise OptionError("`format` sidecar writes beside pictures, not into tars", "name another")
+                raise OptionError("`format` sidecar writes beside images, not into tars", "name another")
             if self.output is not None:
-                raise OptionError("`format` sidecar writes beside the pictures", "leave out `output`")
+                raise OptionError("`format` sidecar writes beside the images", "leave out `output`")
             ending = self.sidecar_ending
             if not re.fullmatch(r"\.[^/\0]+", ending) or ending.strip(".") == "" or not ending.isprintable():
                 raise OptionError(f"`sidecar_extension` must be like .txt, not {ending!r}")
             if Path("x" + ending).suffix.lower() in IMAGE_EXTENSIONS:
-                raise OptionError(f"`sidecar_extension` {ending} would make captions look like pictures")
+                raise OptionError(f"`sidecar_extension` {ending} would make captions look like images")
         elif self.sidecar_extension is not None:
             raise OptionError("`sidecar_extension` is for `format` sidecar")
 
@@ -164,11 +156,11 @@ class FolderOptions:
                 raise OptionError("`in_place` is for `embed`")
             return
         if self.input_tar:
-            raise OptionError("`embed` writes into pictures, not into tars", "leave it out")
+            raise OptionError("`embed` writes into images, not into tars", "leave it out")
         if self.engine == "ray":
             raise OptionError("`embed` is for `engine` local")
         if self.format is not None or self.log_prob:
-            raise OptionError("`embed` writes into pictures", "leave out `format` and `log_prob`")
+            raise OptionError("`embed` writes into images", "leave out `format` and `log_prob`")
         if self.in_place == (self.output is not None):
             raise OptionError("`embed` needs a folder for copies (`output` FOLDER), or else `in_place`")
 
@@ -185,7 +177,7 @@ class FolderOptions:
         if self.output is None:
             raise OptionError("`engine` ray writes into a folder", "name it with `output`")
         if self.workers is not None:
-            raise OptionError("`workers` is for `engine` local", "Ray decides how many tasks read pictures")
+            raise OptionError("`workers` is for `engine` local", "Ray decides how many tasks read images")
 
     @property
     def kind(self) -> str:
@@ -214,7 +206,7 @@ class FolderOptions:
 
     @property
     def link_folder(self) -> Path | None:
-        """Where links to the pictures start; None for pictures in tars, which no link leads into."""
+        """Where links to the images start; None for images in tars, which no link leads into."""
         return None if self.input_tar else self.output_folder
 
     @property
@@ -224,7 +216,7 @@ class FolderOptions:
 
     @property
     def pixel_limit(self) -> int:
-        """Pixels above which a picture is refused."""
+        """Pixels above which an image is refused."""
         from captioner.images import DEFAULT_MAX_PIXELS
 
         return DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels

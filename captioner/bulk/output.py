@@ -22,10 +22,8 @@ from captioner.files import replacing
 Settings = dict[str, object]
 
 
-def output_settings(
-    model: Mapping[str, object], options: FolderOptions, whole: Mapping[str, int]
-) -> Settings:
-    """Everything that a caption, or what is written of it, depends on besides its picture.
+def output_settings(model: Mapping[str, object], options: FolderOptions, whole: Mapping[str, int]) -> Settings:
+    """Everything that a caption, or what is written of it, depends on besides its image.
 
     Args:
         model: of the model and its decoding.
@@ -40,7 +38,7 @@ def output_settings(
         "prepend": options.prepend or "",
         "append": options.append or "",
     }
-    if options.kind == "html" and options.link_folder is not None:  # links to pictures depend on it
+    if options.kind == "html" and options.link_folder is not None:  # links to images depend on it
         settings["folder"] = os.path.relpath(Path.cwd(), options.link_folder)
     return settings if options.shard is None else {**settings, "shard": options.shard, **whole}
 
@@ -77,19 +75,19 @@ def _shown(value: object) -> str:
 
 
 class State(enum.Enum):
-    """What is to be done with a picture."""
+    """What is to be done with an image."""
 
     DUE = "caption"
     DONE = "skip"
     CHANGED = "caption anew"
-    LEFT = "leave"  # the picture has changed, but its caption was edited by hand
+    LEFT = "leave"  # the image has changed, but its caption was edited by hand
 
 
 class Target(Protocol):
     """Where captions go. The methods are called in this order."""
 
     def key(self, image: str) -> Key | None:
-        """What only one picture may have, such as the file that its caption goes to; None for nothing."""
+        """What only one image may have, such as the file that its caption goes to; None for nothing."""
 
     def open(self, settings: Settings, *, overwrite: bool) -> None:
         """Look at what is there, without changing it.
@@ -99,7 +97,7 @@ class Target(Protocol):
         """
 
     def state(self, item: Item) -> State:
-        """What is to be done with a picture; asked for each in order, before anything is written.
+        """What is to be done with an image; asked for each in order, before anything is written.
 
         Raises:
             OutputError: as :meth:`open`.
@@ -128,7 +126,7 @@ class Target(Protocol):
         """Make the output whole.
 
         Args:
-            images: all pictures of the run, in order.
+            images: all images of the run, in order.
             complete: all of them have been written.
         """
 
@@ -189,18 +187,16 @@ class OutputFile:
     """One file, with a journal beside it (see :mod:`captioner.bulk.store`); a target.
 
     Formats that grow are appended to, batch by batch. Where that is not possible (a format that cannot grow,
-    new pictures between old ones, a changed picture) the file is replaced at the end, all at once.
+    new images between old ones, a changed image) the file is replaced at the end, all at once.
 
     Args:
         path: the file.
         writer: its format.
-        number: numbers of pictures, for formats that need them.
-        max_pixels: of pictures, see :func:`captioner.bulk.reading.has_changed`.
+        number: numbers of images, for formats that need them.
+        max_pixels: of images, see :func:`captioner.bulk.reading.has_changed`.
     """
 
-    def __init__(
-        self, path: Path, writer: Writer, number: Callable[[str], int | None], *, max_pixels: int
-    ) -> None:
+    def __init__(self, path: Path, writer: Writer, number: Callable[[str], int | None], *, max_pixels: int) -> None:
         # A link stays a link, and what it leads to is written.
         self.path = Path(os.path.realpath(path))
         self.key = number
@@ -211,7 +207,7 @@ class OutputFile:
         self._settings: Settings = {}
         self._anew = False  # with an empty journal
         self._last_place, self._new_before = 0, False
-        self._disorder = False  # the order of the journal is not that of the pictures
+        self._disorder = False  # the order of the journal is not that of the images
         self._at_end = False  # the file is replaced when everything is known
 
     def open(self, settings: Settings, *, overwrite: bool) -> None:
@@ -241,9 +237,7 @@ class OutputFile:
         if self.path.is_dir():
             raise OutputError(f"`output` {self.path}: is a folder", "give a file in it")
         if self.path.exists() and not self.path.is_file():
-            raise OutputError(
-                f"`output` {self.path}: is no regular file", "leave out `output` to print instead"
-            )
+            raise OutputError(f"`output` {self.path}: is no regular file", "leave out `output` to print instead")
         if not self.path.parent.is_dir():
             raise OutputError(f"`output` {self.path}: there is no folder {self.path.parent}")
         journal_of(self.path).exists()  # its name may be too long

@@ -1,9 +1,9 @@
-"""The network at work on many pictures, so that a caption depends on nothing but its picture.
+"""The network at work on many images, so that a caption depends on nothing but its image.
 
 Two things would make it depend on more. Kernels choose their order of summation by the shape of the batch, so
-a picture alone and the same picture among others differ in the last bits, and now and then in a word: here
+an image alone and the same image among others differ in the last bits, and now and then in a word: here
 every computation has a fixed shape, whatever the batch. And the share of the threads in one sum depends on
-their number: here each thread computes on its own, on other pictures than the others.
+their number: here each thread computes on its own, on other images than the others.
 
 The second is faster too. Threads that share the work of one layer wait for each other after each layer.
 """
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.bulk.reading import Loaded, PictureReader, Readers
+from captioner.bulk.reading import ImageReader, Loaded, Readers
 from captioner.bulk.records import Identity
 from captioner.bulk.tars import Item
 from captioner.caption import Caption
@@ -38,7 +38,7 @@ _SEEN_TOGETHER = 16
 
 
 class Engine:
-    """Captions pictures in threads.
+    """Captions images in threads.
 
     Args:
         captioner: the model.
@@ -46,13 +46,13 @@ class Engine:
 
     Attributes:
         threads: how many compute at the same time.
-        seen_together: how many pictures the encoder is given at once.
+        seen_together: how many images the encoder is given at once.
     """
 
     def __init__(self, captioner: Captioner, options: DecodingOptions) -> None:
         self.captioner, self.options = captioner, options
         on_cpu = captioner.device.type == "cpu"
-        # An accelerator needs many pictures at once; a processor is as fast with one after the other.
+        # An accelerator needs many images at once; a processor is as fast with one after the other.
         self.seen_together = 1 if on_cpu else _SEEN_TOGETHER
         self._threads_before = torch.get_num_threads()
         self.threads = self._threads_before if on_cpu else 1
@@ -76,13 +76,13 @@ class Engine:
         """Begin with a batch.
 
         Returns:
-            Futures for consecutive parts of the batch; each gives the captions of its pictures.
+            Futures for consecutive parts of the batch; each gives the captions of its images.
         """
         parts = [pixels[i : i + _WRITTEN_TOGETHER] for i in range(0, len(pixels), _WRITTEN_TOGETHER)]
         return [_Part(self, self._pool, part).captions for part in parts]
 
     def see(self, pixels: list[Pixels]) -> Tensor:
-        """Region features of at most ``seen_together`` pictures: ``(pictures, regions, channels)``.
+        """Region features of at most ``seen_together`` images: ``(images, regions, channels)``.
 
         A decoder without attention asks for their mean only; that alone is kept.
         """
@@ -91,16 +91,16 @@ class Engine:
         return regions.mean(dim=1, keepdim=True) if self.captioner.config.attention == "none" else regions
 
     def write(self, regions: Tensor, seeds: list[int]) -> list[list[Caption]]:
-        """Captions of at most 16 encoded pictures."""
+        """Captions of at most 16 encoded images."""
         missing = _WRITTEN_TOGETHER - len(regions)
         filled = torch.cat((regions, regions[:1].expand(missing, -1, -1)))
-        return self.captioner.decode(
-            filled, self.options, seeds=seeds + seeds[:1] * missing, attention=False
-        )[: len(regions)]
+        return self.captioner.decode(filled, self.options, seeds=seeds + seeds[:1] * missing, attention=False)[
+            : len(regions)
+        ]
 
 
 class _Part:
-    """Up to 16 pictures: all are encoded, and then written of together."""
+    """Up to 16 images: all are encoded, and then written of together."""
 
     def __init__(self, engine: Engine, pool: ThreadPoolExecutor, pixels: list[Pixels]) -> None:
         self._engine, self._pool, self._pixels = engine, pool, pixels
@@ -136,13 +136,13 @@ class _Part:
         self.captions.set_result(engine.write(regions, seeds))
 
 
-_REMEMBERED = 50_000  # pictures; a caption takes about 500 bytes
-_REPORTED = 4  # times the batch size: after as many pictures there is a report at the latest
+_REMEMBERED = 50_000  # images; a caption takes about 500 bytes
+_REPORTED = 4  # times the batch size: after as many images there is a report at the latest
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         image: its path, or where it is in a tar.
@@ -171,9 +171,9 @@ def caption_paths(
     max_pixels: int | None = None,
     workers: int = 0,
 ) -> Iterator[Result]:
-    """Caption pictures and folders of pictures.
+    """Caption images and folders of images.
 
-    The next batch is read and scaled while the network works on the present one. A picture that cannot
+    The next batch is read and scaled while the network works on the present one. An image that cannot
     be read gives a result with an error, and the others go on. Files with the same bytes are captioned once.
 
     Args:
@@ -181,16 +181,16 @@ def caption_paths(
         paths: files and folders.
         options: decoding options.
         recursive: look into sub-folders.
-        batch_size: pictures that go through the network together; does not change the captions.
-        max_pixels: larger pictures are refused; None for the usual limit.
-        workers: processes that read pictures; 0 for a thread, where a crash of a codec ends everything.
+        batch_size: images that go through the network together; does not change the captions.
+        max_pixels: larger images are refused; None for the usual limit.
+        workers: processes that read images; 0 for a thread, where a crash of a codec ends everything.
 
     Yields:
-        One result a picture, in the order in which the pictures are found.
+        One result an image, in the order in which the images are found.
 
     Raises:
         OptionError: ``batch_size`` or ``max_pixels`` is below 1, or ``workers`` below 0.
-        ImageError: there is not one picture.
+        ImageError: there is not one image.
     """
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     if batch_size < 1 or limit < 1:
@@ -199,42 +199,42 @@ def caption_paths(
         raise OptionError(f"workers must be at least 0, not {workers}")
     paths = list(paths)
     nothing = True
-    reader = PictureReader(captioner.preprocessing, limit)
+    reader = ImageReader(captioner.preprocessing, limit)
     with Readers(reader, workers) as readers, Engine(captioner, options) as engine:
         found = readers.read(find_images(paths, recursive=recursive), ahead=read_ahead(batch_size))
         for batch in caption_loaded(engine, found, batch_size):
             nothing = False
             yield from batch
     if nothing:
-        raise ImageError(f"no pictures in {', '.join(map(str, paths))}")
+        raise ImageError(f"no images in {', '.join(map(str, paths))}")
 
 
 def read_ahead(batch_size: int) -> int:
-    """How many pictures may be ready and wait for the network."""
+    """How many images may be ready and wait for the network."""
     return batch_size + 16
 
 
 def caption_loaded(
     engine: Engine,
-    pictures: Iterable[tuple[Item, Loaded]],
+    images: Iterable[tuple[Item, Loaded]],
     batch_size: int,
     is_known: Callable[[bytes], bool] = lambda digest: False,
 ) -> Iterator[list[Result]]:
-    """Caption pictures that have been read.
+    """Caption images that have been read.
 
     Args:
         engine: the network.
-        pictures: each with what was read, in order.
-        batch_size: pictures that go through the network together.
+        images: each with what was read, in order.
+        batch_size: images that go through the network together.
         is_known: whether a file with this digest has been captioned before; asked for in this thread.
 
     Yields:
-        Batch by batch the results of consecutive pictures.
+        Batch by batch the results of consecutive images.
     """
     memory = _Memory(_REMEMBERED + 4 * batch_size)
     flying: deque[_Batch] = deque()
     batch = _Batch(memory)
-    for item, loaded in pictures:
+    for item, loaded in images:
         batch.add(item, loaded, is_known)
         if batch.is_full(batch_size):
             flying.append(batch.start(engine))
@@ -242,7 +242,7 @@ def caption_loaded(
             # One is written of while the next one is seen, and no thread is idle.
             if len(flying) > 1 + engine.threads // batch_size:
                 yield flying.popleft().finish()
-    if batch.pictures:
+    if batch.images:
         flying.append(batch.start(engine))
     while flying:
         yield flying.popleft().finish()
@@ -262,16 +262,16 @@ class _Memory(OrderedDict[bytes, tuple[Caption, ...]]):
 
 
 class _Batch:
-    """Consecutive pictures: those that the network has to see, and the others between them."""
+    """Consecutive images: those that the network has to see, and the others between them."""
 
     def __init__(self, memory: _Memory) -> None:
-        self.pictures: list[tuple[Item, Loaded, bool]] = []
+        self.images: list[tuple[Item, Loaded, bool]] = []
         self._memory = memory
         self._fresh: dict[bytes, Pixels] = {}
         self._parts: list[Future[list[list[Caption]]]] = []
 
     def add(self, item: Item, loaded: Loaded, is_known: Callable[[bytes], bool]) -> None:
-        """Take the next picture."""
+        """Take the next image."""
         known = False
         if loaded.pixels is not None and loaded.identity is not None:
             digest = loaded.identity.digest
@@ -281,11 +281,11 @@ class _Batch:
                 known = True
             else:
                 self._fresh[digest], self._memory[digest] = loaded.pixels, ()
-        self.pictures.append((item, loaded, known))
+        self.images.append((item, loaded, known))
 
     def is_full(self, size: int) -> bool:
-        """Whether it is time to begin, if only to report many pictures that need no network."""
-        return len(self._fresh) >= size or len(self.pictures) >= _REPORTED * size
+        """Whether it is time to begin, if only to report many images that need no network."""
+        return len(self._fresh) >= size or len(self.images) >= _REPORTED * size
 
     def start(self, engine: Engine) -> _Batch:
         """Hand it to the network."""
@@ -296,7 +296,7 @@ class _Batch:
         """Wait for the network; batches must finish in the order in which they were filled."""
         captions = (tuple(each) for part in self._parts for each in part.result())
         self._memory.update(zip(self._fresh, captions, strict=True))
-        results = [self._result(*picture) for picture in self.pictures]
+        results = [self._result(*image) for image in self.images]
         self._memory.forget()
         return results
 
@@ -311,16 +311,16 @@ def named_vectors(paths: Iterable[str | Path]) -> list[Vectors]:
     """Opens files of vectors, if such are named by their suffix ``.npy``.
 
     Returns:
-        The files; none where pictures and folders are named.
+        The files; none where images and folders are named.
 
     Raises:
-        OptionError: both vectors and pictures are named.
+        OptionError: both vectors and images are named.
         DatasetError: a file cannot be read or holds no vectors.
     """
     names = [Path(path) for path in paths]
     vectors = [name for name in names if name.suffix.lower() == SUFFIX]
     if vectors and len(vectors) < len(names):
-        raise OptionError(f"{vectors[0]} holds vectors, other files are pictures", "caption them one by one")
+        raise OptionError(f"{vectors[0]} holds vectors, other files are images", "caption them one by one")
     return [open_vectors(name) for name in vectors]
 
 
@@ -382,7 +382,7 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
             f"{vectors.path}: has one vector an image, but the checkpoint looks at regions",
             "give an array (images, regions, features)",
         )
-    if captioner.sees_pictures:
+    if captioner.sees_images:
         made = captioner.encode([np.zeros(captioner.preprocessing.shape, np.uint8)]).shape[1]
         if made != regions:
             raise DatasetError(

@@ -14,15 +14,15 @@ _SECONDS_BETWEEN_LINES = 30
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the pictures of a run.
+    """What became of the images of a run.
 
     Attributes:
-        captioned: pictures that have got a caption.
+        captioned: images that have got a caption.
         skipped: those that had one.
         failed: those that could not be captioned.
         remaining: those that were not come to.
         interrupted: whether Ctrl-C ended the run.
-        seconds: from the first picture on; without loading the model.
+        seconds: from the first image on; without loading the model.
     """
 
     captioned: int
@@ -38,7 +38,7 @@ class Summary:
             parts.append(f"{self.remaining:,} not come to")
         done = self.captioned + self.failed
         if done and self.seconds > 0:
-            parts.append(f"{done / self.seconds:.1f} pictures/s")
+            parts.append(f"{done / self.seconds:.1f} images/s")
         return ", ".join(parts)
 
 
@@ -51,34 +51,32 @@ class Progress:
         summary: whether there is a last line.
     """
 
-    def __init__(
-        self, show: Literal["bar", "lines", "nothing"] = "nothing", *, summary: bool = False
-    ) -> None:
+    def __init__(self, show: Literal["bar", "lines", "nothing"] = "nothing", *, summary: bool = False) -> None:
         self._show, self._summary = show, summary
         self._bar: Any = None
         self._total = self._done = 0
         self._start = self._told = time.monotonic()
 
     def start(self, total: int) -> None:
-        """Begin to count, up to a number of pictures."""
+        """Begin to count, up to a number of images."""
         self._total, self._done = total, 0
         self._start = self._told = time.monotonic()
         if self._show == "bar":
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=" pictures", file=sys.stderr, leave=False)
+            self._bar = tqdm(total=total, unit=" images", file=sys.stderr, leave=False)
 
-    def advance(self, pictures: int) -> None:
+    def advance(self, images: int) -> None:
         """Some more are done."""
-        self._done += pictures
+        self._done += images
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(pictures)
+            self._bar.update(images)
         elif self._show == "lines" and now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
             rate = self._done / (now - self._start)
             left = _duration((self._total - self._done) / rate)
-            self.say(f"{self._done:,} of {self._total:,} pictures, {rate:.1f} pictures/s, {left} left")
+            self.say(f"{self._done:,} of {self._total:,} images, {rate:.1f} images/s, {left} left")
 
     @property
     def seconds(self) -> float:
@@ -115,14 +113,14 @@ class Progress:
 
 
 class Tally:
-    """Counts what becomes of the pictures of a run.
+    """Counts what becomes of the images of a run.
 
     Args:
-        progress: is told of each failure, and of each picture that is done.
+        progress: is told of each failure, and of each image that is done.
 
     Attributes:
-        due: pictures that are to be captioned.
-        skipped: pictures that have their captions already.
+        due: images that are to be captioned.
+        skipped: images that have their captions already.
         interrupted: whether Ctrl-C was pressed.
     """
 
@@ -146,7 +144,7 @@ class Tally:
 
     @property
     def remaining(self) -> int:
-        """Pictures that are due and were not come to."""
+        """Images that are due and were not come to."""
         return self.due - self._captioned - self._failed
 
     def summary(self) -> Summary:

@@ -1,4 +1,4 @@
-"""Read one picture for the encoder. Imports no torch, so that processes that only read start quickly."""
+"""Read one image for the encoder. Imports no torch, so that processes that only read start quickly."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Loaded:
-    """A picture ready for the encoder, or why it is not.
+    """An image ready for the encoder, or why it is not.
 
     Attributes:
         identity: of the file; None if it could not be read.
@@ -51,15 +51,15 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class PictureReader:
-    """Opens and scales pictures.
+class ImageReader:
+    """Opens and scales images.
 
     Attributes:
         preprocessing: what the encoder expects.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: larger images are refused before they are decoded.
         check: raises :class:`ImageError` for a file, by its bytes and its name, that is not to be captioned;
             a function of a module, because it is sent to other processes.
-        thumbnails: make one of each picture.
+        thumbnails: make one of each image.
     """
 
     preprocessing: Preprocessing | Preprocessings
@@ -69,7 +69,7 @@ class PictureReader:
     _tars: TarReader = field(default_factory=TarReader, init=False, repr=False, compare=False)
 
     def __call__(self, item: Item) -> Loaded:
-        """Read one picture; whatever is wrong with its file becomes an error in the answer."""
+        """Read one image; whatever is wrong with its file becomes an error in the answer."""
         identity = None
         try:
             # Before reading: a file that changes meanwhile will look changed later, not the other way round.
@@ -97,7 +97,7 @@ class _Named(io.BytesIO):
 
 
 def read_item(item: Item, tars: TarReader, *, max_pixels: int) -> bytes:
-    """Bytes of a picture, wherever it lies.
+    """Bytes of an image, wherever it lies.
 
     Raises:
         ImageError: as :func:`captioner.images.read_file` and :meth:`TarReader.read`.
@@ -122,7 +122,7 @@ def _modified(item: Item) -> int:
 
 
 def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_pixels: int) -> bool:
-    """Whether a picture is another one now. It is read only where size and time leave that open."""
+    """Whether an image is another one now. It is read only where size and time leave that open."""
     if identity is None:
         return True
     try:
@@ -139,7 +139,7 @@ def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_p
 
 _ATTEMPTS = 2
 # The path of the modules is set before anything is imported: Python would look for them in the current
-# folder first, and that may be a folder of downloaded pictures.
+# folder first, and that may be a folder of downloaded images.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.bulk.reading import serve; serve()"
 
 
@@ -156,14 +156,14 @@ def processors() -> int:
 
 
 class Readers:
-    """Reads pictures ahead, in order.
+    """Reads images ahead, in order.
 
     Args:
-        reader: what is done to each picture.
+        reader: what is done to each image.
         workers: processes; 0 reads in a thread of this process, where a crash of a codec ends everything.
     """
 
-    def __init__(self, reader: PictureReader, workers: int) -> None:
+    def __init__(self, reader: ImageReader, workers: int) -> None:
         self._reader, self._workers = reader, workers
         self._local = threading.local()
         self._processes: list[_Process] = []
@@ -187,14 +187,14 @@ class Readers:
             process.end()
 
     def read(self, items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Loaded]]:
-        """Read pictures in the order given.
+        """Read images in the order given.
 
         Args:
             items: taken only as far as they are read.
             ahead: how many may be read and not yet asked for.
 
         Yields:
-            Each picture with what became of it.
+            Each image with what became of it.
 
         Raises:
             CaptionerError: no process can be started.
@@ -229,12 +229,12 @@ class Readers:
                 if self._closed:
                     break
                 if not process.ready and not process.was_killed:
-                    raise CaptionerError(f"no process that reads pictures can be started ({how})") from error
+                    raise CaptionerError(f"no process that reads images can be started ({how})") from error
         return Loaded(error=f"{display_name(str(item))}: its reading was broken off ({how})")
 
 
 class _Process:
-    """One process that reads pictures.
+    """One process that reads images.
 
     Attributes:
         ready: it has been told how.
@@ -251,12 +251,12 @@ class _Process:
                 start_new_session=True,  # so that Ctrl-C at the terminal does not reach it
             )
         except OSError as error:
-            raise CaptionerError(f"no process that reads pictures can be started ({error})") from error
+            raise CaptionerError(f"no process that reads images can be started ({error})") from error
         assert self._popen.stdin is not None and self._popen.stdout is not None  # noqa: PT018
         self._to, self._from = self._popen.stdin, self._popen.stdout
         self.ready = self.was_killed = False
 
-    def prepare(self, reader: PictureReader) -> None:
+    def prepare(self, reader: ImageReader) -> None:
         """Tell it how to read.
 
         Raises:
@@ -267,7 +267,7 @@ class _Process:
         self.ready = True
 
     def read(self, item: Item) -> Loaded:
-        """Read one picture.
+        """Read one image.
 
         Raises:
             EOFError, OSError, pickle.UnpicklingError: the process has died.
@@ -297,12 +297,12 @@ class _Process:
 
 
 def serve() -> None:
-    """What a process does: read a :class:`PictureReader`, then answer pictures until the input ends."""
+    """What a process does: read a :class:`ImageReader`, then answer images until the input ends."""
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)  # a library that prints must not spoil the answers
-    reader: PictureReader = pickle.load(incoming)
+    reader: ImageReader = pickle.load(incoming)
     answer: object = True
     try:
         while True:

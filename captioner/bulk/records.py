@@ -1,4 +1,4 @@
-"""What is known of one picture: what is written of it, and by what its file is known again."""
+"""What is known of one image: what is written of it, and by what its file is known again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """A caption as it is written, log P(caption | picture), natural, and its confidence, if it has one."""
+    """A caption as it is written, log P(caption | image), natural, and its confidence, if it has one."""
 
     text: str
     log_prob: float
@@ -16,7 +16,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """By what a picture file is known again.
+    """By what an image file is known again.
 
     Attributes:
         size: bytes.
@@ -31,15 +31,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         image: its path, as it was found.
         captions: the best first when searching, in the order drawn when sampling; empty if it failed.
         error: why it failed, in one line; None if it did not.
-        image_id: its number, for formats that name pictures by number.
+        image_id: its number, for formats that name images by number.
         identity: of the file that was captioned; None if it could not be read.
-        thumbnail: a small JPEG of it, for formats that show pictures.
+        thumbnail: a small JPEG of it, for formats that show images.
     """
 
     image: str

@@ -41,7 +41,7 @@ class Model:
         settings: plain values that tell it from others, weights and decoding included.
         decoding: how it writes.
         load: loads it.
-        preprocessing: tells what it makes of pictures, without loading it onto its device.
+        preprocessing: tells what it makes of images, without loading it onto its device.
         device: where it is to work, as it was named.
     """
 
@@ -110,16 +110,14 @@ def caption_file(path: str, options: FolderOptions, model: Model, progress: Prog
         return print_results(results, options, progress, several=model.decoding.num_captions > 1)
 
 
-def print_results(
-    results: Iterable[Result], options: FolderOptions, progress: Progress, *, several: bool
-) -> Summary:
+def print_results(results: Iterable[Result], options: FolderOptions, progress: Progress, *, several: bool) -> Summary:
     """Print captions as they come.
 
     Args:
-        results: what became of each picture.
+        results: what became of each image.
         options: the format, and what stands before and after captions.
         progress: is told of failures.
-        several: there may be several captions for each picture.
+        several: there may be several captions for each image.
     """
     target = build_target(options, several=several)
     captioned = failed = 0
@@ -142,7 +140,7 @@ def build_target(options: FolderOptions, *, several: bool) -> Target:
 
     Args:
         options: which format, and where.
-        several: there may be several captions for each picture.
+        several: there may be several captions for each image.
 
     Raises:
         OptionError: captions go into the images, or are written by a cluster.
@@ -160,7 +158,7 @@ def build_target(options: FolderOptions, *, several: bool) -> Target:
 
 
 def _no_number(image: str) -> None:
-    """The number of a picture, for formats that name pictures by their paths."""
+    """The number of an image, for formats that name images by their paths."""
 
 
 def _shared(target: Target, image: str) -> str:
@@ -171,7 +169,7 @@ def _shared(target: Target, image: str) -> str:
 
 
 class _Run:
-    """One run over a list of pictures."""
+    """One run over a list of images."""
 
     def __init__(
         self,
@@ -223,11 +221,11 @@ class _Run:
     def _caption(self, captioner: Captioner) -> None:
         # Imported here, where torch has been imported: a run with nothing to do takes no seconds for that.
         from captioner.bulk.pipeline import Engine, caption_loaded, read_ahead
-        from captioner.bulk.reading import PictureReader, Readers, default_workers
+        from captioner.bulk.reading import ImageReader, Readers, default_workers
 
         options = self._options
         thumbnails = options.kind == "html"
-        reader = PictureReader(captioner.preprocessing, options.pixel_limit, self._check, thumbnails)
+        reader = ImageReader(captioner.preprocessing, options.pixel_limit, self._check, thumbnails)
         workers = options.workers
         if workers is None:
             workers = default_workers() if len(self._work) > 1 else 0  # one image is not worth a process

@@ -1,4 +1,4 @@
-"""Captions in files beside the pictures: ``photo.txt`` beside ``photo.jpg``, each with one line."""
+"""Captions in files beside the images: ``image.txt`` beside ``photo.jpg``, each with one line."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Note:
         model: of the weights.
         decoding: of decoding options and precision.
         texts: of the texts before and after the caption.
-        size: bytes of the picture, as text.
-        picture: of the picture's bytes.
+        size: bytes of the image, as text.
+        image: of the image's bytes.
         caption: of the file's own content.
     """
 
@@ -91,15 +91,15 @@ def short_digest(data: bytes) -> str:
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class FilePerPicture:
-    """A file for each picture; a target.
+class FilePerImage:
+    """A file for each image; a target.
 
-    A picture whose file is there is done, whoever wrote it. What a file was made of and with is noted in an
+    An image whose file is there is done, whoever wrote it. What a file was made of and with is noted in an
     extended attribute of it, where the file system has these; it moves along with the file. Processes may
     write into one folder at the same time.
 
     Args:
-        max_pixels: of pictures, see :func:`captioner.images.read_file`.
+        max_pixels: of images, see :func:`captioner.images.read_file`.
     """
 
     def __init__(self, *, max_pixels: int) -> None:
@@ -109,11 +109,11 @@ class FilePerPicture:
         self._folder = ("", "")  # the last one, and what it really is
 
     def _file_of(self, image: str) -> Path:
-        """The file that a picture's caption goes to."""
+        """The file that an image's caption goes to."""
         raise NotImplementedError
 
     def _put(self, image: str, caption: str, identity: Identity) -> None:
-        """Write a picture's file, with its note.
+        """Write an image's file, with its note.
 
         Raises:
             CaptionerError: that is not possible.
@@ -121,7 +121,7 @@ class FilePerPicture:
         raise NotImplementedError
 
     def key(self, image: str) -> bytes:
-        """The file, by its real folder: two pictures must not share it."""
+        """The file, by its real folder: two images must not share it."""
         file = self._file_of(image)
         return os.fsencode(f"{self._real(file.parent)}/{file.name}")
 
@@ -179,7 +179,7 @@ class FilePerPicture:
         """See :class:`captioner.bulk.output.Target`."""
 
     def captions_of(self, digest: bytes) -> None:
-        """See :class:`captioner.bulk.output.Target`; files are not searched for equal pictures."""
+        """See :class:`captioner.bulk.output.Target`; files are not searched for equal images."""
 
     def write(self, entries: Sequence[Entry]) -> list[Entry]:
         """See :class:`captioner.bulk.output.Target`."""
@@ -192,9 +192,7 @@ class FilePerPicture:
             self._put(entry.image, printable(entry.captions[0].text), entry.identity)
         except CaptionerError as error:
             if getattr(error.__cause__, "errno", None) in _DISK_FULL:
-                raise OutputError(
-                    str(error), "what is written is whole, and the same command goes on"
-                ) from error
+                raise OutputError(str(error), "what is written is whole, and the same command goes on") from error
             return replace(entry, captions=(), error=str(error))
         return entry
 
@@ -205,12 +203,12 @@ class FilePerPicture:
         """See :class:`captioner.bulk.output.Target`."""
 
 
-class Sidecars(FilePerPicture):
-    """A text file beside each picture; a target.
+class Sidecars(FilePerImage):
+    """A text file beside each image; a target.
 
     Args:
         ending: of the sidecars' names, such as ``.txt``.
-        max_pixels: see :class:`FilePerPicture`.
+        max_pixels: see :class:`FilePerImage`.
     """
 
     def __init__(self, ending: str, *, max_pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""The list of pictures that a run is about, from whatever names them."""
+"""The list of images that a run is about, from whatever names them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _BLOCK_BYTES = 1 << 16  # many times the longest path
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def list_pictures(paths: Iterable[str], from_file: str | None, *, recursive: bool) -> Iterator[Path]:
-    """Yield the pictures of files, folders and a list, each once, as :func:`find_images` does.
+def list_images(paths: Iterable[str], from_file: str | None, *, recursive: bool) -> Iterator[Path]:
+    """Yield the images of files, folders and a list, each once, as :func:`find_images` does.
 
     Args:
         paths: files and folders.
@@ -86,7 +86,7 @@ _MOST_NAMES = 1_000_000
 def expand(patterns: Iterable[str]) -> list[str]:
     """The files that patterns stand for, each once, in the order of the patterns.
 
-    ``photos-{000..999}.tar`` is a thousand names, ``{a,b}.tar`` two; they need not exist. ``*``, ``?`` and
+    ``images-{000..999}.tar`` is a thousand names, ``{a,b}.tar`` two; they need not exist. ``*``, ``?`` and
     ``[...]`` stand for files that are there, in natural order. What is a file's name as it is stays it.
 
     Args:
@@ -139,7 +139,7 @@ def _choices(match: re.Match[str]) -> Iterable[str]:
 
 
 class Inputs:
-    """Pictures to caption, taken down.
+    """Images to caption, taken down.
 
     Args:
         paths: files and folders.
@@ -147,19 +147,17 @@ class Inputs:
         key: see :class:`WorkList`.
 
     Attributes:
-        work: the pictures of this shard.
+        work: the images of this shard.
         whole: how much all shards have to do; empty if there is but one part.
 
     Raises:
         OptionError: it cannot be read, or contradicts itself.
-        ImageError: there is not one picture.
+        ImageError: there is not one image.
     """
 
-    def __init__(
-        self, paths: Sequence[str], options: FolderOptions, key: Callable[[str], Key | None]
-    ) -> None:
+    def __init__(self, paths: Sequence[str], options: FolderOptions, key: Callable[[str], Key | None]) -> None:
         if options.input_tar and (paths or options.from_file is not None):
-            raise OptionError("`input_tar` comes without other pictures", "give these a run of their own")
+            raise OptionError("`input_tar` comes without other images", "give these a run of their own")
         self.whole: dict[str, int] = {}
         shard = None if options.shard is None else Shard.parse(options.shard)
         tars = expand(options.input_tar)
@@ -169,11 +167,11 @@ class Inputs:
             places, shard = shard.of(len(tars)), None
             tars = tars[places.start : places.stop]
         self._tars = Tars(tars)
-        listed = self._tars if tars else list_pictures(paths, options.from_file, recursive=options.recursive)
+        listed = self._tars if tars else list_images(paths, options.from_file, recursive=options.recursive)
         self.work = WorkList(listed, key)
         if not self.work.total:
             names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
-            raise ImageError(f"no pictures in {', '.join(names)}")
+            raise ImageError(f"no images in {', '.join(names)}")
         if shard is not None:
             self.whole = {"pictures": self.work.total}
             self.work.keep(shard.of(self.work.total))

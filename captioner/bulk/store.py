@@ -2,7 +2,7 @@
 
 It is what makes going on possible. A batch is committed to it first and written to the output then, so the
 output can always be made good from it: a torn last line, a rewrite that was cut off, a format that cannot
-grow. It is an SQLite database, because that one survives ``kill -9`` and power cuts, and finds one picture
+grow. It is an SQLite database, because that one survives ``kill -9`` and power cuts, and finds one image
 among ten million.
 """
 
@@ -65,9 +65,7 @@ class Journal:
             self._db.execute("COMMIT")
             self._state: dict[str, Any] = {}
             if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._state = {
-                    name: json.loads(value) for name, value in self._db.execute("SELECT * FROM state")
-                }
+                self._state = {name: json.loads(value) for name, value in self._db.execute("SELECT * FROM state")}
 
     @property
     def settings(self) -> dict[str, object] | None:
@@ -92,9 +90,7 @@ class Journal:
             stale: there is an output, which is to be replaced.
         """
         with self._transaction():
-            for (table,) in self._db.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table'"
-            ).fetchall():
+            for (table,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 self._db.execute(f"DROP TABLE {table}")
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._db.execute(statement)
@@ -108,7 +104,7 @@ class Journal:
                 self._note(**state)
 
     def commit(self, entries: Iterable[Entry], *, stale: bool) -> None:
-        """Add a batch, all or nothing; an entry of the same picture is replaced and keeps its place."""
+        """Add a batch, all or nothing; an entry of the same image is replaced and keeps its place."""
         with self._transaction():
             place = self.last_place()
             for entry in entries:
@@ -134,11 +130,9 @@ class Journal:
         return place or 0
 
     def find(self, image: str) -> tuple[Entry, int] | None:
-        """The entry of a picture, and its place in the output."""
+        """The entry of an image, and its place in the output."""
         with self._errors():
-            row = self._db.execute(
-                f"SELECT {_COLUMNS} FROM entries WHERE image = ?", (os.fsencode(image),)
-            ).fetchone()
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM entries WHERE image = ?", (os.fsencode(image),)).fetchone()
         return None if row is None else (_entry(row), row[1])
 
     def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
@@ -158,7 +152,7 @@ class Journal:
                 yield _entry(row)
 
     def reorder(self, images: Iterable[str]) -> None:
-        """Bring entries into an order; those of other pictures go before them, as they were."""
+        """Bring entries into an order; those of other images go before them, as they were."""
         with self._transaction():
             start = self.last_place() + 1
             places = ((place, os.fsencode(image)) for place, image in enumerate(images, start))
@@ -252,14 +246,14 @@ Key = int | bytes
 
 
 class WorkList:
-    """Pictures in order, each with a key that only one of them may have.
+    """Images in order, each with a key that only one of them may have.
 
     Args:
-        items: the pictures.
-        key: a picture's key; None for none.
+        items: the images.
+        key: an image's key; None for none.
 
     Attributes:
-        total: how many pictures were taken down.
+        total: how many images were taken down.
     """
 
     def __init__(self, items: Iterable[Item], key: Callable[[str], Key | None]) -> None:
@@ -267,15 +261,13 @@ class WorkList:
         self._db = sqlite3.connect("", isolation_level=None)
         rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
         with self._transaction():
-            self._db.execute(
-                "CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)"
-            )
+            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
             self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
             self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
         self.total = self._count("work")
 
     def clash(self) -> tuple[str, str] | None:
-        """Two pictures with one key, if there are such."""
+        """Two images with one key, if there are such."""
         row = self._db.execute(
             "SELECT min(place), max(place) FROM work WHERE key IS NOT NULL "
             "GROUP BY key HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
@@ -286,7 +278,7 @@ class WorkList:
         return first, second
 
     def keep(self, places: range) -> None:
-        """Drop all but the pictures at some consecutive places, counted from 0."""
+        """Drop all but the images at some consecutive places, counted from 0."""
         with self._transaction():
             self._db.execute("DELETE FROM work WHERE place <= ? OR place > ?", (places.start, places.stop))
 
@@ -297,12 +289,12 @@ class WorkList:
         return self._images("work")
 
     def items(self) -> Iterator[Item]:
-        """The pictures, in order."""
+        """The images, in order."""
         for row in self._db.execute("SELECT image, member FROM work ORDER BY place"):
             yield _unpacked(*row)
 
     def choose(self, is_due: Callable[[Item], bool]) -> int:
-        """Ask of each picture in order whether it is due; how many are."""
+        """Ask of each image in order whether it is due; how many are."""
         with (
             self._transaction(),
             closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows,
@@ -312,7 +304,7 @@ class WorkList:
         return self._count("due")
 
     def due(self) -> Iterator[Item]:
-        """The pictures that are due, in order."""
+        """The images that are due, in order."""
         for row in self._db.execute("SELECT image, member FROM work NATURAL JOIN due ORDER BY place"):
             yield _unpacked(*row)
 
@@ -336,12 +328,12 @@ class WorkList:
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise OutputError(
-                f"the list of pictures cannot be kept ({error})", "TMPDIR names a folder with more room"
+                f"the list of images cannot be kept ({error})", "TMPDIR names a folder with more room"
             ) from error
 
 
 def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
-    """A picture's key; what is known to be none needs none."""
+    """An image's key; what is known to be none needs none."""
     return None if isinstance(item, Member) and item.error is not None else key(str(item))
 
 

@@ -1,4 +1,4 @@
-"""Pictures in tars: where each lies, and reading it from there without unpacking anything."""
+"""Images in tars: where each lies, and reading it from there without unpacking anything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BROKEN_TAR = (OSError, EOFError, zlib.error)
 
 @dataclass(frozen=True)
 class Member:
-    """A picture in a tar, or what is wrong where there should be one.
+    """An image in a tar, or what is wrong where there should be one.
 
     Attributes:
         name: as outputs name it: the tar, a slash and its name in there.
@@ -38,7 +38,7 @@ class Member:
         offset: where its bytes begin in the plain tar.
         size: how many they are.
         modified: time of the tar's last change, in nanoseconds since 1970.
-        error: why there is no picture, in one line.
+        error: why there is no image, in one line.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Member:
 
 
 Item: TypeAlias = Path | Member
-"""A picture to caption: a file, or part of one. ``str()`` gives its name."""
+"""An image to caption: a file, or part of one. ``str()`` gives its name."""
 
 
 def open_tar(path: str) -> BinaryIO:
@@ -78,7 +78,7 @@ def reason_of(error: BaseException) -> str:
 
 
 class TarReader:
-    """Reads pictures from tars, quickest in their order: a compressed tar can only be read forwards.
+    """Reads images from tars, quickest in their order: a compressed tar can only be read forwards.
 
     The last tar stays open. Not for several threads at the same time.
     """
@@ -91,10 +91,10 @@ class TarReader:
         return TarReader, ()  # another process opens its own
 
     def read(self, member: Member, *, max_pixels: int) -> bytes:
-        """Bytes of a picture.
+        """Bytes of an image.
 
         Raises:
-            ImageError: the tar is gone, broken or another one now, or the picture is missing or too long.
+            ImageError: the tar is gone, broken or another one now, or the image is missing or too long.
         """
         if member.error is not None:
             raise ImageError(member.error)
@@ -154,7 +154,7 @@ _LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
 
 
 class Tars:
-    """Pictures of tars in their order, with an error in the place of whatever is wrong.
+    """Images of tars in their order, with an error in the place of whatever is wrong.
 
     Args:
         paths: each once.
@@ -176,7 +176,7 @@ class Tars:
                     nothing = False
                     yield member
                 if nothing:
-                    raise _BrokenTarError("holds no pictures")
+                    raise _BrokenTarError("holds no images")
             except _BROKEN as error:
                 self.faulty.add(path)
                 yield Member(path, path, error=f"{display_name(path)}: {_told(error)}")
@@ -198,28 +198,28 @@ def _told(error: Exception) -> str:
 
 
 def _members(tar: str) -> Iterator[Member]:
-    """The picture of each sample; errors for further ones, and at the end for samples without any."""
+    """The image of each sample; errors for further ones, and at the end for samples without any."""
     seen: Counter[str] = Counter()
     bare: dict[str, None] = {}
     faults: list[Exception] = []
     with closing(open_tar(tar)) as file:
         modified = os.fstat(file.fileno()).st_mtime_ns
         for key, parts in groupby(_parts(file, faults), key=lambda part: part[0]):
-            pictures = _pictures(parts)
-            if not pictures and not seen[key]:
+            images = _images(parts)
+            if not images and not seen[key]:
                 bare[key] = None
-            for ending, info in pictures:
+            for ending, info in images:
                 seen[key] += 1
                 bare.pop(key, None)
                 name = f"{tar}/{key}.{ending}"
                 error = _unfit(info)
                 if seen[key] > 1:
-                    name, error = f"{name}#{seen[key]}", f"sample {key} has a picture already, which counts"
+                    name, error = f"{name}#{seen[key]}", f"sample {key} has an image already, which counts"
                 told = None if error is None else f"{display_name(name)}: {display_name(error)}"
                 yield Member(name, tar, info.offset_data, info.size, modified, told)
     for key in bare:
         name = f"{tar}/{key}"
-        yield Member(name, tar, error=f"{display_name(name)}: a sample without a picture")
+        yield Member(name, tar, error=f"{display_name(name)}: a sample without an image")
     if faults:
         raise faults[0]
 
@@ -238,8 +238,8 @@ def _parts(file: BinaryIO, faults: list[Exception]) -> Iterator[tuple[str, str, 
         faults.append(error)
 
 
-def _pictures(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:
-    """Pictures of a sample; ``dog.mask.png`` is one only if there is nothing like ``dog.jpg``."""
+def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:
+    """Images of a sample; ``dog.mask.png`` is one only if there is nothing like ``dog.jpg``."""
     found = [(ending, info) for _, ending, info in parts if _suffix(ending) in IMAGE_EXTENSIONS]
     plain = [(ending, info) for ending, info in found if "." not in ending]
     return plain or found

@@ -49,7 +49,7 @@ HEADER = (
     + """\
 <main>
 <h1>Captions</h1>
-<p class="filter"><label><input type="checkbox" id="failed"> only pictures that failed</label></p>
+<p class="filter"><label><input type="checkbox" id="failed"> only images that failed</label></p>
 <ol class="gallery">
 """
 )
@@ -64,21 +64,21 @@ FOOTER = (
 
 
 def card(entry: Entry, folder: Path | None) -> str:
-    """What the sheet shows of a picture.
+    """What the sheet shows of an image.
 
     Args:
         entry: what became of it.
-        folder: where the sheet lies, the link to the picture starts there; None for no link.
+        folder: where the sheet lies, the link to the image starts there; None for no link.
     """
     name = f"<small>{escape(printable(entry.image))}</small>"
     if entry.error is not None:
         reason = entry.error.removeprefix(f"{printable(entry.image)}: ")
-        picture = _linked('<span class="absent">failed</span>', entry.image, folder)
-        return f'<li class="failed"><div>{picture}<p>{escape(printable(reason))}</p>{name}</div></li>\n'
+        image = _linked('<span class="absent">failed</span>', entry.image, folder)
+        return f'<li class="failed"><div>{image}<p>{escape(printable(reason))}</p>{name}</div></li>\n'
     best, *others = (escape(printable(line.text)) for line in entry.captions)
     more = "".join(f'<p class="other">{text}</p>' for text in others)
-    picture = _linked(_image(entry.thumbnail, best), entry.image, folder)
-    return f"<li><div>{picture}<p>{best}</p>{more}{name}</div></li>\n"
+    image = _linked(_image(entry.thumbnail, best), entry.image, folder)
+    return f"<li><div>{image}<p>{best}</p>{more}{name}</div></li>\n"
 
 
 def _linked(content: str, image: str, folder: Path | None) -> str:
@@ -114,7 +114,7 @@ class Writer:
     footer: ClassVar[str] = ""
 
     def record(self, entry: Entry) -> str:
-        """What the file says of a picture, line end included; empty if it says nothing."""
+        """What the file says of an image, line end included; empty if it says nothing."""
         raise NotImplementedError
 
     def pieces(self, entries: Iterable[Entry]) -> Iterator[bytes]:
@@ -144,7 +144,7 @@ class Text(Writer):
 
 
 class JsonLines(Writer):
-    """One JSON object a picture, with ``caption`` and ``log_prob``, or with ``error``.
+    """One JSON object an image, with ``caption`` and ``log_prob``, or with ``error``.
 
     There is ``confidence`` too, if the checkpoint is calibrated.
 
@@ -242,7 +242,7 @@ def build_writer(kind: str, *, several: bool, log_prob: bool, folder: Path | Non
 
     Args:
         kind: its name.
-        several: there may be several captions for each picture.
+        several: there may be several captions for each image.
         log_prob: add log P to lines of text.
         folder: where the file lies, for formats with links; None for no links.
     """
@@ -264,7 +264,7 @@ _COCO_NAME = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]{12})")
 
 
 class CocoNumbers:
-    """Finds the id of a picture in an annotations file, or else in its name (``000000000139.jpg``).
+    """Finds the id of an image in an annotations file, or else in its name (``000000000139.jpg``).
 
     Args:
         annotations: COCO file whose ``images`` have ``file_name`` and ``id``; None goes by names alone.
@@ -278,7 +278,7 @@ class CocoNumbers:
         self._ids = None if annotations is None else _read_ids(Path(annotations))
 
     def __call__(self, image: str) -> int:
-        """The number of a picture.
+        """The number of an image.
 
         Raises:
             OptionError: it has none.

@@ -40,8 +40,8 @@ COMMANDS = (
 _EXAMPLES = """\
 examples:
   captioner caption photo.jpg                     one sentence on the screen
-  captioner caption PHOTOS --format jsonl         every picture of a folder
-  captioner search PHOTOS "a dog on a beach"      its pictures that fit best
+  captioner caption PHOTOS --format jsonl         every image of a folder
+  captioner search PHOTOS "a dog on a beach"      its images that fit best
   captioner evaluate --dataset flickr8k --data DIR --split dev
   captioner train --dataset flickr8k --data DIR --output mine.safetensors
 """
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Exit code: 0 all done, 1 some pictures failed, 2 wrong use, 130 interrupted.
+        Exit code: 0 all done, 1 some images failed, 2 wrong use, 130 interrupted.
     """
     if sys.stdout is None:
         print("captioner: error: standard output is closed", file=sys.stderr)
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with all sub-commands. Imports neither torch nor any other heavy package."""
     parser = _Parser(
         prog="captioner",
-        description="Looks at a photograph and writes a sentence about it, on your own machine.",
+        description="Looks at an image and writes a sentence about it, on your own machine.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

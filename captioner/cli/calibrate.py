@@ -12,7 +12,7 @@ from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.evaluation.calibrate import CalibrationOptions
 
-SUMMARY = "Learn on photos that were not trained on how sure captions are, and note it in the checkpoint."
+SUMMARY = "Learn on images that were not trained on how sure captions are, and note it in the checkpoint."
 EXAMPLES = """\
 examples:
   captioner calibrate --weights mine.safetensors --dataset flickr8k --data DIR --split dev
@@ -20,7 +20,7 @@ examples:
       --output calibrated.safetensors --plot reliability.png
 
 Captions are written as the checkpoint says by default. From then on each has a confidence: the probability
-that it is as close to what people say of the photo as docs/confidence.md tells.
+that it is as close to what people say of the image as docs/confidence.md tells.
 """
 
 
@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add_options(parser, CalibrationOptions, "calibration")
     add_options(parser, DatasetOptions, "data set")
-    parser.add_argument(
-        "--split", help="split to calibrate on (default: val; all of a COCO file given by name)"
-    )
+    parser.add_argument("--split", help="split to calibrate on (default: val; all of a COCO file given by name)")
     add_model_arguments(parser, several=False)
 
 
@@ -46,16 +44,16 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from captioner.evaluation.calibrate import calibrate, calibration_table, write_reliability
-    from captioner.evaluation.captions import find_photos
+    from captioner.evaluation.captions import find_images
     from captioner.weights import find_weights, write_metadata
 
-    photos = find_photos(dataset, args.split, None)
+    images = find_images(dataset, args.split, None)
     captioner, _ = load_captioner(args)
-    with tqdm(total=len(photos.records), unit="photo", file=sys.stderr) as bar:
+    with tqdm(total=len(images.records), unit="image", file=sys.stderr) as bar:
         found = calibrate(
             captioner,
-            photos.records,
-            photos.name,
+            images.records,
+            images.name,
             batch_size=args.batch_size,
             skip_unreadable=dataset.skip_missing,
             on_progress=bar.update,

@@ -1,4 +1,4 @@
-"""``captioner caption``: pictures in, captions out."""
+"""``captioner caption``: images in, captions out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from captioner.bulk.run import Model
     from captioner.captioner import Captioner
 
-SUMMARY = "Caption pictures and folders of pictures."
+SUMMARY = "Caption images and folders of images."
 EXAMPLES = """\
 examples:
   captioner caption photo.jpg
   captioner caption PHOTOS --output captions.jsonl          goes on where it was interrupted
   captioner caption PHOTOS --format sidecar --prepend "photo of"
   captioner caption PHOTOS --output sheet.html              thumbnails with captions, for the browser
-  captioner caption PHOTOS --embed --output CAPTIONED       captions inside copies of the pictures
+  captioner caption PHOTOS --embed --output CAPTIONED       captions inside copies of the images
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption --input-tar 'photos-{000..999}.tar' --output captions.jsonl
   captioner caption PHOTOS --engine ray --ray-address auto --output CAPTIONS
@@ -45,10 +45,10 @@ _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="a picture, a folder of pictures, or a .npy file of vectors"
+        "paths", nargs="*", metavar="PATH", help="an image, a folder of images, or a .npy file of vectors"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but what has failed")
-    add_options(parser, FolderOptions, "pictures and captions", skip=("batch_size",))
+    add_options(parser, FolderOptions, "images and captions", skip=("batch_size",))
     add_model_arguments(parser)
     add_options(parser, DecodingOptions, "decoding (defaults may be stored in the checkpoint)")
 
@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
     """Caption what the arguments name.
 
     Raises:
-        CaptionerError: wrong use, absent weights, or a folder without pictures.
+        CaptionerError: wrong use, absent weights, or a folder without images.
     """
     from captioner.bulk.progress import Progress
 
     options = read_options(args, FolderOptions)
     if not args.paths and options.from_file is None and not options.input_tar:
-        raise OptionError("name a picture or a folder, or a list of them with --from-file")
+        raise OptionError("name an image or a folder, or a list of them with --from-file")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
         # Where the suffix is not there, torch need not be imported to tell.
         if any(path.lower().endswith(".npy") for path in args.paths):
@@ -143,7 +143,7 @@ def _model(args: argparse.Namespace) -> Model:
 
     def load(device: str | None = None) -> Captioner:
         captioner, _ = load_captioner(args, device=device)
-        captioner.check_sees_pictures()
+        captioner.check_sees_images()
         return captioner
 
     return Model(settings, decoding, load, lambda: load("cpu").preprocessing, args.device)
@@ -156,7 +156,7 @@ def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress:
     vectors = named_vectors(args.paths)
     if not options.prints_lines or _names_more(options):
         raise OptionError(
-            "captions of vectors are printed as text, jsonl or csv", "leave out options for files of pictures"
+            "captions of vectors are printed as text, jsonl or csv", "leave out options for files of images"
         )
     captioner, decoding = load_captioner(args)
     results = caption_vectors(captioner, vectors, decoding, batch_size=options.batch_size)

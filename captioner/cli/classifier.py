@@ -23,14 +23,14 @@ docs/tags.md tells how captions make use of it.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add_options(parser, ClassifierOptions, "classifier")
-    add_options(parser, DatasetOptions, "photos to fit it on, for an encoder that was trained")
+    add_options(parser, DatasetOptions, "images to fit it on, for an encoder that was trained")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the checkpoint.
 
     Raises:
-        CaptionerError: the checkpoint, a classifier or the photos are not to be had, or cannot be written.
+        CaptionerError: the checkpoint, a classifier or the images are not to be had, or cannot be written.
     """
     options = read_options(args, ClassifierOptions)
     datasets = None if args.dataset is None else read_options(args, DatasetOptions)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         sure = agreement.same_where_sure
         share = "" if sure is None else f", {sure:.1%} where it was sure"
         print(
-            f"classifier: fitted on {agreement.photos:,} photos; on {agreement.held_out:,} others the same "
+            f"classifier: fitted on {agreement.images:,} images; on {agreement.held_out:,} others the same "
             f"class as the pretrained one for {agreement.same:.1%}{share}"
         )
     print(options.output)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("first", metavar="A.json", help="results file to start from")
     parser.add_argument("second", metavar="B.json", help="results file that may be better")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="photos to name (default: 10)")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="images to name (default: 10)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, figures on a 0-1 scale")
     parser.add_argument("--document-frequencies", metavar="FILE", help="table of CIDEr's frequencies")
@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from captioner.evaluation.captions import read_results
-    from captioner.evaluation.compare import check_same_photos, compare_evaluations
+    from captioner.evaluation.compare import check_same_images, compare_evaluations
     from captioner.evaluation.evaluate import Provenance, evaluate
     from captioner.evaluation.tables import comparison_table
     from captioner.metrics.cider import DocumentFrequencies
     from captioner.metrics.evaluate import check_ids
 
-    # METEOR has no figures of single photos to resample
+    # METEOR has no figures of single images to resample
     options = replace(read_options(args, EvaluationOptions), meteor=False)
     if options.bootstrap < 1:
         raise OptionError("--bootstrap must be at least 1: a comparison rests on it")
@@ -54,11 +54,9 @@ def run(args: argparse.Namespace) -> int:
     human, name = find_human_captions(args)
     references = human.judging(first, subset=options.subset, source=args.first, frequencies=frequencies)
     check_ids(second, human.captions, subset=options.subset, source=args.second)
-    check_same_photos(first, second)
+    check_same_images(first, second)
     provenance = Provenance(name, len(human.captions))
-    evaluations = [
-        evaluate(captions, references, provenance, options, seed=args.seed) for captions in (first, second)
-    ]
+    evaluations = [evaluate(captions, references, provenance, options, seed=args.seed) for captions in (first, second)]
     comparison = compare_evaluations(*evaluations, resamples=options.bootstrap, seed=args.seed, top=args.top)
     print(json.dumps(comparison.to_dict()) if args.json else comparison_table(comparison))
     return 0

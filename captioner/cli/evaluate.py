@@ -1,4 +1,4 @@
-"""``captioner evaluate``: caption the photos of a data set and score them, or score a results file."""
+"""``captioner evaluate``: caption the images of a data set and score them, or score a results file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ examples:
   captioner evaluate --predictions results.json --dataset flickr8k --data DIR --split dev --report report.html
 """
 
-# one caption for each photo is judged, so there is no flag for how many are made
+# one caption for each image is judged, so there is no flag for how many are made
 _SKIPPED = "num_captions"
 _DECODING = [item.name for item in fields(DecodingOptions) if item.name not in (_SKIPPED, "seed")]
 _ROUNDING = 1e-8  # COCO's small constants change BLEU by less
@@ -41,10 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("--predictions", metavar="FILE", help="score this results file; caption nothing")
     parser.add_argument("--output", metavar="FILE", help="write the captions in COCO's results format")
-    parser.add_argument(
-        "--per-image", metavar="FILE", help="write the scores of every photo as JSON, on a 0-1 scale"
-    )
-    parser.add_argument("--report", metavar="FILE", help="write an HTML page with figures and photos")
+    parser.add_argument("--per-image", metavar="FILE", help="write the scores of every image as JSON, on a 0-1 scale")
+    parser.add_argument("--report", metavar="FILE", help="write an HTML page with figures and images")
     parser.add_argument("--json", action="store_true", help="print one JSON object, figures on a 0-1 scale")
     add_options(parser, DatasetOptions, "data set")
     parser.add_argument("--split", help="split to evaluate (default: val; all of a COCO file given by name)")
@@ -84,18 +82,16 @@ def run(args: argparse.Namespace) -> int:
     seen = training_captions(read_options(args, DatasetOptions)) if args.novelty else None
     make = _generate if args.predictions is None else _read_predictions
     captions, human, provenance = make(args, options)
-    # of photos captioned here, those left out are counted as absent or unreadable
+    # of images captioned here, those left out are counted as absent or unreadable
     subset = options.subset or args.predictions is None
     references = human.judging(
         captions, subset=subset, source=args.predictions or "the captions", frequencies=frequencies
     )
-    evaluation = evaluate(
-        captions, references, provenance, options, seed=args.seed or 0, training_captions=seen
-    )
+    evaluation = evaluate(captions, references, provenance, options, seed=args.seed or 0, training_captions=seen)
     if args.per_image is not None:
         write_records(args.per_image, evaluation.to_records())
     if args.report is not None:
-        write_report(args.report, evaluation, human.photos)
+        write_report(args.report, evaluation, human.images)
     if not args.json:
         print(evaluation_table(evaluation))
         return 0
@@ -113,13 +109,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_flags(args: argparse.Namespace, options: EvaluationOptions) -> None:
     if args.predictions is None and args.dataset is None:
-        raise OptionError("give --dataset to caption its photos, or --predictions to score a results file")
+        raise OptionError("give --dataset to caption its images, or --predictions to score a results file")
     if args.predictions is None and options.subset:
-        raise OptionError("--subset goes with --predictions", "use --limit to caption fewer photos")
+        raise OptionError("--subset goes with --predictions", "use --limit to caption fewer images")
     if args.predictions is not None:
         for name in _GENERATING:
             if getattr(args, name) is not None:
-                raise OptionError(f"`{name}` is about captioning photos", "it does not go with --predictions")
+                raise OptionError(f"`{name}` is about captioning images", "it does not go with --predictions")
     if args.novelty and args.dataset is None:
         raise OptionError("--novelty needs --dataset, to know the captions of its train split")
     if args.seed is not None and args.seed < 0:
@@ -132,21 +128,21 @@ def _check_flags(args: argparse.Namespace, options: EvaluationOptions) -> None:
 def _generate(
     args: argparse.Namespace, options: EvaluationOptions
 ) -> tuple[dict[ImageId, str], HumanCaptions, Provenance]:
-    """Captions the photos of the data set."""
+    """Captions the images of the data set."""
     from tqdm import tqdm
 
-    from captioner.evaluation.captions import HumanCaptions, find_photos, write_results
+    from captioner.evaluation.captions import HumanCaptions, find_images, write_results
     from captioner.evaluation.evaluate import Provenance
     from captioner.evaluation.generate import generate
 
     dataset = read_options(args, DatasetOptions)
-    photos = find_photos(dataset, args.split, options.limit)
-    human = HumanCaptions.from_records(photos.records)
+    images = find_images(dataset, args.split, options.limit)
+    human = HumanCaptions.from_records(images.records)
     captioner, decoding = load_captioner(args)
-    with tqdm(total=len(photos.records), unit="photo", file=sys.stderr) as bar:
+    with tqdm(total=len(images.records), unit="image", file=sys.stderr) as bar:
         made = generate(
             captioner,
-            photos.records,
+            images.records,
             decoding,
             batch_size=args.batch_size,
             skip_unreadable=dataset.skip_missing,
@@ -155,12 +151,12 @@ def _generate(
     if args.output is not None:
         write_results(args.output, made.captions)
     provenance = Provenance(
-        data=photos.name,
-        available=photos.available,
+        data=images.name,
+        available=images.available,
         checkpoint=captioner.digest,
         decoding=decoding,
         precision=str(captioner.dtype).removeprefix("torch."),
-        absent=photos.absent,
+        absent=images.absent,
         unreadable=len(made.unreadable),
     )
     return made.captions, human, provenance
@@ -186,7 +182,7 @@ def _save_frequencies(args: argparse.Namespace) -> int:
     tokens = References(human.captions).tokens
     table = DocumentFrequencies.from_tokens(list(tokens.values()))
     table.save(args.save_document_frequencies)
-    print(f"{args.save_document_frequencies}: document frequencies of {table.documents:,} photos ({name})")
+    print(f"{args.save_document_frequencies}: document frequencies of {table.documents:,} images ({name})")
     return 0
 
 

@@ -11,13 +11,13 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.files import check_output, write_atomically
 
-SUMMARY = "Draw where the model looked in a picture when it wrote each word."
+SUMMARY = "Draw where the model looked in an image when it wrote each word."
 EXAMPLES = """\
 examples:
   captioner explain photo.jpg -o explained.png
   captioner explain photo.jpg -o explained.png --beam-size 1
 
-prints the caption; the file shows the picture once for each word, bright where the model looked
+prints the caption; the file shows the image once for each word, bright where the model looked
 
 exit code: 0 drawn, 2 wrong use, 130 interrupted
 """
@@ -28,19 +28,17 @@ _SKIPPED = ("num_captions",)  # one caption is explained
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("image", metavar="IMAGE", help="a picture")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help=f"picture to write: {', '.join(_ENDINGS)}"
-    )
+    parser.add_argument("image", metavar="IMAGE", help="an image")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help=f"image to write: {', '.join(_ENDINGS)}")
     add_model_arguments(parser, batches=False, several=False)
     add_options(parser, DecodingOptions, "decoding (defaults may be stored in the checkpoint)", skip=_SKIPPED)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Caption a picture, and draw how.
+    """Caption an image, and draw how.
 
     Raises:
-        CaptionerError: wrong use, absent weights or weights without attention, or a picture that cannot be
+        CaptionerError: wrong use, absent weights or weights without attention, or an image that cannot be
             read or written.
     """
     output = Path(args.output).expanduser()
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if output.suffix.lower() not in _ENDINGS:
         raise OptionError(f"--output {args.output}: must end in {', '.join(_ENDINGS)}")
     if output.exists() and Path(args.image).exists() and output.samefile(args.image):
-        raise OptionError(f"--output {args.output}: is the picture itself", "name another file")
+        raise OptionError(f"--output {args.output}: is the image itself", "name another file")
 
     import io
 
@@ -60,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     captioner, options = load_captioner(args)
     pixels = captioner.preprocess(args.image)
     ((caption, *_),) = captioner.caption([pixels], options)
-    # A model that sees the centre only would light up the wrong places of the whole picture.
+    # A model that sees the centre only would light up the wrong places of the whole image.
     sees = captioner.preprocessing
     centre = isinstance(sees, Preprocessing) and sees.resize == "crop"
-    picture = Image.fromarray(pixels) if centre else open_image(args.image)
+    image = Image.fromarray(pixels) if centre else open_image(args.image)
     data = io.BytesIO()
-    sheet = draw_explanation(picture, caption)
+    sheet = draw_explanation(image, caption)
     sheet.save(data, Image.registered_extensions()[output.suffix.lower()], quality=90)
     write_atomically(output, data.getvalue())
     print(one_line(caption.text))

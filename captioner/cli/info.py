@@ -69,9 +69,7 @@ def _configuration(path: Path, training: Mapping[str, object]) -> str:
     try:
         values = checked_values(given, list(GROUPS.values()), where=str(path))
     except OptionError as error:
-        raise CheckpointError(
-            str(error), "another captioner trained it, its options cannot be given back"
-        ) from error
+        raise CheckpointError(str(error), "another captioner trained it, its options cannot be given back") from error
     return write_configuration(values, GROUPS)
 
 

@@ -23,7 +23,7 @@ SUFFIX = ".safetensors"
 def weights_apart(arguments: Sequence[str]) -> list[str]:
     """``--weights a b`` as ``--weights a --weights b``, both of which are natural.
 
-    Only what ends like a checkpoint joins in, so that ``--weights a photo.jpg`` names a photo, as ever.
+    Only what ends like a checkpoint joins in, so that ``--weights a photo.jpg`` names an image, as ever.
     """
     apart: list[str] = []
     for argument in arguments:
@@ -45,9 +45,7 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def add_model_arguments(
-    parser: argparse.ArgumentParser, *, batches: bool = True, several: bool = True
-) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, *, batches: bool = True, several: bool = True) -> None:
     """Declares the flags that :func:`load_captioner` or :func:`read_checkpoint` reads.
 
     Args:
@@ -67,17 +65,13 @@ def add_model_arguments(
         metavar="NAME",
         help="what made the vectors that the checkpoint was trained on, if it carries no encoder itself",
     )
-    group.add_argument(
-        "--image-size", type=int, metavar="N", help="side of the picture that --encoder sees, in pixels"
-    )
+    group.add_argument("--image-size", type=int, metavar="N", help="side of the image that --encoder sees, in pixels")
     group.add_argument(
         "--resize",
         choices=("squash", "crop"),
-        help="how --encoder sees a picture: the whole, or its centre in true proportion (default: squash)",
+        help="how --encoder sees an image: the whole, or its centre in true proportion (default: squash)",
     )
-    group.add_argument(
-        "--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (default: auto)"
-    )
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (default: auto)")
     group.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),
@@ -85,14 +79,10 @@ def add_model_arguments(
         help="of the encoder (default: auto, fp32)",
     )
     if batches:
-        group.add_argument(
-            "--batch-size", type=int, default=16, metavar="N", help="pictures at once (default: 16)"
-        )
+        group.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
 
 
-def load_captioner(
-    args: argparse.Namespace, *, device: str | None = None
-) -> tuple[Captioner, DecodingOptions]:
+def load_captioner(args: argparse.Namespace, *, device: str | None = None) -> tuple[Captioner, DecodingOptions]:
     """The captioner of the flags, and how it is to decode: the decoding flags over the checkpoint's own.
 
     Args:

@@ -19,9 +19,7 @@ from captioner.options import flag_of, is_needed, typed_fields, with_flags
 T = TypeVar("T")
 
 
-def add_options(
-    parser: argparse.ArgumentParser, options: type, title: str, *, skip: Collection[str] = ()
-) -> None:
+def add_options(parser: argparse.ArgumentParser, options: type, title: str, *, skip: Collection[str] = ()) -> None:
     """Add one flag for each field: ``beam_size: int`` becomes ``--beam-size N``.
 
     A field's metadata give its ``help``, its ``choices`` where only some words are allowed, and the
@@ -82,9 +80,7 @@ def read_options(
     return options(**given)
 
 
-def given_values(
-    args: argparse.Namespace, options: type, values: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def given_values(args: argparse.Namespace, options: type, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What flags, or else ``values``, give to the fields of a dataclass; see :func:`read_options`."""
     given: dict[str, Any] = {}
     for item in fields(options):

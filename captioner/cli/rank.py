@@ -1,4 +1,4 @@
-"""``captioner rank``: which of many texts suits a picture best."""
+"""``captioner rank``: which of many texts suits an image best."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from captioner.cli.model import add_model_arguments, load_captioner, read_lines
 from captioner.cli.options import one_line
 from captioner.cli.score import score_record
 
-SUMMARY = "Order texts, one a line on standard input, by their probability given a picture."
+SUMMARY = "Order texts, one a line on standard input, by their probability given an image."
 EXAMPLES = """\
 examples:
   captioner rank photo.jpg < candidates.txt
@@ -23,7 +23,7 @@ exit code: 0 all ranked, 1 some have unknown words, 2 wrong use, 130 interrupted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("image", metavar="IMAGE", help="a picture")
+    parser.add_argument("image", metavar="IMAGE", help="an image")
     parser.add_argument(
         "--per-word",
         action="store_true",
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Rank the lines of standard input.
 
     Raises:
-        CaptionerError: wrong use, absent weights, or a picture that cannot be read.
+        CaptionerError: wrong use, absent weights, or an image that cannot be read.
     """
     texts = read_lines(None)
 

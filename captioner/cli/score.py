@@ -1,4 +1,4 @@
-"""``captioner score``: how probable the model finds a text, given a picture."""
+"""``captioner score``: how probable the model finds a text, given an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from captioner.scoring import Score
     from captioner.search.search import Unscored
 
-SUMMARY = "Say how probable a text is, given a picture: in all and word by word."
+SUMMARY = "Say how probable a text is, given an image: in all and word by word."
 EXAMPLES = """\
 examples:
   captioner score photo.jpg "a dog runs on the beach"
@@ -33,7 +33,7 @@ _LONGEST_SHOWN = 200  # letters
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("image", metavar="IMAGE", help="a picture")
+    parser.add_argument("image", metavar="IMAGE", help="an image")
     parser.add_argument("text", metavar="TEXT", nargs="?", help="the text")
     parser.add_argument("--file", metavar="LINES", help="score every line of this file instead")
     parser.add_argument(
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Score what the arguments name.
 
     Raises:
-        CaptionerError: wrong use, absent weights, a picture that cannot be read, or an unknown word in TEXT.
+        CaptionerError: wrong use, absent weights, an image that cannot be read, or an unknown word in TEXT.
     """
     if (args.text is None) == (args.file is None):
         raise OptionError("give a TEXT or --file LINES" + ("" if args.text is None else ", not both"))
@@ -107,8 +107,7 @@ def _table(score: Score) -> list[str]:
         f"log P       {score.log_prob:.2f} ({score.mean_log_prob:.2f} a word, the end included)",
         f"perplexity  {score.perplexity:.2f}",
         "",
-        f"{'word':<{width}}  {'P':>8}  {'log P':>7}  {'bits':>6}"
-        + "  most probable" * bool(score.runners_up),
+        f"{'word':<{width}}  {'P':>8}  {'log P':>7}  {'bits':>6}" + "  most probable" * bool(score.runners_up),
     ]
     for place, (word, log_prob, bits) in enumerate(zip(words, log_probs, score.surprisals, strict=True)):
         line = f"{word:<{width}}  {_percent(math.exp(log_prob)):>8}  {log_prob:>7.2f}  {bits:>6.2f}"

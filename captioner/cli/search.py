@@ -1,4 +1,4 @@
-"""``captioner search``: find the pictures of a folder that a sentence fits."""
+"""``captioner search``: find the images of a folder that a sentence fits."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from captioner.search.search import SearchOptions
 if TYPE_CHECKING:
     from captioner.search.search import Answer, Gallery
 
-SUMMARY = "Find the pictures of a folder that a sentence fits."
+SUMMARY = "Find the images of a folder that a sentence fits."
 EXAMPLES = """\
 examples:
   captioner search PHOTOS "a dog on a beach"
   captioner search PHOTOS "a dog on a beach" --top 50 --html found.html
   captioner search PHOTOS "a dog on a beach" --json
 
-prints score, log P, picture; the score is log P(text | picture) minus its mean over all pictures
+prints score, log P, image; the score is log P(text | image) minus its mean over all images
 
-The first search encodes the pictures; later ones encode those that are new or have changed.
+The first search encodes the images; later ones encode those that are new or have changed.
 
-exit code: 0 all pictures searched, 1 some cannot be read, 2 wrong use, 130 interrupted
+exit code: 0 all images searched, 1 some cannot be read, 2 wrong use, 130 interrupted
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("folder", metavar="FOLDER", help="a folder of pictures")
+    parser.add_argument("folder", metavar="FOLDER", help="a folder of images")
     parser.add_argument("text", metavar="TEXT", help="a sentence like a caption")
-    parser.add_argument("--html", metavar="FILE", help="write a page with the pictures found")
+    parser.add_argument("--html", metavar="FILE", help="write a page with the images found")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, SearchOptions, "search")
     add_model_arguments(parser, batches=False, several=False)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Search.
 
     Raises:
-        CaptionerError: wrong use, absent weights, an unknown word, or a folder without pictures.
+        CaptionerError: wrong use, absent weights, an unknown word, or a folder without images.
     """
     options = read_options(args, SearchOptions)
     folder = Path(args.folder)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     known_words(args.text, checkpoint.vocabulary)  # before the long part
     paths = list(find_images([folder], recursive=options.recursive))
     if not paths:
-        raise ImageError(f"no pictures in {folder}")
+        raise ImageError(f"no images in {folder}")
 
     from captioner.search.page import write_page
     from captioner.search.search import Gallery, search
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     for reason in gallery.broken.values():
         print(f"captioner: {one_line(reason)}", file=sys.stderr)
     if not gallery.paths:
-        raise ImageError(f"not one picture in {folder} can be read")
+        raise ImageError(f"not one image in {folder} can be read")
     answer = search(gallery, args.text)
     if args.html is not None:
         write_page(args.html, args.text, answer, options.top)

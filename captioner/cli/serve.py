@@ -7,7 +7,7 @@ import argparse
 from captioner.cli.options import add_options, read_options
 from captioner.web.options import ServingOptions
 
-SUMMARY = "Open the page in which pictures are captioned."
+SUMMARY = "Open the page in which images are captioned."
 EXAMPLES = """\
 examples:
   captioner serve                                    on this machine, http://127.0.0.1:7860

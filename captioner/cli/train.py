@@ -1,4 +1,4 @@
-"""``captioner train``: fit a model to captioned photographs."""
+"""``captioner train``: fit a model to captioned images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captioner.errors import OptionError
 from captioner.interrupt import Interrupted
 from captioner.training.options import TrainingOptions
 
-SUMMARY = "Train a model on captioned photographs."
+SUMMARY = "Train a model on captioned images."
 EXAMPLES = """\
 examples:
   captioner train --dataset flickr8k --data DIR --output mine.safetensors
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         change = "--resume instead of --overwrite" if args.overwrite else "--resume"
         return _interrupted(f"{interruption}; to go on, give the same command with {change}")
     except KeyboardInterrupt:
-        return _interrupted("photos encoded so far are kept; to go on, give the same command again")
+        return _interrupted("images encoded so far are kept; to go on, give the same command again")
     return 0
 
 

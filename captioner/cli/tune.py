@@ -17,7 +17,7 @@ from captioner.files import check_output
 from captioner.options import flag_of, with_flags
 from captioner.training.options import SELECTION_METRICS
 
-SUMMARY = "Choose decoding options on photos that were not trained on, and note them in the checkpoint."
+SUMMARY = "Choose decoding options on images that were not trained on, and note them in the checkpoint."
 EXAMPLES = """\
 examples:
   captioner tune --weights mine.safetensors --dataset flickr8k --data DIR \\
@@ -25,7 +25,7 @@ examples:
   captioner tune --dataset flickr8k:DIR table:OTHER --tag-threshold 0 0.3 --consensus yes no --dry-run
 
 All combinations of the values given are tried; what is not given stays as the checkpoint has it. Several
-data sets count alike, however many photos they hold.
+data sets count alike, however many images they hold.
 """
 _CHOICES = ("beam_size", "length_penalty", "no_repeat_ngram", "consensus", "tag_threshold")
 
@@ -51,9 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="CIDEr",
         help="score that decides (default: CIDEr)",
     )
-    group.add_argument(
-        "--output", metavar="FILE", help="write the checkpoint here (default: replace --weights)"
-    )
+    group.add_argument("--output", metavar="FILE", help="write the checkpoint here (default: replace --weights)")
     group.add_argument("--dry-run", action="store_true", help="print the figures and write nothing")
     add_options(parser, DatasetOptions, "data set")
     parser.add_argument("--split", default="val", help="split to tune on (default: val)")
@@ -78,21 +76,18 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from captioner.datasets import present, read_each
-    from captioner.evaluation.tune import best_of, encode_photos, grid, trials_table, try_out
+    from captioner.evaluation.tune import best_of, encode_images, grid, trials_table, try_out
     from captioner.weights import find_weights, peek, write_metadata
 
     choices = {name: getattr(args, f"{name}_values") or () for name in _CHOICES}
     grid(DecodingOptions(), choices)  # wrong values are told before minutes of work
-    parts = [
-        (label, present(records, datasets.skip_missing)[0])
-        for label, records in read_each(datasets, args.split)
-    ]
+    parts = [(label, present(records, datasets.skip_missing)[0]) for label, records in read_each(datasets, args.split)]
     captioner, _ = load_captioner(args)
     tries = grid(captioner.options, choices)
     total = sum(len(records) for _, records in parts)
-    with tqdm(total=total, desc="encoding", unit="photo", file=sys.stderr, leave=False) as bar:
+    with tqdm(total=total, desc="encoding", unit="image", file=sys.stderr, leave=False) as bar:
         sets = [
-            encode_photos(
+            encode_images(
                 captioner,
                 label,
                 records,

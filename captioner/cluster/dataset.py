@@ -1,4 +1,4 @@
-"""Parts of the pictures as a Ray dataset: tasks read them, actors hold the model, tasks write.
+"""Parts of the images as a Ray dataset: tasks read them, actors hold the model, tasks write.
 
 A block of the dataset is a part. If a worker or a machine dies, Ray gives its blocks to others.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from captioner import __version__
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.reading import PictureReader, processors
+from captioner.bulk.reading import ImageReader, processors
 from captioner.bulk.records import Entry
 from captioner.bulk.run import Model
 from captioner.bulk.tars import Item
@@ -82,7 +82,7 @@ def captioned(
     """Caption parts, and write them.
 
     Args:
-        parts: of each its number, its pictures, and what is known of them.
+        parts: of each its number, its images, and what is known of them.
         options: of the run.
         model: a model, which is loaded where the work is done.
         files: where parts are written.
@@ -96,7 +96,7 @@ def captioned(
     context.target_max_block_size = None  # a block stays whole, whatever its size
     preprocessing = model.load().preprocessing if model.preprocessing is None else model.preprocessing()
     folder = str(Path.cwd())
-    reader = PictureReader(preprocessing, options.pixel_limit)
+    reader = ImageReader(preprocessing, options.pixel_limit)
     tables = (steps.table_of(*part) for part in parts)
     while some := list(islice(tables, _PARTS_AT_ONCE)):
         dataset = (

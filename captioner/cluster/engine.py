@@ -1,6 +1,6 @@
 """``captioner caption --engine ray``: the same run over the machines of a cluster.
 
-Pictures are captioned in parts, some hundred consecutive ones, each of which ends up in one file (see
+Images are captioned in parts, some hundred consecutive ones, each of which ends up in one file (see
 :mod:`captioner.cluster.parts`). What the cluster does with a part is in :mod:`captioner.cluster.dataset`.
 """
 
@@ -33,9 +33,7 @@ _BATCHES = 16  # of a part
 _NOTICE = b"\nstopping when the next part is written; Ctrl-C again breaks off\n"
 
 
-def caption_on_cluster(
-    paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress
-) -> Summary:
+def caption_on_cluster(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
     """Caption what paths name and is not captioned yet; see :func:`captioner.bulk.run.caption_folder`.
 
     Raises:
@@ -48,15 +46,15 @@ def caption_on_cluster(
 
 
 class _Run:
-    """One run over a list of pictures."""
+    """One run over a list of images."""
 
     def __init__(self, options: FolderOptions, model: Model, progress: Progress, inputs: Inputs) -> None:
         self._options, self._model, self._progress, self._work = options, model, progress, inputs.work
         self._rows = _BATCHES * options.batch_size
         self._settings = {
             **output_settings(model.settings, options, inputs.whole),
-            "pictures a file": self._rows,
-            "list of pictures": _digest(inputs.work),
+            "images a file": self._rows,
+            "list of images": _digest(inputs.work),
         }
         self._files = PartFiles(
             Path(options.output or "").absolute(), options.kind, several=model.decoding.num_captions > 1

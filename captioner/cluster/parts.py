@@ -1,4 +1,4 @@
-"""Captions in a folder of many files, each of which holds the same number of consecutive pictures.
+"""Captions in a folder of many files, each of which holds the same number of consecutive images.
 
 Whoever captions a part writes its whole file, and its name depends on its place alone. So a part that is
 captioned twice, because a machine went down after the first time, is there once; and no one has to remember
@@ -28,7 +28,7 @@ class PartFiles:
     Args:
         folder: where they lie.
         kind: ``jsonl`` or ``parquet``.
-        several: there may be several captions for each picture.
+        several: there may be several captions for each image.
     """
 
     def __init__(self, folder: Path, kind: str, *, several: bool) -> None:
@@ -42,9 +42,7 @@ class PartFiles:
             OutputError: this run cannot write there, or would mix its captions with others.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(
-                f"`output` {self.folder}: is a file, but many are to be written", "name a folder"
-            )
+            raise OutputError(f"`output` {self.folder}: is a file, but many are to be written", "name a folder")
         if not self.folder.parent.is_dir():
             raise OutputError(f"`output` {self.folder}: there is no folder {self.folder.parent}")
         if overwrite or not self.folder.exists():
@@ -93,7 +91,7 @@ class PartFiles:
         return _parquet(map(self._lines.fields, entries), several=self._lines.several)
 
     def read(self, number: int, images: Sequence[str]) -> list[Entry] | None:
-        """A part as it was written; None if it has not been, or is about other pictures."""
+        """A part as it was written; None if it has not been, or is about other images."""
         path = self.path(number)
         if not path.exists():
             return None
@@ -102,9 +100,7 @@ class PartFiles:
             names = [encoded(record["image"]) for record in records]
             entries = [_entry(*pair) for pair in zip(images, records, strict=False)]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise OutputError(
-                f"{path}: is damaged", "delete it, and the same command writes it anew"
-            ) from error
+            raise OutputError(f"{path}: is damaged", "delete it, and the same command writes it anew") from error
         return entries if names == list(map(encoded, images)) else None
 
 

@@ -1,6 +1,6 @@
-"""What is done to a part of the pictures on a cluster, step by step; each takes and gives an Arrow table.
+"""What is done to a part of the images on a cluster, step by step; each takes and gives an Arrow table.
 
-A table is one part: ``PICTURES`` and what the steps before have added, a row a picture. Ray is not needed to
+A table is one part: ``IMAGES`` and what the steps before have added, a row an image. Ray is not needed to
 import this, so that the steps can be tried without it, nor torch, which only those who hold the model load.
 """
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from captioner import __version__
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.reading import Loaded, PictureReader, Readers
+from captioner.bulk.reading import ImageReader, Loaded, Readers
 from captioner.bulk.records import Entry
 from captioner.bulk.tars import Item
 from captioner.cluster.parts import PartFiles
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 Table: TypeAlias = Any
 
 _AHEAD = 8
-PICTURES = pa.schema(
+IMAGES = pa.schema(
     {
         "part": pa.int64(),
         "rows": pa.int64(),  # of the part
-        "item": pa.binary(),  # where the picture lies
-        "known": pa.binary(),  # what an earlier run has found; null if the picture is due
+        "item": pa.binary(),  # where the image lies
+        "known": pa.binary(),  # what an earlier run has found; null if the image is due
     }
 )
 
@@ -43,7 +43,7 @@ def table_of(part: int, items: Sequence[Item], known: Sequence[Entry | None]) ->
     """A part to begin with."""
     found = [None if entry is None else pickle.dumps(entry) for entry in known]
     columns = [[part] * len(items), [len(items)] * len(items), list(map(pickle.dumps, items)), found]
-    return pa.table(columns, schema=PICTURES)
+    return pa.table(columns, schema=IMAGES)
 
 
 def enter(folder: str) -> None:
@@ -52,12 +52,12 @@ def enter(folder: str) -> None:
         os.chdir(folder)
 
 
-def read(table: Table, reader: PictureReader, folder: str) -> Table:
-    """Add ``loaded``: the pictures, or why they cannot be read."""
+def read(table: Table, reader: ImageReader, folder: str) -> Table:
+    """Add ``loaded``: the images, or why they cannot be read."""
     enter(folder)
     due = table["known"].is_null().to_pylist()
     items = [item for item, is_due in zip(_column(table, "item"), due, strict=True) if is_due]
-    # In a process of its own: a codec that crashes costs its picture, and Ray would try the part for ever.
+    # In a process of its own: a codec that crashes costs its image, and Ray would try the part for ever.
     with Readers(reader, 1) as readers:
         loaded = (pickle.dumps(found) for _, found in readers.read(items, _AHEAD))
         column = [next(loaded) if is_due else None for is_due in due]
@@ -65,7 +65,7 @@ def read(table: Table, reader: PictureReader, folder: str) -> Table:
 
 
 class Captions:
-    """Holds the model, and adds ``entry``: what is to be written of each picture.
+    """Holds the model, and adds ``entry``: what is to be written of each image.
 
     Args:
         model: a :class:`captioner.bulk.run.Model`.
@@ -125,8 +125,8 @@ class Done:
     """What became of a part.
 
     Attributes:
-        captioned: pictures that have got a caption.
-        errors: one a picture that has failed.
+        captioned: images that have got a caption.
+        errors: one an image that has failed.
         stopped: why the run cannot go on.
     """
 

@@ -1,4 +1,4 @@
-"""Captioned photographs as records, one module per format on disk."""
+"""Captioned images as records, one module per format on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Recor
 
     Returns:
         Per data set, in the order given: a short label that is unique among them (``table``, ``table-2``)
-        and its records, at least one; captions of one picture are in one record.
+        and its records, at least one; captions of one image are in one record.
 
     Raises:
         OptionError: for an unknown split.
@@ -48,7 +48,7 @@ def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Recor
         records = _READERS[source.kind](source, wanted)
         if not records:
             place = source.folder or source.annotations or source.captions
-            missing = f"{source.kind} in {place}: no captioned picture in the split '{split}'"
+            missing = f"{source.kind} in {place}: no captioned image in the split '{split}'"
             raise DatasetError(missing + _advice(source.kind, wanted))
         labelled.append((source.kind if nth == 1 else f"{source.kind}-{nth}", records))
     return labelled
@@ -69,6 +69,6 @@ def _advice(kind: str, split: str) -> str:
 def read_records(options: DatasetOptions, split: str) -> list[Record]:
     """One split of all data sets, joined in the order given; see :func:`read_each`.
 
-    Ids are unique within a data set only: two data sets that share pictures both contribute them.
+    Ids are unique within a data set only: two data sets that share images both contribute them.
     """
     return [record for _, records in read_each(options, split) for record in records]

@@ -1,7 +1,7 @@
 """MS COCO captions in the official layout, 2017 or 2014.
 
 ``DIR/annotations/captions_{train,val}{2017,2014}.json`` beside ``DIR/{train,val}{2017,2014}/``, or one
-annotations file and one folder of photos named by hand (Chen et al. 2015, arXiv:1504.00325).
+annotations file and one folder of images named by hand (Chen et al. 2015, arXiv:1504.00325).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captioner.datasets.reading import captions_place, inside, photo_folder, read_json, spoken
+from captioner.datasets.reading import captions_place, image_folder, inside, read_json, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, Record
 from captioner.errors import DatasetError
 
@@ -24,15 +24,15 @@ _SPLIT_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 
 
 class _Part(NamedTuple):
-    """One annotations file, the split it holds and the folder of its photos."""
+    """One annotations file, the split it holds and the folder of its images."""
 
     split: str
     file: Path
-    photos: Path
+    images: Path
 
 
 def read(source: Source, split: str) -> list[Record]:
-    """Records of one split in the order of the file's ``images``; photos without captions are left out.
+    """Records of one split in the order of the file's ``images``; images without captions are left out.
 
     Raises:
         DatasetError: for a file that is absent, malformed or no caption file, or has no such split.
@@ -51,10 +51,8 @@ def _named_part(source: Source, file: Path, split: str) -> _Part:
     own = SPLIT_NAMES[found.pop()] if len(found) == 1 else ALL
     if split not in (own, ALL):
         holds = "does not say which split it holds" if own == ALL else f"holds the {own} split"
-        raise DatasetError(
-            f"{file}: the name {holds}", f"ask for `split` {own}, or name the {split} file instead"
-        )
-    return _Part(own, file, photo_folder(source, file, (file.stem.removeprefix("captions_"), "images")))
+        raise DatasetError(f"{file}: the name {holds}", f"ask for `split` {own}, or name the {split} file instead")
+    return _Part(own, file, image_folder(source, file, (file.stem.removeprefix("captions_"), "images")))
 
 
 def _official_parts(source: Source, captions: Path, split: str) -> list[_Part]:
@@ -63,7 +61,7 @@ def _official_parts(source: Source, captions: Path, split: str) -> list[_Part]:
         parts = []
         for own, file in files.items():
             if file.is_file() and split in (own, ALL):
-                parts.append(_Part(own, file, photo_folder(source, file, (f"{own}{year}", "images"))))
+                parts.append(_Part(own, file, image_folder(source, file, (f"{own}{year}", "images"))))
         if parts:
             return parts
         if any(file.is_file() for file in files.values()):
@@ -86,7 +84,7 @@ def _read_part(part: _Part) -> list[Record]:
             raise DatasetError(f"{part.file}: annotations[{position}] is for image {number}, not in images")
         captions[number].append(text)
     return [
-        Record(number, inside(part.photos, name, part.file), texts, part.split)
+        Record(number, inside(part.images, name, part.file), texts, part.split)
         for number, name in names.items()
         if (texts := spoken(captions[number]))
     ]
@@ -108,9 +106,7 @@ def _check_kind(contents: Any, file: Path) -> None:
     raise DatasetError(f"{file}: not a COCO caption file ('images' and 'annotations' are expected)")
 
 
-def _pairs(
-    contents: Any, member: str, number_key: str, text_key: str, file: Path
-) -> Iterator[tuple[int, int, str]]:
+def _pairs(contents: Any, member: str, number_key: str, text_key: str, file: Path) -> Iterator[tuple[int, int, str]]:
     """Position, number and text of every entry of a list; a loop over 600,000 entries, so kept plain."""
     for position, entry in enumerate(contents[member]):
         number = entry.get(number_key) if isinstance(entry, dict) else None

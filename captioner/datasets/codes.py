@@ -1,4 +1,4 @@
-"""Course files: ready-made vectors of pictures and their captions, without the pictures.
+"""Course files: ready-made vectors of images and their captions, without the images.
 
 ``image_codes.npy`` holds one vector an image, or one vector a region; ``captions_tokenized.json`` a list
 with one list of captions for each image, in the same order. A seeded share of the images is held out for
@@ -53,12 +53,12 @@ _HEADER_ERRORS = (
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of some pictures.
+    """The vectors of some images.
 
     Attributes:
         path: the file.
-        array: ``(pictures, regions, channels)``, float16 or float32, mapped into memory; a file that holds
-            ``(pictures, channels)`` has one region.
+        array: ``(images, regions, channels)``, float16 or float32, mapped into memory; a file that holds
+            ``(images, channels)`` has one region.
     """
 
     path: Path
@@ -100,8 +100,8 @@ def open_vectors(path: Path) -> Vectors:
     """Maps an array of vectors. Nothing in the file is trusted or executed.
 
     Args:
-        path: a ``.npy`` file of float16 or float32, ``(pictures, channels)`` or
-            ``(pictures, regions, channels)``.
+        path: a ``.npy`` file of float16 or float32, ``(images, channels)`` or
+            ``(images, regions, channels)``.
 
     Raises:
         DatasetError: the file is absent, cut short, no such array, or holds anything but such numbers.
@@ -149,17 +149,13 @@ def _header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype
 def _check_kind(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if dtype.str not in ("<f2", "<f4"):
         kind = "Python objects, which are never loaded" if dtype.hasobject else f"the type {str(dtype)[:40]}"
-        raise DatasetError(
-            f"{path}: holds {kind}", "save numbers as float16 or float32: array.astype('float32')"
-        )
+        raise DatasetError(f"{path}: holds {kind}", "save numbers as float16 or float32: array.astype('float32')")
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise DatasetError(
             f"{path}: has the shape {_shown(shape)}, not (images, features) or (images, regions, features)"
         )
     if shape[-1] > _MOST_CHANNELS or max(shape) > _MOST_ROWS:
-        raise DatasetError(
-            f"{path}: has the shape {_shown(shape)}", f"at most {_MOST_CHANNELS:,} features can be used"
-        )
+        raise DatasetError(f"{path}: has the shape {_shown(shape)}", f"at most {_MOST_CHANNELS:,} features can be used")
 
 
 def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], found: int) -> None:
@@ -169,9 +165,7 @@ def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], found:
             f"{path}: is cut short: {_shown(shape)} takes {needed:,} bytes, not {found:,}", "copy it again"
         )
     if found > needed:
-        raise DatasetError(
-            f"{path}: holds {found - needed:,} bytes behind its array", "save one array a file"
-        )
+        raise DatasetError(f"{path}: holds {found - needed:,} bytes behind its array", "save one array a file")
 
 
 def _shown(shape: tuple[int, ...]) -> str:
@@ -204,8 +198,7 @@ def read(source: Source, split: str) -> list[Record]:
     silent = [row for row, texts in enumerate(captions) if not texts]
     if silent and not source.skip_missing:
         raise DatasetError(
-            f"{file}: {len(silent):,} of {len(captions):,} images have no caption, the first is image "
-            f"{silent[0]}",
+            f"{file}: {len(silent):,} of {len(captions):,} images have no caption, the first is image {silent[0]}",
             "give `skip_missing` to go on without them",
         )
     spoken_of = [row for row, texts in enumerate(captions) if texts]

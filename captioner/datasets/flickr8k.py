@@ -1,4 +1,4 @@
-"""Flickr8k as it was published: a token file, three lists of photos and a folder of photos.
+"""Flickr8k as it was published: a token file, three lists of images and a folder of images.
 
 Hodosh, Young and Hockenmaier 2013, "Framing Image Description as a Ranking Task", JAIR 47.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from captioner.datasets.reading import annotations_in, inside, open_text, photo_folder, spoken
+from captioner.datasets.reading import annotations_in, image_folder, inside, open_text, spoken
 from captioner.datasets.records import ALL, Record
 from captioner.errors import DatasetError
 
@@ -29,27 +29,24 @@ _LINE = re.compile(r"(?P<name>[^\t]+)#(?P<number>\d+)\t(?P<caption>.*)")
 def read(source: Source, split: str) -> list[Record]:
     """Records of one split in the order of its list; the id is the file name.
 
-    Captions of photos in no list (``2258277193_586949ec62.jpg.1`` in some copies) are ignored.
+    Captions of images in no list (``2258277193_586949ec62.jpg.1`` in some copies) are ignored.
 
     Raises:
-        DatasetError: for a file that is absent or malformed, or a photo that is listed twice.
+        DatasetError: for a file that is absent or malformed, or an image that is listed twice.
     """
     file = annotations_in(source, (_TOKENS,))
-    photos = photo_folder(source, file)
+    images = image_folder(source, file)
     captions = _captions(file)
     listed = [
-        (own, photo)
-        for own, name in _LISTS.items()
-        if split in (own, ALL)
-        for photo in _listed(file.parent / name)
+        (own, image) for own, name in _LISTS.items() if split in (own, ALL) for image in _listed(file.parent / name)
     ]
     records = [
-        Record(photo, inside(photos, photo, file), texts, own)
-        for own, photo in listed
-        if (texts := spoken(captions.get(photo, [])))
+        Record(image, inside(images, image, file), texts, own)
+        for own, image in listed
+        if (texts := spoken(captions.get(image, [])))
     ]
     if len({record.image_id for record in records}) < len(records):
-        raise DatasetError(f"{file.parent}: a photo is in two of the lists {', '.join(_LISTS.values())}")
+        raise DatasetError(f"{file.parent}: an image is in two of the lists {', '.join(_LISTS.values())}")
     return records
 
 

@@ -1,6 +1,6 @@
 """Karpathy's splits: ``dataset_coco.json``, ``dataset_flickr8k.json`` and ``dataset_flickr30k.json``.
 
-Karpathy and Fei-Fei 2015, arXiv:1412.2306. COCO's ``restval`` (val2014 photos outside val and test) joins
+Karpathy and Fei-Fei 2015, arXiv:1412.2306. COCO's ``restval`` (val2014 images outside val and test) joins
 train, as in the literature.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from captioner.datasets.reading import annotations_in, inside, photo_folder, read_json, spoken
+from captioner.datasets.reading import annotations_in, image_folder, inside, read_json, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
 from captioner.errors import DatasetError
 
@@ -35,20 +35,20 @@ def read(source: Source, split: str) -> list[Record]:
             raise DatasetError(f"{file}: a COCO file, not one of Karpathy's", "read it with `dataset` coco")
         case _:
             raise DatasetError(f"{file}: not one of Karpathy's files (images with sentences are expected)")
-    photos = _Photos(source, file)
+    images = _Images(source, file)
     records: list[Record] = []
     seen: set[ImageId] = set()
     for position, image in enumerate(contents["images"]):
-        record = _record(image, photos, f"{file}: images[{position}]")
+        record = _record(image, images, f"{file}: images[{position}]")
         if record.image_id in seen:
-            raise DatasetError(f"{file}: images[{position}] repeats the picture {record.image_id}")
+            raise DatasetError(f"{file}: images[{position}] repeats the image {record.image_id}")
         seen.add(record.image_id)
         if record.captions and split in (record.split, ALL):
             records.append(record)
     return records
 
 
-def _record(image: Any, photos: _Photos, where: str) -> Record:
+def _record(image: Any, images: _Images, where: str) -> Record:
     match image:
         case {"filename": str(name), "split": str(split), "sentences": [*sentences]}:
             pass
@@ -66,15 +66,15 @@ def _record(image: Any, photos: _Photos, where: str) -> Record:
     number, folder = image.get("cocoid", name), image.get("filepath", "")
     if not isinstance(number, int | str) or not isinstance(folder, str):
         raise DatasetError(f"{where} has a 'cocoid' that is no number or a 'filepath' that is no text")
-    return Record(number, photos.path(folder, name), spoken(captions), _SPLITS[split])
+    return Record(number, images.path(folder, name), spoken(captions), _SPLITS[split])
 
 
-class _Photos:
-    """Finds photos that lie in subfolders (``filepath``) or all in one folder."""
+class _Images:
+    """Finds images that lie in subfolders (``filepath``) or all in one folder."""
 
     def __init__(self, source: Source, file: Path) -> None:
         self._file = file
-        self._folder = photo_folder(source, file)
+        self._folder = image_folder(source, file)
         self._roots = [self._folder]
         if source.images is None:
             self._roots.append(source.folder or file.parent)

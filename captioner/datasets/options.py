@@ -9,12 +9,12 @@ from captioner.errors import OptionError
 from captioner.options import check, option
 
 CODES = "codes"
-"""The kind of data set that has ready-made vectors instead of photos."""
+"""The kind of data set that has ready-made vectors instead of images."""
 
 KINDS = ("coco", "karpathy", "flickr8k", "table", CODES)
 """Every kind of data set that can be read; one module of this package each."""
 
-_OF_PHOTOS, _OF_CODES = ("annotations", "images"), ("codes", "captions")
+_OF_IMAGES, _OF_CODES = ("annotations", "images"), ("codes", "captions")
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,17 @@ class DatasetOptions:
         help=f"KIND or KIND:DIR, KIND being one of {', '.join(KINDS)}; several are joined"
     )
     data: str | None = option(None, "folder of the data set given without :DIR")
-    annotations: str | None = option(
-        None, "file or folder with the captions (default: the usual place in DIR)"
-    )
-    images: str | None = option(None, "folder with the photos (default: the usual place in DIR)")
+    annotations: str | None = option(None, "file or folder with the captions (default: the usual place in DIR)")
+    images: str | None = option(None, "folder with the images (default: the usual place in DIR)")
     codes: str | None = option(
         None, "with `dataset` codes: .npy file (images, features) or (images, regions, features)"
     )
     captions: str | None = option(None, "with `dataset` codes: JSON file, a list of lists of captions")
-    skip_missing: bool = option(
-        False, "go on without photos that are absent, and vectors that cannot be used"
-    )
+    skip_missing: bool = option(False, "go on without images that are absent, and vectors that cannot be used")
     holdout: float = option(
-        0.05, "share of pictures held out for validation where the data set has no splits", low=0, below=1
+        0.05, "share of images held out for validation where the data set has no splits", low=0, below=1
     )
-    holdout_seed: int = option(0, "which pictures are held out")
+    holdout_seed: int = option(0, "which images are held out")
 
     def __post_init__(self) -> None:
         """Checks that every data set has a known kind and exactly one place, and no flag of another kind."""
@@ -73,16 +69,14 @@ class DatasetOptions:
 
     @property
     def of_vectors(self) -> bool:
-        """Whether there are ready-made vectors instead of photos."""
+        """Whether there are ready-made vectors instead of images."""
         return self.dataset[0].partition(":")[0] == CODES
 
     def _check_flags_of_kind(self) -> None:
-        for flag in _OF_PHOTOS if self.of_vectors else _OF_CODES:
+        for flag in _OF_IMAGES if self.of_vectors else _OF_CODES:
             if getattr(self, flag) is not None:
-                place = "is about photos; `dataset` codes takes `codes` and `captions`"
-                raise OptionError(
-                    f"`{flag}` {place if self.of_vectors else 'goes with `dataset` codes only'}"
-                )
+                place = "is about images; `dataset` codes takes `codes` and `captions`"
+                raise OptionError(f"`{flag}` {place if self.of_vectors else 'goes with `dataset` codes only'}")
 
     def _check_entry(self, entry: str) -> None:
         kind, colon, folder = entry.partition(":")
@@ -97,9 +91,7 @@ class DatasetOptions:
                 raise OptionError(f"`dataset` {entry}: with several data sets give each as {kind}:DIR")
             for flag in ("data", "annotations", "images"):
                 if getattr(self, flag) is not None:
-                    raise OptionError(
-                        f"`{flag}` works with one data set only", f"{len(self.dataset)} are given"
-                    )
+                    raise OptionError(f"`{flag}` works with one data set only", f"{len(self.dataset)} are given")
         elif colon and self.data is not None:
             raise OptionError(f"`dataset` {entry} names a folder already", f"leave out `data` {self.data}")
         elif kind == CODES:

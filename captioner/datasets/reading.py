@@ -1,4 +1,4 @@
-"""What the readers share: opening text and JSON with one clear error, and finding files and photos."""
+"""What the readers share: opening text and JSON with one clear error, and finding files and images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from captioner.datasets.options import Source
 
-_PHOTO_FOLDERS = ("images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
+_IMAGE_FOLDERS = ("images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 
 
 @contextmanager
@@ -58,18 +58,18 @@ def read_json(path: Path) -> Any:
 
 
 def inside(folder: Path, name: str, file: Path) -> Path:
-    """The path of the photo ``name`` in ``folder``.
+    """The path of the image ``name`` in ``folder``.
 
     Raises:
         DatasetError: when the name that ``file`` gives leads out of the folder or is no name at all.
     """
     if not name or "\0" in name:
-        raise DatasetError(f"{file}: {name!r} is not the name of a photo")
+        raise DatasetError(f"{file}: {name!r} is not the name of an image")
     path = folder / name
     if os.sep in name or "/" in name or name in (".", ".."):
         root, full = os.path.abspath(folder), os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
         if os.path.commonpath([root, full]) != root or full == root:
-            raise DatasetError(f"{file}: the photo {name!r} lies outside the folder {folder}")
+            raise DatasetError(f"{file}: the image {name!r} lies outside the folder {folder}")
     return path
 
 
@@ -98,23 +98,21 @@ def annotations_in(source: Source, patterns: Sequence[str]) -> Path:
         found = sorted(path for path in place.glob(pattern) if path.is_file())
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise DatasetError(
-                f"{place}: several files could be meant ({names})", "say which with `annotations`"
-            )
+            raise DatasetError(f"{place}: several files could be meant ({names})", "say which with `annotations`")
         if found:
             return found[0]
     raise DatasetError(f"{place}: holds no {' or '.join(patterns)}", "say where it is with `annotations`")
 
 
-def photo_folder(source: Source, annotations: Path, usual: Sequence[str] = _PHOTO_FOLDERS) -> Path:
-    """Where the photos lie: the folder named, else one of the usual ones, else the data set's folder.
+def image_folder(source: Source, annotations: Path, usual: Sequence[str] = _IMAGE_FOLDERS) -> Path:
+    """Where the images lie: the folder named, else one of the usual ones, else the data set's folder.
 
     Raises:
         DatasetError: when a folder is named that is not there.
     """
     if source.images is not None:
         if not source.images.is_dir():
-            raise DatasetError(f"{source.images}: there is no such folder of photos")
+            raise DatasetError(f"{source.images}: there is no such folder of images")
         return source.images
     root = source.folder or annotations.parent
     return next((root / name for name in usual if (root / name).is_dir()), root)

@@ -1,4 +1,4 @@
-"""A captioned photograph, the names of splits, and the question whether the photographs are there."""
+"""A captioned image, the names of splits, and the question whether the images are there."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ALL = "all"
 SPLIT_NAMES = {"train": "train", "val": "val", "dev": "val", "validation": "val", "test": "test"}
 """Every accepted name of a split, and what the split is called here."""
 
-_NAMED = 3  # how many absent photos an error names
+_NAMED = 3  # how many absent images an error names
 
 
 @dataclass(frozen=True)
 class Record:
-    """One photograph and all of its captions.
+    """One image and all of its captions.
 
     Attributes:
-        image_id: COCO's number where the data set has one, else the photo's name; unique within a data set.
-        path: where the photo should lie; whether it does is for :func:`present` to say.
+        image_id: COCO's number where the data set has one, else the image's name; unique within a data set.
+        path: where the image should lie; whether it does is for :func:`present` to say.
         captions: the captions as written, in the file's order, at least one.
         split: ``"train"``, ``"val"`` or ``"test"``, or ``"all"`` where the data set does not say.
-        row: where there is a ready-made vector instead of a photo, its row in the array at ``path``.
+        row: where there is a ready-made vector instead of an image, its row in the array at ``path``.
     """
 
     image_id: ImageId
@@ -57,10 +57,10 @@ def canonical_split(name: str) -> str:
 
 
 def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> None:
-    """Accept photos that models are not trained on.
+    """Accept images that models are not trained on.
 
     Args:
-        records: photos.
+        records: images.
         label: what to call them.
         purpose: what they are for, as a verb.
 
@@ -68,21 +68,21 @@ def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> N
         OptionError: some are of a train split.
     """
     if any(record.split == "train" for record in records):
-        raise OptionError(f"{label}: holds a train split", f"{purpose} on photos that nobody trains on")
+        raise OptionError(f"{label}: holds a train split", f"{purpose} on images that nobody trains on")
 
 
 def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record], list[Record]]:
-    """Divides records into those whose photo is on disk and those whose photo is absent.
+    """Divides records into those whose image is on disk and those whose image is absent.
 
     Args:
         records: what a reader returned.
-        skip_missing: whether absent photos are left out instead of being an error.
+        skip_missing: whether absent images are left out instead of being an error.
 
     Returns:
         The kept and the absent records, each in the order given.
 
     Raises:
-        DatasetError: when not one photo is there, or when some are absent and ``skip_missing`` is false.
+        DatasetError: when not one image is there, or when some are absent and ``skip_missing`` is false.
     """
     kept: list[Record] = []
     absent: list[Record] = []
@@ -92,16 +92,14 @@ def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record]
         folders = list(dict.fromkeys(str(record.path.parent) for record in records))
         looked = ", ".join(folders[:_NAMED]) + (", ..." if len(folders) > _NAMED else "")
         raise DatasetError(
-            f"not one of the {len(records):,} photos is in {looked} (the first would be "
-            f"{records[0].path.name})",
-            "say with `images` where the photos are",
+            f"not one of the {len(records):,} images is in {looked} (the first would be {records[0].path.name})",
+            "say with `images` where the images are",
         )
     if absent and not skip_missing:
         names = ", ".join(record.path.name for record in absent[:_NAMED])
         more = ", ..." if len(absent) > _NAMED else ""
         raise DatasetError(
-            f"{len(absent):,} of {len(records):,} photos are absent from {absent[0].path.parent}: "
-            f"{names}{more}",
+            f"{len(absent):,} of {len(records):,} images are absent from {absent[0].path.parent}: {names}{more}",
             "give `skip_missing` to go on without them",
         )
     return kept, absent

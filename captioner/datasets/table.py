@@ -1,7 +1,7 @@
-"""People's own pictures: a CSV or JSONL table with one row a caption.
+"""People's own images: a CSV or JSONL table with one row a caption.
 
 Columns ``image`` and ``caption``; optionally ``split`` and ``image_id`` (whole numbers). Other columns are
-ignored. Without a ``split`` column a seeded share of the pictures is held out for validation.
+ignored. Without a ``split`` column a seeded share of the images is held out for validation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from captioner.datasets.reading import annotations_in, inside, open_text, photo_folder, spoken
+from captioner.datasets.reading import annotations_in, image_folder, inside, open_text, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out
 from captioner.errors import DatasetError
 
@@ -27,8 +27,8 @@ _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
 @dataclass
-class _Picture:
-    """What the rows of one picture say."""
+class _Image:
+    """What the rows of one image say."""
 
     split: str | None
     image_id: ImageId
@@ -36,28 +36,28 @@ class _Picture:
 
 
 def read(source: Source, split: str) -> list[Record]:
-    """Records of one split in the order in which pictures first appear; rows of one picture are joined.
+    """Records of one split in the order in which images first appear; rows of one image are joined.
 
     Raises:
         DatasetError: for a table that is absent, malformed, lacks a column, or contradicts itself.
     """
     file = annotations_in(source, _PATTERNS)
-    photos = photo_folder(source, file)
-    pictures = _pictures(file)
-    undivided = [name for name, picture in pictures.items() if picture.split is None and picture.captions]
+    folder = image_folder(source, file)
+    images = _images(file)
+    undivided = [name for name, image in images.items() if image.split is None and image.captions]
     held_back = held_out(undivided, source.holdout, source.holdout_seed)
     records = []
-    for name, picture in pictures.items():
-        own = picture.split or ("val" if name in held_back else "train")
-        if picture.captions and split in (own, ALL):
-            path = inside(photos, name, file)
-            records.append(Record(picture.image_id, path, tuple(picture.captions), own))
+    for name, image in images.items():
+        own = image.split or ("val" if name in held_back else "train")
+        if image.captions and split in (own, ALL):
+            path = inside(folder, name, file)
+            records.append(Record(image.image_id, path, tuple(image.captions), own))
     return records
 
 
-def _pictures(file: Path) -> dict[str, _Picture]:
+def _images(file: Path) -> dict[str, _Image]:
     rows = _json_rows(file) if file.suffix.lower() in _JSONL_SUFFIXES else _csv_rows(file)
-    pictures: dict[str, _Picture] = {}
+    images: dict[str, _Image] = {}
     owners: dict[ImageId, str] = {}
     for line, row in rows:
         where = f"{file}: line {line}"
@@ -66,13 +66,13 @@ def _pictures(file: Path) -> dict[str, _Picture]:
             raise DatasetError(f"{where} lacks a text 'image' or a text 'caption'")
         split = _split(row["split"], where) if "split" in row else None
         image_id = _image_id(row["image_id"], where) if "image_id" in row else name
-        picture = pictures.setdefault(name, _Picture(split, image_id))
-        if (picture.split, picture.image_id) != (split, image_id):
+        image = images.setdefault(name, _Image(split, image_id))
+        if (image.split, image.image_id) != (split, image_id):
             raise DatasetError(f"{where} gives {name} another split or image_id than an earlier line")
         if owners.setdefault(image_id, name) != name:
             raise DatasetError(f"{where} gives {name} the image_id {image_id} of {owners[image_id]}")
-        picture.captions.extend(spoken([caption]))
-    return pictures
+        image.captions.extend(spoken([caption]))
+    return images
 
 
 def _split(value: object, where: str) -> str:
@@ -132,7 +132,5 @@ def _header(fields: list[str], file: Path) -> list[str]:
     if len(set(header)) < len(header):
         raise DatasetError(f"{file}: two columns have the same name (found: {', '.join(fields)})")
     if not {"image", "caption"} <= set(header):
-        raise DatasetError(
-            f"{file}: the columns 'image' and 'caption' are needed (found: {', '.join(fields)})"
-        )
+        raise DatasetError(f"{file}: the columns 'image' and 'caption' are needed (found: {', '.join(fields)})")
     return header

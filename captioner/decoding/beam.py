@@ -37,11 +37,11 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 class BeamSearch:
-    """Beam search over all pictures at once; with a beam of one, greedy search.
+    """Beam search over all images at once; with a beam of one, greedy search.
 
     In each step the best ``beam`` continuations of all beams are looked at. Those among them that end
     go to a pool of the best ``options.finished`` captions; the beam is filled up with the best
-    unfinished ones, so that finished captions never take a place in it. A picture is done when no
+    unfinished ones, so that finished captions never take a place in it. An image is done when no
     unfinished caption can still enter the full pool: log-probabilities only fall, so the bound is the
     present one at the most favourable length. Ties go to the better beam, then to the lower word id.
 
@@ -49,19 +49,19 @@ class BeamSearch:
     beam of the state that it leads to; only captions of the last state, which meet all, can finish.
 
     Args:
-        pictures: number of pictures.
+        images: number of images.
         options: decoding options.
         end: id of ``<end>``.
         device: where the tensors live.
         constraints: words that the captions must hold.
 
     Attributes:
-        width: captions in the making for each picture, ``states * beam``.
+        width: captions in the making for each image, ``states * beam``.
     """
 
     def __init__(
         self,
-        pictures: int,
+        images: int,
         options: DecodingOptions,
         end: int,
         device: torch.device,
@@ -74,7 +74,7 @@ class BeamSearch:
         # Greedy search never compares captions of different lengths: it stops where the end is most likely.
         # With constraints it does, since each state ends captions of its own.
         self.exponent = options.length_penalty if self.width > 1 else 0.0
-        shape = (pictures, self.width)
+        shape = (images, self.width)
         # All beams start equal, so that only the first of the first state may count.
         self.scores = torch.full(shape, NEVER, device=device)
         if constraints is None:
@@ -83,7 +83,7 @@ class BeamSearch:
             self.scores.scatter_(1, constraints.starts.unsqueeze(1) * self.beam, 0.0)
         steps = options.max_length + 1
         self.history = torch.zeros(*shape, steps, device=device)  # log-probability of each word so far
-        pool = (pictures, options.finished)
+        pool = (images, options.finished)
         self.pool_scores = torch.full(pool, NEVER, device=device)
         self.pool_lengths = torch.zeros(pool, dtype=torch.long, device=device)
         self.pool_words = torch.zeros(*pool, steps, dtype=torch.long, device=device)
@@ -91,36 +91,36 @@ class BeamSearch:
 
     def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
         """See :class:`Strategy`."""
-        pictures, width = self.scores.shape
+        images, width = self.scores.shape
         length, vocabulary = words.shape[1], log_probs.shape[1]
-        totals = self.scores.unsqueeze(-1) + log_probs.view(pictures, width, vocabulary)
-        totals = totals.masked_fill(~allowed.view(pictures, width, vocabulary), NEVER)
-        # From here on one row for each state of each picture. Each beam can end once, so twice the beam
+        totals = self.scores.unsqueeze(-1) + log_probs.view(images, width, vocabulary)
+        totals = totals.masked_fill(~allowed.view(images, width, vocabulary), NEVER)
+        # From here on one row for each state of each image. Each beam can end once, so twice the beam
         # always holds enough that go on.
         totals, flat = top(self._by_state(totals), min(2 * self.beam, width * vocabulary))
         ends = flat % vocabulary == self.end
         history = self._of_states(self.history, flat // vocabulary)
-        grown = log_probs.view(pictures, width * vocabulary).gather(1, flat.view(pictures, -1))
+        grown = log_probs.view(images, width * vocabulary).gather(1, flat.view(images, -1))
         history[..., length] = grown.view_as(flat)
         best = slice(0, self.beam)
         last = slice(self.states - 1, None, self.states)
         self._finish(
             totals[last, best].masked_fill(~ends[last, best], NEVER),
-            _take(words.view(pictures, width, length), flat[last, best] // vocabulary),
+            _take(words.view(images, width, length), flat[last, best] // vocabulary),
             history[last, best],
         )
         # Those that go on, best first: a stable sort keeps the order within ended and unended ones.
         order = ends.long().sort(dim=1, stable=True).indices[:, best]
-        self.scores = totals.masked_fill(ends, NEVER).gather(1, order).view(pictures, width)
-        self.history = _take(history, order).view(pictures, width, -1)
-        flat = flat.gather(1, order).view(pictures, width)
-        first_row = torch.arange(pictures, device=flat.device).unsqueeze(1) * width
+        self.scores = totals.masked_fill(ends, NEVER).gather(1, order).view(images, width)
+        self.history = _take(history, order).view(images, width, -1)
+        flat = flat.gather(1, order).view(images, width)
+        first_row = torch.arange(images, device=flat.device).unsqueeze(1) * width
         return Choice((first_row + flat // vocabulary).flatten(), (flat % vocabulary).flatten())
 
     def _by_state(self, totals: Tensor) -> Tensor:
         """Continuations by the state that they lead to, minus infinity for those that lead to another.
 
-        Shapes: ``(pictures, width, vocabulary)`` -> ``(pictures * states, width * vocabulary)``.
+        Shapes: ``(images, width, vocabulary)`` -> ``(images * states, width * vocabulary)``.
         """
         if self.constraints is None:
             return totals.flatten(1)
@@ -130,16 +130,16 @@ class BeamSearch:
         return totals.unsqueeze(1).masked_fill(elsewhere, NEVER).view(-1, totals[0].numel())
 
     def _of_states(self, values: Tensor, beams: Tensor) -> Tensor:
-        """``(pictures, width, time)`` at ``(pictures * states, n)`` -> ``(pictures * states, n, time)``."""
+        """``(images, width, time)`` at ``(images * states, n)`` -> ``(images * states, n, time)``."""
         return _take(values, beams.view(len(values), -1)).view(*beams.shape, -1)
 
     def _finish(self, totals: Tensor, words: Tensor, history: Tensor) -> None:
         """Let captions that end here compete for the pool.
 
         Args:
-            totals: ``(pictures, beam)`` their log-probabilities; minus infinity for those that do not end.
-            words: ``(pictures, beam, length)``.
-            history: ``(pictures, beam, steps)``.
+            totals: ``(images, beam)`` their log-probabilities; minus infinity for those that do not end.
+            words: ``(images, beam, length)``.
+            history: ``(images, beam, steps)``.
         """
         length = words.shape[2]
         scores = totals / length_normalisation(length, self.exponent)
@@ -161,9 +161,9 @@ class BeamSearch:
         found = hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
         if not self.options.consensus:
             return found
-        return [by_consensus(of_picture)[: self.options.num_captions] for of_picture in found]
+        return [by_consensus(of_image)[: self.options.num_captions] for of_image in found]
 
 
 def _take(values: Tensor, beams: Tensor) -> Tensor:
-    """``values[picture, beams[picture, i]]``: ``(pictures, beams, time)`` -> ``(pictures, width, time)``."""
+    """``values[image, beams[image, i]]``: ``(images, beams, time)`` -> ``(images, width, time)``."""
     return values.gather(1, beams.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -1,6 +1,6 @@
 """What a way of choosing the next words is given and gives: a strategy, and the hypotheses that it ends with.
 
-A strategy begins with ``width`` captions for each picture, as rows ``picture * width + slot``. Those that
+A strategy begins with ``width`` captions for each image, as rows ``image * width + slot``. Those that
 there are stand in :mod:`captioner.decoding.beam` and :mod:`captioner.decoding.sampling`.
 """
 
@@ -21,9 +21,9 @@ class Hypothesis:
 
     Attributes:
         words: ids, without ``<start>`` and ``<end>``.
-        word_log_probs: natural log-probability of each word given those before it and the picture.
+        word_log_probs: natural log-probability of each word given those before it and the image.
         end_log_prob: that of ending here.
-        log_prob: log P(caption | picture), the sum of all these.
+        log_prob: log P(caption | image), the sum of all these.
         score: what n-best lists are ordered by.
     """
 
@@ -45,7 +45,7 @@ class Strategy(Protocol):
     """What the decoding loop asks of a strategy.
 
     Attributes:
-        width: captions in the making for each picture.
+        width: captions in the making for each image.
     """
 
     width: int
@@ -63,23 +63,23 @@ class Strategy(Protocol):
         """Whether no further word can change the result."""
 
     def hypotheses(self) -> list[list[Hypothesis]]:
-        """For each picture ``num_captions`` captions (fewer if no more exist)."""
+        """For each image ``num_captions`` captions (fewer if no more exist)."""
 
 
 def hypotheses(words: Tensor, history: Tensor, lengths: Tensor, scores: Tensor) -> list[list[Hypothesis]]:
     """Finished captions out of tensors; a score of minus infinity means that there is none.
 
     Args:
-        words: ``(pictures, captions, time)`` ids.
-        history: ``(pictures, captions, time)`` log-probability of each word, then that of the end.
-        lengths: ``(pictures, captions)`` words without the end.
-        scores: ``(pictures, captions)``.
+        words: ``(images, captions, time)`` ids.
+        history: ``(images, captions, time)`` log-probability of each word, then that of the end.
+        lengths: ``(images, captions)`` words without the end.
+        scores: ``(images, captions)``.
     """
     results: list[list[Hypothesis]] = []
     rows = zip(words.tolist(), history.tolist(), lengths.tolist(), scores.tolist(), strict=True)
-    for picture in rows:
+    for image in rows:
         found = []
-        for ids, log_probs, length, score in zip(*picture, strict=True):
+        for ids, log_probs, length, score in zip(*image, strict=True):
             if score == NEVER:
                 continue
             *word_log_probs, end_log_prob = log_probs[: length + 1]

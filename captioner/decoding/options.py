@@ -21,17 +21,13 @@ class DecodingOptions:
         OptionError: a value is out of range, or two values contradict each other.
     """
 
-    beam_size: int = option(
-        3, "captions kept in parallel by beam search; 1 is greedy search", low=1, high=10_000
-    )
+    beam_size: int = option(3, "captions kept in parallel by beam search; 1 is greedy search", low=1, high=10_000)
     temperature: float | None = option(
         None, "sample instead of searching; below 1 closer to the best words, above 1 more varied", low=0
     )
     top_k: int = option(0, "sample from the K most probable words only; 0 for all", low=0, high=1 << 30)
-    top_p: float = option(
-        1.0, "sample from the fewest words that hold this share of the probability", above=0, high=1
-    )
-    num_captions: int = option(1, "captions for each picture", low=1, high=10_000)
+    top_p: float = option(1.0, "sample from the fewest words that hold this share of the probability", above=0, high=1)
+    num_captions: int = option(1, "captions for each image", low=1, high=10_000)
     length_penalty: float = option(
         0.7,
         "exponent of the length normalisation; 0 prefers short captions, 1 is close to the mean per word",
@@ -44,9 +40,7 @@ class DecodingOptions:
         3, "no sequence of N words occurs twice in a caption; 0 allows it", low=0, high=_MOST_WORDS
     )
     no_repeat_word: bool = option(True, "no word follows itself, directly or joined by and/or")
-    consensus: bool = option(
-        False, "of the captions that a search finishes, prefer those that the others agree with"
-    )
+    consensus: bool = option(False, "of the captions that a search finishes, prefer those that the others agree with")
     tag_threshold: float = option(
         0.0,
         "name what the encoder's classifier sees with at least this probability, when searching; 0 is off",
@@ -55,7 +49,7 @@ class DecodingOptions:
     )
     seed: int = option(
         0,
-        "seed of sampling; the same seed gives a picture the same captions",
+        "seed of sampling; the same seed gives an image the same captions",
         low=-(1 << 63),
         high=(1 << 63) - 1,
     )
@@ -78,12 +72,12 @@ class DecodingOptions:
 
     @property
     def width(self) -> int:
-        """Captions in the making for each picture; a search for n captions needs a beam of at least n."""
+        """Captions in the making for each image; a search for n captions needs a beam of at least n."""
         return self.num_captions if self.sampling else max(self.beam_size, self.num_captions)
 
     @property
     def finished(self) -> int:
-        """Captions that a search keeps for each picture; consensus is sought among as many as the beam."""
+        """Captions that a search keeps for each image; consensus is sought among as many as the beam."""
         return self.width if self.consensus else self.num_captions
 
     def to_dict(self) -> dict[str, object]:

@@ -20,7 +20,7 @@ from captioner.decoding.hypotheses import Hypothesis
 
 
 def by_consensus(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """Order captions of one picture by their expected GLEU, which becomes their score.
+    """Order captions of one image by their expected GLEU, which becomes their score.
 
     A caption counts by its probability as the search sees it: ``exp(score)``, as a share of all given.
 

@@ -15,24 +15,24 @@ _LEAVING = 4
 class Sampling:
     """Draws words from the model's distribution, sharpened by temperature and cut by top-k and top-p.
 
-    Top-p ("nucleus") sampling: Holtzman et al. 2020, section 3.1. Every picture has a random stream of
-    its own, so that its captions do not depend on the pictures beside it.
+    Top-p ("nucleus") sampling: Holtzman et al. 2020, section 3.1. Every image has a random stream of
+    its own, so that its captions do not depend on the images beside it.
 
     Args:
-        seeds: one seed for each picture.
-        options: decoding options; ``num_captions`` captions are drawn for each picture, in the order drawn.
+        seeds: one seed for each image.
+        options: decoding options; ``num_captions`` captions are drawn for each image, in the order drawn.
         end: id of ``<end>``.
     """
 
     def __init__(self, seeds: list[int], options: DecodingOptions, end: int) -> None:
         self.options, self.end = options, end
-        self.pictures, self.width = len(seeds), options.width
+        self.images, self.width = len(seeds), options.width
         steps = options.max_length + 1
         streams = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
             streams.append(torch.rand(self.width, steps, dtype=torch.float64, generator=generator))
-        rows = self.pictures * self.width
+        rows = self.images * self.width
         self.uniforms = torch.stack(streams).view(rows, steps)
         self.words = torch.full((rows, steps), end, dtype=torch.long)
         self.history = torch.zeros(rows, steps)
@@ -81,7 +81,7 @@ class Sampling:
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """See :class:`Strategy`; in the order drawn."""
-        shape = (self.pictures, self.width)
+        shape = (self.images, self.width)
         scores = self.history.sum(dim=1).view(shape)
         words = self.words.view(*shape, -1)
         return hypotheses(words, self.history.view(*shape, -1), self.lengths.view(shape), scores)

@@ -23,7 +23,7 @@ class DecodingState(Protocol):
         """Each row ``width`` times."""
 
     def reorder(self: S, rows: Tensor) -> S:
-        """Other rows of the same picture."""
+        """Other rows of the same image."""
 
     def select(self: S, rows: Tensor) -> S:
         """Some of the rows."""
@@ -36,7 +36,7 @@ class StepModel(Protocol, Generic[S]):
     """A decoder as the loop sees it."""
 
     def initial_state(self, regions: Tensor) -> S:
-        """State before the first word, one row a picture."""
+        """State before the first word, one row an image."""
 
     def step(self, words: Tensor, state: S) -> tuple[Tensor, S]:
         """Previous words ``(rows,)`` and state -> logits ``(rows, vocab)`` and the next state."""
@@ -51,31 +51,31 @@ def decode(
     seeds: list[int] | None = None,
     wanted: Wanted | None = None,
 ) -> list[list[Hypothesis]]:
-    """Write captions for a batch of pictures.
+    """Write captions for a batch of images.
 
     Args:
         model: decoder.
-        regions: ``(pictures, regions, channels)`` as the encoder gives them.
+        regions: ``(images, regions, channels)`` as the encoder gives them.
         options: decoding options.
         special: ids that are treated apart.
-        seeds: for sampling, one seed a picture; by default ``options.seed`` for each.
-        wanted: for each picture sets of words, of each of which its captions must hold one at least.
+        seeds: for sampling, one seed an image; by default ``options.seed`` for each.
+        wanted: for each image sets of words, of each of which its captions must hold one at least.
 
     Returns:
-        For each picture at least one and at most ``options.num_captions`` captions; none where
+        For each image at least one and at most ``options.num_captions`` captions; none where
         ``options.max_length`` leaves no room for the wanted words.
 
     Raises:
         OptionError: words are wanted of captions that are drawn.
     """
-    pictures = len(regions)
-    if pictures == 0:
+    images = len(regions)
+    if images == 0:
         return []
     device = regions.device
-    strategy = _build_strategy(options, seeds or [options.seed] * pictures, special.end, device, wanted)
+    strategy = _build_strategy(options, seeds or [options.seed] * images, special.end, device, wanted)
     filters = build_filters(options, special)
     state = model.initial_state(regions).expand(strategy.width)
-    words = torch.empty(pictures * strategy.width, 0, dtype=torch.long, device=device)
+    words = torch.empty(images * strategy.width, 0, dtype=torch.long, device=device)
     latest = torch.full((len(words),), special.start, dtype=torch.long, device=device)
     for _ in range(options.max_length + 1):
         logits, state = model.step(latest, state)
@@ -96,7 +96,7 @@ def _build_strategy(
     device: torch.device,
     wanted: Wanted | None = None,
 ) -> Strategy:
-    """The strategy that the options ask for, over ``len(seeds)`` pictures."""
+    """The strategy that the options ask for, over ``len(seeds)`` images."""
     constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
     if not options.sampling:
         return BeamSearch(len(seeds), options, end, device, constraints)

@@ -94,18 +94,16 @@ class Collection:
             apart = ", ".join(sorted(splits - {ALL}))
             hint = f"choose from {apart}" if apart else "it comes whole: leave `split` out"
             raise OptionError(f"`split` {split}: cannot be fetched by itself for {self.name}", hint)
-        return tuple(
-            archive for archive in self.archives if ALL in (wanted, archive.split) or archive.split == wanted
-        )
+        return tuple(archive for archive in self.archives if ALL in (wanted, archive.split) or archive.split == wanted)
 
 
 # The publisher's own storage under the name that has a valid certificate; images.cocodataset.org has none.
 _COCO = "https://s3.amazonaws.com/images.cocodataset.org"
 _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
-_COCO_LICENCE = "captions: CC BY 4.0 (COCO Consortium); photos: each under its Flickr licence, see the file"
+_COCO_LICENCE = "captions: CC BY 4.0 (COCO Consortium); images: each under its Flickr licence, see the file"
 
 
-def _coco_photos(name: str, files: int, size: int, unpacked: int) -> Archive:
+def _coco_images(name: str, files: int, size: int, unpacked: int) -> Archive:
     split = "train" if name.startswith("train") else "val"
     return Archive(f"{_COCO}/zips/{name}.zip", size, unpacked, (Piece(f"{name}/", files),), split)
 
@@ -120,29 +118,29 @@ COLLECTIONS: Mapping[str, Collection] = {
     for collection in (
         Collection(
             "coco2014",
-            "MS COCO 2014, photos and captions of train and val",
+            "MS COCO 2014, images and captions of train and val",
             _COCO_LICENCE,
             "`dataset` coco:{folder}",
             (
                 _coco_captions("2014", 252_872_794, 105_000_000),
-                _coco_photos("train2014", 82_783, 13_510_573_713, 14_200_000_000),
-                _coco_photos("val2014", 40_504, 6_645_013_297, 7_000_000_000),
+                _coco_images("train2014", 82_783, 13_510_573_713, 14_200_000_000),
+                _coco_images("val2014", 40_504, 6_645_013_297, 7_000_000_000),
             ),
         ),
         Collection(
             "coco2017",
-            "MS COCO 2017, photos and captions of train and val",
+            "MS COCO 2017, images and captions of train and val",
             _COCO_LICENCE,
             "`dataset` coco:{folder}",
             (
                 _coco_captions("2017", 252_907_541, 105_000_000),
-                _coco_photos("train2017", 118_287, 19_336_861_798, 20_300_000_000),
-                _coco_photos("val2017", 5_000, 815_585_330, 860_000_000),
+                _coco_images("train2017", 118_287, 19_336_861_798, 20_300_000_000),
+                _coco_images("val2017", 5_000, 815_585_330, 860_000_000),
             ),
         ),
         Collection(
             "karpathy",
-            "Karpathy's splits of COCO, Flickr8k and Flickr30k: captions only, photos come from elsewhere",
+            "Karpathy's splits of COCO, Flickr8k and Flickr30k: captions only, images come from elsewhere",
             "captions: as the data sets they are from; COCO CC BY 4.0, Flickr8k and Flickr30k research only",
             "`dataset` karpathy `annotations` {folder}/dataset_coco.json `images` PHOTOS",
             (
@@ -156,8 +154,8 @@ COLLECTIONS: Mapping[str, Collection] = {
         ),
         Collection(
             "flickr8k",
-            "Flickr8k, photos, captions and the official splits",
-            "research and education only, no redistribution (University of Illinois; photos as on Flickr)",
+            "Flickr8k, images, captions and the official splits",
+            "research and education only, no redistribution (University of Illinois; images as on Flickr)",
             "`dataset` flickr8k:{folder}",
             (
                 Archive(

@@ -27,9 +27,7 @@ def disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DatasetError(
-                f"{place}: the disk is full", "make room and give the same command again"
-            ) from error
+            raise DatasetError(f"{place}: the disk is full", "make room and give the same command again") from error
         raise DatasetError(f"{place}: cannot be written ({error.strerror or error})") from error
 
 

@@ -86,8 +86,7 @@ def _checked_members(contents: zipfile.ZipFile, archive: Archive) -> list[zipfil
     total = sum(member.file_size for member in kept)
     if total > archive.unpacked:
         raise zipfile.BadZipFile(
-            f"it would unpack to {readable_size(total)} where at most "
-            f"{readable_size(archive.unpacked)} are expected"
+            f"it would unpack to {readable_size(total)} where at most {readable_size(archive.unpacked)} are expected"
         )
     return kept
 

@@ -1,4 +1,4 @@
-"""What a picture file says in words: read it, and write a caption into it without touching anything else."""
+"""What an image file says in words: read it, and write a caption into it without touching anything else."""
 
 from captioner.embed.embedding import Texts, check_embeddable, embed, read_texts
 

@@ -1,4 +1,4 @@
-"""What the picture formats have in common: blocks one after the other, two of which hold EXIF and XMP."""
+"""What the image formats have in common: blocks one after the other, two of which hold EXIF and XMP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Block(NamedTuple):
 
 
 class Container(ABC):
-    """A picture file. Of a large file, only headers and metadata are read before it is rewritten.
+    """An image file. Of a large file, only headers and metadata are read before it is rewritten.
 
     Args:
         file: the file.

@@ -1,4 +1,4 @@
-"""A caption inside a picture file: EXIF ``ImageDescription``, XMP ``dc:description`` and IPTC's alt text.
+"""A caption inside an image file: EXIF ``ImageDescription``, XMP ``dc:description`` and IPTC's alt text.
 
 Photo managers show the description, screen readers read the alt text. Pixels are not touched: not one byte of
 the compressed data changes, nor of any other metadata.
@@ -24,24 +24,22 @@ from captioner.images import identify
 
 _CONTAINERS: dict[str, type[Container]] = {"JPEG": Jpeg, "PNG": Png, "WebP": WebP}
 _HEAD_BYTES = 512
-# What cameras write into every picture where a person would describe it.
-_OF_CAMERAS = re.compile(
-    r".*digital camera|sony dsc|exif_jpeg_picture|default|dcim[\\/].*", re.IGNORECASE | re.DOTALL
-)
+# What cameras write into every image where a person would describe it.
+_OF_CAMERAS = re.compile(r".*digital camera|sony dsc|exif_jpeg_picture|default|dcim[\\/].*", re.IGNORECASE | re.DOTALL)
 
 
 class Texts(NamedTuple):
-    """What a picture says of itself; empty where it says nothing."""
+    """What an image says of itself; empty where it says nothing."""
 
     description: str
     alt_text: str
 
 
 def read_texts(file: BinaryIO, name: str) -> Texts:
-    """Read a picture's texts. What cameras write into every picture is not counted.
+    """Read an image's texts. What cameras write into every image is not counted.
 
     Args:
-        file: the picture.
+        file: the image.
         name: what to call it in messages.
 
     Raises:
@@ -57,18 +55,18 @@ def check_embeddable(data: bytes, name: str) -> None:
     Raises:
         ImageError: it cannot.
     """
-    embed(data, "A picture.", name, overwrite=True)
+    embed(data, "An image.", name, overwrite=True)
 
 
 def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: bool = False) -> bytes:
-    """Write a caption into a picture.
+    """Write a caption into an image.
 
     A description or an alt text that somebody has written stays.
 
     Args:
-        data: the picture file.
+        data: the image file.
         caption: one line.
-        name: what to call the picture in messages.
+        name: what to call the image in messages.
         own: a caption that was embedded earlier, and can be replaced.
         overwrite: replace whatever is there.
 
@@ -79,17 +77,17 @@ def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: boo
         ImageError: its format has no support here, it is damaged, or has no room.
     """
     with _problems(name):
-        picture = _open(io.BytesIO(data), name)
-        before = _texts(picture)
+        image = _open(io.BytesIO(data), name)
+        before = _texts(image)
         exif, texts = None, {}
         if overwrite or before.description in ("", own):
-            exif = Tiff(picture.exif or EMPTY).with_text(IMAGE_DESCRIPTION, caption)
+            exif = Tiff(image.exif or EMPTY).with_text(IMAGE_DESCRIPTION, caption)
             texts[DESCRIPTION] = caption
         if overwrite or before.alt_text in ("", own):
             texts[ALT_TEXT] = caption
         if not texts:
             return data
-        return picture.rewritten(exif, write_packet(picture.xmp, texts, limit=picture.xmp_limit))
+        return image.rewritten(exif, write_packet(image.xmp, texts, limit=image.xmp_limit))
 
 
 def _open(file: BinaryIO, name: str) -> Container:
@@ -101,11 +99,11 @@ def _open(file: BinaryIO, name: str) -> Container:
     return _CONTAINERS[kind](file)
 
 
-def _texts(picture: Container) -> Texts:
-    described = "" if picture.exif is None else Tiff(picture.exif).text(IMAGE_DESCRIPTION).strip()
+def _texts(image: Container) -> Texts:
+    described = "" if image.exif is None else Tiff(image.exif).text(IMAGE_DESCRIPTION).strip()
     if _OF_CAMERAS.fullmatch(described):
         described = ""
-    found = {key: text.strip() for key, text in read_packet(picture.xmp).items()}
+    found = {key: text.strip() for key, text in read_packet(image.xmp).items()}
     return Texts(described or found.get(DESCRIPTION, ""), found.get(ALT_TEXT, ""))
 
 

@@ -16,7 +16,7 @@ from captioner.bulk.progress import Progress, Summary
 from captioner.bulk.reading import digest_of
 from captioner.bulk.records import Identity
 from captioner.bulk.run import Model, caption_folder
-from captioner.bulk.sidecars import FilePerPicture, Note, short_digest
+from captioner.bulk.sidecars import FilePerImage, Note, short_digest
 from captioner.bulk.tars import Item
 from captioner.embed import Texts, check_embeddable, embed, read_texts
 from captioner.errors import CaptionerError, ImageError, OptionError, OutputError, os_errors_as
@@ -39,8 +39,8 @@ def caption_inside(paths: Sequence[str], options: FolderOptions, model: Model, p
     return caption_folder(paths, options, model, progress, target=target, check=check_embeddable)
 
 
-class Copies(FilePerPicture):
-    """A copy of each picture in another folder, with its caption inside; a target.
+class Copies(FilePerImage):
+    """A copy of each image in another folder, with its caption inside; a target.
 
     What lies in a folder that was named gets the same place below the new one; a file that was named lies
     there by its name. What a list names keeps its whole path.
@@ -48,11 +48,11 @@ class Copies(FilePerPicture):
     Args:
         folder: where the copies go; made if absent.
         paths: the files and folders that were named.
-        recursive: pictures of sub-folders are captioned too.
-        max_pixels: see :class:`FilePerPicture`.
+        recursive: images of sub-folders are captioned too.
+        max_pixels: see :class:`FilePerImage`.
 
     Raises:
-        OptionError: copies would be found among the pictures the next time.
+        OptionError: copies would be found among the images the next time.
     """
 
     def __init__(self, folder: Path, paths: Sequence[str], *, recursive: bool, max_pixels: int) -> None:
@@ -65,12 +65,12 @@ class Copies(FilePerPicture):
         for path in self._folders if recursive else ():
             if _lies_in(self._top, os.path.realpath(path)):
                 raise OptionError(
-                    f"`output` {folder}: lies in {path}, whose pictures are captioned",
-                    "choose another folder, or `in_place` for the pictures themselves",
+                    f"`output` {folder}: lies in {path}, whose images are captioned",
+                    "choose another folder, or `in_place` for the images themselves",
                 )
 
     def key(self, image: str) -> bytes:
-        """See :class:`FilePerPicture`; a picture among the copies is refused."""
+        """See :class:`FilePerImage`; an image among the copies is refused."""
         if _lies_in(self._real(Path(image).parent), self._top):
             raise OptionError(f"{display_name(image)}: lies in `output`, which is for copies alone")
         return super().key(image)
@@ -78,9 +78,7 @@ class Copies(FilePerPicture):
     def open(self, settings: Settings, *, overwrite: bool) -> None:
         """See :class:`captioner.bulk.output.Target`."""
         if self._folder_of_copies.exists() and not self._folder_of_copies.is_dir():
-            raise OutputError(
-                f"`output` {self._folder_of_copies}: is a file", "`embed` takes a folder for copies"
-            )
+            raise OutputError(f"`output` {self._folder_of_copies}: is a file", "`embed` takes a folder for copies")
         super().open(settings, overwrite=overwrite)
 
     def _file_of(self, image: str) -> Path:
@@ -107,17 +105,17 @@ class Copies(FilePerPicture):
             self._note.about(identity, content).write(file)
 
 
-class InPlace(FilePerPicture):
-    """The pictures themselves, with their captions inside; a target.
+class InPlace(FilePerImage):
+    """The images themselves, with their captions inside; a target.
 
-    A picture that has an alt text is done, whoever wrote it.
+    An image that has an alt text is done, whoever wrote it.
 
     Args:
-        max_pixels: see :class:`FilePerPicture`.
+        max_pixels: see :class:`FilePerImage`.
     """
 
     def _file_of(self, image: str) -> Path:
-        """The picture; a link stays a link, and what it leads to is written."""
+        """The image; a link stays a link, and what it leads to is written."""
         return Path(os.path.realpath(image))
 
     def state(self, item: Item) -> State:
@@ -127,7 +125,7 @@ class InPlace(FilePerPicture):
             return State.DUE
         try:
             texts = None if (note := Note.read(file)) and note.size == _stamp(file.stat()) else _texts(file)
-        except (OSError, ValueError, ImageError):  # reading it as a picture will say what is wrong
+        except (OSError, ValueError, ImageError):  # reading it as an image will say what is wrong
             return State.DUE
         if note is None:
             return State.DONE if texts and texts.alt_text else State.DUE
@@ -161,7 +159,7 @@ def _texts(file: Path) -> Texts:
 
 
 def _own(path: Path) -> str:
-    """The caption that an earlier run has put into a picture; empty if there is none, or it was edited."""
+    """The caption that an earlier run has put into an image; empty if there is none, or it was edited."""
     note = Note.read(path)
     if note is None:
         return ""
@@ -182,9 +180,7 @@ def _read_same(path: Path, identity: Identity, max_pixels: int) -> bytes:
 
 
 def _changed(path: Path) -> ImageError:
-    return ImageError(
-        f"{display_name(path)}: was changed during the run", "the same command captions it anew"
-    )
+    return ImageError(f"{display_name(path)}: was changed during the run", "the same command captions it anew")
 
 
 def _resemble(file: BinaryIO, path: Path, before: os.stat_result) -> None:

@@ -1,1 +1,1 @@
-"""From pictures and references to figures: results files, comparison, report."""
+"""From images and references to figures: results files, comparison, report."""

@@ -1,4 +1,4 @@
-"""Caption photos, see which captions are good, and learn to tell from their log-probabilities."""
+"""Caption images, see which captions are good, and learn to tell from their log-probabilities."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from captioner.options import option
 from captioner.plots import PLOT_SUFFIXES, check_plotting, write_figure
 
 FEWEST = 50
-"""Photos below which a calibration would be chance."""
+"""Images below which a calibration would be chance."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Calibrated:
 
     Attributes:
         calibration: fitted on all captions.
-        predicted: ``(photos,)`` confidences by fits on other photos.
-        good: ``(photos,)`` whether the captions are good.
+        predicted: ``(images,)`` confidences by fits on other images.
+        good: ``(images,)`` whether the captions are good.
     """
 
     calibration: Calibration
@@ -78,9 +78,7 @@ def calibrate(
     """
     refuse_train_split(records, data, "calibrate")
     if captioner.options.sampling:
-        raise OptionError(
-            "the checkpoint draws its captions by chance", "only captions searched for are rated"
-        )
+        raise OptionError("the checkpoint draws its captions by chance", "only captions searched for are rated")
     human = HumanCaptions.from_records(records)
     made = generate(
         captioner,
@@ -100,17 +98,15 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
     """The calibration that follows from captions.
 
     Args:
-        inputs: ``(photos, 2)``, see :func:`captioner.confidence.features`.
-        good: ``(photos,)``.
-        data: what to call the photos.
+        inputs: ``(images, 2)``, see :func:`captioner.confidence.features`.
+        good: ``(images,)``.
+        data: what to call the images.
 
     Raises:
         EvaluationError: they are too few, or all good or all bad.
     """
     if len(good) < FEWEST:
-        raise EvaluationError(
-            f"{data}: {len(good)} photos are too few to calibrate on", f"give at least {FEWEST}"
-        )
+        raise EvaluationError(f"{data}: {len(good)} images are too few to calibrate on", f"give at least {FEWEST}")
     if good.all() or not good.any():
         kind = "good" if good.all() else "bad"
         raise EvaluationError(f"{data}: all {len(good):,} captions are {kind}", "nothing is to be told apart")
@@ -158,11 +154,11 @@ class CalibrationOptions:
 
 
 def calibration_table(found: Calibrated) -> str:
-    """Figures beside those of somebody who says the share of good captions of every photo."""
+    """Figures beside those of somebody who says the share of good captions of every image."""
     known = found.calibration
     usual = np.full(len(found.good), known.base_rate)
     lines = [
-        f"{known.data}: {known.photos:,} photos, {100 * known.base_rate:.1f} % of the captions are good "
+        f"{known.data}: {known.photos:,} images, {100 * known.base_rate:.1f} % of the captions are good "
         f"(CIDEr-D of at least {known.good:g})",
         "",
         f"{'cross-validated':<26}{'confidence':>12}{'always the same':>17}",

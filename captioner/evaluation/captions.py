@@ -24,28 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HumanCaptions:
-    """The human captions of some photos.
+    """The human captions of some images.
 
     Attributes:
-        captions: all captions of each photo, as written.
-        photos: where each photo lies, as far as that is known.
+        captions: all captions of each image, as written.
+        images: where each image lies, as far as that is known.
     """
 
     captions: Mapping[ImageId, Sequence[str]]
-    photos: Mapping[ImageId, Path]
+    images: Mapping[ImageId, Path]
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> HumanCaptions:
         """Takes the captions of a data set's records.
 
         Raises:
-            EvaluationError: two photos have one id, as when joined data sets share pictures.
+            EvaluationError: two images have one id, as when joined data sets share images.
         """
         captions = {record.image_id: record.captions for record in records}
         if len(captions) < len(records):
-            raise EvaluationError(
-                "two photos have the same id", "evaluate data sets that share ids one by one"
-            )
+            raise EvaluationError("two images have the same id", "evaluate data sets that share ids one by one")
         return cls(captions, {record.image_id: record.path for record in records if record.row is None})
 
     def judging(
@@ -56,16 +54,16 @@ class HumanCaptions:
         source: str = "the captions",
         frequencies: DocumentFrequencies | None = None,
     ) -> References:
-        """Prepares the references of the photos that have a caption to judge.
+        """Prepares the references of the images that have a caption to judge.
 
         Args:
-            captions: the photos with a caption to judge.
-            subset: whether that may be fewer photos than there are here.
+            captions: the images with a caption to judge.
+            subset: whether that may be fewer images than there are here.
             source: what to call the captions to judge in an error, such as their file.
             frequencies: CIDEr's document frequencies; those of the prepared references unless given.
 
         Raises:
-            EvaluationError: a photo has a caption but no references, or, without ``subset``, references but
+            EvaluationError: an image has a caption but no references, or, without ``subset``, references but
                 no caption.
         """
         check_ids(captions, self.captions, subset=subset, source=source)
@@ -77,11 +75,11 @@ class HumanCaptions:
 def read_annotations(path: str | Path, images: str | Path | None = None) -> HumanCaptions:
     """Reads a COCO caption file of which only the captions matter.
 
-    Unlike the reader of the data set ``coco`` it needs no photo names, since nothing is captioned.
+    Unlike the reader of the data set ``coco`` it needs no image names, since nothing is captioned.
 
     Args:
         path: a file with ``annotations``, each an ``image_id`` and a ``caption``.
-        images: folder of the photos, where a report is to show them.
+        images: folder of the images, where a report is to show them.
 
     Raises:
         EvaluationError: the file is no caption file, or holds no caption.
@@ -97,9 +95,7 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> Huma
             case {"image_id": number, "caption": str(caption)} if type(number) in (int, str):
                 found.setdefault(number, []).append(caption)
             case _:
-                raise EvaluationError(
-                    f"{file}: annotations[{position}] has no 'image_id' or no text as 'caption'"
-                )
+                raise EvaluationError(f"{file}: annotations[{position}] has no 'image_id' or no text as 'caption'")
     listed = _listed(contents)
     # in the order of the COCO code, because the order of captions can change tokens
     captions = {image_id: found[image_id] for image_id in [*listed, *found] if image_id in found}
@@ -124,7 +120,7 @@ def _check_kind(contents: Any, file: Path) -> None:
 
 
 def _listed(contents: Any) -> dict[ImageId, str]:
-    """Returns the file names of the photos under ``images``, as far as there are any."""
+    """Returns the file names of the images under ``images``, as far as there are any."""
     images = contents.get("images")
     names: dict[ImageId, str] = {}
     for entry in images if isinstance(images, list) else ():
@@ -134,8 +130,8 @@ def _listed(contents: Any) -> dict[ImageId, str]:
     return names
 
 
-class Photos(NamedTuple):
-    """The photos of a data set that are to be captioned.
+class Images(NamedTuple):
+    """The images of a data set that are to be captioned.
 
     Attributes:
         records: those on disk.
@@ -150,33 +146,33 @@ class Photos(NamedTuple):
     name: str
 
 
-def find_photos(options: DatasetOptions, split: str | None, limit: int | None) -> Photos:
-    """Finds the photos to caption.
+def find_images(options: DatasetOptions, split: str | None, limit: int | None) -> Images:
+    """Finds the images to caption.
 
     Args:
         options: the data set.
         split: ``val``, ``test``, ...; :func:`usual_split` unless given.
-        limit: take only that many of the photos on disk.
+        limit: take only that many of the images on disk.
 
     Raises:
-        DatasetError: the data set cannot be read, or photos are absent and may not be skipped.
+        DatasetError: the data set cannot be read, or images are absent and may not be skipped.
     """
     split = split or usual_split(options)
     records = read_records(options, split)
     kept, absent = present(records, options.skip_missing)
-    return Photos(kept[:limit], len(absent), len(records), _name(options, split))
+    return Images(kept[:limit], len(absent), len(records), _name(options, split))
 
 
 def find_references(
     options: DatasetOptions | None, split: str | None, *, annotations: str | None, images: str | None
 ) -> tuple[HumanCaptions, str]:
-    """Finds human captions to judge by; their photos need not be on disk.
+    """Finds human captions to judge by; their images need not be on disk.
 
     Args:
         options: a data set; None for a COCO caption file alone.
         split: of the data set; :func:`usual_split` unless given.
         annotations: the COCO caption file, without a data set.
-        images: folder of its photos, where a report is to show them.
+        images: folder of its images, where a report is to show them.
 
     Returns:
         The captions, and what to call them.
@@ -215,18 +211,16 @@ def _name(options: DatasetOptions, split: str) -> str:
 
 
 def write_results(path: str | Path, captions: Mapping[ImageId, str]) -> None:
-    """Writes one caption for each photo.
+    """Writes one caption for each image.
 
     Raises:
         CaptionerError: the file cannot be written.
     """
-    write_records(
-        path, [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
-    )
+    write_records(path, [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()])
 
 
 def write_records(path: str | Path, records: Iterable[Mapping[str, object]]) -> None:
-    """Writes one line of JSON for each photo, all together a list.
+    """Writes one line of JSON for each image, all together a list.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -240,7 +234,7 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
     """Reads a results file.
 
     Raises:
-        EvaluationError: the file is no results file, or a photo has two captions.
+        EvaluationError: the file is no results file, or an image has two captions.
         DatasetError: the file is absent, empty or not valid JSON.
     """
     entries = _entries(Path(path))
@@ -252,7 +246,7 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
             twice[image_id] = None
         captions[image_id] = caption
     if twice:
-        raise EvaluationError(f"{path}: {len(twice)} photos have more than one caption: {name_some(twice)}")
+        raise EvaluationError(f"{path}: {len(twice)} images have more than one caption: {name_some(twice)}")
     return captions
 
 

@@ -1,4 +1,4 @@
-"""Two sets of captions of the same photos, judged side by side."""
+"""Two sets of captions of the same images, judged side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Contrast(NamedTuple):
-    """A photo on which two captions differ: its CIDEr-D under each of them."""
+    """An image on which two captions differ: its CIDEr-D under each of them."""
 
     image_id: ImageId
     first: float
@@ -36,7 +36,7 @@ class Comparison:
         first: the evaluation to start from.
         second: the evaluation that may be better.
         differences: of each metric, second minus first, with interval and p-value.
-        contrasts: the photos on whose CIDEr-D the two differ most, the largest difference first.
+        contrasts: the images on whose CIDEr-D the two differ most, the largest difference first.
         resamples: of the paired bootstrap.
         seed: of the paired bootstrap.
     """
@@ -53,8 +53,7 @@ class Comparison:
         return {
             "scale": "0-1",
             "differences": {
-                name: {**found._asdict(), "interval": list(found.interval)}
-                for name, found in self.differences.items()
+                name: {**found._asdict(), "interval": list(found.interval)} for name, found in self.differences.items()
             },
             "bootstrap": {"resamples": self.resamples, "seed": self.seed},
             "contrasts": [contrast._asdict() for contrast in self.contrasts],
@@ -63,21 +62,17 @@ class Comparison:
         }
 
 
-def check_same_photos(first: Mapping[ImageId, str], second: Mapping[ImageId, str]) -> None:
-    """Checks that two sets of captions are of the same photos.
+def check_same_images(first: Mapping[ImageId, str], second: Mapping[ImageId, str]) -> None:
+    """Checks that two sets of captions are of the same images.
 
     Raises:
-        EvaluationError: a photo has a caption in only one of them.
+        EvaluationError: an image has a caption in only one of them.
     """
     if odd := first.keys() ^ second.keys():
-        raise EvaluationError(
-            f"{len(odd)} photos have a caption in one of the two files only: {name_some(odd)}"
-        )
+        raise EvaluationError(f"{len(odd)} images have a caption in one of the two files only: {name_some(odd)}")
 
 
-def compare_evaluations(
-    first: Evaluation, second: Evaluation, *, resamples: int, seed: int, top: int
-) -> Comparison:
+def compare_evaluations(first: Evaluation, second: Evaluation, *, resamples: int, seed: int, top: int) -> Comparison:
     """Compares two evaluations by the paired bootstrap.
 
     Args:
@@ -85,12 +80,12 @@ def compare_evaluations(
         second: the evaluation that may be better.
         resamples: of the paired bootstrap, at least 1.
         seed: of the paired bootstrap.
-        top: how many of the photos on which the two differ most are named.
+        top: how many of the images on which the two differ most are named.
 
     Raises:
-        EvaluationError: the two are not of the same photos.
+        EvaluationError: the two are not of the same images.
     """
-    check_same_photos(first.captions, second.captions)
+    check_same_images(first.captions, second.captions)
     return Comparison(
         first=first,
         second=second,

@@ -36,12 +36,12 @@ class Provenance:
 
     Attributes:
         data: data set and split, or the name of the annotations file.
-        available: photos with references there.
+        available: images with references there.
         checkpoint: digest of the model; None where the captions were read from a file.
         decoding: how the captions were searched for; None where they were read from a file.
         precision: number format in which the encoder computed; None where they were read from a file.
-        absent: photos left out because they are not on disk.
-        unreadable: photos left out because they are broken.
+        absent: images left out because they are not on disk.
+        unreadable: images left out because they are broken.
     """
 
     data: str
@@ -100,7 +100,7 @@ def _decoding(options: DecodingOptions | None) -> str:
 
 
 def _digest(captions: Mapping[ImageId, object]) -> str:
-    """Returns a short digest that does not depend on the order of the photos."""
+    """Returns a short digest that does not depend on the order of the images."""
     ordered = sorted((str(image_id), texts) for image_id, texts in captions.items())
     return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()[:12]
 
@@ -110,7 +110,7 @@ class Evaluation:
     """What was found about one set of captions.
 
     Attributes:
-        scores: corpus figures and per-photo scores.
+        scores: corpus figures and per-image scores.
         intervals: 95 % interval of each figure; empty without a bootstrap.
         meteor: METEOR, or None where it was not computed.
         not_computed: metrics that were not computed, each with the reason.
@@ -147,7 +147,7 @@ class Evaluation:
         }
 
     def to_records(self) -> list[dict[str, object]]:
-        """Returns plain values for JSON of each photo: its id, its caption and its scores from 0 to 1."""
+        """Returns plain values for JSON of each image: its id, its caption and its scores from 0 to 1."""
         per_image = {name: values.tolist() for name, values in self.scores.per_image.items()}
         return [
             {"image_id": image_id, "caption": self.captions[image_id]}
@@ -165,18 +165,18 @@ def evaluate(
     seed: int = 0,
     training_captions: Iterable[str] | None = None,
 ) -> Evaluation:
-    """Judges one caption for each photo.
+    """Judges one caption for each image.
 
     Args:
         captions: the captions to judge.
-        references: the human captions of the same photos.
+        references: the human captions of the same images.
         provenance: where the captions are from.
         options: intervals and METEOR.
         seed: of the bootstrap.
         training_captions: raw captions that the model was trained on.
 
     Raises:
-        EvaluationError: captions and references are not of the same photos.
+        EvaluationError: captions and references are not of the same images.
     """
     scores = score(captions, references, training_captions=training_captions)
     value, not_computed = _meteor(captions, references) if options.meteor else (None, "switched off")

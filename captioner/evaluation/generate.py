@@ -1,4 +1,4 @@
-"""Captions for the photos of a data set."""
+"""Captions for the images of a data set."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from captioner.decoding.options import DecodingOptions
     from captioner.images import Pixels
 
-    Picture = Pixels | ImageError
+    Image = Pixels | ImageError
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The best caption of each photo, and the photos that could not be read, each with the reason."""
+    """The best caption of each image, and the images that could not be read, each with the reason."""
 
     best: dict[ImageId, Caption]
     unreadable: dict[ImageId, str]
@@ -37,7 +37,7 @@ class Generated:
 
 
 class Readable(NamedTuple):
-    """A batch of photos: the records that can be read, their pixels, and why others cannot."""
+    """A batch of images: the records that can be read, their pixels, and why others cannot."""
 
     readable: list[Record]
     pixels: list[Pixels]
@@ -51,7 +51,7 @@ def generate(
     *,
     batch_size: int,
     skip_unreadable: bool,
-    on_progress: Callable[[int], Any] = lambda photos: None,
+    on_progress: Callable[[int], Any] = lambda images: None,
 ) -> Generated:
     """Captions the photos of some records, the best caption of each.
 
@@ -65,7 +65,7 @@ def generate(
 
     Raises:
         OptionError: the batch size is below 1.
-        EvaluationError: a photo is broken, and ``skip_unreadable`` is false; or all photos are.
+        EvaluationError: an image is broken, and ``skip_unreadable`` is false; or all photos are.
     """
     if batch_size < 1:
         raise OptionError(f"`batch_size` must be at least 1, not {batch_size}")
@@ -94,11 +94,11 @@ def readable_batches(
         skip_unreadable: whether broken photos are left out instead of being an error.
 
     Raises:
-        EvaluationError: a photo is broken, and ``skip_unreadable`` is false.
+        EvaluationError: an image is broken, and ``skip_unreadable`` is false.
     """
     batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
-    for batch, pictures in zip(batches, _read_ahead(captioner, batches), strict=True):
-        pairs = list(zip(batch, pictures, strict=True))
+    for batch, images in zip(batches, _read_ahead(captioner, batches), strict=True):
+        pairs = list(zip(batch, images, strict=True))
         broken = {r.image_id: str(p) for r, p in pairs if isinstance(p, ImageError)}
         _check_readable(broken, skip_unreadable)
         good = [(r, p) for r, p in pairs if not isinstance(p, ImageError)]
@@ -137,20 +137,20 @@ def _check_readable(broken: Mapping[ImageId, str], skip_unreadable: bool) -> Non
     if broken and not skip_unreadable:
         reason = next(iter(broken.values()))
         raise EvaluationError(
-            f"{len(broken)} photos cannot be read: {name_some(broken)} ({reason})",
+            f"{len(broken)} images cannot be read: {name_some(broken)} ({reason})",
             "give `skip_missing` to go on without them",
         )
 
 
 def _check_some(found: Generated, records: Sequence[Record]) -> None:
     if not found.best:
-        raise EvaluationError(f"not one of {len(records)} photos can be read")
+        raise EvaluationError(f"not one of {len(records)} images can be read")
 
 
-def _read_ahead(captioner: Captioner, batches: Sequence[Sequence[Record]]) -> Iterator[list[Picture]]:
-    """Yields the photos of each batch; threads read the next batch while the model works on this one."""
+def _read_ahead(captioner: Captioner, batches: Sequence[Sequence[Record]]) -> Iterator[list[Image]]:
+    """Yields the images of each batch; threads read the next batch while the model works on this one."""
 
-    def read(path: Path) -> Picture:
+    def read(path: Path) -> Image:
         try:
             return captioner.preprocess(path)
         except ImageError as error:
@@ -160,6 +160,6 @@ def _read_ahead(captioner: Captioner, batches: Sequence[Sequence[Record]]) -> It
         coming = deque([pool.submit(read, record.path) for record in batch] for batch in batches[:1])
         for batch in batches[1:]:
             coming.append([pool.submit(read, record.path) for record in batch])
-            yield [photo.result() for photo in coming.popleft()]
+            yield [image.result() for image in coming.popleft()]
         for last in coming:
-            yield [photo.result() for photo in last]
+            yield [image.result() for image in last]

@@ -15,8 +15,8 @@ class EvaluationOptions:
         OptionError: a value is out of range.
     """
 
-    subset: bool = option(False, "score only the photos that the results file names")
-    limit: int | None = option(None, "caption and score only the first N photos", low=1)
+    subset: bool = option(False, "score only the images that the results file names")
+    limit: int | None = option(None, "caption and score only the first N images", low=1)
     bootstrap: int = option(1000, "resamples for the 95% intervals; 0 for none", low=0)
     meteor: bool = option(True, "compute METEOR where Java and the package pycocoevalcap are there")
 

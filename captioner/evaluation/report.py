@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing else: no script, no outside request, photos embedded."""
+"""An evaluation as one HTML page that needs nothing else: no script, no outside request, images embedded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captioner.errors import ImageError
-from captioner.evaluation.tables import describe_photos, interval_text, language_rows
+from captioner.evaluation.tables import describe_images, interval_text, language_rows
 from captioner.files import write_atomically
 from captioner.html import CLOSING, opening
 from captioner.images.draw import thumbnail_uri
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from captioner.datasets.records import ImageId
     from captioner.evaluation.evaluate import Evaluation
 
-_SHOWN = 8  # photos in each of the three galleries
+_SHOWN = 8  # images in each of the three galleries
 _THUMBNAIL = 320  # pixels of the long side
 _BIN = 20  # width of a bar of the histogram, on the scale of CIDEr-D x100
 
@@ -45,10 +45,10 @@ svg text { fill: currentColor; font-size: 12px; }
 """
 _BODY = """\
 <h1>{title}</h1>
-<p>{photos}</p>
+<p>{images}</p>
 <div class="side">
 <section><h2>Figures, x100</h2>{figures}</section>
-<section><h2>CIDEr-D of the photos, x100</h2>{distribution}</section>
+<section><h2>CIDEr-D of the images, x100</h2>{distribution}</section>
 <section><h2>Diversity</h2>{diversity}</section>
 </div>
 {galleries}
@@ -57,13 +57,13 @@ _BODY = """\
 """
 
 
-def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[ImageId, Path]) -> None:
+def write_report(path: str | Path, evaluation: Evaluation, images: Mapping[ImageId, Path]) -> None:
     """Writes the page.
 
     Args:
         path: the HTML file.
         evaluation: what to show.
-        photos: where the photos lie; one that is not at hand leaves a grey box.
+        images: where the images lie; one that is not at hand leaves a grey box.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -71,11 +71,11 @@ def write_report(path: str | Path, evaluation: Evaluation, photos: Mapping[Image
     title = f"Captions of {evaluation.provenance.data}"
     body = _BODY.format(
         title=escape(title),
-        photos=escape(describe_photos(evaluation)),
+        images=escape(describe_images(evaluation)),
         figures=_figures(evaluation),
         distribution=_histogram(evaluation.scores.per_image["CIDEr"]),
         diversity=_table(("of the captions", ""), language_rows(evaluation.scores)),
-        galleries="\n".join(_galleries(evaluation, photos)),
+        galleries="\n".join(_galleries(evaluation, images)),
         signature=escape(evaluation.signature),
     )
     page = opening(title, _STYLE) + body + CLOSING
@@ -104,7 +104,7 @@ def _figures(evaluation: Evaluation) -> str:
 
 
 def _histogram(values: npt.NDArray[np.float64]) -> str:
-    """Draws how many photos have which CIDEr-D, as an SVG of 480 by 240 units."""
+    """Draws how many images have which CIDEr-D, as an SVG of 480 by 240 units."""
     width, height, left, bottom = 480, 240, 40, 36
     top = 100 * max(1, math.ceil(float(values.max())))
     bins = top // _BIN
@@ -113,60 +113,59 @@ def _histogram(values: npt.NDArray[np.float64]) -> str:
     bars = "".join(
         f'<rect x="{left + place * step + 1:.1f}" y="{height - bottom - count * scale:.1f}" '
         f'width="{step - 2:.1f}" height="{count * scale:.1f}" fill="var(--bar)">'
-        f"<title>{low:.0f} to {high:.0f}: {count} photos</title></rect>"
+        f"<title>{low:.0f} to {high:.0f}: {count} images</title></rect>"
         for place, (count, low, high) in enumerate(zip(counts.tolist(), edges, edges[1:], strict=False))
     )
     marks = "".join(
-        f'<text x="{left + place * step:.1f}" y="{height - bottom + 16}" text-anchor="middle">'
-        f"{edges[place]:.0f}</text>"
+        f'<text x="{left + place * step:.1f}" y="{height - bottom + 16}" text-anchor="middle">{edges[place]:.0f}</text>'
         for place in range(0, bins + 1, 100 // _BIN)
     )
     mean = left + float(100 * values.mean() / top) * (width - left)
     return (
         f'<svg viewBox="0 0 {width + 20} {height}" width="{width + 20}" role="img" '
-        'aria-label="Histogram of CIDEr-D over photos">'
+        'aria-label="Histogram of CIDEr-D over images">'
         f'{bars}{marks}<path d="M{left} {height - bottom}H{width}" stroke="currentColor"/>'
         f'<path d="M{mean:.1f} 12V{height - bottom}" stroke="currentColor" stroke-dasharray="4"/>'
         f'<text x="{mean + 4:.1f}" y="12">mean {100 * values.mean():.1f}</text>'
         f'<text x="{left - 6}" y="20" text-anchor="end">{counts.max()}</text>'
         f'<text x="{left - 6}" y="{height - bottom}" text-anchor="end">0</text>'
-        f'<text x="{width}" y="{height - 4}" text-anchor="end">CIDEr-D; height: photos</text></svg>'
+        f'<text x="{width}" y="{height - 4}" text-anchor="end">CIDEr-D; height: images</text></svg>'
     )
 
 
-def _galleries(evaluation: Evaluation, photos: Mapping[ImageId, Path]) -> Iterator[str]:
-    """Yields the best, the median and the worst photos by CIDEr-D; of fewer than three, all of them."""
+def _galleries(evaluation: Evaluation, images: Mapping[ImageId, Path]) -> Iterator[str]:
+    """Yields the best, the median and the worst images by CIDEr-D; of fewer than three, all of them."""
     ranked = np.argsort(-evaluation.scores.per_image["CIDEr"], kind="stable").tolist()
     some = min(_SHOWN, len(ranked) // 3)
     middle = (len(ranked) - some) // 2
     parts = {
-        "Best photos": ranked[:some],
-        "Median photos": ranked[middle : middle + some],
-        "Worst photos": ranked[::-1][:some],
+        "Best images": ranked[:some],
+        "Median images": ranked[middle : middle + some],
+        "Worst images": ranked[::-1][:some],
     }
     for title, places in parts.items() if some else [("Photos", ranked)]:
-        cards = "\n".join(_card(evaluation, place, photos) for place in places)
+        cards = "\n".join(_card(evaluation, place, images) for place in places)
         yield f'<h2>{title}</h2>\n<div class="gallery">\n{cards}\n</div>'
 
 
-def _card(evaluation: Evaluation, place: int, photos: Mapping[ImageId, Path]) -> str:
+def _card(evaluation: Evaluation, place: int, images: Mapping[ImageId, Path]) -> str:
     image_id = evaluation.scores.ids[place]
     caption = evaluation.captions[image_id]
     references = "".join(f"<li>{escape(text)}</li>" for text in evaluation.references[image_id])
     cider, bleu = (100 * float(evaluation.scores.per_image[name][place]) for name in ("CIDEr", "BLEU-4"))
     return (
-        f"<figure>{_thumbnail(photos.get(image_id), caption)}"
+        f"<figure>{_thumbnail(images.get(image_id), caption)}"
         f"<figcaption><strong>{escape(caption)}</strong>"
-        f"<small>CIDEr-D {cider:.1f}, BLEU-4 {bleu:.1f}, photo {escape(str(image_id))}</small>"
+        f"<small>CIDEr-D {cider:.1f}, BLEU-4 {bleu:.1f}, image {escape(str(image_id))}</small>"
         f"<ul>{references}</ul></figcaption></figure>"
     )
 
 
-def _thumbnail(photo: Path | None, caption: str) -> str:
+def _thumbnail(image: Path | None, caption: str) -> str:
     try:
-        address = None if photo is None else thumbnail_uri(photo, _THUMBNAIL)
+        address = None if image is None else thumbnail_uri(image, _THUMBNAIL)
     except ImageError:
         address = None
     if address is None:
-        return '<div class="absent">photo not at hand</div>'
+        return '<div class="absent">image not at hand</div>'
     return f'<img alt="{escape(caption)}" src="{address}">'

@@ -1,7 +1,7 @@
-"""How good a model is at finding the photo that a sentence was written about.
+"""How good a model is at finding the image that a sentence was written about.
 
 The protocol of Hodosh, Young and Hockenmaier 2013 ("Framing Image Description as a Ranking Task", JAIR 47,
-section 5): each sentence is a query over all photos, and what counts is the rank of its own photo.
+section 5): each sentence is a query over all images, and what counts is the rank of its own image.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ RECALLS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The ranks that photos got for their own sentences.
+    """The ranks that images got for their own sentences.
 
     Attributes:
-        ranks: for each query, 1 plus how many other photos fit it at least as well as its own: a model that
-            finds all photos alike gets the worst rank, not the best.
+        ranks: for each query, 1 plus how many other images fit it at least as well as its own: a model that
+            finds all images alike gets the worst rank, not the best.
         dropped: how many words the model does not know; they were left out of the queries.
         shortened: how many queries had such words.
-        broken: how many photos could not be read and were left out.
+        broken: how many images could not be read and were left out.
     """
 
     ranks: npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ class Retrieval:
     broken: int = 0
 
     def recall(self, most: int) -> float:
-        """Share of queries whose photo is among the first ``most``."""
+        """Share of queries whose image is among the first ``most``."""
         return float((self.ranks <= most).mean())
 
     @property
@@ -63,7 +63,7 @@ class Retrieval:
         }
 
 
-def retrieve_photos(
+def retrieve_images(
     checkpoint: Checkpoint,
     records: Sequence[Record],
     *,
@@ -72,25 +72,24 @@ def retrieve_photos(
     device: str = "auto",
     precision: str = "auto",
 ) -> Retrieval:
-    """Search the photos of a data set for each of them by its first caption.
+    """Search the images of a data set for each of them by its first caption.
 
     Args:
         checkpoint: the model.
-        records: the photos.
+        records: the images.
         cache: see :class:`captioner.search.search.Gallery`.
-        skip_broken: whether photos that cannot be read are left out instead of being an error.
+        skip_broken: whether images that cannot be read are left out instead of being an error.
         device: see there.
         precision: see there.
 
     Raises:
-        DatasetError: photos are broken and must not be left out, or all are.
+        DatasetError: images are broken and must not be left out, or all are.
     """
     paths = [record.path for record in records]
     gallery = Gallery(checkpoint, paths, cache=cache, device=device, precision=precision)
     if gallery.broken and not skip_broken:
         raise DatasetError(
-            f"{len(gallery.broken):,} of {len(records):,} photos are broken: "
-            f"{next(iter(gallery.broken.values()))}",
+            f"{len(gallery.broken):,} of {len(records):,} images are broken: {next(iter(gallery.broken.values()))}",
             "give `skip_missing` to go on without them",
         )
     queries = [record.captions[0] for place, record in enumerate(records) if place not in gallery.broken]
@@ -98,18 +97,18 @@ def retrieve_photos(
 
 
 def retrieve(gallery: Gallery, queries: Sequence[str]) -> Retrieval:
-    """Search a gallery for each of its photos; shows progress.
+    """Search a gallery for each of its images; shows progress.
 
     Args:
-        gallery: the photos.
-        queries: a sentence about each photo, in the same order. Words that the model does not know are left
+        gallery: the images.
+        queries: a sentence about each image, in the same order. Words that the model does not know are left
             out and counted.
 
     Raises:
-        DatasetError: there is not one photo.
+        DatasetError: there is not one image.
     """
     if not gallery.paths:
-        raise DatasetError("there is no photo to search for: not one could be read")
+        raise DatasetError("there is no image to search for: not one could be read")
     sentences, dropped = _sentences(queries, gallery.vocabulary)
     steps = len(PrefixTree(sentences)) * len(sentences)
     with tqdm(total=steps, desc="searching", unit="step", unit_scale=True) as progress:
@@ -118,10 +117,10 @@ def retrieve(gallery: Gallery, queries: Sequence[str]) -> Retrieval:
 
 
 def ranks(log_probs: Tensor) -> npt.NDArray[np.int64]:
-    """Rank of each query's own photo, see :class:`Retrieval`.
+    """Rank of each query's own image, see :class:`Retrieval`.
 
     Args:
-        log_probs: ``(queries, photos)``; the photo of a query has its position.
+        log_probs: ``(queries, images)``; the image of a query has its position.
     """
     own = log_probs.diagonal().unsqueeze(1)
     found: npt.NDArray[np.int64] = (log_probs >= own).sum(dim=1).numpy()

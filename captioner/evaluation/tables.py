@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from captioner.metrics.evaluate import Scores
 
 
-def describe_photos(evaluation: Evaluation) -> str:
-    """Says how many photos were scored, of how many, and why the others were not."""
+def describe_images(evaluation: Evaluation) -> str:
+    """Says how many images were scored, of how many, and why the others were not."""
     scores, provenance = evaluation.scores, evaluation.provenance
     of_all = "" if scores.images == provenance.available else f" of {provenance.available:,}"
     left_out = {"absent": provenance.absent, "unreadable": provenance.unreadable}
     reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
     skipped = f" ({reasons}: skipped)" if reasons else ""
-    return f"{scores.images:,}{of_all} photos{skipped}, {scores.references:,} references"
+    return f"{scores.images:,}{of_all} images{skipped}, {scores.references:,} references"
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
     """Returns figures, intervals, diversity and signature, x100 where that is customary."""
-    lines = [describe_photos(evaluation), "", f"{'x100':<10}{'figure':>8}{'95% interval':>20}"]
+    lines = [describe_images(evaluation), "", f"{'x100':<10}{'figure':>8}{'95% interval':>20}"]
     for name, figure in evaluation.scores.figures.items():
         lines.append(f"{name:<10}{100 * figure:>8.2f}{interval_text(evaluation, name):>20}".rstrip())
     if evaluation.meteor is not None:
@@ -33,9 +33,9 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Returns both sets of figures, their differences and the photos with the largest, x100."""
+    """Returns both sets of figures, their differences and the images with the largest, x100."""
     lines = [
-        f"{describe_photos(comparison.first)}; paired bootstrap, {comparison.resamples} resamples",
+        f"{describe_images(comparison.first)}; paired bootstrap, {comparison.resamples} resamples",
         "",
         f"{'x100':<10}{'A':>8}{'B':>8}{'B - A':>8}{'95% interval':>20}{'p':>8}",
     ]
@@ -44,7 +44,7 @@ def comparison_table(comparison: Comparison) -> str:
         figures = "".join(f"{100 * value:>8.2f}" for value in found[:3])
         lines.append(f"{name:<10}{figures}{f'{low:+.2f} to {high:+.2f}':>20}{found.p_value:>8.4f}")
     if comparison.contrasts:
-        lines += ["", "largest differences in CIDEr-D of a photo (x100)"]
+        lines += ["", "largest differences in CIDEr-D of an image (x100)"]
     for contrast in comparison.contrasts:
         lines.append(f"{contrast.image_id}  {100 * (contrast.second - contrast.first):+.1f}")
         lines.append(f"  A {100 * contrast.first:6.1f}  {_one_line(contrast.first_caption)}")

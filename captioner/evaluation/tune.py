@@ -1,4 +1,4 @@
-"""Which decoding options suit a model best, on photos that it was not trained on."""
+"""Which decoding options suit a model best, on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Photos of a data set as the decoder sees them.
+    """Images of a data set as the decoder sees them.
 
     Attributes:
         label: of the data set.
-        regions: ``(photos, regions, channels)``, float16 on the CPU.
-        ids: of the photos.
+        regions: ``(images, regions, channels)``, float16 on the CPU.
+        ids: of the images.
         references: what people say of them, tokenised once.
     """
 
@@ -68,14 +68,14 @@ def grid(base: DecodingOptions, choices: Mapping[str, Sequence[Any]]) -> list[De
     return list(dict.fromkeys(found))
 
 
-def encode_photos(
+def encode_images(
     captioner: Captioner,
     label: str,
     records: Sequence[Record],
     *,
     batch_size: int = 16,
     skip_unreadable: bool = False,
-    on_progress: Callable[[int], Any] = lambda photos: None,
+    on_progress: Callable[[int], Any] = lambda images: None,
 ) -> Encoded:
     """Encode the photos of a data set once, for all trials. They stay in memory.
 
@@ -93,7 +93,7 @@ def encode_photos(
     """
     refuse_train_split(records, label, "tune")
     if any(record.row is not None for record in records):
-        raise OptionError(f"{label}: holds vectors", "only photos are tuned on")
+        raise OptionError(f"{label}: holds vectors", "only images are tuned on")
     parts, kept = [], []
     for batch in readable_batches(captioner, records, batch_size, skip_unreadable):
         if batch.pixels:
@@ -104,7 +104,7 @@ def encode_photos(
         kept += batch.readable
         on_progress(len(batch.readable) + len(batch.broken))
     if not kept:
-        raise EvaluationError(f"{label}: not one photo can be read")
+        raise EvaluationError(f"{label}: not one image can be read")
     references = References({record.image_id: record.captions for record in kept})
     return Encoded(label, torch.cat(parts), [record.image_id for record in kept], references)
 
@@ -117,14 +117,14 @@ def try_out(
     select_by: str = "CIDEr",
     batch_size: int = 16,
 ) -> Trial:
-    """Caption all photos in one way, and score each data set by itself.
+    """Caption all images in one way, and score each data set by itself.
 
     Args:
         captioner: the model.
-        sets: photos.
+        sets: images.
         options: how to search for captions.
         select_by: ``CIDEr`` or ``BLEU-4``.
-        batch_size: photos captioned at once.
+        batch_size: images captioned at once.
 
     Raises:
         OptionError: the options ask for what the checkpoint does not have.

@@ -1,1 +1,1 @@
-"""Features of photos: what a frozen encoder made of them, kept on disk."""
+"""Features of images: what a frozen encoder made of them, kept on disk."""

@@ -1,4 +1,4 @@
-"""Digests of photos, remembered by path, so that unchanged files need not be read again.
+"""Digests of images, remembered by path, so that unchanged files need not be read again.
 
 A file counts as unchanged as long as its size, its times of change and its inode stay what they were. Both
 times are kept since programs can set back the one (mtime) but not the other (ctime).
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 READERS = min(8, os.cpu_count() or 1)
 _DIGEST = re.compile("[0-9a-f]{64}")
-_TABLE = "CREATE TABLE IF NOT EXISTS photos (path BLOB PRIMARY KEY, stamp TEXT, digest TEXT) WITHOUT ROWID"
+_TABLE = "CREATE TABLE IF NOT EXISTS images (path BLOB PRIMARY KEY, stamp TEXT, digest TEXT) WITHOUT ROWID"
 _WAIT_S = 5.0  # for another run that is writing
 _WRITTEN_AT_ONCE = 256
 # A file changed this short a time ago could change again without its times telling (they have the
@@ -79,13 +79,13 @@ class DigestIndex:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.file, timeout=_WAIT_S)) as database, database:
                 database.execute(_TABLE)
-                database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", rows)
         except (sqlite3.Error, OSError):
             return
 
 
 def _look_up(database: sqlite3.Connection, key: bytes, stamp: str | None) -> str | None:
-    row = database.execute("SELECT digest FROM photos WHERE path = ? AND stamp = ?", (key, stamp)).fetchone()
+    row = database.execute("SELECT digest FROM images WHERE path = ? AND stamp = ?", (key, stamp)).fetchone()
     return str(row[0]) if row is not None and _DIGEST.fullmatch(str(row[0])) else None
 
 
@@ -109,9 +109,9 @@ def _read(paths: Sequence[Path]) -> Iterator[str]:
     with ThreadPoolExecutor(READERS) as readers:
         try:
             digests = readers.map(_digest, paths)
-            yield from tqdm(digests, "reading photos", len(paths), unit="photo", leave=False)
+            yield from tqdm(digests, "reading images", len(paths), unit="image", leave=False)
         except BaseException:
-            readers.shutdown(cancel_futures=True)  # else all photos would be read before the program ends
+            readers.shutdown(cancel_futures=True)  # else all images would be read before the program ends
             raise
 
 

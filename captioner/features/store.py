@@ -1,7 +1,7 @@
 """Features of a frozen encoder, computed once and kept on disk.
 
 A store is a folder with two files: ``features.bin``, rows of float16 one behind the other, and
-``index.txt``, one line a row with the SHA-256 of the photo's bytes. The folder's name tells encoder,
+``index.txt``, one line a row with the SHA-256 of the image's bytes. The folder's name tells encoder,
 weights and preprocessing, so features can never be taken for those of another model. Rows are on disk
 before their lines: whatever a crash leaves behind the last whole line is cut off at the next start. Digests
 of files that have not changed come from an index beside the stores.
@@ -44,13 +44,13 @@ _LINE_BYTES = 65
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Where the features of some photos are.
+    """Where the features of some images are.
 
     Attributes:
         array: memory-mapped float16 or float32 ``(rows, regions, channels)``.
-        rows: for each photo asked for, its row; -1 for a broken photo.
-        digests: for each photo asked for, the SHA-256 of its bytes; empty if it cannot be read.
-        broken: why photos are broken, by their position among those asked for.
+        rows: for each image asked for, its row; -1 for a broken image.
+        digests: for each image asked for, the SHA-256 of its bytes; empty if it cannot be read.
+        broken: why images are broken, by their position among those asked for.
     """
 
     array: npt.NDArray[np.float16] | npt.NDArray[np.float32]
@@ -58,13 +58,13 @@ class FeatureRows:
     digests: Sequence[str]
     broken: Mapping[int, str]
 
-    def fetch(self, photos: Sequence[int], device: torch.device) -> Tensor:
-        """Features of whole photos, by their position among those asked for.
+    def fetch(self, images: Sequence[int], device: torch.device) -> Tensor:
+        """Features of whole images, by their position among those asked for.
 
         Returns:
-            float32 ``(photos, regions, channels)``.
+            float32 ``(images, regions, channels)``.
         """
-        return torch.from_numpy(self.array[self.rows[list(photos)]]).to(device).float()
+        return torch.from_numpy(self.array[self.rows[list(images)]]).to(device).float()
 
 
 class FeatureStore:
@@ -102,21 +102,21 @@ class FeatureStore:
 
     @cached_property
     def encoder(self) -> nn.Module:
-        """The encoder, made fast; seldom needed, since most photos have been encoded before."""
+        """The encoder, made fast; seldom needed, since most images have been encoded before."""
         fused: nn.Module = fuse(self._given).to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return fused
 
     @property
     def name(self) -> str:
-        """What tells features of this store from those of another, beside the digests of the photos."""
+        """What tells features of this store from those of another, beside the digests of the images."""
         return self.folder.name
 
     def features_of(self, records: Sequence[Record]) -> FeatureRows:
-        """Features of the photos of records; see :meth:`collect`."""
+        """Features of the images of records; see :meth:`collect`."""
         return self.collect([record.path for record in records])
 
     def collect(self, paths: Sequence[Path]) -> FeatureRows:
-        """Features of photos; those that are not in the store yet are encoded, with a progress bar.
+        """Features of images; those that are not in the store yet are encoded, with a progress bar.
 
         Raises:
             CacheError: the store cannot be written, for instance because the disk is full.
@@ -168,14 +168,14 @@ class FeatureStore:
         os.truncate(self.data, count * self._row_bytes)
         return known
 
-    def _encode_missing(self, photos: Mapping[str, Path], known: dict[str, int]) -> dict[str, str]:
-        """Encode photos whose digest is not known and add them to it; returns why others are broken."""
-        missing = {digest: path for digest, path in photos.items() if digest not in known}
+    def _encode_missing(self, images: Mapping[str, Path], known: dict[str, int]) -> dict[str, str]:
+        """Encode images whose digest is not known and add them to it; returns why others are broken."""
+        missing = {digest: path for digest, path in images.items() if digest not in known}
         broken: dict[str, str] = {}
         if not missing:
             return broken
         count = self.data.stat().st_size // self._row_bytes
-        progress = tqdm(total=len(missing), desc="encoding photos", unit="photo")
+        progress = tqdm(total=len(missing), desc="encoding images", unit="image")
         with self.data.open("ab") as data, self.index.open("a") as index, progress:
             for batch in self._batches(list(missing.items())):
                 good = {digest: pixels for digest, pixels in batch.items() if not isinstance(pixels, str)}
@@ -230,7 +230,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another run that encodes photos into {path.parent}", file=sys.stderr)
+            print(f"waiting for another run that encodes images into {path.parent}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -258,7 +258,7 @@ class VectorStore:
     def features_of(self, records: Sequence[Record]) -> FeatureRows:
         """The vectors of records of this file; each is read once and looked at.
 
-        Equal vectors get one row, as equal photos do: they stand for the same picture.
+        Equal vectors get one row, as equal images do: they stand for the same image.
         """
         wanted = {record.row for record in records}
         digests: dict[int, str] = {}

@@ -39,7 +39,7 @@ class Curve:
 def measure(model: str, decoder: Decoder, regions: Tensor, words: Tensor, *, trained: bool) -> Curve:
     """Measure one model.
 
-    ``L_T`` is the loss of the last word alone, given the picture and the true words before it, and the
+    ``L_T`` is the loss of the last word alone, given the image and the true words before it, and the
     derivative is the total one, along all ways from a state to that word. For cells with a memory ``c_t``
     beside ``h_t`` the state is both together: that is what a step hands to the next, and what the product
     of Jacobians in the theory of vanishing gradients is about. In float64, because gradients fall below
@@ -65,9 +65,7 @@ def measure(model: str, decoder: Decoder, regions: Tensor, words: Tensor, *, tra
     ]
     means = torch.cat(norms, dim=1).mean(dim=1)
     if not means.isfinite().all():
-        raise OptionError(
-            f"the gradients of {model} grow beyond all numbers", "take a smaller `length` or `gain`"
-        )
+        raise OptionError(f"the gradients of {model} grow beyond all numbers", "take a smaller `length` or `gain`")
     states, hidden = (tuple(row) for row in means.T.tolist())
     return Curve(model, trained, states, hidden)
 

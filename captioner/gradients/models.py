@@ -37,10 +37,10 @@ def subjects(options: GradientOptions, records: Sequence[Record] = ()) -> Iterat
 
     Args:
         options: what to measure.
-        records: captioned photos for the trained ones to run over; random words and features without.
+        records: captioned images for the trained ones to run over; random words and features without.
 
     Raises:
-        CaptionerError: a checkpoint or a photo is absent or broken, or they do not fit together.
+        CaptionerError: a checkpoint or an image is absent or broken, or they do not fit together.
     """
     for name in options.fresh:
         yield _fresh(name, options)
@@ -49,7 +49,7 @@ def subjects(options: GradientOptions, records: Sequence[Record] = ()) -> Iterat
 
 
 def _fresh(name: str, options: GradientOptions) -> Subject:
-    """A decoder that has learnt nothing, on random pictures and words."""
+    """A decoder that has learnt nothing, on random images and words."""
     size = options.hidden_size
     config = ModelConfig(
         encoder=NO_ENCODER,

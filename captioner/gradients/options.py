@@ -37,7 +37,7 @@ class GradientOptions:
     length: int = option(30, "words of a sequence; the loss is that of the last", low=1, high=500)
     sequences: int = option(64, "sequences to take the mean over", low=1, high=10_000)
     seed: int = option(0, "of weights, states and words", low=0, high=(1 << 31) - 1)
-    cache: str = option("~/.cache/captioner", "folder that keeps the features of photos of `dataset`")
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of images of `dataset`")
     output: str = option("gradients.csv", "file for the figures")
     plot: str = option("gradients.png", f"file for the plot, or {NO_PLOT}")
 
@@ -54,9 +54,7 @@ class GradientOptions:
 
     def _check_files(self) -> None:
         if self.plot != NO_PLOT and Path(self.plot).suffix.lower() not in PLOT_SUFFIXES:
-            raise OptionError(
-                f"`plot` must end in {', '.join(PLOT_SUFFIXES)} or be {NO_PLOT}, not {self.plot!r}"
-            )
+            raise OptionError(f"`plot` must end in {', '.join(PLOT_SUFFIXES)} or be {NO_PLOT}, not {self.plot!r}")
         if self.output == self.plot:
             raise OptionError(f"`output` and `plot` are one file, {self.output}")
         check_output("output", self.output)

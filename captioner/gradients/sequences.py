@@ -1,4 +1,4 @@
-"""Real captions with the features of their photos, for trained models to run over."""
+"""Real captions with the features of their images, for trained models to run over."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ from captioner.vocabulary import END, START, caption_words
 def caption_sequences(
     name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions
 ) -> tuple[Tensor, Tensor]:
-    """The longest captions of the data set, one a photo, cut to the length of the shortest among them.
+    """The longest captions of the data set, one an image, cut to the length of the shortest among them.
 
     Args:
         name: what to call the checkpoint in messages.
         checkpoint: the model that reads them.
-        records: photos with captions; or vectors, if the model takes these.
+        records: images with captions; or vectors, if the model takes these.
         options: how many, and how long at most.
 
     Returns:
         Features ``(sequences, regions, channels)`` and ids ``(sequences, length + 1)``.
 
     Raises:
-        DatasetError: a photo is broken, or the data set has not what the model takes.
+        DatasetError: an image is broken, or the data set has not what the model takes.
         CacheError: features cannot be kept on disk.
     """
     vocabulary = checkpoint.vocabulary
-    longest = [
-        (max((caption_words(text) for text in record.captions), key=len), record) for record in records
-    ]
+    longest = [(max((caption_words(text) for text in record.captions), key=len), record) for record in records]
     longest.sort(key=lambda pair: -len(pair[0]))
     chosen = longest[: options.sequences]
     length = min(options.length, len(chosen[-1][0]) + 1)
@@ -48,15 +46,13 @@ def caption_sequences(
     return _features(name, checkpoint, [record for _, record in chosen], options), torch.tensor(ids)
 
 
-def _features(
-    name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions
-) -> Tensor:
+def _features(name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions) -> Tensor:
     config, device = checkpoint.network.config, torch.device("cpu")
     store: FeatureStore | VectorStore
     if records[0].row is not None:
         store = VectorStore(records[0].path)
     elif config.encoder == NO_ENCODER:
-        raise DatasetError(f"{name} was trained on vectors and sees no photos", "give its `dataset` codes")
+        raise DatasetError(f"{name} was trained on vectors and sees no images", "give its `dataset` codes")
     else:
         store = FeatureStore(
             options.cache,
@@ -70,5 +66,5 @@ def _features(
         raise DatasetError(f"{name} takes vectors of length {config.channels}, not {store.shape[-1]}")
     found: FeatureRows = store.features_of(records)
     if found.broken:
-        raise DatasetError(f"{len(found.broken)} photos are broken: {next(iter(found.broken.values()))}")
+        raise DatasetError(f"{len(found.broken)} images are broken: {next(iter(found.broken.values()))}")
     return found.fetch(range(len(records)), device)

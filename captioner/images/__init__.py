@@ -1,4 +1,4 @@
-"""Pictures: find them, open them, and turn them into the pixels that an encoder sees."""
+"""Images: find them, open them, and turn them into the pixels that an encoder sees."""
 
 from captioner.images.find import IMAGE_EXTENSIONS, find_images, natural_order
 from captioner.images.open import (

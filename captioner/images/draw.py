@@ -1,4 +1,4 @@
-"""A picture of how a caption came about: where the model looked at each of its words."""
+"""An image of how a caption came about: where the model looked at each of its words."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from captioner.images.open import Source
 
 
-_SHADE = 0.25  # of its light that a picture keeps where nobody looked
-_GLOW = np.array([255.0, 190.0, 90.0])  # warm, so that bright and dark pictures both show it
+_SHADE = 0.25  # of its light that an image keeps where nobody looked
+_GLOW = np.array([255.0, 190.0, 90.0])  # warm, so that bright and dark images both show it
 _GLOWS = 0.35  # share of the glow where the weight is largest
 
 
-def overlay(picture: Image.Image, weights: npt.NDArray[np.float32]) -> Image.Image:
-    """A picture that is bright where weights are large, and dark elsewhere (as in Xu et al. 2015, figure 5).
+def overlay(image: Image.Image, weights: npt.NDArray[np.float32]) -> Image.Image:
+    """An image that is bright where weights are large, and dark elsewhere (as in Xu et al. 2015, figure 5).
 
     Args:
-        picture: RGB.
-        weights: ``(rows, columns)``, at least 0, laid over the whole picture. Only their proportions count.
+        image: RGB.
+        weights: ``(rows, columns)``, at least 0, laid over the whole image. Only their proportions count.
 
     Returns:
-        RGB, of the size of the picture.
+        RGB, of the size of the image.
     """
     small = Image.fromarray(np.uint8(255 * _shares(weights)), "L")
-    heat = np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC), np.float32)[..., None] / 255
-    lit = np.asarray(picture, np.float32) * (_SHADE + (1 - _SHADE) * heat)
+    heat = np.asarray(small.resize(image.size, Image.Resampling.BICUBIC), np.float32)[..., None] / 255
+    lit = np.asarray(image, np.float32) * (_SHADE + (1 - _SHADE) * heat)
     return Image.fromarray(np.uint8(lit + _GLOWS * heat * (_GLOW - lit)), "RGB")
 
 
 def shade(weights: npt.NDArray[np.float32]) -> Image.Image:
-    """The darkness alone, one pixel a region, for a page that stretches it over the picture.
+    """The darkness alone, one pixel a region, for a page that stretches it over the image.
 
     Args:
         weights: ``(rows, columns)``, at least 0. Only their proportions count.
@@ -65,11 +65,11 @@ _GAP, _TITLE = 12, 30  # px between panels, and for the word above each
 _LETTER = 18  # px, height of the letters
 
 
-def draw_explanation(picture: Image.Image, caption: Caption, *, side: int = 280) -> Image.Image:
-    """The picture with its caption, then the picture once for each word, bright where the model looked.
+def draw_explanation(image: Image.Image, caption: Caption, *, side: int = 280) -> Image.Image:
+    """The image with its caption, then the image once for each word, bright where the model looked.
 
     Args:
-        picture: RGB, all that the encoder saw of it.
+        image: RGB, all that the encoder saw of it.
         caption: with its attention.
         side: longest side of a panel in pixels.
 
@@ -78,10 +78,10 @@ def draw_explanation(picture: Image.Image, caption: Caption, *, side: int = 280)
     """
     if caption.attention is None:
         raise OptionError(
-            "the model has no attention, so it looks at the whole picture at every word",
+            "the model has no attention, so it looks at the whole image at every word",
             "take other `weights`",
         )
-    panel = picture.copy()
+    panel = image.copy()
     panel.thumbnail((side, side))
     panels = [panel, *(overlay(panel, weights) for weights in caption.attention)]
     chances = [math.exp(value) for value in caption.word_log_probs]
@@ -103,43 +103,43 @@ def draw_explanation(picture: Image.Image, caption: Caption, *, side: int = 280)
 
 
 def make_thumbnail(source: Source, side: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
-    """Return a picture as a small JPEG.
+    """Return an image as a small JPEG.
 
     Args:
-        source: The picture.
+        source: The image.
         side: Longest side of the JPEG in pixels.
         max_pixels: As for `open_image`.
 
     Raises:
         ImageError: As `open_image`.
     """
-    picture = open_image(source, max_pixels=max_pixels, min_size=side)
-    picture.thumbnail((side, side))
-    return _file(picture, "jpeg", quality=80)
+    image = open_image(source, max_pixels=max_pixels, min_size=side)
+    image.thumbnail((side, side))
+    return _file(image, "jpeg", quality=80)
 
 
 def thumbnail_uri(path: Path, side: int) -> str:
-    """Return a picture as a `data:` address; see `make_thumbnail`."""
+    """Return an image as a `data:` address; see `make_thumbnail`."""
     return data_uri(make_thumbnail(path, side))
 
 
-def picture_uri(picture: Image.Image, kind: Literal["jpeg", "png"], **options: int) -> str:
-    """Return a picture as a `data:` address.
+def image_uri(image: Image.Image, kind: Literal["jpeg", "png"], **options: int) -> str:
+    """Return an image as a `data:` address.
 
     Args:
-        picture: The picture as it is to be.
+        image: The image as it is to be.
         kind: Format of the file.
         options: Pillow's, for this format.
     """
-    return data_uri(_file(picture, kind, **options), kind)
+    return data_uri(_file(image, kind, **options), kind)
 
 
 def data_uri(content: bytes, kind: Literal["jpeg", "png"] = "jpeg") -> str:
-    """Return a picture file as a `data:` address."""
+    """Return an image file as a `data:` address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _file(picture: Image.Image, kind: str, **options: int) -> bytes:
+def _file(image: Image.Image, kind: str, **options: int) -> bytes:
     data = io.BytesIO()
-    picture.save(data, kind, **options)
+    image.save(data, kind, **options)
     return data.getvalue()

@@ -1,4 +1,4 @@
-"""Find pictures: from the files and folders that a user names to a stream of paths in a stable order."""
+"""Find images: from the files and folders that a user names to a stream of paths in a stable order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-    | {".avif", ".heic", ".heif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} | {".avif", ".heic", ".heif"}
 )
 
 # Device and inode numbers, which all links to one folder share.
@@ -22,14 +21,14 @@ _FolderId: TypeAlias = tuple[int, int]
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = True) -> Iterator[Path]:
-    """Yield the pictures that paths name: files as they are, folders by the extensions of their files.
+    """Yield the images that paths name: files as they are, folders by the extensions of their files.
 
     Folders are read one at a time, when their turn comes: first a folder's own files, then its sub-folders,
     each in natural order (`img2` before `img10`). Names that begin with a dot are skipped in folders. A
     folder is entered once, however many links lead to it, and a file is yielded once, however often it is
     named; two links to one file are two files. What `open_image` will refuse is yielded as well, so that it
     gets an error of its own while the others are captioned: a named file that is absent, a broken link, a
-    folder that cannot be read, a folder called like a picture that holds none (or is not looked into).
+    folder that cannot be read, a folder called like an image that holds none (or is not looked into).
 
     Args:
         paths: Files and folders, in the order wanted. A file named here is yielded whatever its extension.
@@ -58,12 +57,12 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
 
 def _checked(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):  # `Path("")` would be the current folder.
-        raise ImageError("an empty path was given", "name a picture or a folder")
+        raise ImageError("an empty path was given", "name an image or a folder")
     return Path(path)
 
 
 def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple[_FolderId | None, Path]]:
-    """Yield (folder's identity, file) for the pictures in folders that have not been entered before."""
+    """Yield (folder's identity, file) for the images in folders that have not been entered before."""
     waiting = [top]
     while waiting:
         folder = waiting.pop()
@@ -90,7 +89,7 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
             elif _is_listed(entry.name):
                 yield identity, folder / entry.name
         if _is_listed(folder.name) and not folders and not any(_is_listed(e.name) for e in listed):
-            yield identity, folder  # Its name promises a picture, and nothing else would tell of it.
+            yield identity, folder  # Its name promises an image, and nothing else would tell of it.
         if recursive:
             waiting.extend(reversed(folders))
 

@@ -1,4 +1,4 @@
-"""Open a picture: any common file becomes an upright RGB picture, or one clear error.
+"""Open an image: any common file becomes an upright RGB image, or one clear error.
 
 The format is told by the file's first bytes, never by its name, and only the formats listed here are
 tried: a hostile file cannot reach the decoders of rarer formats.
@@ -43,8 +43,8 @@ _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
 # How much longer than needed the short side of a JPEG decoded at reduced scale is at least. Measured on
-# photographs preprocessed to 260 x 260: with 4, pixels of 4000 x 3000 differ by 0.1 of 255 on average from a
-# full decode, and all of 48 photographs enlarged fourfold keep their caption. With 2 they differ by 0.21 and
+# images preprocessed to 260 x 260: with 4, pixels of 4000 x 3000 differ by 0.1 of 255 on average from a
+# full decode, and all of 48 images enlarged fourfold keep their caption. With 2 they differ by 0.21 and
 # reading gains twice as much (8 times as fast as in full), but 5 of the 48 captions change.
 _DRAFT_MARGIN = 4
 _TRANSPOSE: dict[object, Image.Transpose] = {
@@ -59,27 +59,25 @@ _TRANSPOSE: dict[object, Image.Transpose] = {
 _WARNINGS_LOCK = threading.Lock()
 
 
-def open_image(
-    source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size: int | None = None
-) -> Image.Image:
-    """Open a picture as RGB, upright.
+def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size: int | None = None) -> Image.Image:
+    """Open an image as RGB, upright.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit and floating-point grey is scaled
     to 8 bits, and the first frame of an animation is taken.
 
     Args:
-        source: A path, the bytes of a picture file, or a binary file object. A seekable file object is read
+        source: A path, the bytes of an image file, or a binary file object. A seekable file object is read
             from its start and left where it was, any other is read to its end; neither is closed.
-        max_pixels: Width times height above which a picture is refused, before it is decoded.
-        min_size: The side in pixels of the square that the picture is wanted for. A JPEG whose sides are
+        max_pixels: Width times height above which an image is refused, before it is decoded.
+        min_size: The side in pixels of the square that the image is wanted for. A JPEG whose sides are
             both much longer is decoded at a half, a quarter or an eighth of its size, which is faster; its
             short side stays at least four times `min_size`.
 
     Returns:
-        A picture of mode "RGB" that needs no open file.
+        An image of mode "RGB" that needs no open file.
 
     Raises:
-        ImageError: The picture is absent, unreadable, empty, broken, too large, or of an unknown format.
+        ImageError: The image is absent, unreadable, empty, broken, too large, or of an unknown format.
     """
     name = display_name(source)
     data = read_file(source, max_pixels=max_pixels)
@@ -88,24 +86,24 @@ def open_image(
     try:
         with _muted_warnings():
             # The plugin is called directly, and not through `Image.open`, because that one warns of and
-            # refuses large pictures by a process-wide limit of its own.
+            # refuses large images by a process-wide limit of its own.
             image = plugin(io.BytesIO(data))
         width, height = image.size
         if width * height > max_pixels:
             raise TooManyPixelsError(
                 f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,} pixels",
-                "raise the limit or shrink the picture",
+                "raise the limit or shrink the image",
             )
         return to_rgb(_upright(_decode(image, min_size)))
     except ImageError:
         raise
     except Exception as error:  # Decoders fail on broken files with nearly every class of exception.
         reason = printable(str(error)) or type(error).__name__
-        raise ImageError(f"{name}: broken or incomplete {kind} picture ({reason})") from error
+        raise ImageError(f"{name}: broken or incomplete {kind} image ({reason})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to RGB: transparency over white, deep grey scaled to 8 bits."""
+    """Convert an image of any mode to RGB: transparency over white, deep grey scaled to 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         image = _eight_bits(image)
     if image.has_transparency_data:
@@ -116,7 +114,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def display_name(source: Source) -> str:
-    """Name a picture's source in one printable line, for messages."""
+    """Name an image's source in one printable line, for messages."""
     if isinstance(source, bytes):
         return "<bytes>"
     if isinstance(source, str | os.PathLike):
@@ -131,13 +129,13 @@ def printable(text: str) -> str:
 
 
 def read_file(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
-    """Read a picture file without decoding it.
+    """Read an image file without decoding it.
 
     Returns:
-        Its bytes; that they are a picture is known by their beginning only.
+        Its bytes; that they are an image is known by their beginning only.
 
     Raises:
-        ImageError: The file is absent, unreadable, or longer than a picture within the limit can be.
+        ImageError: The file is absent, unreadable, or longer than an image within the limit can be.
     """
     return _read(source, display_name(source), max_bytes=max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
 
@@ -163,7 +161,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         raise ImageError(f"{name}: no such file")
     if path.is_dir():
         readable = os.access(path, os.R_OK | os.X_OK)
-        raise ImageError(f"{name}: " + ("a folder, not a picture" if readable else "folder cannot be read"))
+        raise ImageError(f"{name}: " + ("a folder, not an image" if readable else "folder cannot be read"))
     if not path.is_file():  # Opening a named pipe would wait for its writer, perhaps for ever.
         raise ImageError(f"{name}: not a regular file")
     return path.open("rb")
@@ -216,7 +214,7 @@ def identify(data: bytes, name: str) -> str:
         Its usual name, such as "JPEG".
 
     Raises:
-        ImageError: It is no picture, or of a format that is not opened here.
+        ImageError: It is no image, or of a format that is not opened here.
     """
     head = data[:_HEAD_BYTES]
     if not head:
@@ -243,8 +241,8 @@ def identify(data: bytes, name: str) -> str:
     if b"<svg" in text:
         raise ImageError(f"{name}: SVG drawings are not supported", "convert it to PNG first")
     if text.startswith((b"<!doctype html", b"<html")):
-        raise ImageError(f"{name}: a web page, not a picture", "download the picture itself")
-    raise ImageError(f"{name}: not a picture in a known format ({_FORMATS})")
+        raise ImageError(f"{name}: a web page, not an image", "download the image itself")
+    raise ImageError(f"{name}: not an image in a known format ({_FORMATS})")
 
 
 def _plugin(kind: str, name: str) -> type[ImageFile.ImageFile]:
@@ -253,18 +251,14 @@ def _plugin(kind: str, name: str) -> type[ImageFile.ImageFile]:
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise NoDecoderError(
-                f"{name}: HEIC pictures cannot be read", "run: pip install 'captioner[heif]'"
-            ) from error
+            raise NoDecoderError(f"{name}: HEIC images cannot be read", "run: pip install 'captioner[heif]'") from error
         plugin: type[ImageFile.ImageFile] = HeifImageFile
         return plugin
     if kind == "AVIF":
         try:
             from PIL.AvifImagePlugin import AvifImageFile
         except ImportError as error:  # Pillow before 11.3.
-            raise NoDecoderError(
-                f"{name}: AVIF pictures cannot be read", "run: pip install --upgrade pillow"
-            ) from error
+            raise NoDecoderError(f"{name}: AVIF images cannot be read", "run: pip install --upgrade pillow") from error
         return AvifImageFile
     return {
         "JPEG": JpegImagePlugin.JpegImageFile,
@@ -278,7 +272,7 @@ def _plugin(kind: str, name: str) -> type[ImageFile.ImageFile]:
 
 @contextmanager
 def _muted_warnings() -> Iterator[None]:
-    """Silence Pillow's remarks on odd metadata, which say nothing about the picture.
+    """Silence Pillow's remarks on odd metadata, which say nothing about the image.
 
     `warnings.catch_warnings` exchanges a list of the whole process, so overlapping uses in several threads
     would leave the wrong one behind: hence the lock, held while headers are parsed, not while pixels are
@@ -302,11 +296,11 @@ def _decode(image: ImageFile.ImageFile, min_size: int | None) -> ImageFile.Image
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
-    """Apply the EXIF orientation; metadata that cannot be read leave the picture as it is."""
+    """Apply the EXIF orientation; metadata that cannot be read leave the image as it is."""
     try:
         with _muted_warnings():
             method = _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # As in `open_image`; but here the picture itself is good.
+    except Exception:  # As in `open_image`; but here the image itself is good.
         return image
     return image if method is None else image.transpose(method)
 
@@ -315,7 +309,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale grey of 16 bits, 32 bits or floating point to 8 bits.
 
     Sixteen bits run from 0 to 65535. The wider modes have no fixed white: the smallest usual one (1 for
-    floats, 255, 65535) that no value exceeds is taken, or else the range of the picture's own values.
+    floats, 255, 65535) that no value exceeds is taken, or else the range of the image's own values.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())

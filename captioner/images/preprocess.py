@@ -1,4 +1,4 @@
-"""The one way from a picture to the numbers that an encoder sees; stored in every checkpoint as data."""
+"""The one way from an image to the numbers that an encoder sees; stored in every checkpoint as data."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _MAX_ASPECT = 20
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a square of pixels, and pixels become normalised numbers.
+    """How an image becomes a square of pixels, and pixels become normalised numbers.
 
     Attributes:
         size: Side in pixels of the square that the encoder sees.
-        resize: "squash" scales both sides to `size` and so keeps the whole picture; "crop" scales the short
+        resize: "squash" scales both sides to `size` and so keeps the whole image; "crop" scales the short
             side to `resize_size` and keeps the square of `size` in the middle.
         resize_size: Length in pixels of the short side before the crop; `size` unless given. Not for
             "squash".
         interpolation: Filter of the scaling; all but "nearest" average over the pixels that a smaller
-            picture merges (antialiasing).
+            image merges (antialiasing).
         mean: Mean of red, green and blue on the scale 0 to 1, subtracted by `normalise`.
         std: Standard deviation of red, green and blue on the scale 0 to 1, divided by.
 
@@ -81,7 +81,7 @@ class Preprocessing:
         return self.size, self.size, 3
 
     def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
-        """Open a picture and scale it.
+        """Open an image and scale it.
 
         Returns:
             uint8 (size, size, 3), RGB.
@@ -93,9 +93,9 @@ class Preprocessing:
         return self.pixels(open_image(source, max_pixels=max_pixels, min_size=short_side))
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """Scale an upright picture.
+        """Scale an upright image.
 
-        "crop" gives the pixels that torchvision's presets give, except that pictures more than 20 times as
+        "crop" gives the pixels that torchvision's presets give, except that images more than 20 times as
         long as wide lose their far ends, which the crop does not show, beforehand.
 
         Returns:
@@ -147,7 +147,7 @@ class Preprocessing:
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cut the ends off a very long picture: scaled whole, 1 x 100,000 pixels become 256 x 25,600,000."""
+    """Cut the ends off a very long image: scaled whole, 1 x 100,000 pixels become 256 x 25,600,000."""
     width, height = image.size
     longest = _MAX_ASPECT * min(width, height)
     left, top = (max(0, side - longest) // 2 for side in image.size)
@@ -176,7 +176,7 @@ def _is_finite(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Preprocessings:
-    """Preprocessings that take turns on a picture; what they make travels as one array.
+    """Preprocessings that take turns on an image; what they make travels as one array.
 
     The pixels of a single one stay as they are. Those of several follow each other in one row of bytes.
 
@@ -194,7 +194,7 @@ class Preprocessings:
         return (sum(math.prod(member.shape) for member in self.members),)
 
     def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
-        """Open a picture and scale it for each member, as the member alone would.
+        """Open an image and scale it for each member, as the member alone would.
 
         Returns:
             uint8 array of `shape`.
@@ -207,7 +207,7 @@ class Preprocessings:
         return self._packed([member.load(source, max_pixels=max_pixels) for member in self.members])
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """Scale an upright picture for each member.
+        """Scale an upright image for each member.
 
         Returns:
             uint8 array of `shape`.

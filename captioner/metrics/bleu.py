@@ -2,7 +2,7 @@
 
 Papineni et al. 2002, "BLEU: a Method for Automatic Evaluation of Machine Translation" (equations 1 to 3),
 with the server's two small constants, the closest reference length (the shorter one on a tie) and no
-smoothing. Everything that BLEU needs to know about a photo is ten whole numbers. Corpus BLEU is a function of
+smoothing. Everything that BLEU needs to know about an image is ten whole numbers. Corpus BLEU is a function of
 their sum, which makes the bootstrap a matter of adding rows.
 """
 
@@ -29,7 +29,7 @@ _SMALL = 1e-9
 
 
 def bleu_statistics(corpus: Corpus) -> npt.NDArray[np.float64]:
-    """Returns the ten numbers by which each photo enters BLEU.
+    """Returns the ten numbers by which each image enters BLEU.
 
     Returns:
         (images, 10) clipped matches of order 1 to 4, n-grams in the hypothesis of order 1 to 4, length of the
@@ -49,18 +49,18 @@ def bleu_statistics(corpus: Corpus) -> npt.NDArray[np.float64]:
 
 def _closest_lengths(corpus: Corpus) -> Integers:
     """Returns (images,) the reference length closest to the hypothesis's, the shorter one on a tie."""
-    photos, lengths = corpus.photos[corpus.images :], corpus.ngrams.lengths[corpus.images :]
-    differences = np.abs(lengths - corpus.ngrams.lengths[photos])
-    order = np.lexsort((lengths, differences, photos))
-    return lengths[order][np.searchsorted(photos[order], np.arange(corpus.images))]
+    owners, lengths = corpus.owners[corpus.images :], corpus.ngrams.lengths[corpus.images :]
+    differences = np.abs(lengths - corpus.ngrams.lengths[owners])
+    order = np.lexsort((lengths, differences, owners))
+    return lengths[order][np.searchsorted(owners[order], np.arange(corpus.images))]
 
 
 def bleu(statistics: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Computes BLEU-1 to BLEU-4 from statistics that may have been summed over photos.
+    """Computes BLEU-1 to BLEU-4 from statistics that may have been summed over images.
 
     Args:
-        statistics: (..., 10) numbers of :func:`bleu_statistics`. Their sum over photos gives corpus BLEU, a
-            single row the BLEU of that photo.
+        statistics: (..., 10) numbers of :func:`bleu_statistics`. Their sum over images gives corpus BLEU, a
+            single row the BLEU of that image.
 
     Returns:
         (..., 4) BLEU-1 to BLEU-4, between 0 and 1.

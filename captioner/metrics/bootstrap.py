@@ -1,8 +1,8 @@
-"""How far a figure would move with other photos of the same kind: the bootstrap over photos.
+"""How far a figure would move with other images of the same kind: the bootstrap over images.
 
 Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"; the paired comparison follows Koehn 2004,
-"Statistical Significance Tests for Machine Translation Evaluation". Each resample draws as many photos as
-there are, with replacement, and computes every figure anew from the sums over the photos drawn; CIDEr keeps
+"Statistical Significance Tests for Machine Translation Evaluation". Each resample draws as many images as
+there are, with replacement, and computes every figure anew from the sums over the images drawn; CIDEr keeps
 the document frequencies of the whole set.
 """
 
@@ -32,7 +32,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How one metric differs between two sets of captions of the same photos.
+    """How one metric differs between two sets of captions of the same images.
 
     Attributes:
         first: figure of the first set.
@@ -63,7 +63,7 @@ def intervals(scores: Scores, resamples: int, seed: int) -> dict[str, Interval]:
 
 
 def compare(first: Scores, second: Scores, resamples: int, seed: int) -> dict[str, Difference]:
-    """Compares two sets of captions by the paired bootstrap: both are judged on the same draws of photos.
+    """Compares two sets of captions by the paired bootstrap: both are judged on the same draws of images.
 
     Args:
         first: the set to start from.
@@ -72,10 +72,10 @@ def compare(first: Scores, second: Scores, resamples: int, seed: int) -> dict[st
         seed: of the draws.
 
     Raises:
-        EvaluationError: the two are not of the same photos.
+        EvaluationError: the two are not of the same images.
     """
     if set(first.ids) != set(second.ids):
-        raise EvaluationError("the two sets of captions are not of the same photos")
+        raise EvaluationError("the two sets of captions are not of the same images")
     places = {image_id: place for place, image_id in enumerate(second.ids)}
     aligned = second.statistics[[places[image_id] for image_id in first.ids]]
     both = _resampled(np.stack([first.statistics, aligned], axis=1), resamples, seed)
@@ -102,7 +102,7 @@ def _resampled(statistics: npt.NDArray[np.float64], resamples: int, seed: int) -
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
-    """Yields (some, images) how often each photo is drawn, for all resamples in turn."""
+    """Yields (some, images) how often each image is drawn, for all resamples in turn."""
     generator = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // images)
     for start in range(0, resamples, at_once):

@@ -31,16 +31,16 @@ EVALUATED = "evaluated references"
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
-    """A table of document frequencies, where a document is all human captions of one photo.
+    """A table of document frequencies, where a document is all human captions of one image.
 
     Attributes:
-        documents: number of photos counted.
-        counts: photos whose references hold the n-gram. Only those of two photos or more are held: CIDEr
-            treats an n-gram that it has never seen like one of a single photo.
+        documents: number of images counted.
+        counts: images whose references hold the n-gram. Only those of two images or more are held: CIDEr
+            treats an n-gram that it has never seen like one of a single image.
         source: where the table is from, for the signature of a result.
 
     Raises:
-        EvaluationError: the table is of no photo, or an n-gram occurs in more photos than there are.
+        EvaluationError: the table is of no image, or an n-gram occurs in more images than there are.
     """
 
     documents: int
@@ -49,13 +49,13 @@ class DocumentFrequencies:
 
     def __post_init__(self) -> None:
         if self.documents < 1:
-            raise EvaluationError("document frequencies need the references of at least one photo")
+            raise EvaluationError("document frequencies need the references of at least one image")
         if max(self.counts.values(), default=0) > self.documents:
-            raise EvaluationError("an n-gram occurs in more photos than the table counts")
+            raise EvaluationError("an n-gram occurs in more images than the table counts")
 
     @classmethod
     def from_tokens(cls, references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequencies:
-        """Counts references that are given as lists of words, one list of captions for each photo."""
+        """Counts references that are given as lists of words, one list of captions for each image."""
         corpus = Corpus.of([[]] * len(references), references)
         repeated = np.flatnonzero(corpus.document_frequencies > 1)
         counts = corpus.document_frequencies[repeated].tolist()
@@ -92,7 +92,7 @@ class DocumentFrequencies:
         counts = _checked_counts(table, path)
         digest = hashlib.sha256(content).hexdigest()[:12]
         try:
-            return cls(table["documents"], counts, f"table of {table['documents']} photos sha256:{digest}")
+            return cls(table["documents"], counts, f"table of {table['documents']} images sha256:{digest}")
         except EvaluationError as error:
             raise EvaluationError(f"{path}: {error}") from error
 
@@ -102,8 +102,7 @@ def _checked_counts(table: Any, path: str | Path) -> dict[NGram, int]:
         raise EvaluationError(f"{path} is no table of document frequencies ({_FORMAT!r} is not its format)")
     if table.get("tokenizer") != TOKENIZER_VERSION:
         raise EvaluationError(
-            f"{path} was made with tokeniser {table.get('tokenizer')}, not {TOKENIZER_VERSION}: "
-            "make the table anew"
+            f"{path} was made with tokeniser {table.get('tokenizer')}, not {TOKENIZER_VERSION}: make the table anew"
         )
     counts = table.get("counts")
     if type(table.get("documents")) is not int or not isinstance(counts, dict):
@@ -121,12 +120,12 @@ SCALE = 10.0
 
 
 def cider_d(corpus: Corpus, frequencies: DocumentFrequencies | None = None) -> Floats:
-    """Computes CIDEr-D of each photo.
+    """Computes CIDEr-D of each image.
 
     Args:
         corpus: hypotheses and references.
-        frequencies: in how many photos' references each n-gram occurs; those of the corpus unless given. In a
-            corpus of a single photo every n-gram then has the weight 0, hence every caption the score 0.
+        frequencies: in how many images' references each n-gram occurs; those of the corpus unless given. In a
+            corpus of a single image every n-gram then has the weight 0, hence every caption the score 0.
 
     Returns:
         (images,) scores from 0 to 10; 1.0 is what tables in papers print as 100.
@@ -139,14 +138,14 @@ def cider_d(corpus: Corpus, frequencies: DocumentFrequencies | None = None) -> F
     ours, theirs = corpus.shared
     clipped = np.minimum(weights[ours], weights[theirs]) * weights[theirs]
     products = corpus.sum_by_order(ngrams.rows[theirs], theirs, clipped)
-    scales = norms[corpus.photos] * norms  # a hypothesis has the number of its photo as its row
+    scales = norms[corpus.owners] * norms  # a hypothesis has the number of its image as its row
     cosines = np.divide(products, scales, out=np.zeros_like(products), where=scales > 0)
     # The COCO code measures a caption by its bigrams: a caption of one word is as long as an empty one.
     lengths = ngrams.windows(2)
-    penalty = np.exp(-((lengths[corpus.photos] - lengths) ** 2) / (2 * SIGMA**2))
+    penalty = np.exp(-((lengths[corpus.owners] - lengths) ** 2) / (2 * SIGMA**2))
     similarities = (cosines.mean(axis=1) * penalty)[images:]
-    photos = corpus.photos[images:]
-    return SCALE * np.bincount(photos, similarities, images) / np.bincount(photos, minlength=images)
+    owners = corpus.owners[images:]
+    return SCALE * np.bincount(owners, similarities, images) / np.bincount(owners, minlength=images)
 
 
 def _rarity(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Floats:

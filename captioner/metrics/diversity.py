@@ -1,4 +1,4 @@
-"""How varied a set of captions is: cheap figures that show a model which says the same of every photo."""
+"""How varied a set of captions is: cheap figures that show a model which says the same of every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores a set of captions against human captions of the same photos."""
+"""Scores a set of captions against human captions of the same images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMED = 5
 
 
 def name_some(ids: Collection[ImageId]) -> str:
-    """Names the first few of some photos and counts the others, for a one-line message."""
+    """Names the first few of some images and counts the others, for a one-line message."""
     named = ", ".join(repr(image_id) for image_id in list(ids)[:_NAMED])
     return named if len(ids) <= _NAMED else f"{named} and {len(ids) - _NAMED} more"
 
@@ -41,28 +41,28 @@ def check_ids(
     subset: bool = False,
     source: str = "the captions",
 ) -> None:
-    """Checks that every photo has both a caption and references.
+    """Checks that every image has both a caption and references.
 
     Args:
-        captioned: photos with a caption to judge.
-        referenced: photos with human captions.
-        subset: whether photos without a caption to judge are left out on purpose.
+        captioned: images with a caption to judge.
+        referenced: images with human captions.
+        subset: whether images without a caption to judge are left out on purpose.
         source: what to call the captions to judge, such as their file.
 
     Raises:
-        EvaluationError: there are no captions, or some photos have only one of the two.
+        EvaluationError: there are no captions, or some images have only one of the two.
     """
     if not captioned:
         raise EvaluationError(f"{source}: there is nothing to score")
     if unknown := _absent(captioned, referenced):
         hint = _hint_at_types(unknown, referenced)
         raise EvaluationError(
-            f"{source}: {len(unknown)} captions are of photos without references: {name_some(unknown)}{hint}"
+            f"{source}: {len(unknown)} captions are of images without references: {name_some(unknown)}{hint}"
         )
     if not subset and (missing := _absent(referenced, captioned)):
         raise EvaluationError(
-            f"{source}: {len(missing)} of {len(referenced)} photos have no caption: {name_some(missing)} "
-            "(`subset` scores only the photos that have one)"
+            f"{source}: {len(missing)} of {len(referenced)} images have no caption: {name_some(missing)} "
+            "(`subset` scores only the images that have one)"
         )
 
 
@@ -84,11 +84,11 @@ METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
 def corpus_figures(totals: npt.NDArray[np.float64], images: int) -> npt.NDArray[np.float64]:
-    """Turns sums over photos into the figures named by ``METRICS``.
+    """Turns sums over images into the figures named by ``METRICS``.
 
     Args:
-        totals: (..., 12) the ten numbers of BLEU, ROUGE-L and CIDEr-D, summed over photos.
-        images: how many photos were summed.
+        totals: (..., 12) the ten numbers of BLEU, ROUGE-L and CIDEr-D, summed over images.
+        images: how many images were summed.
 
     Returns:
         (..., 6) corpus BLEU, and the means of ROUGE-L and CIDEr-D.
@@ -101,8 +101,8 @@ class Scores:
     """The result of :func:`captioner.metrics.evaluate.score`.
 
     Attributes:
-        ids: the photos, in the order of the rows below.
-        statistics: (images, 12) for each photo, what its caption adds to the corpus figures.
+        ids: the images, in the order of the rows below.
+        statistics: (images, 12) for each image, what its caption adds to the corpus figures.
         references: number of human captions used.
         frequencies: where CIDEr's document frequencies are from.
         diversity: how varied the captions are.
@@ -118,7 +118,7 @@ class Scores:
 
     @property
     def images(self) -> int:
-        """Number of photos scored."""
+        """Number of images scored."""
         return len(self.ids)
 
     @cached_property
@@ -134,7 +134,7 @@ class Scores:
 
     @cached_property
     def per_image(self) -> dict[str, npt.NDArray[np.float64]]:
-        """For each metric, (images,) the score of every photo taken alone, in the order of ``ids``."""
+        """For each metric, (images,) the score of every image taken alone, in the order of ``ids``."""
         return dict(zip(METRICS, corpus_figures(self.statistics, 1).T, strict=True))
 
 
@@ -142,11 +142,11 @@ class References:
     """Human captions, tokenised once, to be scored against any number of times.
 
     Args:
-        captions: raw human captions of each photo, never cut by a vocabulary.
-        frequencies: CIDEr's document frequencies; those of the scored photos' captions unless given.
+        captions: raw human captions of each image, never cut by a vocabulary.
+        frequencies: CIDEr's document frequencies; those of the scored images' captions unless given.
 
     Raises:
-        EvaluationError: there is no photo, or a photo has no caption.
+        EvaluationError: there is no image, or an image has no caption.
     """
 
     def __init__(
@@ -154,16 +154,16 @@ class References:
     ) -> None:
         bare = [image_id for image_id, texts in captions.items() if not texts]
         if bare or not captions:
-            raise EvaluationError(f"no reference captions for {name_some(bare) or 'any photo'}")
+            raise EvaluationError(f"no reference captions for {name_some(bare) or 'any image'}")
         self.captions = captions
-        # As in the COCO code all captions are the lines of one file, in the order of the photos: a line can
+        # As in the COCO code all captions are the lines of one file, in the order of the images: a line can
         # change the tokens of the line before.
         lines = iter(tokenize_lines([text for texts in captions.values() for text in texts]))
         self.tokens = {image_id: [next(lines) for _ in texts] for image_id, texts in captions.items()}
         self.frequencies = frequencies
 
     def __len__(self) -> int:
-        """Number of photos."""
+        """Number of images."""
         return len(self.tokens)
 
 
@@ -173,19 +173,19 @@ def score(
     *,
     training_captions: Iterable[str] | None = None,
 ) -> Scores:
-    """Scores one caption for each photo.
+    """Scores one caption for each image.
 
     Args:
-        hypotheses: the caption to judge, for every photo that has references and for no other.
+        hypotheses: the caption to judge, for every image that has references and for no other.
         references: human captions; prepare :class:`References` once where several sets are scored against
             them.
         training_captions: raw captions that the model was trained on, to tell how many it merely repeats.
 
     Returns:
-        Corpus figures, per-photo scores and diversity, in the order of the references.
+        Corpus figures, per-image scores and diversity, in the order of the references.
 
     Raises:
-        EvaluationError: a photo has a caption but no references, or references but no caption.
+        EvaluationError: an image has a caption but no references, or references but no caption.
     """
     prepared = references if isinstance(references, References) else References(references)
     check_ids(hypotheses, prepared.tokens)
@@ -207,7 +207,7 @@ def _statistics(
     references: Sequence[Sequence[Sequence[str]]],
     frequencies: DocumentFrequencies | None,
 ) -> npt.NDArray[np.float64]:
-    """Returns (images, 12) the numbers by which each photo enters the corpus figures."""
+    """Returns (images, 12) the numbers by which each image enters the corpus figures."""
     corpus = Corpus.of(hypotheses, references)
     rouge = [rouge_l(*pair) for pair in zip(hypotheses, references, strict=True)]
     return np.column_stack([bleu_statistics(corpus), rouge, cider_d(corpus, frequencies)])

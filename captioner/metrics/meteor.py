@@ -26,8 +26,8 @@ def meteor(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Se
     """Computes METEOR of a set of captions.
 
     Args:
-        hypotheses: words of one caption for each photo.
-        references: words of the human captions of the same photos, in the same order.
+        hypotheses: words of one caption for each image.
+        references: words of the human captions of the same images, in the same order.
 
     Returns:
         The corpus figure, from 0 to 1.
@@ -36,7 +36,7 @@ def meteor(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Se
         EvaluationError: Java or the jar is absent, or the program ended; the message says which.
     """
     command = [_java(), "-Xmx2G", "-jar", str(_jar()), "-", "-", "-stdio", "-l", "en", "-norm"]
-    photos = zip(hypotheses, references, strict=True)
+    images = zip(hypotheses, references, strict=True)
     try:
         with subprocess.Popen(
             command,
@@ -46,16 +46,14 @@ def meteor(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Se
             encoding="utf-8",
         ) as program:
             try:
-                return _converse(program, photos)
+                return _converse(program, images)
             finally:
                 program.kill()
     except (OSError, ValueError) as error:
         raise EvaluationError("METEOR's Java program ended without an answer") from error
 
 
-def _converse(
-    program: subprocess.Popen[str], photos: Iterable[tuple[Sequence[str], Sequence[Sequence[str]]]]
-) -> float:
+def _converse(program: subprocess.Popen[str], images: Iterable[tuple[Sequence[str], Sequence[Sequence[str]]]]) -> float:
     questions, answers = program.stdin, program.stdout
     if questions is None or answers is None:
         raise ValueError("the program has no pipes")
@@ -65,10 +63,8 @@ def _converse(
         questions.flush()
         return answers.readline().strip()
 
-    statistics = [
-        ask("SCORE", *map(_words, references), _words(hypothesis)) for hypothesis, references in photos
-    ]
-    # The answer is one score for each photo, of which the question returns the first, then that of the set.
+    statistics = [ask("SCORE", *map(_words, references), _words(hypothesis)) for hypothesis, references in images]
+    # The answer is one score for each image, of which the question returns the first, then that of the set.
     ask("EVAL", *statistics)
     for _ in statistics[1:]:
         answers.readline()

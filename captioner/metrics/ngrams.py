@@ -44,9 +44,7 @@ class NGramCounts:
     def of(cls, captions: Sequence[Sequence[str]]) -> NGramCounts:
         """Counts the n-grams of tokenised captions."""
         words: dict[str, int] = {}
-        numbers = [
-            [words.setdefault(word, len(words)) for word in split_tokens(caption)] for caption in captions
-        ]
+        numbers = [[words.setdefault(word, len(words)) for word in split_tokens(caption)] for caption in captions]
         lengths = np.array([len(caption) for caption in numbers], dtype=np.int64)
         text = np.fromiter(chain.from_iterable(numbers), dtype=np.int64, count=int(lengths.sum()))
         row = np.repeat(np.arange(len(lengths)), lengths)
@@ -100,17 +98,17 @@ def split_tokens(tokens: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """One hypothesis and its references for each photo, counted together.
+    """One hypothesis and its references for each image, counted together.
 
     Attributes:
-        ngrams: the hypotheses, one row for each photo, then all references.
-        photos: (captions,) the photo of each row.
-        images: number of photos.
-        shared: two arrays of entries, of a hypothesis and of a reference of its photo with the same n-gram.
+        ngrams: the hypotheses, one row for each image, then all references.
+        images: (captions,) the image of each row.
+        images: number of images.
+        shared: two arrays of entries, of a hypothesis and of a reference of its image with the same n-gram.
     """
 
     ngrams: NGramCounts
-    photos: Integers
+    owners: Integers
     images: int
     shared: tuple[Integers, Integers]
 
@@ -119,34 +117,34 @@ class Corpus:
         """Counts hypotheses and references.
 
         Args:
-            hypotheses: words of one caption for each photo.
-            references: words of at least one human caption for each photo, in the same order.
+            hypotheses: words of one caption for each image.
+            references: words of at least one human caption for each image, in the same order.
         """
         images = len(hypotheses)
         ngrams = NGramCounts.of([*hypotheses, *(caption for captions in references for caption in captions)])
         numbers = np.arange(images)
-        photos = np.concatenate([numbers, np.repeat(numbers, [len(captions) for captions in references])])
-        return cls(ngrams, photos, images, _shared(ngrams, photos, images))
+        owners = np.concatenate([numbers, np.repeat(numbers, [len(captions) for captions in references])])
+        return cls(ngrams, owners, images, _shared(ngrams, owners, images))
 
     @cached_property
     def document_frequencies(self) -> Integers:
-        """(columns,) in how many photos' references each n-gram occurs."""
+        """(columns,) in how many images' references each n-gram occurs."""
         inside = self.ngrams.rows >= self.images
         width = len(self.ngrams.orders)
-        pairs = np.unique(self.photos[self.ngrams.rows[inside]] * width + self.ngrams.columns[inside])
+        pairs = np.unique(self.owners[self.ngrams.rows[inside]] * width + self.ngrams.columns[inside])
         return np.bincount(pairs % max(1, width), minlength=width)
 
     def sum_by_order(self, rows: Integers, entries: Integers, values: npt.ArrayLike) -> Floats:
         """Sums a value of some entries into (captions, 4): by row and by the order of the entry's n-gram."""
         orders = self.ngrams.orders[self.ngrams.columns[entries]]
-        size = MAX_ORDER * len(self.photos)
+        size = MAX_ORDER * len(self.owners)
         sums = np.bincount(MAX_ORDER * rows + orders, np.asarray(values, dtype=np.float64), size)
         return sums.astype(np.float64, copy=False).reshape(-1, MAX_ORDER)
 
 
-def _shared(ngrams: NGramCounts, photos: Integers, images: int) -> tuple[Integers, Integers]:
-    """Finds the entries of references whose n-gram the hypothesis of the photo holds too."""
-    keys = photos[ngrams.rows] * len(ngrams.orders) + ngrams.columns
+def _shared(ngrams: NGramCounts, owners: Integers, images: int) -> tuple[Integers, Integers]:
+    """Finds the entries of references whose n-gram the hypothesis of the image holds too."""
+    keys = owners[ngrams.rows] * len(ngrams.orders) + ngrams.columns
     ours, theirs = np.flatnonzero(ngrams.rows < images), np.flatnonzero(ngrams.rows >= images)
     ours = ours[np.argsort(keys[ours])]
     places = np.searchsorted(keys[ours], keys[theirs])

@@ -1,4 +1,4 @@
-"""Attention: which regions of the picture matter for the next word."""
+"""Attention: which regions of the image matter for the next word."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 Memory: TypeAlias = "tuple[Tensor, Tensor]"
-"""What attention has computed of a picture's regions, once; both have a row for each picture."""
+"""What attention has computed of an image's regions, once; both have a row for each image."""
 
 
 class AdditiveAttention(nn.Module):
@@ -92,9 +92,7 @@ class AdaptiveAttention(nn.Module):
         keys, values = memory
         query, sentinel_key, sentinel_value = self._split(asked, 3)
         query = query / query.shape[-1] ** 0.5
-        energies = torch.cat(
-            (query @ keys.transpose(-1, -2), (query * sentinel_key).sum(dim=-1, keepdim=True)), dim=-1
-        )
+        energies = torch.cat((query @ keys.transpose(-1, -2), (query * sentinel_key).sum(dim=-1, keepdim=True)), dim=-1)
         weights = energies.softmax(dim=-1)
         of_regions, of_sentinel = weights[..., :-1], weights[..., -1:]
         context = of_regions @ values + of_sentinel * sentinel_value

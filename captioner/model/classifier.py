@@ -42,13 +42,13 @@ def fit_classifier(classifier: nn.Linear, features: Tensor, logits: Tensor) -> n
     """A classifier that sees through another encoder what a classifier sees through its own.
 
     Ridge regression of the change of its weights, so that little is changed where the encoders differ
-    little or the photos are few: as if one more photo for each channel had asked for no change. Logits are
-    wanted up to a constant for each photo, on which probabilities do not depend.
+    little or the images are few: as if one more image for each channel had asked for no change. Logits are
+    wanted up to a constant for each image, on which probabilities do not depend.
 
     Args:
         classifier: of the first encoder.
-        features: mean region of each photo as the other encoder sees it, ``(photos, channels)``.
-        logits: what the classifier says of the same photos through its own, ``(photos, classes)``.
+        features: mean region of each image as the other encoder sees it, ``(images, channels)``.
+        logits: what the classifier says of the same images through its own, ``(images, classes)``.
     """
     weight, bias = classifier.weight.double(), classifier.bias.double()
     x = features.double()

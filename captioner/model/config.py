@@ -25,7 +25,7 @@ class ModelConfig:
     Attributes:
         encoder: name of the encoder, see :func:`captioner.model.encoder.encoder_names`, or
             :data:`NO_ENCODER`.
-        image_size: side of the square picture that the encoder sees, in pixels; 1 without encoder.
+        image_size: side of the square image that the encoder sees, in pixels; 1 without encoder.
         channels: length of the feature vector of one region.
         vocabulary_size: number of words, special ones included.
         cell: recurrent cell, one of :data:`CELLS`.
@@ -99,12 +99,12 @@ class GradientFlow:
     Attributes:
         truncate: after every so many time steps the state is carried on, but no gradient flows back through
             it (truncated backpropagation through time; Williams and Peng 1990, whose ``h`` and ``h'`` are
-            both this number). The picture, as the first state, so learns from the first ``truncate`` words
+            both this number). The image, as the first state, so learns from the first ``truncate`` words
             alone. None: from the last word to the first.
         hidden_limit: every element of dL/dh_t, the gradient of the loss by the hidden state, is brought into
             ``[-hidden_limit, hidden_limit]`` at each of the time steps 1, 2, ... and in each layer, before
             it flows on (a cousin of Graves 2013, section 2.1). Memory cells and the first state, which is
-            the picture's, have no limit of their own. None: no limit.
+            the image's, have no limit of their own. None: no limit.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.

@@ -1,6 +1,6 @@
-"""The decoder: a recurrent language model whose first state is the picture.
+"""The decoder: a recurrent language model whose first state is the image.
 
-Vinyals et al. 2015 ("Show and Tell") feed the picture as the first input; here it sets the initial
+Vinyals et al. 2015 ("Show and Tell") feed the image as the first input; here it sets the initial
 hidden and cell state through learned layers, as in Xu et al. 2015, section 3.1.2.
 """
 
@@ -36,7 +36,7 @@ class State:
     memory: Memory | None = None
 
     def select(self, rows: Tensor) -> State:
-        """The state of other rows, for instance one row for each caption of a picture."""
+        """The state of other rows, for instance one row for each caption of an image."""
         if self.memory is None:
             return State(self.cell[rows])
         first, second = self.memory
@@ -55,7 +55,7 @@ class State:
         return self.select(rows.repeat_interleave(width))
 
     def reorder(self, rows: Tensor) -> State:
-        """Exchange rows *of the same picture*; their memory is equal and stays where it is."""
+        """Exchange rows *of the same image*; their memory is equal and stays where it is."""
         return replace(self, cell=self.cell[rows])
 
 
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.weight
 
     def initial_state(self, regions: Tensor) -> State:
-        """First state of all layers from the picture, ``tanh`` of a learned layer on the mean region.
+        """First state of all layers from the image, ``tanh`` of a learned layer on the mean region.
 
         Args:
             regions: ``(batch, regions, channels)``; one region (the mean) is enough without attention.

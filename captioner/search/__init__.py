@@ -1,1 +1,1 @@
-"""Finding pictures by a sentence: log P(text | picture) over encoded pictures."""
+"""Finding images by a sentence: log P(text | image) over encoded images."""

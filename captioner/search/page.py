@@ -1,4 +1,4 @@
-"""The pictures that a search found as one HTML page: no script, no outside request, pictures embedded."""
+"""The images that a search found as one HTML page: no script, no outside request, images embedded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _STYLE = """\
 """
 _BODY = """\
 <h1>{title}</h1>
-<p>The {shown:,} best of {searched:,} pictures. The score says by how many nats the text is more probable for
-a picture than it is on average ({mean:.2f}).</p>
+<p>The {shown:,} best of {searched:,} images. The score says by how many nats the text is more probable for
+an image than it is on average ({mean:.2f}).</p>
 <ol class="gallery">
 {cards}
 </ol>
@@ -30,13 +30,13 @@ a picture than it is on average ({mean:.2f}).</p>
 
 
 def write_page(path: str | Path, text: str, answer: Answer, top: int) -> None:
-    """Write the best pictures of a search as a page.
+    """Write the best images of a search as a page.
 
     Args:
         path: the HTML file.
         text: what was searched for.
         answer: what was found.
-        top: how many pictures to show. One that is no longer there leaves a grey box.
+        top: how many images to show. One that is no longer there leaves a grey box.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -56,15 +56,15 @@ def write_page(path: str | Path, text: str, answer: Answer, top: int) -> None:
 
 def _cards(matches: Sequence[Match]) -> list[str]:
     return [
-        f'<li>{_picture(match.path)}<span class="score">{match.score:+.2f}</span> '
+        f'<li>{_figure(match.path)}<span class="score">{match.score:+.2f}</span> '
         f'<span class="quiet">log P {match.log_prob:.2f}</span>'
         f'<a class="name" href="{escape(match.path.absolute().as_uri())}">{escape(str(match.path))}</a></li>'
         for match in matches
     ]
 
 
-def _picture(path: Path) -> str:
+def _figure(path: Path) -> str:
     try:
         return f'<img alt="{escape(path.name)}" src="{thumbnail_uri(path, _THUMBNAIL)}">'
     except ImageError:
-        return '<div class="absent">picture not at hand</div>'
+        return '<div class="absent">image not at hand</div>'

@@ -1,4 +1,4 @@
-"""Log-probabilities of many texts for many pictures: each text with each picture."""
+"""Log-probabilities of many texts for many images: each text with each image."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class PrefixTree:
         return len(self.children)
 
 
-PICTURES = 256
-"""Pictures that take a step together: enough for large matrix products, and their scores of all words
+IMAGES = 256
+"""Images that take a step together: enough for large matrix products, and their scores of all words
 still fit into a processor's cache."""
 
 
@@ -61,19 +61,19 @@ def log_prob_matrix(
     *,
     on_progress: Callable[[int], Any] = lambda steps: None,
 ) -> Tensor:
-    """Log P(text | picture), words and end, for all pairs of a text and a picture.
+    """Log P(text | image), words and end, for all pairs of a text and an image.
 
     Texts with a common beginning share the work for it: the decoder takes one step for each prefix and
-    picture. Of the distribution over all words only its normaliser and the words that follow are kept.
+    image. Of the distribution over all words only its normaliser and the words that follow are kept.
 
     Args:
         decoder: in evaluation mode.
-        regions: the pictures in blocks ``(pictures, regions, channels)``, best of :data:`PICTURES`.
+        regions: the images in blocks ``(images, regions, channels)``, best of :data:`IMAGES`.
         sentences: ids of the words of each text, without start and end.
-        on_progress: called with the number of pictures of a block after each prefix.
+        on_progress: called with the number of images of a block after each prefix.
 
     Returns:
-        float64 ``(texts, pictures)`` on the CPU.
+        float64 ``(texts, images)`` on the CPU.
     """
     tree = PrefixTree(sentences)
     blocks = [_block(decoder, tree, block, len(sentences), on_progress) for block in regions]
@@ -83,14 +83,14 @@ def log_prob_matrix(
 def _block(
     decoder: Decoder, tree: PrefixTree, regions: Tensor, texts: int, on_progress: Callable[[int], Any]
 ) -> Tensor:
-    pictures = len(regions)
-    found = torch.empty(texts, pictures, dtype=torch.float64)
-    nothing = torch.zeros(pictures, dtype=torch.float64)
+    images = len(regions)
+    found = torch.empty(texts, images, dtype=torch.float64)
+    nothing = torch.zeros(images, dtype=torch.float64)
     # Depth first, so that few states are alive at a time; a list, since a text may have 10,000 words.
     waiting = [(0, START, nothing, decoder.initial_state(regions))]
     while waiting:
         prefix, word, total, state = waiting.pop()
-        words = torch.full((pictures,), word, device=regions.device)
+        words = torch.full((images,), word, device=regions.device)
         logits, state = decoder.step(words, state)
         logits = logits.float()
         normaliser = logits.logsumexp(dim=-1)
@@ -98,12 +98,12 @@ def _block(
             found[tree.ends[prefix]] = total + _log_probs(logits, normaliser, END)
         for following, child in tree.children[prefix].items():
             waiting.append((child, following, total + _log_probs(logits, normaliser, following), state))
-        on_progress(pictures)
+        on_progress(images)
     return found
 
 
 def _log_probs(logits: Tensor, normaliser: Tensor, word: int) -> Tensor:
-    """Log-probabilities of one word: ``(pictures,)``, in float64 because many are added up."""
+    """Log-probabilities of one word: ``(images,)``, in float64 because many are added up."""
     return (logits[:, word] - normaliser).double().cpu()
 
 
@@ -125,11 +125,11 @@ class Unscored:
 def score_each(
     captioner: Captioner, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0
 ) -> list[Score | Unscored]:
-    """Score many texts for one picture; those with unknown words do not keep the others from it.
+    """Score many texts for one image; those with unknown words do not keep the others from it.
 
     Args:
         captioner: the model.
-        regions: of the picture, ``(1, regions, channels)``.
+        regions: of the image, ``(1, regions, channels)``.
         texts: any number.
         runners_up: see :meth:`captioner.captioner.Captioner.score`.
 
@@ -156,11 +156,11 @@ def _refused(text: str, captioner: Captioner) -> Unscored | None:
 def rank(
     captioner: Captioner, regions: Tensor, texts: Sequence[str], *, per_word: bool = False
 ) -> list[Score | Unscored]:
-    """Order texts by their log-probability for a picture.
+    """Order texts by their log-probability for an image.
 
     Args:
         captioner: the model.
-        regions: of the picture, ``(1, regions, channels)``.
+        regions: of the image, ``(1, regions, channels)``.
         texts: any number.
         per_word: order by the mean over words and end instead, which does not favour short texts.
 
@@ -181,25 +181,25 @@ def rank(
 
 
 class Gallery:
-    """Pictures, encoded now or earlier; features come from the cache on disk as they are needed.
+    """Images, encoded now or earlier; features come from the cache on disk as they are needed.
 
-    A picture that cannot be read is left out and listed in ``broken``.
+    An image that cannot be read is left out and listed in ``broken``.
 
     Args:
         checkpoint: the model.
-        paths: picture files.
+        paths: image files.
         cache: folder that keeps features, see :class:`captioner.features.store.FeatureStore`.
         device: ``auto`` or the name of a torch device.
         precision: of the encoder, as :class:`captioner.captioner.Captioner` takes it.
 
     Attributes:
         vocabulary: the words that the model knows.
-        paths: the pictures that could be read, in the order given.
+        paths: the images that could be read, in the order given.
         broken: why the others could not, by their position among those given.
 
     Raises:
         CacheError: features cannot be kept on disk.
-        EncoderError: the checkpoint cannot encode pictures.
+        EncoderError: the checkpoint cannot encode images.
         OptionError: the device or the precision is not to be had.
     """
 
@@ -231,31 +231,31 @@ class Gallery:
     def log_probs(
         self, sentences: Sequence[Sequence[int]], *, on_progress: Callable[[int], Any] = lambda steps: None
     ) -> Tensor:
-        """Log P(text | picture) of each text for each picture.
+        """Log P(text | image) of each text for each image.
 
         Args:
             sentences: ids of the words of each text.
             on_progress: see :func:`captioner.search.search.log_prob_matrix`.
 
         Returns:
-            float64 ``(texts, pictures)``.
+            float64 ``(texts, images)``.
         """
         return log_prob_matrix(self._decoder, self._blocks(), sentences, on_progress=on_progress)
 
     def _blocks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self._sound), PICTURES):
-            yield self._features.fetch(self._sound[start : start + PICTURES], self._device)
+        for start in range(0, len(self._sound), IMAGES):
+            yield self._features.fetch(self._sound[start : start + IMAGES], self._device)
 
 
 @dataclass(frozen=True)
 class GalleryOptions:
-    """Where encoded pictures are kept.
+    """Where encoded images are kept.
 
     Raises:
         OptionError: the cache has no name.
     """
 
-    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded pictures")
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded images")
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -272,7 +272,7 @@ class SearchOptions(GalleryOptions):
         OptionError: a value is out of range.
     """
 
-    top: int = option(20, "how many pictures to show", low=1)
+    top: int = option(20, "how many images to show", low=1)
     recursive: bool = option(True, "look into sub-folders")
 
 
@@ -284,17 +284,17 @@ class RetrievalOptions(GalleryOptions):
         OptionError: a value is out of range.
     """
 
-    limit: int | None = option(None, "take only the first N photos, to have an answer sooner", low=1)
+    limit: int | None = option(None, "take only the first N images, to have an answer sooner", low=1)
 
 
 @dataclass(frozen=True)
 class Match:
-    """A picture that was found.
+    """An image that was found.
 
     Attributes:
         path: its file.
-        log_prob: log P(text | picture).
-        score: ``log_prob`` minus the mean of the text's over all pictures searched: how many nats the text
+        log_prob: log P(text | image).
+        score: ``log_prob`` minus the mean of the text's over all images searched: how many nats the text
             is more probable here than it is on average. It makes the matches of different texts comparable.
     """
 
@@ -309,8 +309,8 @@ class Answer:
 
     Attributes:
         words: the words searched for.
-        matches: all pictures, the best first; pictures that fit equally well in the gallery's order.
-        mean_log_prob: of the text over all pictures.
+        matches: all images, the best first; images that fit equally well in the gallery's order.
+        mean_log_prob: of the text over all images.
     """
 
     words: tuple[str, ...]
@@ -319,10 +319,10 @@ class Answer:
 
 
 def search(gallery: Gallery, text: str) -> Answer:
-    """Order pictures by how well a text fits them.
+    """Order images by how well a text fits them.
 
     Args:
-        gallery: at least one picture.
+        gallery: at least one image.
         text: a sentence like a caption.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Chance in the pictures that an encoder is trained on.
+"""Chance in the images that an encoder is trained on.
 
 What is changed must stay true to the captions. Nothing is cut off but margins, hues stay as they are,
-because captions name colours, and a photo is mirrored only where no caption says left or right.
+because captions name colours, and an image is mirrored only where no caption says left or right.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from PIL import Image, ImageEnhance
 from captioner.images import Preprocessing
 from captioner.vocabulary import Vocabulary
 
-_LEAST_AREA = 0.5  # share of the picture; the 0.08 of Szegedy et al. 2015 would cut off what captions name
+_LEAST_AREA = 0.5  # share of the image; the 0.08 of Szegedy et al. 2015 would cut off what captions name
 _MOST_ASPECT = 4 / 3
 _COLOUR = 0.3  # brightness, contrast and saturation are changed by up to this share
 _SIDE = re.compile(r"(?:^|-)(?:left|right)|clockwise$")  # also leftmost, right-hand, bottom-left; not upright
 
 
 def mirrorable(captions: Sequence[Sequence[int]], vocabulary: Vocabulary) -> bool:
-    """Whether captions stay true when their photo is mirrored: none has a word for one side of it.
+    """Whether captions stay true when their image is mirrored: none has a word for one side of it.
 
     Args:
         captions: ids, as the model learns them; a word that is unknown to it does no harm.
@@ -42,15 +42,15 @@ def augmented_pixels(
     *,
     mirror: bool,
 ) -> npt.NDArray[np.uint8]:
-    """A picture as an encoder is to see it in training.
+    """An image as an encoder is to see it in training.
 
     Args:
         image: upright RGB, as ``open_image`` gives it.
         preprocessing: scales what is left of it.
-        augment: ``none``; ``flip`` mirrors every second picture; ``crop`` also takes a random part, at least
+        augment: ``none``; ``flip`` mirrors every second image; ``crop`` also takes a random part, at least
             half of the area, and changes brightness, contrast and saturation.
         chance: draws all that is random.
-        mirror: whether the picture may be mirrored, see :func:`mirrorable`.
+        mirror: whether the image may be mirrored, see :func:`mirrorable`.
 
     Returns:
         uint8 ``(size, size, 3)``.
@@ -67,10 +67,10 @@ def augmented_pixels(
 
 
 def random_box(size: tuple[int, int], chance: np.random.Generator) -> tuple[int, int, int, int]:
-    """A random part of a picture, in pixels: left, top, right, bottom.
+    """A random part of an image, in pixels: left, top, right, bottom.
 
     As in Szegedy et al. 2015, section 6: the share of the area is uniform, the aspect ratio is log-uniform,
-    here relative to that of the picture and always such that the part fits into it.
+    here relative to that of the image and always such that the part fits into it.
     """
     area = chance.uniform(_LEAST_AREA, 1)
     widest = math.log(min(_MOST_ASPECT, 1 / area))

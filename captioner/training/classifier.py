@@ -29,13 +29,13 @@ class Agreement:
     """How well a fitted classifier says what the encoder's own one said.
 
     Attributes:
-        photos: fitted on.
-        held_out: photos of the validation split, on which the two are compared.
+        images: fitted on.
+        held_out: images of the validation split, on which the two are compared.
         same: share of these with the same most probable class.
         same_where_sure: the same among those of which the own one was at least half sure; None without any.
     """
 
-    photos: int
+    images: int
     held_out: int
     same: float
     same_where_sure: float | None
@@ -45,7 +45,7 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
     """Write a checkpoint again with the classifier of its encoder.
 
     Args:
-        datasets: photos to fit and compare on; needed only if the encoder was trained further.
+        datasets: images to fit and compare on; needed only if the encoder was trained further.
         options: which checkpoint, and where the new one goes.
 
     Returns:
@@ -53,7 +53,7 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
 
     Raises:
         CaptionerError: the checkpoint, the pretrained encoder, its classifier or the data are not to be
-            had, or photos are needed and none given.
+            had, or images are needed and none given.
     """
     checkpoint = load_checkpoint(find_weights(options.weights))
     config, encoder = checkpoint.network.config, checkpoint.network.encoder
@@ -64,7 +64,7 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
         if datasets is None:
             raise OptionError(
                 "the encoder of this checkpoint was trained, so its classifier must be fitted",
-                "say with `dataset` on which photos",
+                "say with `dataset` on which images",
             )
         classifier, agreement = _fitted(checkpoint, pretrained, classifier, datasets, options)
     story: dict[str, object] = {"fitted": None if agreement is None else vars(agreement)}
@@ -82,33 +82,29 @@ def _fitted(
     datasets: DatasetOptions,
     options: ClassifierOptions,
 ) -> tuple[nn.Linear, Agreement]:
-    """The classifier for the trained encoder, and how it does on the validation photos."""
+    """The classifier for the trained encoder, and how it does on the validation images."""
     if datasets.of_vectors:
-        raise OptionError("`dataset` codes holds no photos", "a classifier is fitted on photos")
+        raise OptionError("`dataset` codes holds no images", "a classifier is fitted on images")
     splits = read_splits(datasets)
     train, held_out = (
-        [record.path for _, records in part for record in records]
-        for part in (splits.train, splits.validation)
+        [record.path for _, records in part for record in records] for part in (splits.train, splits.validation)
     )
     own, trained = (
-        _means(encoder, checkpoint, train + held_out, options)
-        for encoder in (pretrained, checkpoint.network.encoder)
+        _means(encoder, checkpoint, train + held_out, options) for encoder in (pretrained, checkpoint.network.encoder)
     )
     sound = own.isfinite().all(dim=1)
     fit, compare = sound.clone(), sound
     fit[len(train) :] = False
     compare[: len(train)] = False
     if not (fit.any() and compare.any()):
-        raise DatasetError("there are no photos to fit the classifier on, or none to see how it does")
+        raise DatasetError("there are no images to fit the classifier on, or none to see how it does")
     wanted = classifier(own)
     found = fit_classifier(classifier, trained[fit], wanted[fit])
     return found, _agreement(wanted[compare], found(trained[compare]), int(fit.sum()))
 
 
-def _means(
-    encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], options: ClassifierOptions
-) -> Tensor:
-    """The mean region of each photo, on the CPU; not-a-number for photos that cannot be read."""
+def _means(encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], options: ClassifierOptions) -> Tensor:
+    """The mean region of each image, on the CPU; not-a-number for images that cannot be read."""
     device = choose_device(options.device)
     store = FeatureStore(
         options.cache,
@@ -127,11 +123,11 @@ def _means(
     return torch.from_numpy(means)
 
 
-def _agreement(wanted: Tensor, found: Tensor, photos: int) -> Agreement:
+def _agreement(wanted: Tensor, found: Tensor, images: int) -> Agreement:
     same = wanted.argmax(dim=1) == found.argmax(dim=1)
     sure = wanted.softmax(dim=1).amax(dim=1) >= 0.5
     return Agreement(
-        photos=photos,
+        images=images,
         held_out=len(same),
         same=float(same.float().mean()),
         same_where_sure=float(same[sure].float().mean()) if sure.any() else None,

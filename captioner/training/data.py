@@ -16,30 +16,28 @@ from captioner.vocabulary import END, PAD, START, Vocabulary, caption_words
 
 @dataclass(frozen=True)
 class Batch:
-    """Some photos with all of their captions.
+    """Some images with all of their captions.
 
     Attributes:
-        photos: positions of the photos in the training set.
-        owners: ``(captions,)``, for each caption the place of its photo within ``photos``.
+        images: positions of the images in the training set.
+        owners: ``(captions,)``, for each caption the place of its image within ``images``.
         words: ``(captions, time)`` ids: ``<start>``, words, ``<end>``, padding; the longest caption first.
         lengths: ``(captions,)`` words of each caption with its ``<end>``.
     """
 
-    photos: list[int]
+    images: list[int]
     owners: Tensor
     words: Tensor
     lengths: Tensor
 
     def part(self, first: int, end: int) -> Batch:
-        """Its photos from place ``first`` to before ``end``, with their captions; there may be none."""
-        if (first, end) == (0, len(self.photos)):
+        """Its images from place ``first`` to before ``end``, with their captions; there may be none."""
+        if (first, end) == (0, len(self.images)):
             return self
         rows = (first <= self.owners) & (self.owners < end)
         lengths = self.lengths[rows]
         longest = int(lengths[0]) if len(lengths) else 0
-        return Batch(
-            self.photos[first:end], self.owners[rows] - first, self.words[rows, : longest + 1], lengths
-        )
+        return Batch(self.images[first:end], self.owners[rows] - first, self.words[rows, : longest + 1], lengths)
 
 
 class MixtureWeight(NamedTuple):
@@ -59,19 +57,19 @@ def encode_caption(text: str, vocabulary: Vocabulary, max_words: int) -> list[in
     return [START, *vocabulary.encode(caption_words(text)[:max_words]), END]
 
 
-def make_batch(photos: list[int], captions: Sequence[Sequence[list[int]]]) -> Batch:
-    """Pad the captions of some photos to one tensor.
+def make_batch(images: list[int], captions: Sequence[Sequence[list[int]]]) -> Batch:
+    """Pad the captions of some images to one tensor.
 
     Args:
-        photos: positions in ``captions``.
-        captions: for every photo of the training set, the ids of its captions.
+        images: positions in ``captions``.
+        captions: for every image of the training set, the ids of its captions.
     """
-    pairs = [(place, ids) for place, photo in enumerate(photos) for ids in captions[photo]]
+    pairs = [(place, ids) for place, image in enumerate(images) for ids in captions[image]]
     pairs.sort(key=lambda pair: -len(pair[1]))
     longest = len(pairs[0][1])
     words = torch.tensor([ids + [PAD] * (longest - len(ids)) for _, ids in pairs])
     lengths = torch.tensor([len(ids) - 1 for _, ids in pairs])
-    return Batch(photos, torch.tensor([place for place, _ in pairs]), words, lengths)
+    return Batch(images, torch.tensor([place for place, _ in pairs]), words, lengths)
 
 
 def epoch_batches(
@@ -83,21 +81,21 @@ def epoch_batches(
     start: int = 0,
     mixture_weights: Sequence[MixtureWeight] | None = None,
 ) -> Iterator[Batch]:
-    """All photos once, in an order that depends on seed and epoch alone, so that a run can be resumed.
+    """All images once, in an order that depends on seed and epoch alone, so that a run can be resumed.
 
     Args:
-        captions: for every photo of the training set, the ids of its captions.
-        batch_size: photos in a batch; the last one may hold fewer.
+        captions: for every image of the training set, the ids of its captions.
+        batch_size: images in a batch; the last one may hold fewer.
         seed: of the run.
         epoch: epochs before this one.
         start: batches that are left out because they are done already.
-        mixture_weights: of the data sets, if their photos are not all seen once.
+        mixture_weights: of the data sets, if their images are not all seen once.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = (
         torch.randperm(len(captions), generator=generator).tolist()
         if mixture_weights is None
-        else draw_photos(mixture_weights, generator)
+        else draw_images(mixture_weights, generator)
     )
     for first in range(start * batch_size, len(order), batch_size):
         yield make_batch(order[first : first + batch_size], captions)
@@ -119,15 +117,13 @@ def mixture_weights(sizes: Sequence[int], proportions: Sequence[float]) -> list[
         )
     ends = [sum(proportions[: place + 1]) / sum(proportions) for place in range(len(sizes))]
     bounds = [0, *(round(end * sum(sizes)) for end in ends)]
-    return [
-        MixtureWeight(size, end - start) for size, start, end in zip(sizes, bounds, bounds[1:], strict=False)
-    ]
+    return [MixtureWeight(size, end - start) for size, start, end in zip(sizes, bounds, bounds[1:], strict=False)]
 
 
-def draw_photos(parts: Sequence[MixtureWeight], generator: torch.Generator) -> list[int]:
-    """Photos of an epoch, by their position in all data sets, in random order.
+def draw_images(parts: Sequence[MixtureWeight], generator: torch.Generator) -> list[int]:
+    """Images of an epoch, by their position in all data sets, in random order.
 
-    All photos of a data set are seen as often as its share allows, and some of them once more.
+    All images of a data set are seen as often as its share allows, and some of them once more.
     """
     chosen: list[int] = []
     first = 0
@@ -146,7 +142,7 @@ def steps_of(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]
         yield parts
 
 
-def steps_per_epoch(photos: int, batch_size: int, accumulate: int) -> int:
+def steps_per_epoch(images: int, batch_size: int, accumulate: int) -> int:
     """How many steps :func:`steps_of` makes of an epoch."""
-    batches = -(-photos // batch_size)
+    batches = -(-images // batch_size)
     return -(-batches // accumulate)

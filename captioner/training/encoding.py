@@ -41,14 +41,14 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Some photos, which are encoded with the weights that the encoder has at that moment.
+class Images:
+    """Some images, which are encoded with the weights that the encoder has at that moment.
 
     Attributes:
         paths: their files.
-        rows: for each photo, the position of the first one of the same bytes; -1 for a broken photo.
-        digests: for each photo, the SHA-256 of its bytes; empty if it cannot be read.
-        broken: why photos are broken, by their position.
+        rows: for each image, the position of the first one of the same bytes; -1 for a broken image.
+        digests: for each image, the SHA-256 of its bytes; empty if it cannot be read.
+        broken: why images are broken, by their position.
         store: what has made them; it has the encoder.
     """
 
@@ -56,52 +56,52 @@ class Pictures:
     rows: npt.NDArray[np.int64]
     digests: Sequence[str]
     broken: Mapping[int, str]
-    store: PictureStore
+    store: PixelStore
 
     @torch.inference_mode()
-    def fetch(self, photos: Sequence[int], device: torch.device) -> Tensor:
-        """Features of whole photos as they are, by their position.
+    def fetch(self, images: Sequence[int], device: torch.device) -> Tensor:
+        """Features of whole images as they are, by their position.
 
         Returns:
-            float32 ``(photos, regions, channels)``.
+            float32 ``(images, regions, channels)``.
 
         Raises:
-            TrainingError: a photo has become unreadable.
+            TrainingError: an image has become unreadable.
         """
         regions = []
         with readers() as threads:
-            pixels = threads.map(lambda photo: self.store.preprocessing.pixels(self.open(photo)), photos)
-            for start in range(0, len(photos), _BATCH):
-                part = [next(pixels) for _ in photos[start : start + _BATCH]]
+            pixels = threads.map(lambda number: self.store.preprocessing.pixels(self.open(number)), images)
+            for start in range(0, len(images), _BATCH):
+                part = [next(pixels) for _ in images[start : start + _BATCH]]
                 regions.append(self.encode(part, device))
         return torch.cat(regions)
 
     def encode(self, pixels: Sequence[Pixels], device: torch.device) -> Tensor:
-        """Features of preprocessed pictures: float32 ``(pictures, regions, channels)``."""
+        """Features of preprocessed images: float32 ``(images, regions, channels)``."""
         store = self.store
         images = store.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(device))
         with torch.autocast(device.type, store.dtype, enabled=store.dtype != torch.float32):
             return store.encoder(images).float()
 
-    def open(self, photo: int) -> Image.Image:
-        """A photo, upright, by its position.
+    def open(self, number: int) -> Image.Image:
+        """An image, upright, by its position.
 
         Raises:
             TrainingError: it has become unreadable.
         """
         try:
-            return self.store.open(self.paths[photo])
+            return self.store.open(self.paths[number])
         except ImageError as error:
             raise TrainingError(
                 str(error), "it could be read when the run began: put it back and go on with `resume`"
             ) from error
 
 
-class PictureStore:
-    """Looks at the photos of a run before it begins.
+class PixelStore:
+    """Looks at the images of a run before it begins.
 
     Args:
-        folder: cache folder; it keeps digests of the photos, and nothing that the encoder made of them.
+        folder: cache folder; it keeps digests of the images, and nothing that the encoder made of them.
         encoder: the encoder in training.
         preprocessing: what it sees.
         dtype: precision of encoding.
@@ -117,18 +117,18 @@ class PictureStore:
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
         self.name = f"{encoder.encoder.name}-{key}"
 
-    def features_of(self, records: Sequence[Record]) -> Pictures:
-        """Open every photo once, so that broken ones are known before the training begins."""
+    def features_of(self, records: Sequence[Record]) -> Images:
+        """Open every image once, so that broken ones are known before the training begins."""
         paths = [record.path for record in records]
         digests = self.digests.digests(paths)
         first_of = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         firsts = sorted(first_of.values())
         with readers() as threads:
             reasons = threads.map(self._why_broken, [paths[place] for place in firsts])
-            progress = tqdm(reasons, "checking photos", len(firsts), unit="photo", leave=False)
+            progress = tqdm(reasons, "checking images", len(firsts), unit="image", leave=False)
             reason_of = dict(zip(firsts, progress, strict=True))
         rows = [first_of[digest] for digest in digests]
-        return Pictures(
+        return Images(
             paths=paths,
             rows=np.array([-1 if reason_of[row] else row for row in rows], dtype=np.int64),
             digests=[digest if len(digest) == 64 else "" for digest in digests],
@@ -156,14 +156,14 @@ class PictureStore:
         return ""
 
 
-ImageFeatures: TypeAlias = FeatureRows | Pictures
+ImageFeatures: TypeAlias = FeatureRows | Images
 """Some images, or vectors in their place, and the features that a decoder sees of them.
 
 ``rows`` has the same number for images of the same bytes and -1 for a broken one, ``digests`` their SHA-256,
 ``broken`` the reasons by position; ``fetch(images, device)`` gives float32 ``(images, regions, channels)``.
 """
 
-ImageStore: TypeAlias = FeatureStore | VectorStore | PictureStore
+ImageStore: TypeAlias = FeatureStore | VectorStore | PixelStore
 """Makes the features of a run: ``features_of(records)``, of ``shape`` ``(regions, channels)``.
 
 ``name`` tells them from those of another store, beside the digests of the images.
@@ -181,11 +181,11 @@ def open_source(
     """The encoder of a run, what it sees images with, and the store that makes features of data sets.
 
     Args:
-        datasets: photos or vectors.
+        datasets: images or vectors.
         options: the encoder and its options, settled by :meth:`TrainingOptions.with_encoder_for`.
         initial: a checkpoint whose encoder is taken over, which may have been trained; its weights that are
             trained here require gradients, all others do not.
-        device: where photos are encoded.
+        device: where images are encoded.
         dtype: precision of encoding.
 
     Raises:
@@ -204,7 +204,7 @@ def open_source(
     if options.finetune_from is not None:
         frozen = frozen_stages(encoder, options.finetune_from)
         tuned = TunedEncoder(encoder, frozen, recompute=options.checkpoint_activations, device=device)
-        return encoder, preprocessing, PictureStore(options.cache, tuned, preprocessing, dtype)
+        return encoder, preprocessing, PixelStore(options.cache, tuned, preprocessing, dtype)
     pooled = options.attention == "none"
     store = FeatureStore(options.cache, encoder, preprocessing, pooled=pooled, device=device, dtype=dtype)
     return encoder, preprocessing, store
@@ -213,9 +213,7 @@ def open_source(
 def _build_encoder(options: TrainingOptions, initial: Checkpoint | None) -> tuple[Encoder, Preprocessing]:
     if options.encoder == NO_ENCODER:
         return NoEncoder(), NO_PREPROCESSING
-    preprocessing = encoder_preprocessing(
-        options.encoder, image_size=options.image_size, resize=options.resize
-    )
+    preprocessing = encoder_preprocessing(options.encoder, image_size=options.image_size, resize=options.resize)
     if initial is None:
         return build_encoder(options.encoder, preprocessing.size, pretrained=True), preprocessing
     return _encoder_of(initial, options, preprocessing.size), preprocessing
@@ -263,7 +261,7 @@ def _check_vectors(
 
 @contextmanager
 def readers() -> Iterator[ThreadPoolExecutor]:
-    """Threads that read photos; after a failure or Ctrl-C those that were not begun are not read."""
+    """Threads that read images; after a failure or Ctrl-C those that were not begun are not read."""
     with ThreadPoolExecutor(READERS) as threads:
         try:
             yield threads

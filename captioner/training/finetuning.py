@@ -19,7 +19,7 @@ class TunedEncoder:
     """Runs an encoder so that its last stages can be trained.
 
     The encoder stays in evaluation mode: batch-norm keeps the statistics that it was pretrained with (those
-    of a few photos would be noise), while its scale and shift are trained like other weights of their stage;
+    of a few images would be noise), while its scale and shift are trained like other weights of their stage;
     nothing is dropped at random. The stages below the first trained one build no graph, and their batch-norm
     is folded into the convolutions.
 

@@ -15,18 +15,18 @@ from torch import Tensor
 from captioner.images import Pixels
 from captioner.training.augmentation import augmented_pixels, mirrorable
 from captioner.training.data import Batch
-from captioner.training.encoding import Pictures, readers
+from captioner.training.encoding import Images, readers
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData
 
 Step: TypeAlias = list[Batch]
-PhotosOf: TypeAlias = Callable[[Step], Iterable[int]]
+ImagesOf: TypeAlias = Callable[[Step], Iterable[int]]
 
 
-class PictureInputs:
+class ImageInputs:
     """Features of training photos with gradients, of photos that are changed at random each time.
 
-    What is random depends on the run's seed, the epoch and the photo alone, so that a resumed run and any
+    What is random depends on the run's seed, the epoch and the image alone, so that a resumed run and any
     number of processes see the same.
 
     Args:
@@ -37,15 +37,13 @@ class PictureInputs:
         device: where the encoder is.
     """
 
-    def __init__(
-        self, data: TrainingData, pictures: Pictures, augment: str, seed: int, device: torch.device
-    ) -> None:
-        self.pictures, self.photos = pictures, data.photos
+    def __init__(self, data: TrainingData, source: Images, augment: str, seed: int, device: torch.device) -> None:
+        self.source, self.images = source, data.images
         self.augment, self.seed, self.device = augment, seed, device
         self.mirror = [mirrorable(captions, data.vocabulary) for captions in data.captions]
-        self._coming: dict[int, deque[Future[Pixels]]] = {}  # a photo may be seen again in the next step
+        self._coming: dict[int, deque[Future[Pixels]]] = {}  # an image may be seen again in the next step
 
-    def ahead(self, steps: Iterable[Step], photos_of: PhotosOf, epoch: int) -> Iterator[Step]:
+    def ahead(self, steps: Iterable[Step], images_of: ImagesOf, epoch: int) -> Iterator[Step]:
         """The same steps; during a step, the images of the next are read.
 
         Args:
@@ -56,16 +54,16 @@ class PictureInputs:
         with readers() as threads:
             before: Step | None = None
             for step in steps:
-                for photo in photos_of(step):
-                    coming = self._coming.setdefault(photo, deque())
-                    coming.append(threads.submit(self._pixels, photo, epoch))
+                for number in images_of(step):
+                    coming = self._coming.setdefault(number, deque())
+                    coming.append(threads.submit(self._pixels, number, epoch))
                 if before is not None:
                     yield before
                 before = step
             if before is not None:
                 yield before
 
-    def fetch(self, photos: Sequence[int]) -> Tensor:
+    def fetch(self, images: Sequence[int]) -> Tensor:
         """Features of whole images, by their position in the training set.
 
         Returns:
@@ -74,14 +72,14 @@ class PictureInputs:
         Raises:
             TrainingError: an image has become unreadable.
         """
-        pixels = [self._coming[photo].popleft().result() for photo in photos]
-        return self.pictures.encode(pixels, self.device)
+        pixels = [self._coming[number].popleft().result() for number in images]
+        return self.source.encode(pixels, self.device)
 
-    def _pixels(self, photo: int, epoch: int) -> Pixels:
-        image = self.pictures.open(self.photos[photo])
-        chance = np.random.default_rng((self.seed, epoch, photo))
+    def _pixels(self, number: int, epoch: int) -> Pixels:
+        image = self.source.open(self.images[number])
+        chance = np.random.default_rng((self.seed, epoch, number))
         return augmented_pixels(
-            image, self.pictures.store.preprocessing, self.augment, chance, mirror=self.mirror[photo]
+            image, self.source.store.preprocessing, self.augment, chance, mirror=self.mirror[number]
         )
 
 
@@ -97,19 +95,17 @@ class StoredInputs:
     data: TrainingData
     device: torch.device
 
-    def ahead(self, steps: Iterable[Step], photos_of: PhotosOf, epoch: int) -> Iterator[Step]:
+    def ahead(self, steps: Iterable[Step], images_of: ImagesOf, epoch: int) -> Iterator[Step]:
         """The same steps: all is ready."""
         yield from steps
 
-    def fetch(self, photos: Sequence[int]) -> Tensor:
-        """See :meth:`PictureInputs.fetch`; float32."""
-        return self.data.features.fetch([self.data.photos[photo] for photo in photos], self.device)
+    def fetch(self, images: Sequence[int]) -> Tensor:
+        """See :meth:`ImageInputs.fetch`; float32."""
+        return self.data.features.fetch([self.data.images[number] for number in images], self.device)
 
 
-def inputs_of(
-    data: TrainingData, options: TrainingOptions, device: torch.device
-) -> PictureInputs | StoredInputs:
-    """What gives the features of a training set: its photos behind an encoder in training, or a store."""
-    if isinstance(data.features, Pictures):
-        return PictureInputs(data, data.features, options.augment, options.seed, device)
+def inputs_of(data: TrainingData, options: TrainingOptions, device: torch.device) -> ImageInputs | StoredInputs:
+    """What gives the features of a training set: its images behind an encoder in training, or a store."""
+    if isinstance(data.features, Images):
+        return ImageInputs(data, data.features, options.augment, options.seed, device)
     return StoredInputs(data, device)

@@ -60,7 +60,7 @@ class CrossEntropy:
             return self.of(batch, self.decoder.initial_state(regions), words, next_input).unsqueeze(0)
 
     def of(self, batch: Batch, state: State, words: int, next_input: NextInput | None) -> Tensor:
-        """The same from the first states of the photos, as a scalar."""
+        """The same from the first states of the images, as a scalar."""
         device = state.cell.device
         loss = cross_entropy(
             self.decoder,

@@ -153,9 +153,7 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
-def parameter_groups(
-    parameters: Mapping[str, nn.Parameter], options: TrainingOptions
-) -> list[dict[str, Any]]:
+def parameter_groups(parameters: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:
     """Groups for the optimiser: matrices decay, biases and norms do not (Loshchilov and Hutter 2019).
 
     Of an encoder the kernels decay too, but not what else has several dimensions: tables of relative
@@ -175,8 +173,7 @@ def parameter_groups(
         key = (options.encoder_lr if encoder else options.lr, options.weight_decay if decays else 0.0)
         groups.setdefault(key, []).append(value)
     return [
-        {"params": values, "weight_decay": decay, "highest": highest}
-        for (highest, decay), values in groups.items()
+        {"params": values, "weight_decay": decay, "highest": highest} for (highest, decay), values in groups.items()
     ]
 
 

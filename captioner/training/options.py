@@ -48,9 +48,7 @@ class ClipConfig:
                 raise OptionError(f"`clip` must be {_FORMS}, not {text!r}")
             limit = _USUAL_PERCENTILE if (kind, colon) == ("auto", "") else _number(number)
             if kind == "auto" and not 0 < limit <= 100:
-                raise OptionError(
-                    f"`clip` must have a percentage above 0, at most 100, after auto:, not {text!r}"
-                )
+                raise OptionError(f"`clip` must have a percentage above 0, at most 100, after auto:, not {text!r}")
             if not 0 < limit < math.inf:
                 raise OptionError(f"`clip` must have a limit above 0 and finite after {kind}:, not {text!r}")
             if kind in limits:
@@ -116,11 +114,11 @@ class TrainingOptions:
         "`dataset` codes",
     )
     image_size: int | None = option(
-        None, "side of the picture in pixels; by default the encoder's own", low=1, high=_MOST
+        None, "side of the image in pixels; by default the encoder's own", low=1, high=_MOST
     )
     resize: str = option(
         "squash",
-        "squash shows the whole picture, crop its centre in true proportion",
+        "squash shows the whole image, crop its centre in true proportion",
         choices=("squash", "crop"),
     )
     finetune_from: str | None = option(
@@ -130,7 +128,7 @@ class TrainingOptions:
     encoder_lr: float = option(_ENCODER_LR, "highest learning rate of the encoder that is trained", above=0)
     augment: str = option(
         "none",
-        "changes of photos for an encoder that is trained: flip mirrors, crop also cuts margins off and "
+        "changes of images for an encoder that is trained: flip mirrors, crop also cuts margins off and "
         "changes light and colours",
         choices=AUGMENTATIONS,
     )
@@ -143,11 +141,9 @@ class TrainingOptions:
     nonlinearity: str = option("tanh", "of the cell rnn", choices=NONLINEARITIES)
     hidden_size: int = option(512, "length of the recurrent state")
     embedding_size: int = option(512, "length of a word vector")
-    attention: str = option("none", "how the decoder looks at regions of the picture", choices=ATTENTIONS)
+    attention: str = option("none", "how the decoder looks at regions of the image", choices=ATTENTIONS)
     attention_size: int = option(512, "length of the vectors that attention compares")
-    attention_heads: int = option(
-        8, "parts of these vectors that adaptive attention compares each on its own"
-    )
+    attention_heads: int = option(8, "parts of these vectors that adaptive attention compares each on its own")
     attention_spread: float = option(
         0.0, "weight of a term that keeps attention from resting on few regions, such as 1", low=0
     )
@@ -161,7 +157,7 @@ class TrainingOptions:
         "the CIDEr of the model's own captions",
         choices=OBJECTIVES,
     )
-    samples: int = option(_SAMPLES, "captions drawn for each photo by self_critical", low=2, high=_MOST)
+    samples: int = option(_SAMPLES, "captions drawn for each image by self_critical", low=2, high=_MOST)
     cross_entropy_weight: float = option(
         0.0, "share of cross-entropy in the loss of self_critical, from 0 to below 1", low=0, below=1
     )
@@ -170,11 +166,11 @@ class TrainingOptions:
     )
     proportions: str | None = option(
         None,
-        "how often the photos of each of several data sets are seen, such as 2:1; an epoch stays as long as "
-        "all photos together; by default each photo is seen once",
+        "how often the images of each of several data sets are seen, such as 2:1; an epoch stays as long as "
+        "all images together; by default each image is seen once",
     )
     epochs: int = option(15, "passes over the training captions", low=1, high=_MOST)
-    batch_size: int = option(32, "photos in a batch, each with all of its captions", low=1, high=_MOST)
+    batch_size: int = option(32, "images in a batch, each with all of its captions", low=1, high=_MOST)
     accumulate: int = option(
         1,
         "batches whose gradients make one step: as a batch so many times larger, in the memory of one",
@@ -201,7 +197,7 @@ class TrainingOptions:
     )
     word_dropout: float = option(
         0.0,
-        "share of the true words that are read as unknown, so that the picture is looked at more",
+        "share of the true words that are read as unknown, so that the image is looked at more",
         low=0,
         below=1,
     )
@@ -233,7 +229,7 @@ class TrainingOptions:
     save_every: float = option(
         10.0, "minutes after which a run that is killed can be resumed; 0 for the ends of epochs alone", low=0
     )
-    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded photos")
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded images")
     external_encoder: bool = option(False, "leave the encoder's weights out of the checkpoint")
 
     def __post_init__(self) -> None:
@@ -253,9 +249,7 @@ class TrainingOptions:
     def _check_finetuning(self) -> None:
         if self.finetune_from is not None:
             if self.external_encoder:
-                raise OptionError(
-                    "`external_encoder` leaves out what `finetune_from` trains", "give one of them"
-                )
+                raise OptionError("`external_encoder` leaves out what `finetune_from` trains", "give one of them")
             return
         asked = {
             f"`augment` {self.augment}": self.augment != "none",
@@ -293,22 +287,20 @@ class TrainingOptions:
         """These options with the encoder that ``auto`` stands for.
 
         Args:
-            vectors: whether ready-made vectors are trained on, not photos.
+            vectors: whether ready-made vectors are trained on, not images.
 
         Raises:
-            OptionError: photos without encoder, or options of an encoder without one.
+            OptionError: images without encoder, or options of an encoder without one.
         """
         encoder = self.encoder
         if encoder == "auto":
             encoder = NO_ENCODER if vectors else _USUAL_ENCODER
         if encoder == NO_ENCODER and not vectors:
-            raise OptionError("`encoder` none is for `dataset` codes", "photos need an encoder")
+            raise OptionError("`encoder` none is for `dataset` codes", "images need an encoder")
         if vectors and self.finetune_from is not None:
-            raise OptionError("`finetune_from` needs photos", "ready-made vectors cannot be made anew")
+            raise OptionError("`finetune_from` needs images", "ready-made vectors cannot be made anew")
         if encoder == NO_ENCODER and (self.image_size is not None or self.resize != "squash"):
-            raise OptionError(
-                "`image_size` and `resize` tell of the encoder", "say with `encoder` which it is"
-            )
+            raise OptionError("`image_size` and `resize` tell of the encoder", "say with `encoder` which it is")
         return replace(self, encoder=encoder)
 
     def model_config(self, *, image_size: int, channels: int, vocabulary_size: int) -> ModelConfig:
@@ -364,7 +356,7 @@ class ClassifierOptions:
     )
     device: str = option("auto", "cpu, cuda, mps or auto")
     precision: str = option("auto", "of encoding", choices=("auto", "fp32", "bf16"))
-    cache: str = option("~/.cache/captioner", "folder that keeps the features of photos")
+    cache: str = option("~/.cache/captioner", "folder that keeps the features of images")
 
     def __post_init__(self) -> None:
         check(self)

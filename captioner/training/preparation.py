@@ -20,7 +20,7 @@ from captioner.training.options import AUTO, TrainingOptions, parse_proportions
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-_NAMED = 3  # how many photos a message names
+_NAMED = 3  # how many images a message names
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,22 @@ class TrainingData:
 
     Attributes:
         vocabulary: words of the training captions.
-        captions: for each training photo, the ids of its captions.
+        captions: for each training image, the ids of its captions.
         texts: the same captions as they were written.
-        photos: position of each training photo in ``features``.
-        features: encoded photos.
+        images: position of each training image in ``features``.
+        features: encoded images.
         validation: one set for each data set.
         select_by: the score that chooses the best epoch: what the options say, with ``auto`` settled.
         summary: counts for the log and the checkpoint.
-        mixture_weights: how often the photos of each data set are seen, if that was asked for.
-        identity: counts and a fingerprint of all captions and photos, so that a run is resumed on the same
+        mixture_weights: how often the images of each data set are seen, if that was asked for.
+        identity: counts and a fingerprint of all captions and images, so that a run is resumed on the same
             data only.
     """
 
     vocabulary: Vocabulary
     captions: Sequence[Sequence[list[int]]]
     texts: Sequence[Sequence[str]]
-    photos: Sequence[int]
+    images: Sequence[int]
     features: ImageFeatures
     validation: Sequence[ValidationSet]
     select_by: str
@@ -67,10 +67,10 @@ class TrainingData:
 
 
 def read_splits(datasets: DatasetOptions) -> Splits:
-    """Read captions, and see which photos are there.
+    """Read captions, and see which images are there.
 
     Raises:
-        DatasetError: a data set is absent or malformed, or photos are absent and must not be skipped.
+        DatasetError: a data set is absent or malformed, or images are absent and must not be skipped.
     """
     parts: dict[str, list[tuple[str, list[Record]]]] = {"train": [], "val": []}
     for split, found in parts.items():
@@ -78,7 +78,7 @@ def read_splits(datasets: DatasetOptions) -> Splits:
             kept, absent = present(records, datasets.skip_missing)
             if absent:
                 names = _listed([record.path.name for record in absent], ", ")
-                print(f"{label}: left out {len(absent):,} absent photos: {names}", file=sys.stderr)
+                print(f"{label}: left out {len(absent):,} absent images: {names}", file=sys.stderr)
             found.append((label, kept))
     return Splits(parts["train"], parts["val"])
 
@@ -91,15 +91,15 @@ def prepare(
     skip_missing: bool,
     vocabulary: Vocabulary | None = None,
 ) -> TrainingData:
-    """Encode the photos and build the vocabulary, unless one is given.
+    """Encode the images and build the vocabulary, unless one is given.
 
-    Several data sets are joined for training: every photo of every one is seen once an epoch, unless the
+    Several data sets are joined for training: every image of every one is seen once an epoch, unless the
     options give proportions. For validation they stay apart, and the mean of their scores chooses the best
-    epoch. A training photo that is also a validation photo (same bytes) is left out of training.
+    epoch. A training image that is also a validation image (same bytes) is left out of training.
 
     Raises:
         OptionError: there are not as many proportions as data sets.
-        DatasetError: photos are broken and must not be skipped, or nothing is left to train on, to validate
+        DatasetError: images are broken and must not be skipped, or nothing is left to train on, to validate
             on, or to say, or the score asked for would always be 0.
         CacheError: the features cannot be kept on disk.
     """
@@ -113,7 +113,7 @@ def prepare(
     usable = [position for position in train if int(features.rows[position]) not in held_out]
     if not usable:
         raise DatasetError(
-            "no training photo is left: all are broken or also in the validation split; add other images"
+            "no training image is left: all are broken or also in the validation split; add other images"
         )
     texts = [records[position].captions for position in usable]
     vocabulary = _vocabulary(texts, options.min_count, vocabulary)
@@ -131,11 +131,9 @@ def prepare(
     }
     return TrainingData(
         vocabulary=vocabulary,
-        captions=[
-            [encode_caption(text, vocabulary, options.max_words) for text in captions] for captions in texts
-        ],
+        captions=[[encode_caption(text, vocabulary, options.max_words) for text in captions] for captions in texts],
         texts=texts,
-        photos=usable,
+        images=usable,
         features=features,
         validation=sets,
         select_by=select_by,
@@ -151,7 +149,7 @@ def _report_broken(features: ImageFeatures, records: Sequence[Record], skip_miss
     named = _listed(list(features.broken.values()), "; ")
     if not skip_missing:
         raise DatasetError(
-            f"{len(features.broken):,} of {len(records):,} photos are broken: {named}",
+            f"{len(features.broken):,} of {len(records):,} images are broken: {named}",
             "give `skip_missing` to go on without them",
         )
     print(f"left out {len(features.broken):,} broken photos: {named}", file=sys.stderr)
@@ -177,9 +175,7 @@ def _score(sets: Sequence[ValidationSet], wanted: str) -> tuple[str, str]:
     """The score that chooses the best epoch, and why it is not the usual one."""
     why = _why_not_cider(sets)
     if why and wanted == "CIDEr":
-        raise DatasetError(
-            f"{sets[0].label}: {why}", "take more photos, a larger `holdout` or `select_by` BLEU-4"
-        )
+        raise DatasetError(f"{sets[0].label}: {why}", "take more images, a larger `holdout` or `select_by` BLEU-4")
     if wanted != AUTO:
         return wanted, ""
     return ("BLEU-4" if why else "CIDEr"), why
@@ -196,7 +192,7 @@ def _why_not_cider(sets: Sequence[ValidationSet]) -> str:
         if (corpus.document_frequencies < corpus.images).any():
             return ""
     if all(len(part.records) == 1 for part in sets):
-        return "there is one validation photo, and the CIDEr of a single photo is always 0"
+        return "there is one validation image, and the CIDEr of a single image is always 0"
     return "all validation images have the same captions, and then CIDEr is always 0"
 
 
@@ -204,16 +200,14 @@ def _validation_sets(splits: Splits, features: ImageFeatures, start: int) -> Ite
     for label, part in splits.validation:
         kept = [place for place in range(len(part)) if features.rows[start + place] >= 0]
         if not kept:
-            raise DatasetError(f"{label}: not one validation photo can be read")
+            raise DatasetError(f"{label}: not one validation image can be read")
         records = [part[place] for place in kept]
         references = References({record.image_id: record.captions for record in records})
         yield ValidationSet(label, records, [start + place for place in kept], features, references)
         start += len(part)
 
 
-def _mixture_weights(
-    splits: Splits, usable: Sequence[int], options: TrainingOptions
-) -> list[MixtureWeight] | None:
+def _mixture_weights(splits: Splits, usable: Sequence[int], options: TrainingOptions) -> list[MixtureWeight] | None:
     if options.proportions is None:
         return None
     ends = list(accumulate(len(part) for _, part in splits.train))
@@ -221,7 +215,7 @@ def _mixture_weights(
     sizes = [end - start for start, end in pairwise(bounds)]
     for (label, _), size in zip(splits.train, sizes, strict=True):
         if not size:
-            raise DatasetError(f"{label}: no training photo is left, so `proportions` cannot be kept")
+            raise DatasetError(f"{label}: no training image is left, so `proportions` cannot be kept")
     return mixture_weights(sizes, parse_proportions(options.proportions))
 
 
@@ -232,9 +226,9 @@ def _identity(
     features: ImageFeatures,
     encoder: str,
 ) -> str:
-    """What must be equal for two runs to see the same data: the features too come from encoder and photo."""
+    """What must be equal for two runs to see the same data: the features too come from encoder and image."""
     digest = hashlib.sha256(encoder.encode())
-    for position in [*usable, *(photo for part in validation for photo in part.photos)]:
+    for position in [*usable, *(image for part in validation for image in part.images)]:
         digest.update(json.dumps([features.digests[position], records[position].captions]).encode())
     captions = sum(len(records[position].captions) for position in usable)
     return f"{len(usable)} photos with {captions} captions, digest {digest.hexdigest()[:16]}"

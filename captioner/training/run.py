@@ -94,7 +94,7 @@ def _prepared(
     store: ImageStore,
     vocabulary: Vocabulary | None,
 ) -> TrainingData:
-    """Read the data sets, encode the photos, and tell what was found."""
+    """Read the data sets, encode the images, and tell what was found."""
     splits = read_splits(datasets)
     data = prepare(splits, options, store, skip_missing=datasets.skip_missing, vocabulary=vocabulary)
     for name, value in data.summary.items():

@@ -1,7 +1,7 @@
 """Self-critical sequence training: captions that the model has drawn itself, weighted by their reward.
 
 Rennie et al. 2017 ("Self-critical sequence training for image captioning"); the baseline of a caption is
-the mean reward of the others drawn for the same photo (Luo 2020, "A better variant of self-critical sequence
+the mean reward of the others drawn for the same image (Luo 2020, "A better variant of self-critical sequence
 training").
 """
 
@@ -35,13 +35,11 @@ from captioner.vocabulary import END, START, Vocabulary, detokenize
 
 _EOS = "\0"  # no token that a tokeniser makes
 
-Reward: TypeAlias = (
-    "Callable[[Sequence[Sequence[str]], Sequence[int], Sequence[bool]], npt.NDArray[np.float64]]"
-)
+Reward: TypeAlias = "Callable[[Sequence[Sequence[str]], Sequence[int], Sequence[bool]], npt.NDArray[np.float64]]"
 
 
 class CiderReward:
-    """CIDEr-D of single captions against the human captions of their photo, as the evaluator computes it.
+    """CIDEr-D of single captions against the human captions of their image, as the evaluator computes it.
 
     A caption is judged as it would be written: with capital letter and full stop, then taken apart by the
     evaluator's tokeniser. Words that the model does not know stay in the references.
@@ -51,38 +49,36 @@ class CiderReward:
     it.
 
     Args:
-        captions: raw human captions of each training photo; the document frequencies are theirs.
+        captions: raw human captions of each training image; the document frequencies are theirs.
         eos_in_reward: whether the end counts as a word; then a reward is no longer the evaluator's figure.
 
     Raises:
-        DatasetError: there is one photo only, of which every caption scores 0.
+        DatasetError: there is one image only, of which every caption scores 0.
     """
 
     def __init__(self, captions: Sequence[Sequence[str]], *, eos_in_reward: bool = False) -> None:
         if len(captions) < 2:
-            raise DatasetError(
-                "self-critical training needs two training photos: the CIDEr of a single one is 0"
-            )
+            raise DatasetError("self-critical training needs two training photos: the CIDEr of a single one is 0")
         self.eos = [_EOS] if eos_in_reward else []
         tokens = References(dict(enumerate(captions))).tokens.values()
         self.references = [[[*words, *self.eos] for words in human] for human in tokens]
         self.frequencies = DocumentFrequencies.from_tokens(self.references)
 
     def __call__(
-        self, captions: Sequence[Sequence[str]], photos: Sequence[int], ended: Sequence[bool]
+        self, captions: Sequence[Sequence[str]], images: Sequence[int], ended: Sequence[bool]
     ) -> npt.NDArray[np.float64]:
         """Rewards, from 0 to 10.
 
         Args:
             captions: the words of each caption, as the model writes them; it may have none.
-            photos: the photo of each caption, by its position in the training set.
+            images: the image of each caption, by its position in the training set.
             ended: whether each caption came to its end, or was cut.
         """
         hypotheses = [
             tokenize(detokenize(words)) + (self.eos if whole else [])
             for words, whole in zip(captions, ended, strict=True)
         ]
-        references = [self.references[photo] for photo in photos]
+        references = [self.references[image] for image in images]
         return cider_d(Corpus.of(hypotheses, references), self.frequencies)
 
 
@@ -90,24 +86,24 @@ class CiderReward:
 class SelfCritical:
     """Minus the expected reward of captions that the model draws, with some cross-entropy mixed in.
 
-    ``count`` captions ``w`` are drawn for each photo, from the decoder as it trains, dropout included. Of
-    each ``(r(w) - b) * grad log P(w | photo)`` is added up, where the baseline ``b`` is the mean reward of
+    ``count`` captions ``w`` are drawn for each image, from the decoder as it trains, dropout included. Of
+    each ``(r(w) - b) * grad log P(w | image)`` is added up, where the baseline ``b`` is the mean reward of
     the others: it does not depend on ``w``, so the expectation is the gradient of the mean reward (Williams
     1992, REINFORCE).
 
-    A photo weighs as much as in cross-entropy: the sums are multiplied by the number of its true captions
+    An image weighs as much as in cross-entropy: the sums are multiplied by the number of its true captions
     and divided by the words of all. So both parts have one scale, and neither accumulated batches nor
     several processes change a step.
 
     Attributes:
         cross_entropy: the other part, and the settings that both share.
         share: of cross-entropy in the loss, 0 to 1.
-        reward: of captions, given as words, of photos, given by their position in the training set, and of
+        reward: of captions, given as words, of images, given by their position in the training set, and of
             whether each caption has ended.
         vocabulary: words of ids.
-        count: captions drawn for each photo, at least 2.
+        count: captions drawn for each image, at least 2.
         longest: most words of a caption; one that has not ended by then is cut and rewarded as it is.
-        seed: of the run. What is drawn depends on seed, epoch and photo, and on dropout.
+        seed: of the run. What is drawn depends on seed, epoch and image, and on dropout.
     """
 
     cross_entropy: CrossEntropy
@@ -122,17 +118,17 @@ class SelfCritical:
     def __call__(
         self, batch: Batch, regions: Tensor, words: int, *, epoch: int, next_input: NextInput | None
     ) -> Tensor:
-        """See :class:`captioner.training.losses.CrossEntropy`; a photo's figure is its mean reward."""
+        """See :class:`captioner.training.losses.CrossEntropy`; an image's figure is its mean reward."""
         precision = self.cross_entropy.precision
         with precision():
             state = self.cross_entropy.decoder.initial_state(regions)
         # In a context of its own, at whose end autocast forgets the weights that it has rounded without
         # gradients; not every version of torch keeps those apart by itself.
         with precision():
-            drawn = self._draw(batch.photos, regions, state, epoch)
+            drawn = self._draw(batch.images, regions, state, epoch)
         written = [caption for captions in drawn for caption in captions]
         texts = [self.vocabulary.decode(caption) for caption in written]
-        owners = [photo for photo in batch.photos for _ in range(self.count)]
+        owners = [image for image in batch.images for _ in range(self.count)]
         ended = [self._ended(caption) for caption in written]
         rewards = torch.from_numpy(self.reward(texts, owners, ended)).view(len(drawn), self.count)
         weights = torch.bincount(batch.owners, minlength=len(drawn)) / (self.count * words)
@@ -145,10 +141,8 @@ class SelfCritical:
                 loss = loss + self.share * self.cross_entropy.of(batch, state, words, next_input)
         return torch.stack((loss, rewards.mean(dim=1).sum().to(loss)))
 
-    def _draw(
-        self, photos: Sequence[int], regions: Tensor, state: State, epoch: int
-    ) -> list[list[tuple[int, ...]]]:
-        """For each photo ``count`` captions as ids of words."""
+    def _draw(self, images: Sequence[int], regions: Tensor, state: State, epoch: int) -> list[list[tuple[int, ...]]]:
+        """For each image ``count`` captions as ids of words."""
         options = DecodingOptions(
             temperature=1.0,
             num_captions=self.count,
@@ -157,21 +151,19 @@ class SelfCritical:
             no_repeat_ngram=0,
             no_repeat_word=False,
         )
-        sequences = [np.random.SeedSequence((self.seed, epoch, photo)) for photo in photos]
+        sequences = [np.random.SeedSequence((self.seed, epoch, image)) for image in images]
         seeds = [int(found.generate_state(1, np.uint64)[0] >> np.uint64(1)) for found in sequences]
         begun = _Begun(self.cross_entropy.decoder, state)
         found = decode(begun, regions, options, SPECIAL_IDS, seeds)
         return [[hypothesis.words for hypothesis in hypotheses] for hypotheses in found]
 
-    def _policy_loss(
-        self, drawn: Sequence[Sequence[tuple[int, ...]]], state: State, weights: Tensor
-    ) -> Tensor:
+    def _policy_loss(self, drawn: Sequence[Sequence[tuple[int, ...]]], state: State, weights: Tensor) -> Tensor:
         """Minus the sum of the log-probabilities of captions, each times its weight.
 
         Args:
-            drawn: the captions of each photo.
-            state: first states of the photos.
-            weights: ``(photos, count)``.
+            drawn: the captions of each image.
+            state: first states of the images.
+            weights: ``(images, count)``.
         """
         decoder, flow = self.cross_entropy.decoder, self.cross_entropy.flow
         device = state.cell.device
@@ -198,7 +190,7 @@ class SelfCritical:
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Each reward minus the mean of the others of its row: ``(photos, count)`` -> the same."""
+    """Each reward minus the mean of the others of its row: ``(images, count)`` -> the same."""
     count = rewards.shape[1]
     return (rewards - rewards.mean(dim=1, keepdim=True)) * (count / (count - 1))
 
@@ -212,7 +204,7 @@ def objective_of(
     """What the options say is to be minimised.
 
     Raises:
-        DatasetError: there are too few photos for it.
+        DatasetError: there are too few images for it.
     """
     cross_entropy = CrossEntropy(
         decoder,

@@ -173,9 +173,7 @@ class RunFolder:
                 there is a checkpoint but no run to resume.
         """
         if resume and overwrite:
-            raise OptionError(
-                "`resume` goes on with the earlier run, `overwrite` replaces it", "give one of them"
-            )
+            raise OptionError("`resume` goes on with the earlier run, `overwrite` replaces it", "give one of them")
         with os_errors_as(TrainingError, f"cannot write {self.output}: "):
             if not self.output.parent.is_dir():
                 raise TrainingError(f"{self.output.parent}: there is no such folder", "make it first")

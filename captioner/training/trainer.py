@@ -130,7 +130,7 @@ class Trainer:
         self.decoder.train()
         steps = steps_of(batches, options.accumulate)
         for parts in tqdm(
-            self.inputs.ahead(steps, self._photos, state.epoch),
+            self.inputs.ahead(steps, self._images, state.epoch),
             f"epoch {state.epoch + 1}/{options.epochs}",
             total=self.epoch_steps,
             initial=-(-state.batch // options.accumulate),
@@ -145,9 +145,9 @@ class Trainer:
         if not state.why_finished(options.epochs, options.patience):
             self._stop_if_interrupted()
 
-    def _photos(self, parts: Sequence[Batch]) -> list[int]:
-        """The photos of a step that this process encodes."""
-        return [photo for part in parts for photo in part.photos[slice(*self.world.span(len(part.photos)))]]
+    def _images(self, parts: Sequence[Batch]) -> list[int]:
+        """The images of a step that this process encodes."""
+        return [image for part in parts for image in part.images[slice(*self.world.span(len(part.images)))]]
 
     def _step(self, parts: Sequence[Batch]) -> None:
         """One step of the optimiser, over the loss of some batches."""
@@ -155,13 +155,13 @@ class Trainer:
         self.world.seed(self.options.seed, self.state.epoch, self.state.batch)
         self.optimiser.zero_grad(set_to_none=True)
         words = sum(int(part.lengths.sum()) for part in parts)
-        shares = [part.part(*self.world.span(len(part.photos))) for part in parts]
-        found = [self._backward(share, words) for share in shares if share.photos]
+        shares = [part.part(*self.world.span(len(part.images))) for part in parts]
+        found = [self._backward(share, words) for share in shares if share.images]
         none = torch.zeros(1 + len(self.objective.figures))
         sums = torch.stack(found).sum(dim=0) if found else none
         loss, *figures = self.world.sum_gradients(list(self.parameters.values()), sums.tolist())
-        photos = sum(len(part.photos) for part in parts)
-        means = {name: value / photos for name, value in zip(self.objective.figures, figures, strict=True)}
+        images = sum(len(part.images) for part in parts)
+        means = {name: value / images for name, value in zip(self.objective.figures, figures, strict=True)}
         self._update(loss, words, means)
 
     def _backward(self, batch: Batch, words: int) -> Tensor:
@@ -171,7 +171,7 @@ class Trainer:
             That part, and what the objective tells beside it.
         """
         with self._precision():
-            regions = self.inputs.fetch(batch.photos)
+            regions = self.inputs.fetch(batch.images)
         found = self.objective(batch, regions, words, epoch=self.state.epoch, next_input=self._sampling())
         found[0].backward()  # type: ignore[no-untyped-call]
         return found.detach()
@@ -277,9 +277,7 @@ class Trainer:
         figures: dict[str, float] = {}
         scores = []
         for part in self.data.validation:
-            found = part.score(
-                self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device, self.world
-            )
+            found = part.score(self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device, self.world)
             figures |= {f"{part.label} {name}": value for name, value in found.items()}
             scores.append(found[self.data.select_by])
         return figures, float(np.mean(scores))

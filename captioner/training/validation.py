@@ -23,19 +23,19 @@ _COUNTS = ("mean length", "distinct words")  # all else is shown x100
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """The validation photos of one data set.
+    """The validation images of one data set.
 
     Attributes:
         label: name of the data set.
-        records: photos and references.
-        photos: position of each record in ``features``.
-        features: encoded photos.
+        records: images and references.
+        images: position of each record in ``features``.
+        features: encoded images.
         references: the references, tokenised once.
     """
 
     label: str
     records: Sequence[Record]
-    photos: Sequence[int]
+    images: Sequence[int]
     features: ImageFeatures
     references: References
 
@@ -52,7 +52,7 @@ class ValidationSet:
         Beside BLEU-4 and CIDEr these are figures of the captions themselves, because a model that is trained
         for a score may raise it with worse sentences.
 
-        Several processes caption whole batches in turn, so that each photo is captioned once and in the same
+        Several processes caption whole batches in turn, so that each image is captioned once and in the same
         company as by one process; rank 0 scores all captions.
 
         Raises:
@@ -61,7 +61,7 @@ class ValidationSet:
         captions: dict[int | str, str] = {}
         special = special_ids(vocabulary)
         for start in range(world.rank * _BATCH, len(self.records), world.size * _BATCH):
-            features = self.features.fetch(self.photos[start : start + _BATCH], device)
+            features = self.features.fetch(self.images[start : start + _BATCH], device)
             found = decode(decoder, features, options, special)
             for record, (best, *_) in zip(self.records[start : start + _BATCH], found, strict=True):
                 captions[record.image_id] = detokenize(vocabulary.decode(best.words))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from captioner.web.service import Encoded, Service
 
 
-MOST_PICTURES = 100  # in one call
-_AT_ONCE = 8  # pictures of one call that are under way together
+MOST_IMAGES = 100  # in one call
+_AT_ONCE = 8  # images of one call that are under way together
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture's caption, word by word, and its alternatives; all logarithms are natural."""
+    """An image's caption, word by word, and its alternatives; all logarithms are natural."""
 
     caption: str
     log_prob: float
@@ -56,7 +56,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Scored:
-    """How probable a sentence is for a picture, word by word; all logarithms are natural."""
+    """How probable a sentence is for an image, word by word; all logarithms are natural."""
 
     log_prob: float
     perplexity: float
@@ -66,7 +66,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Record:
-    """One of several pictures: its caption, or why there is none."""
+    """One of several images: its caption, or why there is none."""
 
     name: str
     caption: str | None = None
@@ -90,9 +90,7 @@ def answering(metrics: Metrics, endpoint: str, refusal: Callable[[str], Exceptio
         raise refusal(for_visitor(error)) from error
 
 
-def chosen(
-    method: str, beam_size: float, temperature: float, top_p: float, max_length: float, seed: float
-) -> Settings:
+def chosen(method: str, beam_size: float, temperature: float, top_p: float, max_length: float, seed: float) -> Settings:
     """Settings of a program, which writes 0 for what suits the weights.
 
     Raises:
@@ -125,20 +123,20 @@ def scored(service: Service, encoded: Encoded, text: object) -> Scored:
 
 
 def recorded(service: Service, names: Sequence[str], encode: Callable[[int], Encoded]) -> list[Record]:
-    """Caption several pictures; one that cannot be read becomes a record with an error.
+    """Caption several images; one that cannot be read becomes a record with an error.
 
     Args:
         service: the model.
-        names: of the pictures.
-        encode: reads and encodes the picture at a place of ``names``.
+        names: of the images.
+        encode: reads and encodes the image at a place of ``names``.
 
     Raises:
         CaptionerError: there are none or too many.
     """
     if not names:
-        raise CaptionerError("send at least one picture")
-    if len(names) > MOST_PICTURES:
-        raise CaptionerError(f"send at most {MOST_PICTURES} pictures at once, not {len(names)}")
+        raise CaptionerError("send at least one image")
+    if len(names) > MOST_IMAGES:
+        raise CaptionerError(f"send at most {MOST_IMAGES} images at once, not {len(names)}")
 
     def record(place: int, name: str) -> Record:
         try:
@@ -159,8 +157,8 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
     """Add the endpoints to the page that is being built; nothing of them is seen there."""
     endpoints = _Endpoints(service, metrics)
     with gr.Column(visible=False):
-        picture = no_addresses(gr.Image(type="filepath", label="image"))
-        pictures = no_addresses(gr.File(file_count="multiple", label="images"))
+        image = no_addresses(gr.Image(type="filepath", label="image"))
+        images = no_addresses(gr.File(file_count="multiple", label="images"))
         sentence = gr.Textbox(label="text")
         method = gr.Radio(METHODS, value="beam", label="method")
         beam_size = gr.Number(0, label="beam_size", precision=0)
@@ -174,9 +172,9 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
             gr.Number(label="log_prob"),
             gr.JSON(label="details"),
         )
-        _endpoint(endpoints.caption, [picture, *choices], [text, details])
-        _endpoint(endpoints.caption_batch, [pictures], [details])
-        _endpoint(endpoints.score, [picture, sentence], [number, details])
+        _endpoint(endpoints.caption, [image, *choices], [text, details])
+        _endpoint(endpoints.caption_batch, [images], [details])
+        _endpoint(endpoints.score, [image, sentence], [number, details])
 
 
 class _Endpoints:
@@ -196,10 +194,10 @@ class _Endpoints:
         max_length: float,
         seed: float,
     ) -> tuple[str, dict[str, Any]]:
-        """Write a caption for a photograph.
+        """Write a caption for an image.
 
         Args:
-            image: the photograph.
+            image: the image.
             method: "beam" (the most probable caption), "greedy" (word by word) or "sample" (varied).
             beam_size: captions that beam search keeps in the making, 1 to 10; 0 for what suits the model.
             temperature: of sampling, 0.1 to 2.
@@ -216,10 +214,10 @@ class _Endpoints:
             return details.pop("caption"), details
 
     def caption_batch(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Caption several photographs.
+        """Caption several images.
 
         Args:
-            images: the photographs, 100 at most.
+            images: the images, 100 at most.
 
         Returns:
             In the same order: for each its name with caption and log_prob, or with error.
@@ -230,10 +228,10 @@ class _Endpoints:
             return [{k: v for k, v in asdict(record).items() if v is not None} for record in found]
 
     def score(self, image: Mapping[str, Any], text: str) -> tuple[float, dict[str, Any]]:
-        """Tell how probable a sentence is for a photograph.
+        """Tell how probable a sentence is for an image.
 
         Args:
-            image: the photograph.
+            image: the image.
             text: the sentence.
 
         Returns:

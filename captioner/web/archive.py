@@ -1,4 +1,4 @@
-"""Pictures from what a visitor uploaded: files as they are, zip archives entry by entry.
+"""Images from what a visitor uploaded: files as they are, zip archives entry by entry.
 
 Nothing is ever unpacked to disk, so that a name in an archive cannot lead anywhere; and an entry is read
 only as far as its limit, so that a small archive cannot fill the memory.
@@ -18,7 +18,7 @@ from captioner.errors import CaptionerError, ImageError
 from captioner.images import IMAGE_EXTENSIONS
 from captioner.web.messages import shown_name
 
-MOST_PICTURES = 500
+MOST_IMAGES = 500
 MOST_ENTRY_BYTES = 64 * 2**20
 MOST_TOTAL_BYTES = 512 * 2**20
 
@@ -34,7 +34,7 @@ _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
 @dataclass(frozen=True)
 class Found:
-    """A picture that waits for its caption.
+    """An image that waits for its caption.
 
     Attributes:
         name: its name in one printable line; in an archive with its folders.
@@ -47,28 +47,28 @@ class Found:
 
 
 def find_uploads(uploads: Iterable[tuple[Path, str]]) -> Iterator[Found]:
-    """Pictures in uploaded files, archives among them, in their order.
+    """Images in uploaded files, archives among them, in their order.
 
     What cannot be used comes too, with a ``read`` that says why. In archives only entries with the extension
-    of a picture are looked at.
+    of an image are looked at.
 
     Args:
         uploads: where each file lies, and the name that it had at the visitor's.
 
     Raises:
-        CaptionerError: there are more than :data:`MOST_PICTURES` pictures.
+        CaptionerError: there are more than :data:`MOST_IMAGES` images.
     """
     count, budget = 0, _Budget(MOST_TOTAL_BYTES)
     for path, name in uploads:
         for found in _in_archive(path, name, budget) if _is_zip(path) else [Found(name, _reader(path, name))]:
             count += 1
-            if count > MOST_PICTURES:
-                raise CaptionerError(f"more than {MOST_PICTURES} pictures", "give them in several parts")
+            if count > MOST_IMAGES:
+                raise CaptionerError(f"more than {MOST_IMAGES} images", "give them in several parts")
             yield found
 
 
 class _Budget:
-    """Bytes that may still be unpacked for a visitor's pictures, over all archives."""
+    """Bytes that may still be unpacked for a visitor's images, over all archives."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -108,16 +108,16 @@ def _in_archive(path: Path, name: str, budget: _Budget) -> Iterator[Found]:
     if archive is None:
         yield Found(name, _refusal(f"{name}: holds too many files; give it in several parts"))
         return
-    entries = [entry for entry in archive.infolist() if _is_picture(entry)]
+    entries = [entry for entry in archive.infolist() if _is_image(entry)]
     if not entries:
-        yield Found(name, _refusal(f"{name}: there are no pictures in the archive"))
+        yield Found(name, _refusal(f"{name}: there are no images in the archive"))
     for entry in entries:
         shown = "/".join(map(shown_name, _parts(entry)))
         yield Found(shown, _entry_reader(archive, entry, shown, budget))
 
 
 def _opened(path: Path) -> zipfile.ZipFile | None:
-    """An archive, closed when no picture refers to it; None if its directory would take much memory."""
+    """An archive, closed when no image refers to it; None if its directory would take much memory."""
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - _DIRECTORY_END_BYTES - _MOST_COMMENT_BYTES))
@@ -134,16 +134,14 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
     return PurePosixPath(entry.filename.replace("\\", "/")).parts
 
 
-def _is_picture(entry: zipfile.ZipInfo) -> bool:
+def _is_image(entry: zipfile.ZipInfo) -> bool:
     parts = _parts(entry)
     if entry.is_dir() or not parts or "__MACOSX" in parts or parts[-1].startswith("."):
         return False
     return PurePosixPath(parts[-1]).suffix.lower() in IMAGE_EXTENSIONS
 
 
-def _entry_reader(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, budget: _Budget
-) -> Callable[[], bytes]:
+def _entry_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, budget: _Budget) -> Callable[[], bytes]:
     parts = _parts(entry)
     if ".." in parts or parts[0] == "/" or parts[0].endswith(":"):
         return _refusal(f"{name}: its name in the archive leads out of the archive")

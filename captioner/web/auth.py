@@ -29,9 +29,7 @@ def read_users(file: Path) -> list[tuple[str, str]]:
         text = file.read_text(encoding="utf-8")
         mode = file.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(
-            f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})"
-        ) from error
+        raise OptionError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from error
     if os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
         print(f"captioner: warning: others can read {file}; run: chmod 600 {file}", file=sys.stderr)
     users = []
@@ -66,9 +64,7 @@ class AskingPassword:
         if self._is_known(dict(scope["headers"]).get(b"authorization", b"")):
             await self._app(scope, receive, send)
             return
-        refusal = JSONResponse(
-            {"detail": "Not authenticated"}, 401, {"www-authenticate": 'Basic realm="captioner"'}
-        )
+        refusal = JSONResponse({"detail": "Not authenticated"}, 401, {"www-authenticate": 'Basic realm="captioner"'})
         await refusal(scope, receive, send)
 
     def _is_known(self, header: bytes) -> bool:

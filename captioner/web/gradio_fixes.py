@@ -195,12 +195,12 @@ def _session(body: bytes) -> str:
 KEPT = 3600
 """Seconds after which an upload is removed, and all that is remembered of a visitor who did nothing more."""
 
-Picture = TypeVar("Picture", gr.Image, gr.File)
+ImageOrFile = TypeVar("ImageOrFile", gr.Image, gr.File)
 
 _SCHEMES = ("http:", "https:")
 
 
-def no_addresses(component: Picture) -> Picture:
+def no_addresses(component: ImageOrFile) -> ImageOrFile:
     """Keep a component from fetching a file from an address: this server asks nobody else.
 
     Args:
@@ -214,7 +214,7 @@ def no_addresses(component: Picture) -> Picture:
 
     async def keep_files(file_path: str | Path | None) -> str | None:
         if str(file_path).lower().startswith(_SCHEMES):
-            raise gr.Error("Send the picture itself, not its address.", print_exception=False)
+            raise gr.Error("Send the image itself, not its address.", print_exception=False)
         path: str | None = await keep(file_path)
         return path
 
@@ -235,7 +235,7 @@ def uploaded_file(upload: Mapping[str, Any] | None) -> Path:
         CaptionerError: there is no file, or it was not uploaded.
     """
     if not upload or not upload.get("path"):
-        raise CaptionerError("choose a picture first")
+        raise CaptionerError("choose an image first")
     path = Path(str(upload["path"]))
     try:
         inside = path.resolve().is_relative_to(Path(get_upload_folder()).resolve())

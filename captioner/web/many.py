@@ -1,4 +1,4 @@
-"""Many pictures: caption them in order while the visitor watches, edits and perhaps stops."""
+"""Many images: caption them in order while the visitor watches, edits and perhaps stops."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from captioner.web.service import Service
 
 
-_AT_ONCE = 4  # pictures of one visitor that are under way together
+_AT_ONCE = 4  # images of one visitor that are under way together
 _REPORT = 0.4  # seconds between two reports, and more the more there is to show
-_REPORT_MORE = 0.004  # seconds a picture
+_REPORT_MORE = 0.004  # seconds an image
 _THUMBNAIL = 240  # pixels
 _LONGEST_CAPTION = 1000  # characters
 
 
 @dataclass
 class Item:
-    """A picture and what became of it.
+    """An image and what became of it.
 
     Attributes:
         name: as the visitor knows it.
-        caption: the sentence, perhaps edited; empty if the picture failed.
-        log_prob: natural logarithm of P(caption | picture); None if it failed or was edited.
+        caption: the sentence, perhaps edited; empty if the image failed.
+        log_prob: natural logarithm of P(caption | image); None if it failed or was edited.
         thumbnail: a small JPEG as ``data:`` address.
         error: why it failed; None if it did not.
     """
@@ -53,14 +53,14 @@ class Item:
 
 @dataclass
 class Album:
-    """A visitor's pictures; filled by :func:`caption_album` while other events read and edit it.
+    """A visitor's images; filled by :func:`caption_album` while other events read and edit it.
 
     Attributes:
         items: those that are done, in the order of the upload.
         total: how many there will be.
         seconds: how long it took so far.
-        running: whether pictures are being captioned.
-        stopping: set by the visitor: no further picture is begun.
+        running: whether images are being captioned.
+        stopping: set by the visitor: no further image is begun.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -71,21 +71,21 @@ class Album:
 
     @property
     def captioned(self) -> list[Item]:
-        """The pictures that have a caption."""
+        """The images that have a caption."""
         return [item for item in self.items if item.error is None]
 
     @property
     def broken(self) -> list[Item]:
-        """The pictures that have none."""
+        """The images that have none."""
         return [item for item in self.items if item.error is not None]
 
     @property
     def speed(self) -> float:
-        """Pictures a second."""
+        """Images a second."""
         return len(self.items) / self.seconds if self.seconds > 0 else 0.0
 
     def edit(self, index: int, text: str) -> None:
-        """Give a picture another caption.
+        """Give an image another caption.
 
         Args:
             index: its place in ``items``; one that is not there is ignored.
@@ -107,9 +107,9 @@ def caption_album(
     settings: Settings,
     weights: str | None = None,
 ) -> Iterator[None]:
-    """Caption uploaded files and the pictures in uploaded archives.
+    """Caption uploaded files and the images in uploaded archives.
 
-    A picture that cannot be read becomes an item with an error, and the others go on.
+    An image that cannot be read becomes an item with an error, and the others go on.
 
     Args:
         service: the model.
@@ -126,7 +126,7 @@ def caption_album(
     """
     album.items, album.total, album.seconds = [], 0, 0.0
     if not uploads:
-        raise CaptionerError("choose some pictures or a zip archive first")
+        raise CaptionerError("choose some images or a zip archive first")
     waiting = deque(find_uploads(uploads))
     options = settings.options(service.options(weights))
 
@@ -175,7 +175,7 @@ class Download(NamedTuple):
 
 
 def as_csv(items: Sequence[Item]) -> Download:
-    """Columns ``image`` and ``caption``, as ``captioner train`` reads them; broken pictures are left out."""
+    """Columns ``image`` and ``caption``, as ``captioner train`` reads them; broken images are left out."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("image", "caption"))
@@ -214,7 +214,7 @@ def as_coco(items: Sequence[Item]) -> Download:
 
 
 def as_sidecars(items: Sequence[Item]) -> Download:
-    """A zip with ``photo.txt`` for ``photo.jpg``; of two with one name the second gets a number."""
+    """A zip with ``image.txt`` for ``photo.jpg``; of two with one name the second gets a number."""
     buffer = io.BytesIO()
     taken: set[str] = set()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

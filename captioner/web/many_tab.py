@@ -1,4 +1,4 @@
-"""The tab for many pictures: how it is laid out, and what happens on which event."""
+"""The tab for many images: how it is laid out, and what happens on which event."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 
 
 def progress_card(album: Album) -> str:
-    """How far the work is, or how it ended, and the pictures that could not be read."""
+    """How far the work is, or how it ended, and the images that could not be read."""
     if album.running:
         text = _running(album)
-        bar = (
-            f'<progress max="{album.total}" value="{len(album.items)}" aria-label="Pictures done"></progress>'
-        )
+        bar = f'<progress max="{album.total}" value="{len(album.items)}" aria-label="Images done"></progress>'
         return f'<div class="progress">{bar}<p>{escape(text)}</p>{_broken(album)}</div>'
     text = _ended(album)
     return (
@@ -37,7 +35,7 @@ def progress_card(album: Album) -> str:
 
 
 def gallery(album: Album) -> str:
-    """The captioned pictures, each with its caption in a field. Only ever grows at its end.
+    """The captioned images, each with its caption in a field. Only ever grows at its end.
 
     So the browser, which compares old and new part by part, leaves alone what a visitor is editing.
     """
@@ -55,18 +53,18 @@ def _figure(index: int, item: Item) -> str:
 
 
 def _running(album: Album) -> str:
-    done = f"{len(album.items)} of {_pictures(album.total)}"
+    done = f"{len(album.items)} of {_counted(album.total)}"
     if not album.speed:
         return done
     left = (album.total - len(album.items)) / album.speed
-    return f"{done}, {album.speed:.1f} pictures/s, about {left:.0f} s left"
+    return f"{done}, {album.speed:.1f} images/s, about {left:.0f} s left"
 
 
 def _ended(album: Album) -> str:
-    speed = f"in {album.seconds:.1f} s, {album.speed:.1f} pictures/s"
+    speed = f"in {album.seconds:.1f} s, {album.speed:.1f} images/s"
     if len(album.items) < album.total:
-        return f"Stopped after {len(album.items)} of {_pictures(album.total)} {speed}."
-    text = f"Captioned {_pictures(len(album.captioned))} {speed}."
+        return f"Stopped after {len(album.items)} of {_counted(album.total)} {speed}."
+    text = f"Captioned {_counted(len(album.captioned))} {speed}."
     return f"{text} {len(album.broken)} could not be read." if album.broken else text
 
 
@@ -77,16 +75,16 @@ def _broken(album: Album) -> str:
     return f'<h2>Could not be read</h2><ul class="broken">{items}</ul>'
 
 
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"
+def _counted(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
-_MOST_RUNS = 2  # albums that are captioned at once; single pictures go their own way
+_MOST_RUNS = 2  # albums that are captioned at once; single images go their own way
 _HINT = (
-    '<p class="hint">Several pictures or a zip archive. They are captioned with the settings of the first '
+    '<p class="hint">Several images or a zip archive. They are captioned with the settings of the first '
     "tab. Captions can be edited before they are downloaded.</p>"
 )
-# A picture's caption is sent when typing pauses, and at the latest when the field is left.
+# An image's caption is sent when typing pauses, and at the latest when the field is left.
 _EDITING = """
 const waiting = new Map();
 function send(field) {
@@ -127,8 +125,8 @@ def run_album(
         uploads: Gradio's records of the files; None if there are none.
         choices: values of :attr:`captioner.web.one_tab.Controls.values`.
     """
-    # Empty once, so that the browser keeps no field of the pictures before.
-    yield render.notice("Opening the pictures\N{HORIZONTAL ELLIPSIS}", kind="busy"), ""
+    # Empty once, so that the browser keeps no field of the images before.
+    yield render.notice("Opening the images\N{HORIZONTAL ELLIPSIS}", kind="busy"), ""
     try:
         files = [(uploaded_file(file), shown_name(file.get("orig_name"))) for file in uploads or ()]
         for _ in caption_album(service, album, files, *read_choices(choices)):
@@ -150,9 +148,7 @@ def many_tab(service: Service, controls: Controls) -> None:
     album = gr.State(Album(), time_to_live=KEPT)
     with gr.Column(elem_id="many"):
         gr.HTML(_HINT, apply_default_css=False)
-        files = gr.File(
-            file_count="multiple", file_types=["image", ".zip"], label="Pictures or zip archives", height=170
-        )
+        files = gr.File(file_count="multiple", file_types=["image", ".zip"], label="Images or zip archives", height=170)
         no_addresses(files)
         with gr.Row(elem_id="run-buttons"):
             start = gr.Button("Caption them", variant="primary", elem_id="start")

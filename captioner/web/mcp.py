@@ -1,6 +1,6 @@
 """What programs may call, once more for assistants: as tools of the Model Context Protocol (MCP).
 
-A picture comes inside the call, so that a tool reads no file of the server and asks no other machine.
+An image comes inside the call, so that a tool reads no file of the server and asks no other machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from captioner import __version__
 from captioner.errors import CaptionerError
 from captioner.web.api import (
-    MOST_PICTURES,
+    MOST_IMAGES,
     Captioned,
     Record,
     Scored,
@@ -47,7 +47,7 @@ PATH = "/mcp"
 Result = TypeVar("Result")
 
 _NOT_A_FILE = "send the file itself in base64, neither its address nor its path"
-_IMAGE = "the photograph: its file (JPEG, PNG, WebP and so on) in base64, or a data: address of it"
+_IMAGE = "the image: its file (JPEG, PNG, WebP and so on) in base64, or a data: address of it"
 _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
@@ -88,7 +88,7 @@ def build_tools(service: Service, metrics: Metrics, options: ServingOptions) -> 
     server = _Server(
         "captioner",
         version=__version__,
-        instructions="Writes captions for photographs, and tells how probable a sentence is for one.",
+        instructions="Writes captions for images, and tells how probable a sentence is for one.",
         log_level="WARNING",
     )
     _add_tools(server, service, metrics, options)
@@ -109,7 +109,7 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, optio
     # More than may wait, so that these are refused and not kept waiting here.
     threads = CapacityLimiter(2 * options.queue_size + options.max_batch_size)
 
-    def encode(image: str, name: str = "the picture") -> Encoded:
+    def encode(image: str, name: str = "the image") -> Encoded:
         return service.encode(decode_image(image, name, options.max_upload_bytes), name=name)
 
     async def answer(tool: str, work: Callable[[], Result]) -> Result:
@@ -129,7 +129,7 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, optio
         max_length: Annotated[int, _setting("max_length")] = 0,
         seed: Annotated[int, _setting("seed")] = 0,
     ) -> Captioned:
-        """Write a caption for a photograph; with log-probabilities, word by word, and alternatives."""
+        """Write a caption for an image; with log-probabilities, word by word, and alternatives."""
         return await answer(
             "caption",
             lambda: captioned(
@@ -141,10 +141,10 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, optio
 
     @server.tool(annotations=_READS_ONLY)
     async def caption_batch(
-        images: Annotated[list[str], Field(description=f"{MOST_PICTURES} at most, each {_IMAGE}")],
+        images: Annotated[list[str], Field(description=f"{MOST_IMAGES} at most, each {_IMAGE}")],
     ) -> list[Record]:
-        """Caption several photographs; in the same order, each with its caption or an error."""
-        names = [f"picture {number}" for number in range(1, len(images) + 1)]
+        """Caption several images; in the same order, each with its caption or an error."""
+        names = [f"image {number}" for number in range(1, len(images) + 1)]
         return await answer(
             "caption_batch",
             lambda: recorded(service, names, lambda place: encode(images[place], names[place])),
@@ -155,12 +155,12 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, optio
         image: Annotated[str, Field(description=_IMAGE)],
         text: Annotated[str, Field(description="the sentence")],
     ) -> Scored:
-        """Tell how probable a sentence is for a photograph: log P(text | image), perplexity, each word."""
+        """Tell how probable a sentence is for an image: log P(text | image), perplexity, each word."""
         return await answer("score", lambda: scored(service, encode(image), text))
 
 
 def decode_image(text: str, name: str, limit: int) -> bytes:
-    """The bytes of a picture that was sent as text.
+    """The bytes of an image that was sent as text.
 
     Args:
         text: base64, perhaps behind the head of a ``data:`` address.

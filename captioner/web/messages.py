@@ -10,10 +10,10 @@ _log = logging.getLogger(__name__)
 _LONGEST_NAME = 60
 # Instead of what only those who run the server can do.
 _ADVICE: dict[type[Exception], str] = {
-    TooManyPixelsError: "shrink the picture",
+    TooManyPixelsError: "shrink the image",
     NoDecoderError: "save it as JPEG or PNG first",
 }
-_GENERIC = "Something went wrong on the server, and its log says what. Please try another picture."
+_GENERIC = "Something went wrong on the server, and its log says what. Please try another image."
 
 
 def for_visitor(error: Exception) -> str:
@@ -36,4 +36,4 @@ def shown_name(name: object) -> str:
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     if len(text) > _LONGEST_NAME:
         text = f"{text[: _LONGEST_NAME - 12]}\N{HORIZONTAL ELLIPSIS}{text[-11:]}"
-    return text or "the picture"
+    return text or "the image"

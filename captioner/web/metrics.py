@@ -23,9 +23,7 @@ class Metrics:
 
     def __init__(self, queue_length: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "captioner_requests", "Requests, by endpoint.", ["endpoint"], registry=self._registry
-        )
+        self._requests = Counter("captioner_requests", "Requests, by endpoint.", ["endpoint"], registry=self._registry)
         self._errors = Counter(
             "captioner_errors", "Requests that failed, by endpoint.", ["endpoint"], registry=self._registry
         )

@@ -75,9 +75,7 @@ class Models:
         precision: see :class:`captioner.captioner.Captioner`.
     """
 
-    def __init__(
-        self, weights: str | Path | None = None, *, device: str = "auto", precision: str = "auto"
-    ) -> None:
+    def __init__(self, weights: str | Path | None = None, *, device: str = "auto", precision: str = "auto") -> None:
         self._wanted, self._device, self._precision = weights, device, precision
         self._files: dict[str, Path] = {}
         self._models: OrderedDict[str, Captioner] = OrderedDict()

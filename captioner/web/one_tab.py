@@ -65,7 +65,7 @@ def suited(service: Service, weights: str | None = None) -> tuple[Any, Any]:
     """Updates of beam size and longest caption to what suits some weights best."""
     try:
         options = service.options(weights)
-    except CaptionerError:  # told when a picture is captioned
+    except CaptionerError:  # told when an image is captioned
         return gr.skip(), gr.skip()
     return (
         gr.update(value=min(options.beam_size, MOST_BEAMS)),
@@ -92,9 +92,7 @@ def build_controls() -> Controls:
             temperature = slider("temperature", "Temperature", Settings.temperature, 0.05)
             top_p = slider("top_p", "Top-p", Settings.top_p, 0.05)
             draws = slider("draws", "Captions", Settings.draws)
-            seed = gr.Number(
-                0, label="Seed", info="The same seed draws the same captions again.", precision=0
-            )
+            seed = gr.Number(0, label="Seed", info="The same seed draws the same captions again.", precision=0)
         max_length = slider("max_length", "Longest caption", 30)
         weights = gr.Dropdown([], label="Weights", info="The model that looks and writes.", visible=False)
     method.input(
@@ -122,8 +120,8 @@ class Turns:
 Upload: TypeAlias = "Mapping[str, Any] | None"
 
 WELCOME = (
-    '<div class="welcome"><p class="caption">What does it see?</p><p>Give it a photograph, and it writes a '
-    "sentence about it. The picture stays on this server for an hour at most and goes nowhere else.</p></div>"
+    '<div class="welcome"><p class="caption">What does it see?</p><p>Give it an image, and it writes a '
+    "sentence about it. The image stays on this server for an hour at most and goes nowhere else.</p></div>"
 )
 _SAMPLE_CLICKS = """
 element.addEventListener('click', (event) => {
@@ -171,7 +169,7 @@ def score_sentence(service: Service, upload: Upload, text: str, choices: Sequenc
 class _Parts:
     """The components that events read and change."""
 
-    picture: gr.Image
+    image: gr.Image
     samples: gr.HTML
     controls: Controls
     result: gr.HTML
@@ -192,17 +190,17 @@ def single_tab(service: Service) -> Controls:
 
 def _layout(samples: Mapping[str, Sample]) -> _Parts:
     with gr.Column(elem_id="one-picture"):
-        picture = gr.Image(
+        image = gr.Image(
             type="filepath",
             sources=["upload", "clipboard", "webcam"],
-            label="Your picture",
-            placeholder="Drop a photograph here\nor click to choose one",
+            label="Your image",
+            placeholder="Drop an image here\nor click to choose one",
             buttons=["fullscreen"],
-            alt_text="The picture to caption",
+            alt_text="The image to caption",
             height=340,
             elem_id="picture",
         )
-        no_addresses(picture)
+        no_addresses(image)
         with gr.Column(elem_id="answer-side"):
             result = gr.HTML(WELCOME, elem_id="answer", apply_default_css=False)
             # These two are hidden by the style sheet while there is no caption: what Gradio is told to show
@@ -219,13 +217,13 @@ def _layout(samples: Mapping[str, Sample]) -> _Parts:
                 apply_default_css=False,
             )
             controls = build_controls()
-    return _Parts(picture, buttons, controls, result, decisions, own, compare, comparison)
+    return _Parts(image, buttons, controls, result, decisions, own, compare, comparison)
 
 
 def _own_sentence() -> tuple[gr.Textbox, gr.Button, gr.HTML]:
     with gr.Accordion("Compare with a sentence of your own", open=False, elem_id="own"):
         text = gr.Textbox(
-            label="Your sentence about the picture",
+            label="Your sentence about the image",
             placeholder="two dogs look out of a window",
             info="The model says how probable it finds it, and which words it did not expect.",
             max_lines=3,
@@ -236,7 +234,7 @@ def _own_sentence() -> tuple[gr.Textbox, gr.Button, gr.HTML]:
 
 
 def _captioning(service: Service, parts: _Parts, samples: Mapping[str, Sample]) -> None:
-    picture, controls = parts.picture, parts.controls
+    image, controls = parts.image, parts.controls
     shown = [parts.result, parts.decisions]
     turns = gr.State(Turns(), time_to_live=KEPT)
 
@@ -259,23 +257,23 @@ def _captioning(service: Service, parts: _Parts, samples: Mapping[str, Sample]) 
 
     def respond_to_sample(event: gr.EventData, turns: Turns, *choices: Any) -> Iterator[tuple[Any, ...]]:
         sample = samples[event.name]
-        path = save_file_to_cache(sample.path, cache_dir=picture.GRADIO_CACHE)
+        path = save_file_to_cache(sample.path, cache_dir=image.GRADIO_CACHE)
         for update in respond(turns, {"path": path, "orig_name": sample.path.name}, *choices):
             yield path, *update
 
-    picture.input(respond, [turns, picture, *controls.values], [*shown, parts.comparison], **_MODEL_EVENT)
+    image.input(respond, [turns, image, *controls.values], [*shown, parts.comparison], **_MODEL_EVENT)
     parts.samples.select(
-        respond_to_sample, [turns, *controls.values], [picture, *shown, parts.comparison], **_MODEL_EVENT
+        respond_to_sample, [turns, *controls.values], [image, *shown, parts.comparison], **_MODEL_EVENT
     )
     # Input is what the visitor does; the page sets defaults too, which is no reason to caption again.
     changes = [control.input for control in controls.values if control is not controls.weights]
-    gr.on(changes, respond_again, [turns, picture, *controls.values], shown, **_MODEL_EVENT)
+    gr.on(changes, respond_again, [turns, image, *controls.values], shown, **_MODEL_EVENT)
     controls.weights.input(
         lambda weights: suited(service, weights),
         controls.weights,
         [controls.beam_size, controls.max_length],
         **_MODEL_EVENT,
-    ).then(respond_again, [turns, picture, *controls.values], shown, **_MODEL_EVENT)
+    ).then(respond_again, [turns, image, *controls.values], shown, **_MODEL_EVENT)
 
 
 def _comparing(service: Service, parts: _Parts) -> None:
@@ -285,7 +283,7 @@ def _comparing(service: Service, parts: _Parts) -> None:
     gr.on(
         [parts.own.submit, parts.compare.click],
         compare_own,
-        [parts.picture, parts.own, *parts.controls.values],
+        [parts.image, parts.own, *parts.controls.values],
         parts.comparison,
         **_MODEL_EVENT,
     )
@@ -295,4 +293,4 @@ def busy_text(service: Service) -> str:
     """What a visitor reads while the model works."""
     if service.models.status.state == "loading":
         return "The model is still loading. The caption will come right after."
-    return "Looking at the picture\N{HORIZONTAL ELLIPSIS}"
+    return "Looking at the image\N{HORIZONTAL ELLIPSIS}"

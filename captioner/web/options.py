@@ -25,9 +25,7 @@ class ServingOptions:
     root_path: str = option("", "path under which a proxy offers the page, such as /captioner")
     ssl_keyfile: str | None = option(None, "private key for https")
     ssl_certfile: str | None = option(None, "certificate for https")
-    max_batch_size: int = option(
-        8, "pictures of different visitors that go through the model together", low=1
-    )
+    max_batch_size: int = option(8, "images of different visitors that go through the model together", low=1)
     queue_size: int = option(64, "requests that may wait; more are refused", low=1)
     max_upload_mb: float = option(20, "largest upload, in megabytes", above=0)
     timeout: float = option(60, "seconds that a request may wait for the model", above=0)

@@ -71,7 +71,7 @@ _HEADER = """
     <path d="M41 31v6a4 4 0 0 1-4 4h-6M13 41H7a4 4 0 0 1-4-4v-6"/>
     <path d="M12 18h20M12 26h12" stroke-linecap="round"/>
   </svg>
-  <div><h1>captioner</h1><p>A photograph goes in, a sentence comes out.</p></div>
+  <div><h1>captioner</h1><p>An image goes in, a sentence comes out.</p></div>
 </div>
 """
 
@@ -89,9 +89,9 @@ def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = N
             gr.HTML(_HEADER, apply_default_css=False)
             status = gr.HTML(status_line(service), elem_id="status", apply_default_css=False)
         with gr.Tabs():
-            with gr.Tab("One picture"):
+            with gr.Tab("One image"):
                 controls = single_tab(service)
-            with gr.Tab("Many pictures"):
+            with gr.Tab("Many images"):
                 many_tab(service, controls)
             with gr.Tab("About"), gr.Column(elem_id="about"):
                 facts = gr.HTML(elem_id="facts", apply_default_css=False)

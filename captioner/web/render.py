@@ -15,7 +15,7 @@ from PIL import Image
 
 from captioner.confidence import UNSURE
 from captioner.images import open_image
-from captioner.images.draw import picture_uri, shade
+from captioner.images.draw import image_uri, shade
 from captioner.vocabulary import END, SPECIAL_WORDS
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ UNLIKELY = 0.02
 
 _SHOWN_RUNNERS_UP = 3
 _LOOK = (
-    '<figure class="look"><div class="frame"><img src="{}" alt="The picture as the model sees it, a square">'
+    '<figure class="look"><div class="frame"><img src="{}" alt="The image as the model sees it, a square">'
     '<img class="shade" alt="" hidden></div><figcaption class="hint">Point at a word of the table, or choose '
     "it, to see where the model looked when it wrote it: bright where it looked, dark where it did "
     "not.</figcaption></figure>"
@@ -142,8 +142,8 @@ def decisions(answer: Answer) -> str:
     shades = [""] * (len(score.words) + 1)
     figure = ""
     if attention is not None:
-        shades[: len(attention)] = [picture_uri(shade(weights), "png") for weights in attention]
-        figure = _LOOK.format(picture_uri(Image.fromarray(answer.seen), "jpeg", quality=80))
+        shades[: len(attention)] = [image_uri(shade(weights), "png") for weights in attention]
+        figure = _LOOK.format(image_uri(Image.fromarray(answer.seen), "jpeg", quality=80))
     log_probs = (*score.word_log_probs, score.end_log_prob)
     words = (*score.words, SPECIAL_WORDS[END])
     rows = "".join(
@@ -152,7 +152,7 @@ def decisions(answer: Answer) -> str:
     )
     return (
         f'<div class="decisions">{figure}<p class="hint">The sentence is written word by word. Each time the '
-        "model gives every word it knows a probability, from the picture and the words before.</p>"
+        "model gives every word it knows a probability, from the image and the words before.</p>"
         '<table><thead><tr><th scope="col">Word</th><th scope="col">Probability</th>'
         f'<th scope="col">Runners-up</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
@@ -160,9 +160,7 @@ def decisions(answer: Answer) -> str:
 
 def _decision(word: str, probability: float, others: Sequence[tuple[str, float]], where: str) -> str:
     rest = [pair for pair in others if pair[0] != word][:_SHOWN_RUNNERS_UP]
-    named = "".join(
-        f'<li>{_word(other)} <span class="p">{percent(chance)}</span></li>' for other, chance in rest
-    )
+    named = "".join(f'<li>{_word(other)} <span class="p">{percent(chance)}</span></li>' for other, chance in rest)
     return (
         f'<tr><th scope="row">{_looking(word, where)}</th>'
         f'<td class="chance">{_bar(probability)}<span class="p">{percent(probability)}</span></td>'
@@ -174,10 +172,7 @@ def _looking(word: str, where: str) -> str:
     """A word; if it is known where the model looked, one that can be pointed at or chosen."""
     if not where:
         return _word(word)
-    return (
-        f'<button type="button" class="look-at" aria-pressed="false" data-shade="{where}">'
-        f"{_word(word)}</button>"
-    )
+    return f'<button type="button" class="look-at" aria-pressed="false" data-shade="{where}">{_word(word)}</button>'
 
 
 def comparison_card(comparison: Comparison) -> str:
@@ -197,12 +192,11 @@ def comparison_card(comparison: Comparison) -> str:
 
 def _scored(title: str, score: Score) -> str:
     words = "".join(
-        _shaded(word, math.exp(log_prob))
-        for word, log_prob in zip(score.words, score.word_log_probs, strict=True)
+        _shaded(word, math.exp(log_prob)) for word, log_prob in zip(score.words, score.word_log_probs, strict=True)
     )
     return (
         f'<section class="scored"><h2>{escape(title)}</h2>'
-        f'<p class="shaded">{words}</p><dl><div><dt>log P(sentence | picture)</dt>'
+        f'<p class="shaded">{words}</p><dl><div><dt>log P(sentence | image)</dt>'
         f"<dd>{_minus(score.log_prob)}</dd></div><div><dt>Probability</dt><dd>{one_in(score.log_prob)}</dd></div>"
         f"<div><dt>Perplexity</dt><dd>{_rounded(score.perplexity)}</dd></div></dl>{_unlikely(score)}</section>"
     )
@@ -261,7 +255,7 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph to click.
+    """An image to click.
 
     Attributes:
         path: the file.
@@ -284,16 +278,16 @@ def find_samples(folder: Path = FOLDER) -> dict[str, Sample]:
 
 
 def thumbnail(source: Path | bytes, side: int) -> str:
-    """A picture scaled to at most ``side`` pixels, as ``data:`` address.
+    """An image scaled to at most ``side`` pixels, as ``data:`` address.
 
     Raises:
         ImageError: it cannot be read.
     """
     # Asked for a quarter of the side, since the reader keeps four times what it is asked for.
-    picture = open_image(source, min_size=-(-side // 4))
-    picture.thumbnail((side, side))
+    image = open_image(source, min_size=-(-side // 4))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=72)
+    image.save(buffer, "JPEG", quality=72)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

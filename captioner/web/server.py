@@ -44,9 +44,7 @@ def serve(options: ServingOptions) -> None:
     if options.ssl_certfile is not None and options.ssl_keyfile is not None:
         check_certificate(options.ssl_certfile, options.ssl_keyfile)
     if options.host not in LOCAL_HOSTS and users is None:
-        _say(
-            f"warning: everybody who reaches {options.host} can use the page; `auth_file` asks for a password"
-        )
+        _say(f"warning: everybody who reaches {options.host} can use the page; `auth_file` asks for a password")
     with _listening(options) as listener, private_uploads():
         service = _build_service(options)
         app = build_app(service, options, users)
@@ -70,9 +68,7 @@ def _build_service(options: ServingOptions) -> Service:
     )
 
 
-def build_app(
-    service: Service, options: ServingOptions, users: list[tuple[str, str]] | None = None
-) -> FastAPI:
+def build_app(service: Service, options: ServingOptions, users: list[tuple[str, str]] | None = None) -> FastAPI:
     """The page at ``/``, ``/health``, ``/metrics``, and ``/mcp`` if it is asked for.
 
     Args:
@@ -112,9 +108,7 @@ def build_app(
     return _mounted(app, page, options, users)
 
 
-def _mounted(
-    app: FastAPI, page: gr.Blocks, options: ServingOptions, users: list[tuple[str, str]] | None
-) -> FastAPI:
+def _mounted(app: FastAPI, page: gr.Blocks, options: ServingOptions, users: list[tuple[str, str]] | None) -> FastAPI:
     import gradio
 
     from captioner.web.theme import look

@@ -1,4 +1,4 @@
-"""The model as the page and its endpoints see it: encode a picture, caption it, score a sentence.
+"""The model as the page and its endpoints see it: encode an image, caption it, score a sentence.
 
 Importing this module imports neither torch nor gradio.
 """
@@ -136,17 +136,17 @@ class Batcher(Generic[Key, Item, Result]):
 MOST_WORDS = 100
 """Longer sentences are not scored: no caption comes near."""
 
-_MOST_ENCODED = 64  # pictures; about 0.7 MB each
-_MOST_READERS = 4  # pictures decoded at once; one of the largest takes 300 MB
+_MOST_ENCODED = 64  # images; about 0.7 MB each
+_MOST_READERS = 4  # images decoded at once; one of the largest takes 300 MB
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as the decoder needs it.
+    """An image as the decoder needs it.
 
     Attributes:
         weights: name of the weights that encoded it.
-        digest: fingerprint of the picture file.
+        digest: fingerprint of the image file.
         pixels: uint8 ``(size, size, 3)``, what the encoder saw; sampling is seeded by it.
         regions: float32 ``(regions, channels)`` on the CPU.
         seconds: how long it took to read and encode it.
@@ -160,7 +160,7 @@ class Encoded:
 
 
 class Service:
-    """Checkpoints and the pictures encoded last.
+    """Checkpoints and the images encoded last.
 
     Every method may be called from any thread.
 
@@ -168,9 +168,9 @@ class Service:
         weights: see :class:`captioner.web.models.Models`.
         device: see :class:`captioner.captioner.Captioner`.
         precision: see :class:`captioner.captioner.Captioner`.
-        max_pixels: larger pictures are refused before they are decoded; None for the usual limit.
-        max_batch_size: pictures of different visitors that go through a network together.
-        queue_size: pictures that may wait for a network; more are refused.
+        max_pixels: larger images are refused before they are decoded; None for the usual limit.
+        max_batch_size: images of different visitors that go through a network together.
+        queue_size: images that may wait for a network; more are refused.
         timeout: seconds that one may wait.
 
     Attributes:
@@ -203,7 +203,7 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """Pictures that wait for a network."""
+        """Images that wait for a network."""
         return len(self._encodings) + len(self._decodings)
 
     def options(self, weights: str | None = None) -> DecodingOptions:
@@ -218,20 +218,20 @@ class Service:
         self,
         source: Path | bytes,
         *,
-        name: str = "the picture",
+        name: str = "the image",
         weights: str | None = None,
         remember: bool = True,
     ) -> Encoded:
-        """Read a picture and encode it; one that was encoded lately is remembered by its content.
+        """Read an image and encode it; one that was encoded lately is remembered by its content.
 
         Args:
             source: a file, or its bytes.
             name: what messages call it; the server's path is no visitor's business.
             weights: by name; the default ones if absent.
-            remember: whether it may push other pictures out of memory.
+            remember: whether it may push other images out of memory.
 
         Raises:
-            ImageError: the picture is broken or too large, or no picture at all.
+            ImageError: the image is broken or too large, or no image at all.
             CaptionerError: the weights cannot be loaded, or there are none of this name.
         """
         model = self.models.load(weights)
@@ -255,7 +255,7 @@ class Service:
         return encoded
 
     def caption(self, encoded: Encoded, options: DecodingOptions | None = None) -> list[Caption]:
-        """Write captions for an encoded picture.
+        """Write captions for an encoded image.
 
         Returns:
             The best first when searching, in the order drawn when sampling; at least one.
@@ -267,10 +267,10 @@ class Service:
         return self._decodings((model, options or model.options), encoded)
 
     def score(self, encoded: Encoded, text: str, *, runners_up: int = 0, attention: bool = False) -> Score:
-        """How probable the model finds a sentence for an encoded picture.
+        """How probable the model finds a sentence for an encoded image.
 
         Args:
-            encoded: the picture.
+            encoded: the image.
             text: the sentence.
             runners_up: how many of the most probable words to name at each position.
             attention: whether to find where a model with attention looks at each word.
@@ -288,20 +288,18 @@ class Service:
             raise OptionError("there are no words in the sentence", "type some")
         return score
 
-    def _encode(self, model: Captioner, pictures: Sequence[Pixels]) -> Sequence[Tensor]:
+    def _encode(self, model: Captioner, images: Sequence[Pixels]) -> Sequence[Tensor]:
         with self._computing:
-            # Copies: a picture that is remembered must not keep all of its batch in memory.
-            return [regions.clone() for regions in model.encode(pictures).cpu()]
+            # Copies: an image that is remembered must not keep all of its batch in memory.
+            return [regions.clone() for regions in model.encode(images).cpu()]
 
-    def _decode(
-        self, key: tuple[Captioner, DecodingOptions], pictures: Sequence[Encoded]
-    ) -> list[list[Caption]]:
+    def _decode(self, key: tuple[Captioner, DecodingOptions], images: Sequence[Encoded]) -> list[list[Caption]]:
         import torch
 
         model, options = key
-        seeds = model.seeds([picture.pixels for picture in pictures], options)
+        seeds = model.seeds([image.pixels for image in images], options)
         with self._computing:
-            regions = torch.stack([picture.regions for picture in pictures]).to(model.device)
+            regions = torch.stack([image.regions for image in images]).to(model.device)
             return model.decode(regions, options, seeds=seeds, attention=False)
 
 

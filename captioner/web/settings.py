@@ -27,9 +27,7 @@ class Settings:
         "beam keeps several captions in the making, greedy only the best, sample draws words",
         choices=METHODS,
     )
-    beam_size: int | None = option(
-        None, "captions that beam search keeps in the making", low=1, high=MOST_BEAMS
-    )
+    beam_size: int | None = option(None, "captions that beam search keeps in the making", low=1, high=MOST_BEAMS)
     temperature: float = option(
         0.8, "of sampling; lower stays with likely words, higher is more varied", low=0.1, high=2
     )
@@ -38,9 +36,7 @@ class Settings:
     )
     draws: int = option(5, "captions to sample", low=1, high=10)
     max_length: int | None = option(None, "most words of a caption", low=1, high=LONGEST_CAPTION)
-    seed: int = option(
-        0, "of sampling; the same seed gives a picture the same captions", low=0, high=2**31 - 1
-    )
+    seed: int = option(0, "of sampling; the same seed gives an image the same captions", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
         for item, kind in typed_fields(type(self)):

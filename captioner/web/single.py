@@ -1,4 +1,4 @@
-"""One picture: its captions, how the best came about, and how a sentence of the visitor's own compares."""
+"""One image: its captions, how the best came about, and how a sentence of the visitor's own compares."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _RUNNERS_UP = 4  # the word itself is often among them
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of a picture.
+    """What the model says of an image.
 
     Attributes:
         captions: the first is the caption, the others its alternatives.
         score: of the first, word by word with the runners-up and where the model looked.
-        seen: uint8 ``(size, size, 3)``, the picture as the model saw it.
+        seen: uint8 ``(size, size, 3)``, the image as the model saw it.
         options: how the captions were written.
         looking: seconds that reading and encoding took, if only once for several answers.
         writing: seconds that the captions took.
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A visitor's sentence beside the model's caption of the same picture."""
+    """A visitor's sentence beside the model's caption of the same image."""
 
     own: Score
     model: Score
@@ -52,7 +52,7 @@ class Comparison:
 def answer(
     service: Service, upload: Mapping[str, Any] | None, settings: Settings, weights: str | None = None
 ) -> Answer:
-    """Caption an uploaded picture.
+    """Caption an uploaded image.
 
     Args:
         service: the model.
@@ -61,7 +61,7 @@ def answer(
         weights: by name; the default ones if absent.
 
     Raises:
-        CaptionerError: there is no picture, or it cannot be read; the message is for the visitor.
+        CaptionerError: there is no image, or it cannot be read; the message is for the visitor.
     """
     encoded = encode_upload(service, upload, weights)
     start = time.perf_counter()
@@ -85,7 +85,7 @@ def compare(
 
     Raises:
         UnknownWordsError: the sentence has words that the model does not know.
-        CaptionerError: there is no picture or no sentence, or one cannot be read.
+        CaptionerError: there is no image or no sentence, or one cannot be read.
     """
     encoded = encode_upload(service, upload, weights)
     own = service.score(encoded, text)

@@ -32,7 +32,7 @@ def choose(page: Page, path: Path) -> None:
 
 
 def paste(page: Page, path: Path) -> None:
-    """Paste a picture anywhere on the page."""
+    """Paste an image anywhere on the page."""
     _hand_over(page, "body", "paste", path)
 
 

@@ -113,7 +113,5 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
         context.pages[0].screenshot(path=SCREENSHOTS / name, full_page=True)
         context.close()
     assert requests
-    assert {urlsplit(url).hostname for url in requests if urlsplit(url).scheme not in ("data", "blob")} == {
-        "127.0.0.1"
-    }
+    assert {urlsplit(url).hostname for url in requests if urlsplit(url).scheme not in ("data", "blob")} == {"127.0.0.1"}
     assert failures == []

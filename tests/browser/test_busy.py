@@ -21,20 +21,20 @@ def test_one_too_many_is_told_so_and_may_try_again(
     serve: Callable[..., str],
     checkpoint_file: Path,
     captioner: Captioner,
-    photos: list[Path],
+    images: list[Path],
 ) -> None:
     narrow = Narrow(checkpoint_file)
     address = serve(narrow.service, queue_size=1)
     pages = [visit(address) for _ in range(3)]
-    choose(pages[0], photos[0])
+    choose(pages[0], images[0])
     narrow.wait_until_busy(waiting=0)
-    choose(pages[1], photos[1])
+    choose(pages[1], images[1])
     narrow.wait_until_busy(waiting=1)
-    choose(pages[2], photos[2])
+    choose(pages[2], images[2])
     pages[2].get_by_test_id("toast-body").get_by_text("busy").wait_for()
     narrow.go_on()
-    texts = [captions[0].text for captions in captioner.caption(photos[:3])]
+    texts = [captions[0].text for captions in captioner.caption(images[:3])]
     for page, text in zip(pages[:2], texts[:2], strict=True):
         expect_caption(page, text)
-    choose(pages[2], photos[2])
+    choose(pages[2], images[2])
     expect_caption(pages[2], texts[2])

@@ -43,7 +43,7 @@ def violations(page: Page, axe: Path) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_nothing_keeps_anyone_out(
-    visit: Visit, address: str, axe: Path, photos: list[Path], size: str, scheme: str
+    visit: Visit, address: str, axe: Path, images: list[Path], size: str, scheme: str
 ) -> None:
     page = visit(address, size, scheme)
     page.wait_for_selector(".status.ready")
@@ -64,12 +64,12 @@ def test_nothing_keeps_anyone_out(
     page.get_by_text("Varied (sampling)").click()
     page.get_by_text("The 5 captions that were drawn").wait_for()
     open_section(page, "Compare with a sentence")
-    page.get_by_label("Your sentence about the picture").fill("a large dog runs in the grass")
+    page.get_by_label("Your sentence about the image").fill("a large dog runs in the grass")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_selector(".comparison")
     look("one-picture")
-    open_tab(page, "Many pictures")
-    page.locator("#many input[type=file]").first.set_input_files([*photos[:3], Path(__file__)])
+    open_tab(page, "Many images")
+    page.locator("#many input[type=file]").first.set_input_files([*images[:3], Path(__file__)])
     page.locator("#many .file-preview").wait_for()
     page.locator("#start").click()
     page.locator(".progress .verdict").wait_for()
@@ -90,8 +90,8 @@ def test_the_keyboard_is_enough(visit: Visit, address: str) -> None:
         assert outlined, f"nothing shows that {name!r} has the focus"
         names.append(name)
     order = [
-        "One picture",
-        "Drop a photograph here",
+        "One image",
+        "Drop an image here",
         "Capture from camera",
         "Sample: an astronaut",
         "Settings",
@@ -105,7 +105,7 @@ def test_the_keyboard_is_enough(visit: Visit, address: str) -> None:
     page.get_by_role("button", name="How it decided").focus()
     page.keyboard.press("Enter")
     page.locator(".decisions table").wait_for()
-    page.get_by_role("tab", name="One picture").focus()
+    page.get_by_role("tab", name="One image").focus()
     page.keyboard.press("ArrowRight")
     page.locator("#start").wait_for()
     page.keyboard.press("ArrowRight")

@@ -31,12 +31,12 @@ def attentive_address(serve: Callable[[Service], str], attentive_file: Path) -> 
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_the_word_that_is_pointed_at_or_chosen_shades_the_picture(
-    visit: Visit, attentive_address: str, attentive_file: Path, axe: Path, photos: list[Path], size: str
+def test_the_word_that_is_pointed_at_or_chosen_shades_the_image(
+    visit: Visit, attentive_address: str, attentive_file: Path, axe: Path, images: list[Path], size: str
 ) -> None:
-    ((best, *_),) = Captioner.load(attentive_file, device="cpu").caption([photos[0]])
+    ((best, *_),) = Captioner.load(attentive_file, device="cpu").caption([images[0]])
     page = visit(attentive_address, size)
-    choose(page, photos[0])
+    choose(page, images[0])
     expect_caption(page, best.text)
     open_section(page, "How it decided")
     words = page.locator(".look-at")

@@ -25,7 +25,7 @@ Visit = Callable[..., "Page"]
 
 
 def upload(page: Page, paths: list[Path]) -> None:
-    open_tab(page, "Many pictures")
+    open_tab(page, "Many images")
     page.locator("#many input[type=file]").first.set_input_files(paths)
     page.locator("#many .file-preview").wait_for()
 
@@ -37,27 +37,27 @@ def saved(page: Page, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_pictures_are_captioned_edited_and_downloaded(
-    visit: Visit, address: str, captioner: Captioner, photos: list[Path], tmp_path: Path, size: str
+def test_images_are_captioned_edited_and_downloaded(
+    visit: Visit, address: str, captioner: Captioner, images: list[Path], tmp_path: Path, size: str
 ) -> None:
     broken = tmp_path / "<b>broken.jpg"
     broken.write_bytes(truncated_jpeg())
     archive = tmp_path / "more.zip"
-    archive.write_bytes(zip_of(("in/cat.jpg", photos[1].read_bytes()), ("../evil.png", good_png())))
+    archive.write_bytes(zip_of(("in/cat.jpg", images[1].read_bytes()), ("../evil.png", good_png())))
     page = visit(address, size)
-    upload(page, [photos[0], broken, archive])
+    upload(page, [images[0], broken, archive])
     page.locator("#start").click()
     verdict = page.locator(".progress .verdict")
     verdict.wait_for()
-    assert "Captioned 2 pictures" in verdict.inner_text()
-    assert "pictures/s" in verdict.inner_text()
+    assert "Captioned 2 images" in verdict.inner_text()
+    assert "images/s" in verdict.inner_text()
     expect_texts(page, "#announcer", verdict.inner_text())
     told = page.locator(".broken li").all_inner_texts()
     assert "<b>broken.jpg: broken or incomplete JPEG" in told[0]
     assert "leads out of the archive" in told[1]
 
     fields = page.locator("#gallery textarea")
-    expected = [captions[0].text for captions in captioner.caption(photos[:2])]
+    expected = [captions[0].text for captions in captioner.caption(images[:2])]
     expect_values(page, "#gallery textarea", expected)
     # The download comes as soon as the server has heard of the edit.
     with page.expect_response(lambda response: "queue/join" in response.url):
@@ -112,8 +112,8 @@ def test_a_long_run_shows_its_progress_and_can_be_stopped(
     assert page.locator("#stop").is_disabled()
     page.locator("#start").click()
     page.wait_for_function("document.querySelectorAll('#gallery textarea').length > 5")
-    assert "of 400 pictures" in page.locator(".progress p").inner_text()
-    assert page.get_by_role("progressbar", name="Pictures done").is_visible()
+    assert "of 400 images" in page.locator(".progress p").inner_text()
+    assert page.get_by_role("progressbar", name="Images done").is_visible()
     with page.expect_response(lambda response: "run/predict" in response.url):
         page.locator("#stop").click()
     going_on.set()

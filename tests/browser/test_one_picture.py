@@ -30,13 +30,13 @@ Visit = Callable[..., "Page"]
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_a_picture_gets_a_caption_with_all_that_belongs_to_it(
-    visit: Visit, address: str, captioner: Captioner, photos: list[Path], size: str
+def test_a_image_gets_a_caption_with_all_that_belongs_to_it(
+    visit: Visit, address: str, captioner: Captioner, images: list[Path], size: str
 ) -> None:
     page = visit(address, size, permissions=["clipboard-read", "clipboard-write"])
-    choose(page, photos[1])  # has an EXIF orientation
+    choose(page, images[1])  # has an EXIF orientation
     options = replace(captioner.options, num_captions=captioner.options.beam_size)
-    (expected,) = captioner.caption([photos[1]], options)
+    (expected,) = captioner.caption([images[1]], options)
     expect_caption(page, expected[0].text)
     expect_texts(page, ".alternatives .sentence", *(caption.text for caption in expected))
     assert page.locator(".alternatives .bar").count() == 3
@@ -54,15 +54,15 @@ def test_a_picture_gets_a_caption_with_all_that_belongs_to_it(
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_pasting_dropping_and_the_camera_work(
-    visit: Visit, address: str, captioner: Captioner, photos: list[Path], size: str
+    visit: Visit, address: str, captioner: Captioner, images: list[Path], size: str
 ) -> None:
-    texts = [captions[0].text for captions in captioner.caption(photos[:3])]
+    texts = [captions[0].text for captions in captioner.caption(images[:3])]
     page = visit(address, size, permissions=["camera"])
-    drop(page, "#picture button.upload-container", photos[0])
+    drop(page, "#picture button.upload-container", images[0])
     expect_caption(page, texts[0])
-    paste(page, photos[1])
+    paste(page, images[1])
     expect_caption(page, texts[1])
-    drop(page, "#picture img", photos[2])
+    drop(page, "#picture img", images[2])
     expect_caption(page, texts[2])
     page.get_by_label("Remove Image").click()
     page.wait_for_selector(".welcome")
@@ -72,7 +72,7 @@ def test_pasting_dropping_and_the_camera_work(
     assert caption(page).endswith(".")
 
 
-def test_the_clipboard_button_takes_a_picture(visit: Visit, address: str) -> None:
+def test_the_clipboard_button_takes_a_image(visit: Visit, address: str) -> None:
     page = visit(address, permissions=["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async () => {
@@ -88,12 +88,12 @@ def test_the_clipboard_button_takes_a_picture(visit: Visit, address: str) -> Non
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_samples_can_be_clicked_and_settings_changed_without_another_upload(
-    visit: Visit, address: str, captioner: Captioner, photos: list[Path], size: str
+    visit: Visit, address: str, captioner: Captioner, images: list[Path], size: str
 ) -> None:
     page = visit(address, size)
     uploads: list[str] = []
     page.on("request", lambda sent: uploads.append(sent.url) if "/upload" in sent.url else None)
-    dogs = next(photo for photo in photos if photo.stem == "dogs")
+    dogs = next(image for image in images if image.stem == "dogs")
 
     def texts(**choices: Any) -> list[str]:
         (captions,) = captioner.caption([dogs], Settings(**choices).options(captioner.options))
@@ -119,16 +119,14 @@ def test_samples_can_be_clicked_and_settings_changed_without_another_upload(
     assert uploads == []
 
 
-def test_other_weights_can_be_chosen(
-    visit: Visit, address: str, captioner: Captioner, photos: list[Path]
-) -> None:
+def test_other_weights_can_be_chosen(visit: Visit, address: str, captioner: Captioner, images: list[Path]) -> None:
     page = visit(address)
-    choose(page, photos[2])
-    expect_caption(page, captioner.caption([photos[2]])[0][0].text)
+    choose(page, images[2])
+    expect_caption(page, captioner.caption([images[2]])[0][0].text)
     open_section(page, "Settings")
     page.get_by_label("Weights").click()
     page.get_by_role("option", name="captioner").click()
-    expect_caption(page, Captioner.load(device="cpu").caption([photos[2]])[0][0].text)
+    expect_caption(page, Captioner.load(device="cpu").caption([images[2]])[0][0].text)
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
@@ -137,7 +135,7 @@ def test_a_sentence_of_ones_own_is_compared(visit: Visit, address: str, size: st
     click_sample(page, "tulips")
     caption(page)
     open_section(page, "Compare with a sentence")
-    field = page.get_by_label("Your sentence about the picture")
+    field = page.get_by_label("Your sentence about the image")
     field.fill("a large dog runs in the grass")
     field.press("Enter")
     page.wait_for_selector(".comparison")
@@ -159,33 +157,31 @@ def test_a_sentence_of_ones_own_is_compared(visit: Visit, address: str, size: st
 
 
 def test_what_belongs_to_a_caption_is_there_while_there_is_one(
-    visit: Visit, address: str, photos: list[Path], tmp_path: Path
+    visit: Visit, address: str, images: list[Path], tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     page = visit(address)
-    sections = [
-        page.get_by_role("button", name=name) for name in ("How it decided", "Compare with a sentence")
-    ]
+    sections = [page.get_by_role("button", name=name) for name in ("How it decided", "Compare with a sentence")]
 
     def expect_sections(visible: bool) -> None:
         for section in sections:
             expect(section).to_be_visible(visible=visible, timeout=PATIENCE)
 
     expect_sections(False)
-    choose(page, photos[0])
+    choose(page, images[0])
     expect_sections(True)
     choose(page, broken)
     expect_sections(False)
-    choose(page, photos[1])
+    choose(page, images[1])
     expect_sections(True)
     page.get_by_label("Remove Image").click()
     expect_sections(False)
 
 
-def test_hostile_pictures_get_a_message_and_the_next_visitor_a_caption(
+def test_hostile_images_get_a_message_and_the_next_visitor_a_caption(
     visit: Visit, address: str, tmp_path: Path
 ) -> None:
     good = tmp_path / "good.png"

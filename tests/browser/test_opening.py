@@ -28,27 +28,27 @@ def test_the_page_is_there_before_the_model(
     serve: Callable[[Service], str],
     checkpoint_file: Path,
     captioner: Captioner,
-    photos: list[Path],
+    images: list[Path],
 ) -> None:
     service = Service(checkpoint_file, device="cpu")
     page = visit(serve(service))
     page.wait_for_selector(".status.loading")
-    choose(page, photos[0])
+    choose(page, images[0])
     page.locator("#answer").get_by_text("The model is still loading. The caption").wait_for()
     service.models.start()
-    expect_caption(page, captioner.caption([photos[0]])[0][0].text)
+    expect_caption(page, captioner.caption([images[0]])[0][0].text)
     page.wait_for_selector(".status.ready")
     assert page.locator("#settings").is_visible()
 
 
 def test_weights_that_cannot_be_loaded_are_told(
-    visit: Visit, serve: Callable[[Service], str], tmp_path: Path, photos: list[Path]
+    visit: Visit, serve: Callable[[Service], str], tmp_path: Path, images: list[Path]
 ) -> None:
     service = Service(tmp_path / "absent.safetensors")
     service.models.start()
     page = visit(serve(service))
     page.wait_for_selector(".status.failed")
-    choose(page, photos[0])
+    choose(page, images[0])
     assert "The model cannot be loaded" in message(page)
     assert str(tmp_path) not in page.content()
 
@@ -82,11 +82,11 @@ def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_a_sample_is_captioned_with_the_shipped_weights(visit: Visit, app: str, photos: list[Path]) -> None:
+def test_a_sample_is_captioned_with_the_shipped_weights(visit: Visit, app: str, images: list[Path]) -> None:
     page = visit(app)
     page.wait_for_selector(".status.ready")
     click_sample(page, "dogs")
-    dogs = next(photo for photo in photos if photo.stem == "dogs")
+    dogs = next(image for image in images if image.stem == "dogs")
     shipped = Captioner.load(device="cpu")
     expect_caption(page, shipped.caption([dogs])[0][0].text)
     page.get_by_role("tab", name="About").click()

@@ -23,19 +23,19 @@ def test_everything_is_asked_for_under_the_path(
     serve: Callable[..., str],
     checkpoint_file: Path,
     captioner: Captioner,
-    photos: list[Path],
+    images: list[Path],
 ) -> None:
     from gradio_client import Client, handle_file
 
     service = Service(checkpoint_file, device="cpu")
     service.models.start()
-    expected = captioner.caption([photos[0]])[0][0].text
+    expected = captioner.caption([images[0]])[0][0].text
     with behind_proxy(serve(service, root_path="/captioner"), "/captioner") as address:
         page = visit(address)
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.reload()
-        choose(page, photos[0])
+        choose(page, images[0])
         expect_caption(page, expected)
         paths = {urlsplit(url).path for url in asked if url.startswith("http")}
         assert any("/upload" in path for path in paths)
@@ -44,5 +44,5 @@ def test_everything_is_asked_for_under_the_path(
         assert urlsplit(shown).path.startswith("/captioner/")
 
         client = Client(address, verbose=False)
-        text, _ = client.predict(handle_file(photos[0]), api_name="/caption")
+        text, _ = client.predict(handle_file(images[0]), api_name="/caption")
         assert text == expected

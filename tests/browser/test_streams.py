@@ -42,10 +42,10 @@ _LATE = """
 
 
 def test_what_is_asked_for_before_the_end_of_a_stream_is_heard_gets_its_answer(
-    visit: Visit, address: str, captioner: Captioner, photos: list[Path]
+    visit: Visit, address: str, captioner: Captioner, images: list[Path]
 ) -> None:
     page = visit(address, script=_LATE)
     page.wait_for_function("window.ends.said === 1", polling=10)  # of what a page asks for as it opens
-    choose(page, photos[0])
-    expect_caption(page, captioner.caption([photos[0]])[0][0].text)
+    choose(page, images[0])
+    expect_caption(page, captioner.caption([images[0]])[0][0].text)
     assert page.evaluate("window.ends.between") >= 1

@@ -1,4 +1,4 @@
-"""A network that says which colour a picture has, so that a caption on a wrong picture is seen at once."""
+"""A network that says which colour an image has, so that a caption on a wrong image is seen at once."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class ColourEngine:
         parts = [pixels[:2], pixels[2:]] if len(pixels) > 2 else [pixels]
         futures: list[Future[list[list[Any]]]] = [Future() for _ in parts]
         for future, part in reversed(list(zip(futures, parts, strict=True))):
-            future.set_result(
-                [[SimpleNamespace(text=name_of(each), log_prob=-1.0, confidence=None)] for each in part]
-            )
+            future.set_result([[SimpleNamespace(text=name_of(each), log_prob=-1.0, confidence=None)] for each in part])
         SEEN.extend(name_of(each) for each in pixels)
         return futures
 
@@ -49,7 +47,7 @@ def name_of(pixels: np.ndarray[Any, Any]) -> str:
 
 
 def save_colour(path: Path, number: int) -> str:
-    """A picture of one colour; returns its caption."""
+    """An image of one colour; returns its caption."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_colour(number).save(path, "PNG")
     return caption_of(number)

@@ -1,4 +1,4 @@
-"""Folders of pictures, and runs over them in this process with the small model."""
+"""Folders of images, and runs over them in this process with the small model."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from captioner.bulk.run import Model, caption_folder
 from captioner.captioner import Captioner
 
 
-def save_picture(path: Path, seed: int) -> Path:
-    """A small picture like no other."""
+def save_image(path: Path, seed: int) -> Path:
+    """A small image like no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = Image.frombytes(
-        "RGB", (24, 18), bytes((seed * 131 + i * i * (seed + 3)) % 256 for i in range(1296))
-    )
+    noise = Image.frombytes("RGB", (24, 18), bytes((seed * 131 + i * i * (seed + 3)) % 256 for i in range(1296)))
     noise.save(path, "PNG")
     return path
 
 
 def make_folder(folder: Path, count: int = 7, *, broken: tuple[int, ...] = ()) -> Path:
-    """Pictures ``0.png`` to ``count - 1``, some of them broken."""
+    """Images ``0.png`` to ``count - 1``, some of them broken."""
     for number in range(count):
-        path = save_picture(folder / f"{number}.png", number)
+        path = save_image(folder / f"{number}.png", number)
         if number in broken:
             path.write_bytes(path.read_bytes()[: 60 + number])
     return folder

@@ -7,12 +7,12 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.bulk.reading import Loaded, PictureReader
+from captioner.bulk.reading import ImageReader, Loaded
 
 
 @dataclass(frozen=True)
-class Hostile(PictureReader):
-    """Crashes on some pictures, and on others only the first time."""
+class Hostile(ImageReader):
+    """Crashes on some images, and on others only the first time."""
 
     def __call__(self, path: Path) -> Loaded:
         if path.name.startswith("crash"):

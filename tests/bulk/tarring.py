@@ -1,4 +1,4 @@
-"""Tars of pictures of one colour each, sound and otherwise."""
+"""Tars of images of one colour each, sound and otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bulk import fakes
 
 
 def colour(number: int) -> bytes:
-    """A picture whose caption :func:`caption_of` knows."""
+    """An image whose caption :func:`caption_of` knows."""
     path = io.BytesIO()
     fakes.draw_colour(number).save(path, "PNG")
     return path.getvalue()
@@ -32,7 +32,7 @@ def make_tar(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") 
 
 
 def samples(*numbers: int) -> list[tuple[str, bytes]]:
-    """Samples as WebDataset lays them out, each with a picture and what belongs to it."""
+    """Samples as WebDataset lays them out, each with an image and what belongs to it."""
     return [
         member
         for number in numbers

@@ -11,16 +11,14 @@ from captioner.bulk.pipeline import Engine
 from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.images import Pixels
-from tests.bulk.folders import save_picture
+from tests.bulk.folders import save_image
 
 
 @pytest.fixture(scope="module")
-def pixels(
-    captioner: Captioner, photos: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> list[Pixels]:
+def pixels(captioner: Captioner, images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Pixels]:
     folder = tmp_path_factory.mktemp("pixels")
-    made = [save_picture(folder / f"{number}.png", number) for number in range(20 - len(photos))]
-    return [captioner.preprocess(path) for path in [*photos, *made]]
+    made = [save_image(folder / f"{number}.png", number) for number in range(20 - len(images))]
+    return [captioner.preprocess(path) for path in [*images, *made]]
 
 
 def caption(captioner: Captioner, pixels: list[Pixels], size: int, **decoding: float) -> list[list[Caption]]:
@@ -31,7 +29,7 @@ def caption(captioner: Captioner, pixels: list[Pixels], size: int, **decoding: f
 
 
 @pytest.mark.parametrize("decoding", [{}, {"temperature": 1.0, "num_captions": 2}], ids=["search", "sample"])
-def test_captions_are_equal_to_the_last_bit_whatever_stands_beside_a_picture(
+def test_captions_are_equal_to_the_last_bit_whatever_stands_beside_a_image(
     captioner: Captioner, pixels: list[Pixels], decoding: dict[str, float]
 ) -> None:
     expected = caption(captioner, pixels, 16, **decoding)

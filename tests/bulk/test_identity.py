@@ -1,4 +1,4 @@
-"""A caption belongs to its picture, whatever the order, failures, duplicates, batches and shards."""
+"""A caption belongs to its image, whatever the order, failures, duplicates, batches and shards."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def run(paths: list[Path], output: Path, **options: object) -> Summary:
     return caption_folder([str(path) for path in paths], choices, fakes.colour_model(), Progress())
 
 
-# What each picture of a folder is: a colour (the same one twice is a duplicate), or broken.
-PICTURES = st.lists(st.one_of(st.integers(0, 5), st.just(None)), min_size=1, max_size=14)
+# What each image of a folder is: a colour (the same one twice is a duplicate), or broken.
+IMAGES = st.lists(st.one_of(st.integers(0, 5), st.just(None)), min_size=1, max_size=14)
 
 
 @settings(max_examples=25, deadline=None)
-@given(PICTURES, st.integers(1, 6), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_every_caption_is_that_of_its_picture(
+@given(IMAGES, st.integers(1, 6), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_every_caption_is_that_of_its_image(
     kinds: list[int | None], batch_size: int, shards: int, chance: random.Random
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -62,9 +62,7 @@ def test_every_caption_is_that_of_its_picture(
         run(paths, folder / "all.jsonl", batch_size=batch_size)
         lines = (folder / "all.jsonl").read_text().splitlines()
         assert [(r["image"], r.get("caption")) for r in map(json.loads, lines)] == expected
-        assert len(fakes.SEEN) == len(
-            set(fakes.SEEN)
-        )  # equal bytes were looked at once, also after the break
+        assert len(fakes.SEEN) == len(set(fakes.SEEN))  # equal bytes were looked at once, also after the break
 
         outputs = [folder / f"part-{number}.jsonl" for number in range(1, shards + 1)]
         for number, output in enumerate(outputs, 1):

@@ -19,7 +19,7 @@ import torch
 # Imported here, so that a process that is forked does not begin with it.
 from captioner.captioner import Captioner
 from captioner.errors import OutputError
-from tests.bulk.folders import caption, contents, make_folder, save_picture
+from tests.bulk.folders import caption, contents, make_folder, save_image
 
 # Runs that are killed; 60 in all.
 KILLS = {"jsonl": 16, "csv": 12, "text": 8, "coco": 12, "sidecar": 12}
@@ -27,10 +27,10 @@ KILLS = {"jsonl": 16, "csv": 12, "text": 8, "coco": 12, "sidecar": 12}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twenty-eight pictures with COCO's names, of which four are broken and three are equal."""
+    """Twenty-eight images with COCO's names, of which four are broken and three are equal."""
     folder = tmp_path / "pictures"
     for number in range(24):
-        save_picture(folder / f"{number:012}.png", 5 if number in (9, 17) else number)
+        save_image(folder / f"{number:012}.png", 5 if number in (9, 17) else number)
     for number, path in enumerate(make_folder(tmp_path / "others", 4, broken=(0, 1, 2, 3)).iterdir()):
         path.rename(folder / f"{7 * number + 30:012}.png")
     return folder
@@ -59,28 +59,28 @@ class Place:
     """A folder of its own in which one command is given again and again.
 
     Args:
-        begun: half of the pictures are captioned already, every second one.
+        begun: half of the images are captioned already, every second one.
     """
 
-    def __init__(self, folder: Path, pictures: Path, kind: str, *, begun: bool = False) -> None:
+    def __init__(self, folder: Path, images: Path, kind: str, *, begun: bool = False) -> None:
         self.folder = folder
         self.options: dict[str, Any] = {"format": kind, "batch_size": 2}
-        self.pictures = pictures
+        self.images = images
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         if kind == "sidecar":
-            self.pictures = folder / "pictures"
-            shutil.copytree(pictures, self.pictures, copy_function=os.link)
+            self.images = folder / "pictures"
+            shutil.copytree(images, self.images, copy_function=os.link)
         else:
             self.options["output"] = str(folder / "captions")
-        self.begun = sorted(self.pictures.iterdir())[::2] if begun else []
+        self.begun = sorted(self.images.iterdir())[::2] if begun else []
 
     def begin(self, captioner: Captioner) -> None:
         if self.begun:
             in_a_child(None, captioner, *self.begun, **self.options)
 
     def run(self, captioner: Captioner, seconds: float | None) -> bool:
-        return in_a_child(seconds, captioner, self.pictures, **self.options)
+        return in_a_child(seconds, captioner, self.images, **self.options)
 
 
 @pytest.mark.slow

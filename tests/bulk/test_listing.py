@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.bulk import sources
-from captioner.bulk.sources import list_pictures, read_list
+from captioner.bulk.sources import list_images, read_list
 from captioner.errors import OptionError
 
 NAMES = st.lists(st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name), min_size=1)
@@ -70,5 +70,5 @@ def test_a_list_names_folders_too_and_comes_after_the_paths(tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "list").write_text(f"{tmp_path / 'b'}\n{tmp_path / 'd.jpg'}\n{tmp_path / 'a.jpg'}\n")
-    found = list_pictures([str(tmp_path / "d.jpg")], str(tmp_path / "list"), recursive=True)
+    found = list_images([str(tmp_path / "d.jpg")], str(tmp_path / "list"), recursive=True)
     assert [path.name for path in found] == ["d.jpg", "c.jpg", "a.jpg"]

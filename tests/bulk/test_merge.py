@@ -25,7 +25,7 @@ def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Ten pictures, of which four are broken: half of the first shard of three, all of the second."""
+    """Ten images, of which four are broken: half of the first shard of three, all of the second."""
     folder = tmp_path / "pictures"
     for number in range(10):
         fakes.save_colour(folder / f"{number:012}.png", number)
@@ -76,7 +76,7 @@ def test_what_is_missing_double_or_foreign_is_refused(folder: Path, tmp_path: Pa
         (str(other), *parts[1:]): "part-2: does not go with .*other: prepend photo of, not none",
         (*parts[:2], str(table)): "table: does not go with .*part-1: format jsonl, not csv",
         (*parts[:2], str(tmp_path / "absent")): "absent: no such file",
-        (*parts[:2], str(folder)): "pictures: is no regular file",
+        (*parts[:2], str(folder)): "images: is no regular file",
     }.items():
         with pytest.raises(OutputError, match=message):
             merge(shard, str(merged))
@@ -89,13 +89,13 @@ def test_what_is_missing_double_or_foreign_is_refused(folder: Path, tmp_path: Pa
     assert merged.read_text() == "mine"
 
 
-def test_pictures_that_came_between_two_shards_are_noticed(folder: Path, tmp_path: Path) -> None:
+def test_images_that_came_between_two_shards_are_noticed(folder: Path, tmp_path: Path) -> None:
     first = run(folder, tmp_path / "part-1", "jsonl", shard="1/2")
     fakes.save_colour(folder / "new.png", 40)
     second = run(folder, tmp_path / "part-2", "jsonl", shard="2/2")
-    with pytest.raises(OutputError, match=r"part-2: does not go with .*: pictures 10, not 11"):
+    with pytest.raises(OutputError, match=r"part-2: does not go with .*: images 10, not 11"):
         merge([str(first), str(second)], str(tmp_path / "merged"))
-    with pytest.raises(OutputError, match="part-1: was begun with pictures 10, not 11"):
+    with pytest.raises(OutputError, match="part-1: was begun with images 10, not 11"):
         run(folder, first, "jsonl", shard="1/2")
 
 

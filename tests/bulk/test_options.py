@@ -53,8 +53,8 @@ from captioner.errors import OptionError
         ({"format": "sidecar", "sidecar_extension": "."}, "must be like .txt"),
         ({"format": "sidecar", "sidecar_extension": ".a/b"}, "must be like .txt"),
         ({"format": "sidecar", "sidecar_extension": ".\n"}, "must be like .txt"),
-        ({"format": "sidecar", "sidecar_extension": ".JPG"}, "would make captions look like pictures"),
-        ({"format": "sidecar", "sidecar_extension": ".txt.png"}, "would make captions look like pictures"),
+        ({"format": "sidecar", "sidecar_extension": ".JPG"}, "would make captions look like images"),
+        ({"format": "sidecar", "sidecar_extension": ".txt.png"}, "would make captions look like images"),
     ],
 )
 def test_impossible_options_are_refused(values: dict[str, object], message: str) -> None:

@@ -11,18 +11,18 @@ import pytest
 from captioner.bulk.output import journal_of
 from captioner.captioner import Captioner
 from captioner.errors import OptionError, OutputError
-from tests.bulk.folders import caption, contents, make_folder, save_picture
+from tests.bulk.folders import caption, contents, make_folder, save_image
 
 FORMATS = ("jsonl", "csv", "text", "coco")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eight pictures that are called as COCO's are, the third broken."""
+    """Eight images that are called as COCO's are, the third broken."""
     folder = tmp_path / "pictures"
     for number in range(8):
-        save_picture(folder / f"{number:012}.png", number)
-    (folder / f"{2:012}.png").write_text("no picture")
+        save_image(folder / f"{number:012}.png", number)
+    (folder / f"{2:012}.png").write_text("no image")
     return folder
 
 
@@ -54,7 +54,7 @@ def test_a_second_run_writes_nothing(captioner: Captioner, folder: Path, output:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_pictures_that_come_later_are_added_where_they_belong(
+def test_images_that_come_later_are_added_where_they_belong(
     captioner: Captioner, folder: Path, output: Path, kind: str
 ) -> None:
     late = [folder / f"{number:012}.png" for number in (0, 3, 7)]
@@ -69,13 +69,13 @@ def test_pictures_that_come_later_are_added_where_they_belong(
     assert caption(captioner, folder, output=str(output), format=kind).captioned == 0
 
 
-def test_pictures_at_the_end_are_appended_and_the_rest_is_not_touched(
+def test_images_at_the_end_are_appended_and_the_rest_is_not_touched(
     captioner: Captioner, folder: Path, output: Path
 ) -> None:
     (folder / f"{2:012}.png").unlink()
     caption(captioner, folder, output=str(output), format="jsonl")
     inode, before = output.stat().st_ino, output.read_bytes()
-    save_picture(folder / f"{9:012}.png", 9)
+    save_image(folder / f"{9:012}.png", 9)
     caption(captioner, folder, output=str(output), format="jsonl")
     assert output.stat().st_ino == inode
     assert output.read_bytes().startswith(before)
@@ -95,12 +95,12 @@ def test_another_folder_into_the_same_file_loses_nothing(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_changed_picture_is_told_and_captioned_anew(
+def test_a_changed_image_is_told_and_captioned_anew(
     captioner: Captioner, folder: Path, output: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caption(captioner, folder, output=str(output), format=kind)
     changed, touched = folder / f"{4:012}.png", folder / f"{5:012}.png"
-    save_picture(changed, 77)
+    save_image(changed, 77)
     os.utime(touched)
     capsys.readouterr()
     summary = caption(captioner, folder, output=str(output), format=kind)
@@ -110,11 +110,9 @@ def test_a_changed_picture_is_told_and_captioned_anew(
     assert output.read_bytes() == output.with_name("whole").read_bytes()
 
 
-def test_a_picture_that_was_mended_takes_the_place_of_its_error(
-    captioner: Captioner, folder: Path, output: Path
-) -> None:
+def test_a_image_that_was_mended_takes_the_place_of_its_error(captioner: Captioner, folder: Path, output: Path) -> None:
     caption(captioner, folder, output=str(output), format="jsonl")
-    save_picture(folder / f"{2:012}.png", 2)
+    save_image(folder / f"{2:012}.png", 2)
     summary = caption(captioner, folder, output=str(output), format="jsonl")
     assert (summary.captioned, summary.skipped, summary.failed) == (1, 7, 0)
     caption(captioner, folder, output=str(output.with_name("whole")), format="jsonl")
@@ -154,9 +152,7 @@ def test_other_weights_are_told(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_that_is_not_ours_is_not_touched(
-    captioner: Captioner, folder: Path, output: Path, kind: str
-) -> None:
+def test_a_file_that_is_not_ours_is_not_touched(captioner: Captioner, folder: Path, output: Path, kind: str) -> None:
     output.write_text("dear diary")
     with pytest.raises(OutputError, match="captions: is there already, and no journal tells"):
         caption(captioner, folder, output=str(output), format=kind)
@@ -167,13 +163,11 @@ def test_a_file_that_is_not_ours_is_not_touched(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_corrections_by_hand_are_not_overwritten(
-    captioner: Captioner, folder: Path, output: Path, kind: str
-) -> None:
+def test_corrections_by_hand_are_not_overwritten(captioner: Captioner, folder: Path, output: Path, kind: str) -> None:
     caption(captioner, folder, output=str(output), format=kind)
     edited = output.read_bytes().replace(b"\n", b" \n", 1)
     output.write_bytes(edited)
-    save_picture(folder / f"{9:012}.png", 9)
+    save_image(folder / f"{9:012}.png", 9)
     with pytest.raises(OutputError, match="captions: was changed by somebody else"):
         caption(captioner, folder, output=str(output), format=kind)
     assert output.read_bytes() == edited
@@ -190,9 +184,7 @@ def test_a_torn_end_is_mended(captioner: Captioner, folder: Path, output: Path, 
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_an_output_that_was_deleted_comes_back(
-    captioner: Captioner, folder: Path, output: Path, kind: str
-) -> None:
+def test_an_output_that_was_deleted_comes_back(captioner: Captioner, folder: Path, output: Path, kind: str) -> None:
     caption(captioner, folder, output=str(output), format=kind)
     whole = output.read_bytes()
     output.unlink()
@@ -203,9 +195,7 @@ def test_an_output_that_was_deleted_comes_back(
 def test_a_damaged_journal_is_one_line(captioner: Captioner, folder: Path, output: Path) -> None:
     caption(captioner, folder, output=str(output))
     journal_of(output).write_bytes(b"nonsense" * 1000)
-    with pytest.raises(
-        OutputError, match=r"captions.journal: is damaged or no journal of captioner; `overwrite`"
-    ):
+    with pytest.raises(OutputError, match=r"captions.journal: is damaged or no journal of captioner; `overwrite`"):
         caption(captioner, folder, output=str(output))
     assert caption(captioner, folder, output=str(output), overwrite=True).captioned == 7
 
@@ -214,17 +204,13 @@ def test_two_processes_do_not_write_one_file(captioner: Captioner, folder: Path,
     caption(captioner, folder, output=str(output))
     other = sqlite3.connect(journal_of(output), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(
-        OutputError, match=r"captions.journal: another captioner is writing here; wait for it"
-    ):
+    with pytest.raises(OutputError, match=r"captions.journal: another captioner is writing here; wait for it"):
         caption(captioner, folder, output=str(output))
     other.close()
     assert caption(captioner, folder, output=str(output)).skipped == 7
 
 
-def test_places_that_cannot_be_written_are_refused(
-    captioner: Captioner, folder: Path, tmp_path: Path
-) -> None:
+def test_places_that_cannot_be_written_are_refused(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place, message in {
         folder: "is a folder; give a file in it",
@@ -255,10 +241,7 @@ def test_numbers_come_from_annotations_or_names(captioner: Captioner, folder: Pa
     with pytest.raises(OptionError, match=r"cat.png: has no number for the format coco; give the ids"):
         caption(captioner, folder, output=str(output), format="coco")
     annotations = output.with_name("annotations.json")
-    listed = [
-        {"file_name": f"val2017/{path.name}", "id": 100 + i}
-        for i, path in enumerate(sorted(folder.iterdir()))
-    ]
+    listed = [{"file_name": f"val2017/{path.name}", "id": 100 + i} for i, path in enumerate(sorted(folder.iterdir()))]
     annotations.write_text(json.dumps({"images": listed}))
     caption(captioner, folder, output=str(output), format="coco", annotations=str(annotations))
     found = {each["image_id"]: each["caption"] for each in json.loads(output.read_text())}
@@ -269,8 +252,8 @@ def test_numbers_come_from_annotations_or_names(captioner: Captioner, folder: Pa
         caption(captioner, folder, output=str(output), format="coco", annotations=str(annotations))
 
 
-def test_two_pictures_with_one_number_are_refused(captioner: Captioner, folder: Path, output: Path) -> None:
-    save_picture(folder / f"COCO_val2014_{3:012}.png", 3)
+def test_two_images_with_one_number_are_refused(captioner: Captioner, folder: Path, output: Path) -> None:
+    save_image(folder / f"COCO_val2014_{3:012}.png", 3)
     with pytest.raises(OptionError, match=r"COCO_val2014_0{11}3.png would both be image_id 3"):
         caption(captioner, folder, output=str(output), format="coco")
     assert not output.exists()
@@ -280,9 +263,7 @@ def test_two_pictures_with_one_number_are_refused(captioner: Captioner, folder: 
 def test_fail_fast_stops_at_the_first_failure_and_goes_on_later(
     captioner: Captioner, folder: Path, output: Path, batch_size: int
 ) -> None:
-    summary = caption(
-        captioner, folder, output=str(output), format="jsonl", fail_fast=True, batch_size=batch_size
-    )
+    summary = caption(captioner, folder, output=str(output), format="jsonl", fail_fast=True, batch_size=batch_size)
     assert (summary.captioned, summary.failed, summary.remaining) == (2, 1, 5)
     assert images(output) == [f"{number:012}.png" for number in range(3)]
     caption(captioner, folder, output=str(output), format="jsonl")

@@ -25,10 +25,10 @@ def test_a_line_now_and_then(clock: list[float], capsys: pytest.CaptureFixture[s
         reporter.summarise(Summary(1590, 2, 10, 8400, seconds=reporter.seconds))
     assert capsys.readouterr() == (
         "",
-        "captioner: 480 of 10,000 pictures, 16.0 pictures/s, 10 min left\n"
-        "captioner: 960 of 10,000 pictures, 16.0 pictures/s, 9 min left\n"
-        "captioner: 1,440 of 10,000 pictures, 16.0 pictures/s, 9 min left\n"
-        "captioner: 1,590 captioned, 2 skipped, 10 failed, 8,400 not come to, 16.0 pictures/s\n",
+        "captioner: 480 of 10,000 images, 16.0 images/s, 10 min left\n"
+        "captioner: 960 of 10,000 images, 16.0 images/s, 9 min left\n"
+        "captioner: 1,440 of 10,000 images, 16.0 images/s, 9 min left\n"
+        "captioner: 1,590 captioned, 2 skipped, 10 failed, 8,400 not come to, 16.0 images/s\n",
     )
 
 

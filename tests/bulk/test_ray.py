@@ -25,11 +25,11 @@ from captioner.bulk.run import Model
 from captioner.captioner import Captioner
 from captioner.cli import main
 from captioner.cluster.engine import caption_on_cluster
-from tests.bulk.folders import caption, make_folder, model_of, save_picture
+from tests.bulk.folders import caption, make_folder, model_of, save_image
 from tests.bulk.tarring import make_tar
 
 ray: Any = pytest.importorskip("ray")
-BATCH = 1  # so that a part has 16 pictures
+BATCH = 1  # so that a part has 16 images
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,7 @@ def run(model: Model, folder: Path, output: Path, **options: Any) -> Summary:
 def actors() -> set[int]:
     """Processes of this cluster that hold the model."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-    table = {
-        int(pid): (int(parent), args) for pid, parent, args in (s.split(None, 2) for s in listed.splitlines())
-    }
+    table = {int(pid): (int(parent), args) for pid, parent, args in (s.split(None, 2) for s in listed.splitlines())}
 
     def is_ours(pid: int) -> bool:
         while pid in table:
@@ -93,11 +91,7 @@ def actors() -> set[int]:
                 return True
         return False
 
-    return {
-        pid
-        for pid, (_, args) in table.items()
-        if args.startswith("ray::") and "Captions" in args and is_ours(pid)
-    }
+    return {pid for pid, (_, args) in table.items() if args.startswith("ray::") and "Captions" in args and is_ours(pid)}
 
 
 def merged(folder: Path) -> bytes:
@@ -116,7 +110,7 @@ def test_an_actor_that_is_killed_costs_no_row_and_doubles_none(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = make_folder(tmp_path / "pictures", 70, broken=(3, 40))
-    save_picture(folder / "copy.png", 5)
+    save_image(folder / "copy.png", 5)
     caption(captioner, folder, output=str(tmp_path / "alone.jsonl"))
     output, model = tmp_path / "out", slow_model(captioner, checkpoint_file)
     capsys.readouterr()
@@ -149,7 +143,7 @@ def test_going_on_captions_what_is_missing_or_has_failed(
     assert stopped.remaining > 0
     again = run(model, folder, output)
     assert (again.captioned, again.failed) == (39 - again.skipped, 1)
-    save_picture(folder / "2.png", 2)
+    save_image(folder / "2.png", 2)
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     last = run(model, folder, output)
     assert (last.captioned, last.skipped, last.failed) == (1, 39, 0)
@@ -168,9 +162,9 @@ def test_the_command_with_tars_and_an_address(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     )
     monkeypatch.chdir(tmp_path)
-    pictures = sorted(make_folder(tmp_path / "pictures", 20, broken=(11,)).iterdir())
+    images = sorted(make_folder(tmp_path / "pictures", 20, broken=(11,)).iterdir())
     for number in range(2):
-        members = [(path.name, path.read_bytes()) for path in pictures[number::2]]
+        members = [(path.name, path.read_bytes()) for path in images[number::2]]
         make_tar(tmp_path / f"t-{number}.tar", members, ("w", "w:gz")[number])
     tars = "t-{0..2}.tar"
     weights = ["--weights", os.path.relpath(checkpoint_file), "--device", "cpu", "--precision", "fp32"]
@@ -187,6 +181,4 @@ def test_the_command_with_tars_and_an_address(
     assert said[-1].startswith("captioner: 19 captioned, 0 skipped, 2 failed, ")
     records = parquet.read_table("out").sort_by("image").to_pylist()
     expected = sorted(map(json.loads, Path("alone.jsonl").read_text().splitlines()), key=lambda r: r["image"])
-    assert [
-        {name: value for name, value in record.items() if value is not None} for record in records
-    ] == expected
+    assert [{name: value for name, value in record.items() if value is not None} for record in records] == expected

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from captioner.bulk import reading
-from captioner.bulk.reading import PictureReader
+from captioner.bulk.reading import ImageReader
 from captioner.images import open as opening
 from captioner.images import read_file
 from tests.small_model import small_preprocessing
@@ -41,7 +41,7 @@ def test_pillow_is_given_the_very_bytes_that_were_read(large: Path, monkeypatch:
 
     monkeypatch.setattr(reading, "read_item", reading_it)
     monkeypatch.setattr(opening, "_plugin", plugin)
-    assert PictureReader(small_preprocessing(), 10**8, thumbnails=True)(large).error is None
+    assert ImageReader(small_preprocessing(), 10**8, thumbnails=True)(large).error is None
     assert len(read) == 1
     assert len(given) == 2  # for the encoder and for the thumbnail
     assert given[0] is read[0]

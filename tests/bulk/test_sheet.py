@@ -26,7 +26,7 @@ HOSTILE = '<script>alert("1 & 2")</script>'
 
 
 class Cards(HTMLParser):
-    """What a sheet says of each picture, and that its elements are closed in order."""
+    """What a sheet says of each image, and that its elements are closed in order."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six pictures, the third broken, the last with a name of its own."""
+    """Six images, the third broken, the last with a name of its own."""
     folder = tmp_path / "pictures"
     for number in range(5):
         fakes.save_colour(folder / f"{number}.png", number)
@@ -78,21 +78,19 @@ def run(folder: Path, output: Path, **options: object) -> tuple[int, int, int]:
     return summary.captioned, summary.skipped, summary.failed
 
 
-def test_each_picture_has_a_thumbnail_a_caption_and_a_link(folder: Path, tmp_path: Path) -> None:
+def test_each_image_has_a_thumbnail_a_caption_and_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "sheets").mkdir()
     sheet = tmp_path / "sheets" / "sheet.html"
     assert run(folder, sheet) == (5, 0, 1)
     cards = Cards(sheet.read_bytes()).cards
-    pictures = [folder / f"{number}.png" for number in range(5)] + [
-        folder / os.fsdecode(b'a:b #1? %41 "<i>&\xff.png')
-    ]
+    images = [folder / f"{number}.png" for number in range(5)] + [folder / os.fsdecode(b'a:b #1? %41 "<i>&\xff.png')]
     assert len(cards) == 6
-    for number, (card, picture) in enumerate(zip(cards, pictures, strict=True)):
-        assert (sheet.parent / os.fsdecode(unquote_to_bytes(card["link"]))).samefile(picture)
+    for number, (card, image) in enumerate(zip(cards, images, strict=True)):
+        assert (sheet.parent / os.fsdecode(unquote_to_bytes(card["link"]))).samefile(image)
         assert not re.match("[a-z]+:", card["link"])
         if number == 2:
             assert card["class"] == "failed"
-            assert card["text"].startswith("failed\nnot a picture in a known format")
+            assert card["text"].startswith("failed\nnot an image in a known format")
             assert "src" not in card
             continue
         assert card["alt"] == f"colour {number} 0 7"
@@ -102,9 +100,7 @@ def test_each_picture_has_a_thumbnail_a_caption_and_a_link(folder: Path, tmp_pat
         assert kind == "data:image/jpeg;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as thumbnail:
             assert thumbnail.size == (5, 4)
-            assert (
-                max(abs(a - b) for a, b in zip(thumbnail.getpixel((1, 1)), (number, 0, 7), strict=True)) < 12
-            )
+            assert max(abs(a - b) for a, b in zip(thumbnail.getpixel((1, 1)), (number, 0, 7), strict=True)) < 12
     assert 'a:b #1? %41 "<i>&\\udcff.png' in cards[5]["text"]
     page = sheet.read_text()
     assert "default-src 'none'" in page
@@ -124,7 +120,7 @@ def test_names_captions_and_reasons_are_escaped() -> None:
     assert third["text"] == "no thumbnail\nA dog.\na.jpg\n"
 
 
-def test_a_large_picture_is_made_small(tmp_path: Path) -> None:
+def test_a_large_image_is_made_small(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (2000, 500), "red").save(tmp_path / "pictures" / "large.jpg")
     run(tmp_path / "pictures", tmp_path / "sheet.html")
@@ -144,9 +140,9 @@ def test_a_sheet_is_gone_on_with_like_other_formats(folder: Path, tmp_path: Path
     assert run(folder, sheet) == (1, 4, 1)
     run(folder, whole)
     assert sheet.read_bytes() == whole.read_bytes()
-    # The same caption, but another picture: the thumbnail must not stay.
-    picture = Image.open(folder / "4.png").resize((9, 3))
-    picture.save(folder / "4.png")
+    # The same caption, but another image: the thumbnail must not stay.
+    image = Image.open(folder / "4.png").resize((9, 3))
+    image.save(folder / "4.png")
     assert run(folder, sheet) == (1, 4, 1)
     run(folder, whole, overwrite=True)
     assert sheet.read_bytes() == whole.read_bytes()
@@ -174,9 +170,7 @@ def test_merged_sheets_equal_one(folder: Path, tmp_path: Path, count: int) -> No
     assert merge(parts, str(tmp_path / "merged.html"))
     assert (tmp_path / "merged.html").read_bytes() == (tmp_path / "whole.html").read_bytes()
     (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(
-        OutputError, match=r"merged.html: must lie in the folder of .*part-1.html, because of"
-    ):
+    with pytest.raises(OutputError, match=r"merged.html: must lie in the folder of .*part-1.html, because of"):
         merge(parts, str(tmp_path / "elsewhere" / "merged.html"))
     for part in parts:
         journal_of(Path(part)).unlink()
@@ -184,9 +178,7 @@ def test_merged_sheets_equal_one(folder: Path, tmp_path: Path, count: int) -> No
     assert (tmp_path / "merged.html").read_bytes() == (tmp_path / "whole.html").read_bytes()
 
 
-def test_pictures_in_tars_have_thumbnails_and_no_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_in_tars_have_thumbnails_and_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_tar(Path("a.tar"), [*samples(1, 2), ("broken.jpg", b"broken")])
     make_tar(Path("b.tar"), samples(3))

@@ -8,12 +8,12 @@ import pytest
 from captioner.bulk.options import FolderOptions
 from captioner.captioner import Captioner
 from captioner.errors import OptionError, OutputError
-from tests.bulk.folders import caption, contents, make_folder, save_picture
+from tests.bulk.folders import caption, contents, make_folder, save_image
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five pictures, the third broken, in two folders."""
+    """Five images, the third broken, in two folders."""
     folder = make_folder(tmp_path / "pictures", 5, broken=(2,))
     (folder / "inner").mkdir()
     (folder / "4.png").rename(folder / "inner" / "4.png")
@@ -33,9 +33,7 @@ def run(captioner: Captioner, folder: Path, **options: object) -> tuple[int, int
     return summary.captioned, summary.skipped, summary.failed
 
 
-def test_each_picture_gets_a_file_with_one_line_and_nothing_else_is_written(
-    captioner: Captioner, folder: Path
-) -> None:
+def test_each_image_gets_a_file_with_one_line_and_nothing_else_is_written(captioner: Captioner, folder: Path) -> None:
     before = contents(folder)
     assert run(captioner, folder) == (4, 0, 1)
     added = {name: data for name, data in contents(folder).items() if name not in before}
@@ -70,10 +68,10 @@ def test_captions_that_are_there_are_left_whoever_wrote_them(captioner: Captione
     assert (folder / "1.txt").read_text() != "by hand"
 
 
-def test_two_pictures_with_one_stem_are_refused_before_anything_is_written(
+def test_two_images_with_one_stem_are_refused_before_anything_is_written(
     captioner: Captioner, folder: Path, tmp_path: Path
 ) -> None:
-    save_picture(folder / "3.bmp", 8)
+    save_image(folder / "3.bmp", 8)
     before = contents(folder)
     with pytest.raises(OptionError, match=r"3.bmp and .*3.png would both be captioned in 3.txt"):
         run(captioner, folder)
@@ -98,7 +96,7 @@ def test_other_options_are_told_and_not_mixed(
     captioner: Captioner, folder: Path, changed: dict[str, object], said: str
 ) -> None:
     run(captioner, folder)
-    save_picture(folder / "9.png", 9)
+    save_image(folder / "9.png", 9)
     before = contents(folder)
     with pytest.raises(OutputError, match=f"0.txt: was made with other {said}; give the same to go on"):
         run(captioner, folder, **changed)
@@ -115,14 +113,14 @@ def test_other_weights_are_told(captioner: Captioner, folder: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("_noted")
-def test_a_changed_picture_is_told_and_captioned_anew_unless_its_caption_was_edited(
+def test_a_changed_image_is_told_and_captioned_anew_unless_its_caption_was_edited(
     captioner: Captioner, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(captioner, folder)
     for number in (0, 1):
-        save_picture(folder / f"{number}.png", 50 + number)
+        save_image(folder / f"{number}.png", 50 + number)
     (folder / "1.txt").write_text("edited\n")
-    os.utime(folder / "3.png")  # the same picture, copied anew
+    os.utime(folder / "3.png")  # the same image, copied anew
     capsys.readouterr()
     assert run(captioner, folder) == (1, 3, 1)
     said = capsys.readouterr().err
@@ -142,13 +140,13 @@ def test_without_extended_attributes_what_is_there_is_done(
     monkeypatch.delattr(os, "setxattr", raising=False)
     monkeypatch.delattr(os, "getxattr", raising=False)
     assert run(captioner, folder) == (4, 0, 1)
-    save_picture(folder / "0.png", 50)
+    save_image(folder / "0.png", 50)
     assert run(captioner, folder, prepend="photo of") == (0, 4, 1)
 
 
-def test_a_sidecar_that_cannot_be_written_fails_its_picture_alone(captioner: Captioner, folder: Path) -> None:
+def test_a_sidecar_that_cannot_be_written_fails_its_image_alone(captioner: Captioner, folder: Path) -> None:
     long = "x" * 250  # .png still fits, .caption does not
-    save_picture(folder / f"{long}.png", 9)
+    save_image(folder / f"{long}.png", 9)
     (folder / "1.caption").mkdir()
     assert run(captioner, folder, sidecar_extension=".caption") == (3, 1, 2)
     assert run(captioner, folder, sidecar_extension=".caption", overwrite=True) == (3, 0, 3)
@@ -161,7 +159,7 @@ def test_shards_share_the_folder(captioner: Captioner, folder: Path) -> None:
     assert run(captioner, folder) == (0, 4, 1)
 
 
-def test_sidecars_named_as_pictures_are_refused(captioner: Captioner, folder: Path) -> None:
+def test_sidecars_named_as_images_are_refused(captioner: Captioner, folder: Path) -> None:
     """As with ``captioner caption *`` in a folder that has its captions."""
     run(captioner, folder)
     before = contents(folder)

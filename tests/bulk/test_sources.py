@@ -33,9 +33,7 @@ def test_braces_are_those_of_bash(pattern: str, tmp_path: Path) -> None:
     assert expand([pattern]) == told.stdout.splitlines()
 
 
-def test_stars_stand_for_what_is_there_in_natural_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stars_stand_for_what_is_there_in_natural_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("p-10.tar", "p-2.tar", "p-1.tar", "[odd].tar", "q*.tar", "qu.tar", "{1,2}.tar"):
         Path(name).touch()

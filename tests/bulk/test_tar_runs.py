@@ -82,9 +82,7 @@ def test_a_shard_does_not_look_into_the_tars_of_others() -> None:
         run("p-{0..4}.tar", shard="1/2")
 
 
-def test_a_dry_run_names_pictures_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_names_images_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_tar(Path("t.tar"), [*samples(1), ("a.txt", b"")])
     summary = run("t.tar", dry_run=True)
     assert capsys.readouterr().out == "caption\tt.tar/000001.jpg\ncaption\tt.tar/a\n"

@@ -1,4 +1,4 @@
-"""Pictures in tars: the same records as for files, whatever the tars are like."""
+"""Images in tars: the same records as for files, whatever the tars are like."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.progress import Progress
-from captioner.bulk.reading import PictureReader
+from captioner.bulk.reading import ImageReader
 from captioner.bulk.run import caption_folder
 from captioner.bulk.tars import Tars
 from captioner.errors import OptionError
@@ -88,7 +88,7 @@ def test_what_a_sample_is() -> None:
         ("e.json", b""),
         ("f.jpg", b"broken"),
         ("g.jpg", b""),
-        ("c.cls", b"of the sample c, which has no picture here either"),
+        ("c.cls", b"of the sample c, which has no image here either"),
         ("a.json", b"of the sample a, which has one"),
         ("e.png", colour(6)),
         ("a.png", colour(7)),
@@ -100,21 +100,21 @@ def test_what_a_sample_is() -> None:
         ("t.tar/a.png", fakes.caption_of(1)),
         ("t.tar/b.left.png", fakes.caption_of(3)),
         ("t.tar/d.jpg", fakes.caption_of(4)),
-        ("t.tar/d.png#2", "t.tar/d.png#2: sample d has a picture already, which counts"),
+        ("t.tar/d.png#2", "t.tar/d.png#2: sample d has an image already, which counts"),
         (
             "t.tar/f.jpg",
-            "t.tar/f.jpg: not a picture in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC)",
+            "t.tar/f.jpg: not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC)",
         ),
         ("t.tar/g.jpg", "t.tar/g.jpg: file is empty"),
         ("t.tar/e.png", fakes.caption_of(6)),
-        ("t.tar/a.png#2", "t.tar/a.png#2: sample a has a picture already, which counts"),
+        ("t.tar/a.png#2", "t.tar/a.png#2: sample a has an image already, which counts"),
         ("t.tar/x/a.png", fakes.caption_of(8)),
-        ("t.tar/c", "t.tar/c: a sample without a picture"),
+        ("t.tar/c", "t.tar/c: a sample without an image"),
     ]
     assert (summary.captioned, summary.failed) == (5, 5)
 
 
-def test_links_folders_and_the_like_are_no_pictures() -> None:
+def test_links_folders_and_the_like_are_no_images() -> None:
     with tarfile.open("t.tar", "w") as tar:
         for name, kind in {
             "d.png": tarfile.DIRTYPE,
@@ -149,8 +149,8 @@ BROKEN = "broken, cut off, or no tar"
             (0,),
             f"t.tar: {BROKEN} (no mark at its end)",
         ),
-        (lambda tar: make_tar(tar, []), (), "t.tar: holds no pictures"),
-        (lambda tar: make_tar(tar, [("README", b"")]), (), "t.tar: holds no pictures"),
+        (lambda tar: make_tar(tar, []), (), "t.tar: holds no images"),
+        (lambda tar: make_tar(tar, [("README", b"")]), (), "t.tar: holds no images"),
         (lambda tar: (tar.unlink(), tar.mkdir()), (), "t.tar: cannot be read (not a regular file)"),
         (lambda tar: (tar.unlink(), os.mkfifo(tar)), (), "t.tar: cannot be read (not a regular file)"),
         (
@@ -179,7 +179,7 @@ def test_a_broken_tar_is_told_and_the_others_go_on(
     assert told[1:-2] == good("t.tar", *found)
 
 
-def test_a_picture_that_is_cut_off_has_an_error_of_its_own() -> None:
+def test_a_image_that_is_cut_off_has_an_error_of_its_own() -> None:
     tar = make_tar(Path("t.tar"), [("a.png", colour(1)), ("b.png", colour(2) + bytes(2000))])
     cut(tar, 512 * 4)
     run("t.tar")
@@ -198,7 +198,7 @@ def test_a_picture_that_is_cut_off_has_an_error_of_its_own() -> None:
     [
         (124, b"\xff" * 12),  # the size, in base 256: -1
         (124, b"\x80" + b"\xff" * 11),  # and far beyond every end
-        (156, b"L"),  # a long name, whose length is the picture's size
+        (156, b"L"),  # a long name, whose length is the image's size
         (156, b"x"),  # extended headers of that length
     ],
 )
@@ -234,13 +234,13 @@ def test_whatever_is_in_a_tar_is_an_error_at_worst(data: st.DataObject) -> None:
     listed = list(Tars(["t.tar"]))
     assert listed
     assert len({member.name for member in listed}) == len(listed)
-    reader = PictureReader(small_preprocessing(), 1000)
+    reader = ImageReader(small_preprocessing(), 1000)
     assert all((loaded.pixels is None) == (loaded.error is not None) for loaded in map(reader, listed))
 
 
 def test_a_tar_that_changes_while_it_is_read_gives_errors_and_no_wrong_captions() -> None:
     (first, second) = list(Tars([str(make_tar(Path("t.tar"), samples(1, 2)))]))
-    reader = PictureReader(small_preprocessing(), 1000)
+    reader = ImageReader(small_preprocessing(), 1000)
     assert reader(first).error is None
     with Path("t.tar").open("r+b") as tar:
         tar.write(b"x")
@@ -252,7 +252,7 @@ def test_a_tar_that_changes_while_it_is_read_gives_errors_and_no_wrong_captions(
 def test_memory_does_not_grow_with_the_tar(compressed: bool) -> None:
     one = colour(1) + bytes(1 << 20)
     make_tar(Path("t.tar"), [(f"{n}.png", one) for n in range(12)], "w:gz" if compressed else "w")
-    reader = PictureReader(small_preprocessing(), 1000)
+    reader = ImageReader(small_preprocessing(), 1000)
     tracemalloc.start()
     assert sum(reader(member).error is None for member in Tars(["t.tar"])) == 12
     _, peak = tracemalloc.get_traced_memory()
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_the_tar(compressed: bool) -> None:
 
 def test_a_reader_with_an_open_tar_can_be_sent_to_another_process() -> None:
     (member,) = Tars([str(make_tar(Path("t.tar"), samples(1)))])
-    reader = PictureReader(small_preprocessing(), 1000)
+    reader = ImageReader(small_preprocessing(), 1000)
     expected = reader(member).identity
     assert pickle.loads(pickle.dumps(reader))(member).identity == expected
 
@@ -270,5 +270,5 @@ def test_a_reader_with_an_open_tar_can_be_sent_to_another_process() -> None:
 def test_what_tars_do_not_go_with_is_refused(tmp_path: Path) -> None:
     make_tar(Path("t.tar"), samples(1))
     choices = FolderOptions(input_tar=("t.tar",))
-    with pytest.raises(OptionError, match="`input_tar` comes without other pictures"):
+    with pytest.raises(OptionError, match="`input_tar` comes without other images"):
         caption_folder(["x.jpg"], choices, fakes.colour_model(), Progress())

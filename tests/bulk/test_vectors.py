@@ -25,23 +25,17 @@ def blind() -> Captioner:
 
 @pytest.fixture(scope="module")
 def seeing() -> Captioner:
-    """A captioner of pictures that looks at the four regions of its encoder."""
+    """A captioner of images that looks at the four regions of its encoder."""
     return Captioner(small_checkpoint(attention="additive"), device="cpu")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("regions", [None, 3])
-def test_captions_are_those_of_decode(
-    blind: Captioner, tmp_path: Path, dtype: type, regions: int | None
-) -> None:
+def test_captions_are_those_of_decode(blind: Captioner, tmp_path: Path, dtype: type, regions: int | None) -> None:
     array = fake_codes(7, CHANNELS, regions).astype(dtype)
     np.save(tmp_path / "codes.npy", array)
-    results = list(
-        caption_vectors(blind, [open_vectors(tmp_path / "codes.npy")], blind.options, batch_size=3)
-    )
-    assert [str(result.image) for result in results] == [
-        f"{tmp_path / 'codes.npy'}#{row}" for row in range(7)
-    ]
+    results = list(caption_vectors(blind, [open_vectors(tmp_path / "codes.npy")], blind.options, batch_size=3))
+    assert [str(result.image) for result in results] == [f"{tmp_path / 'codes.npy'}#{row}" for row in range(7)]
     expected = blind.decode(torch.from_numpy(array))
     assert [result.captions[0].text for result in results] == [captions[0].text for captions in expected]
     assert [result.captions[0].log_prob for result in results] == pytest.approx(
@@ -58,9 +52,7 @@ def test_sampled_captions_do_not_depend_on_batches_or_other_rows(blind: Captione
     texts = {
         size: [
             result.captions[0].text
-            for result in caption_vectors(
-                blind, [open_vectors(tmp_path / "codes.npy")], options, batch_size=size
-            )
+            for result in caption_vectors(blind, [open_vectors(tmp_path / "codes.npy")], options, batch_size=size)
         ]
         for size in (1, 4)
     }
@@ -73,9 +65,7 @@ def test_a_bad_row_is_told_and_the_others_go_on(blind: Captioner, tmp_path: Path
     array = fake_codes(4, CHANNELS)
     array[0, 0], array[2, 9] = np.nan, -np.inf
     np.save(tmp_path / "codes.npy", array)
-    results = list(
-        caption_vectors(blind, [open_vectors(tmp_path / "codes.npy")], blind.options, batch_size=2)
-    )
+    results = list(caption_vectors(blind, [open_vectors(tmp_path / "codes.npy")], blind.options, batch_size=2))
     assert [result.error is None for result in results] == [False, True, False, True]
     assert results[2].error == f"{results[2].image}: holds values that are infinite or not numbers"
     assert results[2].captions == ()
@@ -91,22 +81,16 @@ def test_files_follow_each_other(blind: Captioner, tmp_path: Path) -> None:
 def test_vectors_of_another_encoder_are_refused_before_any_caption(blind: Captioner, tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", fake_codes(2, CHANNELS))
     np.save(tmp_path / "other.npy", fake_codes(2, 512))
-    results = caption_vectors(
-        blind, named_vectors([tmp_path / "good.npy", tmp_path / "other.npy"]), blind.options
-    )
-    with pytest.raises(
-        DatasetError, match=r"other.npy: has 512 features a vector, the checkpoint takes 1280"
-    ):
+    results = caption_vectors(blind, named_vectors([tmp_path / "good.npy", tmp_path / "other.npy"]), blind.options)
+    with pytest.raises(DatasetError, match=r"other.npy: has 512 features a vector, the checkpoint takes 1280"):
         next(results)
 
 
-def test_a_picture_model_captions_vectors_of_its_encoder(
-    seeing: Captioner, photos: list[Path], tmp_path: Path
-) -> None:
-    regions = seeing.encode([seeing.preprocess(photo) for photo in photos[:3]])
+def test_a_image_model_captions_vectors_of_its_encoder(seeing: Captioner, images: list[Path], tmp_path: Path) -> None:
+    regions = seeing.encode([seeing.preprocess(image) for image in images[:3]])
     np.save(tmp_path / "codes.npy", regions.numpy())
     results = list(caption_vectors(seeing, [open_vectors(tmp_path / "codes.npy")], seeing.options))
-    expected = [captions[0].text for captions in seeing.caption(photos[:3])]
+    expected = [captions[0].text for captions in seeing.caption(images[:3])]
     assert [result.captions[0].text for result in results] == expected
 
 
@@ -144,7 +128,7 @@ def test_vectors_are_known_by_their_suffix(tmp_path: Path) -> None:
     found = named_vectors([tmp_path / "b.NPY", str(tmp_path / "a.npy")])
     assert [vectors.path.name for vectors in found] == ["b.NPY", "a.npy"]
     assert named_vectors(["a.jpg", "npy", "folder", ".npy"]) == []
-    with pytest.raises(OptionError, match=r"b.npy holds vectors, other files are pictures"):
+    with pytest.raises(OptionError, match=r"b.npy holds vectors, other files are images"):
         named_vectors(["a.jpg", "b.npy"])
     with pytest.raises(DatasetError, match=r"absent.npy: there is no such file"):
         named_vectors(["absent.npy"])

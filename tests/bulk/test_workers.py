@@ -1,4 +1,4 @@
-"""Pictures are read in processes of their own, which may die."""
+"""Images are read in processes of their own, which may die."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk.reading import Loaded, PictureReader, Readers
+from captioner.bulk.reading import ImageReader, Loaded, Readers
 from captioner.errors import CaptionerError
-from tests.bulk.folders import make_folder, save_picture
+from tests.bulk.folders import make_folder, save_image
 from tests.bulk.hostile import Hostile
 from tests.small_model import small_preprocessing
 
 
 @pytest.fixture
-def reader() -> PictureReader:
-    return PictureReader(small_preprocessing(), 10_000)
+def reader() -> ImageReader:
+    return ImageReader(small_preprocessing(), 10_000)
 
 
 def children() -> set[int]:
@@ -39,9 +39,7 @@ def same(one: Loaded, other: Loaded) -> bool:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_processes_read_what_a_thread_reads_and_in_order(
-    reader: PictureReader, tmp_path: Path, workers: int
-) -> None:
+def test_processes_read_what_a_thread_reads_and_in_order(reader: ImageReader, tmp_path: Path, workers: int) -> None:
     folder = make_folder(tmp_path / "pictures", 9, broken=(2, 8))
     paths = [*sorted(folder.iterdir()), folder / os.fsdecode(b"\xff\n.png"), folder]
     with Readers(reader, 0) as readers:
@@ -54,16 +52,16 @@ def test_processes_read_what_a_thread_reads_and_in_order(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_codec_that_crashes_costs_its_picture_alone(tmp_path: Path, workers: int) -> None:
+def test_a_codec_that_crashes_costs_its_image_alone(tmp_path: Path, workers: int) -> None:
     names = ["a", "crash1", "b", "once1", "crash2", "print", "c"]
-    paths = [save_picture(tmp_path / f"{name}.png", number) for number, name in enumerate(names)]
+    paths = [save_image(tmp_path / f"{name}.png", number) for number, name in enumerate(names)]
     with Readers(Hostile(small_preprocessing(), 10_000), workers) as readers:
         found = dict(readers.read(paths, 3))
     assert {path.stem for path, loaded in found.items() if loaded.pixels is None} == {"crash1", "crash2"}
     assert found[paths[1]].error == (f"{paths[1]}: its reading was broken off (SIGSEGV ended the process)")
 
 
-def test_processes_that_somebody_kills_are_replaced(reader: PictureReader, tmp_path: Path) -> None:
+def test_processes_that_somebody_kills_are_replaced(reader: ImageReader, tmp_path: Path) -> None:
     paths = sorted(make_folder(tmp_path / "pictures", 40).iterdir())
     before = children()
     with Readers(reader, 2) as readers:
@@ -77,7 +75,7 @@ def test_processes_that_somebody_kills_are_replaced(reader: PictureReader, tmp_p
     assert all(loaded.error is None for _, loaded in found)
 
 
-def test_nothing_is_left_behind(reader: PictureReader, tmp_path: Path) -> None:
+def test_nothing_is_left_behind(reader: ImageReader, tmp_path: Path) -> None:
     paths = sorted(make_folder(tmp_path / "pictures", 12).iterdir())
     processes, threads = children(), threading.active_count()
     with Readers(reader, 2) as readers:
@@ -87,8 +85,8 @@ def test_nothing_is_left_behind(reader: PictureReader, tmp_path: Path) -> None:
     assert threading.active_count() == threads
 
 
-def test_reading_stays_at_most_so_far_ahead(reader: PictureReader, tmp_path: Path) -> None:
-    path = save_picture(tmp_path / "0.png", 0)
+def test_reading_stays_at_most_so_far_ahead(reader: ImageReader, tmp_path: Path) -> None:
+    path = save_image(tmp_path / "0.png", 0)
     asked = 0
 
     def endless() -> object:
@@ -105,7 +103,7 @@ def test_reading_stays_at_most_so_far_ahead(reader: PictureReader, tmp_path: Pat
 
 
 def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    save_picture(tmp_path / "0.png", 0)
+    save_image(tmp_path / "0.png", 0)
     program = (
         "import os, sys, time; from pathlib import Path\n"
         "from captioner.bulk.reading import PictureReader\n"
@@ -117,9 +115,7 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         "time.sleep(60)"
     )
     root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         parent.kill()
@@ -131,12 +127,12 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_processes_import_neither_torch_nor_what_lies_in_the_current_folder(
-    reader: PictureReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: ImageReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Downloaded pictures may lie beside a file called numpy.py."""
+    """Downloaded images may lie beside a file called numpy.py."""
     for name in ("numpy", "PIL", "captioner", "io", "pickle", "torch"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
-    path = save_picture(tmp_path / "0.png", 0)
+    path = save_image(tmp_path / "0.png", 0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     with Readers(reader, 1) as readers:
@@ -149,17 +145,17 @@ def test_processes_import_neither_torch_nor_what_lies_in_the_current_folder(
 
 
 def test_a_process_that_cannot_start_ends_the_run_with_one_line(
-    reader: PictureReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: ImageReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
         Readers(reader, 1) as readers,
         pytest.raises(
             CaptionerError,
-            match=r"no process that reads pictures can be started \(the process ended with exit code 1\)",
+            match=r"no process that reads images can be started \(the process ended with exit code 1\)",
         ),
     ):
-        list(readers.read([save_picture(tmp_path / "0.png", 0)], 1))
+        list(readers.read([save_image(tmp_path / "0.png", 0)], 1))
     monkeypatch.setattr(sys, "executable", "/absent/python")
     with Readers(reader, 1) as readers, pytest.raises(CaptionerError, match=r"No such file or directory"):
         list(readers.read([tmp_path / "0.png"], 1))

@@ -18,9 +18,7 @@ ENTRIES = st.one_of(
     st.builds(
         lambda image, captions: Entry(image, tuple(captions), None, 7),
         NAMES,
-        st.lists(
-            st.builds(Line, TEXTS, st.floats(-1e3, 0), st.none() | st.floats(0, 1)), min_size=1, max_size=3
-        ),
+        st.lists(st.builds(Line, TEXTS, st.floats(-1e3, 0), st.none() | st.floats(0, 1)), min_size=1, max_size=3),
     ),
     st.builds(lambda image, error: Entry(image, (), error, 7), NAMES, TEXTS.filter(bool)),
 )
@@ -75,9 +73,7 @@ def test_text_has_one_printable_line_a_caption(entries: list[Entry]) -> None:
 @given(st.lists(ENTRIES, max_size=5))
 def test_coco_is_one_json_list_of_the_best_captions(entries: list[Entry]) -> None:
     records = json.loads(whole("coco", entries))
-    assert records == [
-        {"image_id": 7, "caption": entry.captions[0].text} for entry in entries if entry.captions
-    ]
+    assert records == [{"image_id": 7, "caption": entry.captions[0].text} for entry in entries if entry.captions]
 
 
 def test_what_the_formats_look_like() -> None:

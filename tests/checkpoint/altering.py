@@ -40,8 +40,8 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     return load(path.read_bytes())
 
 
-def captions(checkpoint: Checkpoint, photos: list[Path]) -> list[list[Caption]]:
-    return Captioner(checkpoint, device="cpu", precision="fp32").caption(photos)
+def captions(checkpoint: Checkpoint, images: list[Path]) -> list[list[Caption]]:
+    return Captioner(checkpoint, device="cpu", precision="fp32").caption(images)
 
 
 def assert_refused(path: Path, match: str) -> None:

@@ -25,9 +25,7 @@ from tests.small_model import small_checkpoint
     ],
     ids=str,
 )
-def test_a_checkpoint_comes_back_as_it_was(
-    variant: dict[str, Any], tmp_path: Path, photos: list[Path]
-) -> None:
+def test_a_checkpoint_comes_back_as_it_was(variant: dict[str, Any], tmp_path: Path, images: list[Path]) -> None:
     training = {"data": ["flickr8k", "caf\u00e9 \udcff"], "figures": {"CIDEr": 0.5}}
     written = small_checkpoint(**variant, training=training)
     save_checkpoint(tmp_path / "x.safetensors", written, dtype=torch.float32)
@@ -39,7 +37,7 @@ def test_a_checkpoint_comes_back_as_it_was(
     assert before.keys() == after.keys()
     counters = {key for key, value in before.items() if not value.is_floating_point()}
     assert all(torch.equal(before[key], after[key]) for key in before.keys() - counters)
-    assert captions(read, photos) == captions(written, photos)
+    assert captions(read, images) == captions(written, images)
 
 
 def test_tied_embeddings_are_stored_once_and_stay_tied(checkpoint_file: Path) -> None:
@@ -50,7 +48,7 @@ def test_tied_embeddings_are_stored_once_and_stay_tied(checkpoint_file: Path) ->
 
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "F16"), (torch.bfloat16, "BF16")])
 def test_weights_are_stored_small_and_storing_again_changes_nothing(
-    checkpoint: Checkpoint, dtype: torch.dtype, name: str, tmp_path: Path, photos: list[Path]
+    checkpoint: Checkpoint, dtype: torch.dtype, name: str, tmp_path: Path, images: list[Path]
 ) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     save_checkpoint(first, checkpoint, dtype=dtype)
@@ -60,7 +58,7 @@ def test_weights_are_stored_small_and_storing_again_changes_nothing(
     assert all(value.dtype == torch.float32 for value in once.network.parameters())
     save_checkpoint(second, once, dtype=dtype)
     assert split(first)[1] == split(second)[1]
-    assert captions(load_checkpoint(second), photos) == captions(once, photos)
+    assert captions(load_checkpoint(second), images) == captions(once, images)
 
 
 def test_a_tensor_that_float16_cannot_hold_stays_float32(tmp_path: Path) -> None:
@@ -83,7 +81,7 @@ def test_float64_weights_are_read_as_float32(checkpoint_file: Path, tmp_path: Pa
 
 
 def test_an_external_encoder_is_left_out_and_found_again(
-    checkpoint: Checkpoint, tmp_path: Path, photos: list[Path]
+    checkpoint: Checkpoint, tmp_path: Path, images: list[Path]
 ) -> None:
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, checkpoint, dtype=torch.float32, external_encoder=True)
@@ -91,7 +89,7 @@ def test_an_external_encoder_is_left_out_and_found_again(
     assert all(key.startswith("decoder.") for key in header.shapes)
     assert not header.embedded
     assert header.encoder_digest == encoder_digest(checkpoint.network.encoder)
-    assert captions(load_checkpoint(path), photos) == captions(checkpoint, photos)
+    assert captions(load_checkpoint(path), images) == captions(checkpoint, images)
 
 
 def test_an_external_encoder_with_other_weights_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from tests.checkpoint.altering import DECODER_BIAS, assert_refused, join, split
 from tests.small_model import small_checkpoint
 
 
-def test_a_new_file_has_the_usual_permissions_and_folders_are_made(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_new_file_has_the_usual_permissions_and_folders_are_made(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
     path = tmp_path / "a" / "b" / "x.safetensors"
     save_checkpoint(path, checkpoint)
@@ -53,9 +51,7 @@ def test_a_disk_that_is_really_full_is_one_clear_error(checkpoint: Checkpoint, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_below_a_file_or_onto_a_folder_cannot_be_written(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_path_below_a_file_or_onto_a_folder_cannot_be_written(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(CheckpointError, match="cannot write"):

@@ -20,9 +20,7 @@ def with_classifier(checkpoint: Checkpoint) -> Checkpoint:
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_a_classifier_comes_back_as_it_was(
-    with_classifier: Checkpoint, tmp_path: Path, external: bool
-) -> None:
+def test_a_classifier_comes_back_as_it_was(with_classifier: Checkpoint, tmp_path: Path, external: bool) -> None:
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, with_classifier, dtype=torch.float32, external_encoder=external)
     assert describe(path)["classifier"] == "ImageNet"

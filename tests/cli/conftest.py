@@ -12,30 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.folders import save_picture
+from tests.bulk.folders import save_image
 
 EMOJI, TORN = "🦄 é.png", os.fsdecode(b"\xff\xfe.png")
 LONG = "x" * 251 + ".png"
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A picture of a few bytes that says it has thousands of millions of pixels."""
+    """An image of a few bytes that says it has thousands of millions of pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(9999)))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9999))) + chunk(b"IEND", b"")
     )
 
 
 @pytest.fixture
-def faults(tmp_path: Path, photos: list[Path]) -> tuple[Path, dict[str, str]]:
-    """A folder of everything that can be wrong, and what is said of each picture; nothing if it is good."""
+def faults(tmp_path: Path, images: list[Path]) -> tuple[Path, dict[str, str]]:
+    """A folder of everything that can be wrong, and what is said of each image; nothing if it is good."""
     folder = tmp_path / "faults"
     good = (
         "good.png",
@@ -49,25 +46,25 @@ def faults(tmp_path: Path, photos: list[Path]) -> tuple[Path, dict[str, str]]:
         " .png",
     )
     for number, name in enumerate(good):
-        save_picture(folder / name, number)
-    (folder / "upper.JPG").write_bytes(photos[0].read_bytes())
+        save_image(folder / name, number)
+    (folder / "upper.JPG").write_bytes(images[0].read_bytes())
     (folder / "copy.png").write_bytes((folder / "good.png").read_bytes())
     (folder / "empty.jpg").touch()
-    (folder / "words.jpg").write_text("not a picture\n")
-    (folder / "truncated.jpg").write_bytes(photos[1].read_bytes()[:5000])
+    (folder / "words.jpg").write_text("not an image\n")
+    (folder / "truncated.jpg").write_bytes(images[1].read_bytes()[:5000])
     (folder / "bomb.png").write_bytes(huge_png(60_000, 60_000))
     (folder / "folder.jpg").mkdir()
     (folder / "broken link.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "circle.jpg").symlink_to(folder / "circle.jpg")
     os.mkfifo(folder / "pipe.jpg")
-    (folder / "notes.txt").write_text("not a picture, and nobody said so")
+    (folder / "notes.txt").write_text("not an image, and nobody said so")
     return folder, {
         **dict.fromkeys((*good, "upper.JPG", "copy.png"), ""),
         "empty.jpg": "file is empty",
-        "words.jpg": "not a picture in a known format",
-        "truncated.jpg": "broken or incomplete JPEG picture",
+        "words.jpg": "not an image in a known format",
+        "truncated.jpg": "broken or incomplete JPEG image",
         "bomb.png": "60000 x 60000 pixels are more than the limit of 100,000,000 pixels",
-        "folder.jpg": "a folder, not a picture",
+        "folder.jpg": "a folder, not an image",
         "broken link.jpg": "a link to a file that is not there",
         "circle.jpg": "a link to a file that is not there",
         "pipe.jpg": "not a regular file",
@@ -94,9 +91,7 @@ def little_disk(tmp_path: Path) -> Iterator[Path]:
     mount = shutil.which("mount")
     if (
         mount is None
-        or subprocess.run(
-            [mount, "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True
-        ).returncode
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True).returncode
     ):
         pytest.skip("no file system can be mounted here")
     yield disk

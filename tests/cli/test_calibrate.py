@@ -9,20 +9,20 @@ import pytest
 from captioner.captioner import Captioner
 from captioner.cli import main
 from captioner.weights import read_header
-from tests.bulk.folders import save_picture
+from tests.bulk.folders import save_image
 
-PHOTOS = 60
+IMAGES = 60
 
 
 @pytest.fixture(scope="module")
 def dataset(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of which people say what the model says, or something else; more often the former the surer
+    """Images of which people say what the model says, or something else; more often the former the surer
     the model is."""
     folder = tmp_path_factory.mktemp("data")
-    paths = [save_picture(folder / f"{number}.png", number) for number in range(PHOTOS)]
+    paths = [save_image(folder / f"{number}.png", number) for number in range(IMAGES)]
     best = [captions[0] for captions in captioner.caption(paths)]
     ranked = sorted(best, key=lambda caption: caption.log_prob / (len(caption.words) + 1))
-    agreed = {id(caption) for place, caption in enumerate(ranked) if place % 5 != 0 and place >= PHOTOS // 3}
+    agreed = {id(caption) for place, caption in enumerate(ranked) if place % 5 != 0 and place >= IMAGES // 3}
     with (folder / "captions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("image", "caption", "split"))
@@ -44,11 +44,11 @@ def test_from_calibrating_to_confidences(
     weights.write_bytes(checkpoint_file.read_bytes())
     assert calibrate(dataset, weights) == 0
     shown = capsys.readouterr()
-    assert shown.out.startswith(f"table val: {PHOTOS} photos, ")
+    assert shown.out.startswith(f"table val: {IMAGES} images, ")
     assert shown.err.endswith(f"wrote {weights}\n")
     known = read_header(weights).calibration
     assert known is not None
-    assert (known.photos, known.data) == (PHOTOS, "table val")
+    assert (known.images, known.data) == (IMAGES, "table val")
     assert known.per_nat > 0
 
     assert main(["info", str(weights)]) == 0
@@ -88,12 +88,12 @@ def test_wrong_use_is_one_clear_line_and_nothing_is_written(
 ) -> None:
     few = tmp_path / "few"
     few.mkdir()
-    save_picture(few / "0.png", 0)
+    save_image(few / "0.png", 0)
     (few / "captions.csv").write_text("image,caption,split\n0.png,a dog,val\n")
     before = checkpoint_file.read_bytes()
     for data, flags, message in (
-        (few, (), "table val: 1 photos are too few"),
-        (dataset, ("--split", "train"), "no captioned picture in the split 'train'"),
+        (few, (), "table val: 1 images are too few"),
+        (dataset, ("--split", "train"), "no captioned image in the split 'train'"),
         (dataset, ("--plot", "x.gif"), "--plot must end in"),
         (dataset, ("--output", tmp_path), "is a folder"),
     ):

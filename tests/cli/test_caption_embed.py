@@ -10,11 +10,11 @@ from PIL import Image
 from captioner.cli import main
 from captioner.embed import read_texts
 from captioner.images import open_image
-from tests.bulk.folders import contents, save_picture
+from tests.bulk.folders import contents, save_image
 from tests.cli.conftest import Command
 
 
-def test_captions_inside_every_good_picture_and_nothing_else_touched(
+def test_captions_inside_every_good_image_and_nothing_else_touched(
     command: Command, faults: tuple[Path, dict[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, expected = faults
@@ -33,13 +33,13 @@ def test_captions_inside_every_good_picture_and_nothing_else_touched(
         assert open_image(after[name]).tobytes() == open_image(before[name]).tobytes()
 
 
-def test_pictures_on_a_full_disk_stay_as_they_are(
+def test_images_on_a_full_disk_stay_as_they_are(
     command: Command, little_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(3):
-        save_picture(little_disk / f"{number}.png", number)
+        save_image(little_disk / f"{number}.png", number)
     before = contents(little_disk)
-    (little_disk / "filler").write_bytes(bytes(100 * 1024 - 12_288))  # three pictures have a page each
+    (little_disk / "filler").write_bytes(bytes(100 * 1024 - 12_288))  # three images have a page each
     assert main(command(little_disk, "--embed", "--in-place", "--workers", "0", "-q")) == 2
     assert capsys.readouterr().err.startswith(f"captioner: error: cannot write {little_disk}/0.png: No space")
     (little_disk / "filler").unlink()

@@ -47,29 +47,29 @@ def watched(*arguments: str | Path) -> tuple[list[str], dict[str, int]]:
 
 
 def test_neither_a_process_nor_a_database_and_each_file_is_read_once(
-    photos: list[Path], checkpoint_file: Path, captioner: Captioner
+    images: list[Path], checkpoint_file: Path, captioner: Captioner
 ) -> None:
-    lines, counts = watched(photos[0], checkpoint_file)
-    ((best,),) = captioner.caption(photos[:1])
-    assert lines == [f"{photos[0]}\t{best.text}"]
+    lines, counts = watched(images[0], checkpoint_file)
+    ((best,),) = captioner.caption(images[:1])
+    assert lines == [f"{images[0]}\t{best.text}"]
     assert counts == {"processes": 0, "databases": 0, "weights": 1, "image": 1}
 
 
-def test_the_watch_sees_processes_and_databases(photos: list[Path], checkpoint_file: Path) -> None:
-    _, counts = watched(photos[0], checkpoint_file, "--workers", "1", "--format", "html")
+def test_the_watch_sees_processes_and_databases(images: list[Path], checkpoint_file: Path) -> None:
+    _, counts = watched(images[0], checkpoint_file, "--workers", "1", "--format", "html")
     assert counts == {"processes": 1, "databases": 1, "weights": 1, "image": 0}  # another process opens it
 
 
 @pytest.mark.parametrize("kind", ["text", "jsonl", "csv"])
 def test_an_image_alone_is_printed_as_in_a_folder(
-    photos: list[Path],
+    images: list[Path],
     checkpoint_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     kind: str,
 ) -> None:
-    image = tmp_path / photos[0].name
-    image.write_bytes(photos[0].read_bytes())
+    image = tmp_path / images[0].name
+    image.write_bytes(images[0].read_bytes())
     options = ["--weights", str(checkpoint_file), "--device", "cpu", "--format", kind, "--num-captions", "2"]
     printed = []
     for path in (image, tmp_path):
@@ -89,5 +89,5 @@ def test_a_broken_image_alone_is_one_failure(
     found = capsys.readouterr()
     assert found.out == ""
     reason, summary = found.err.splitlines()
-    assert reason.startswith(f"captioner: {image}: not a picture in a known format")
+    assert reason.startswith(f"captioner: {image}: not an image in a known format")
     assert summary.startswith("captioner: 0 captioned, 0 skipped, 1 failed")

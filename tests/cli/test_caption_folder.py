@@ -18,7 +18,7 @@ import torch
 from captioner.bulk import run
 from captioner.captioner import Captioner
 from captioner.cli import main
-from tests.bulk.folders import caption, contents, save_picture
+from tests.bulk.folders import caption, contents, save_image
 from tests.cli.conftest import Command
 
 
@@ -62,7 +62,7 @@ def test_every_fault_is_a_record_and_the_run_goes_on(
     ]  # fmt: skip
 
 
-def test_sidecars_beside_every_good_picture_and_nowhere_else(
+def test_sidecars_beside_every_good_image_and_nowhere_else(
     command: Command, faults: tuple[Path, dict[str, str]]
 ) -> None:
     folder, expected = faults
@@ -83,8 +83,8 @@ def test_permission_denied_is_a_record(captioner: Captioner) -> None:
     with tempfile.TemporaryDirectory() as name:  # others may enter it, unlike pytest's own
         folder, output = Path(name) / "pictures", Path(name) / "captions.jsonl"
         Path(name).chmod(0o777)
-        for number, picture in enumerate(("a.png", "b.png", "locked/c.png")):
-            save_picture(folder / picture, number)
+        for number, image in enumerate(("a.png", "b.png", "locked/c.png")):
+            save_image(folder / image, number)
         (folder / "b.png").chmod(0)
         (folder / "locked").chmod(0)
         assert caption_as_nobody(captioner, folder, output) == (1, 2)
@@ -95,7 +95,7 @@ def test_permission_denied_is_a_record(captioner: Captioner) -> None:
 
 
 def caption_as_nobody(captioner: Captioner, folder: Path, output: Path) -> tuple[int, int]:
-    """Caption as a user without rights; pictures captioned and failed."""
+    """Caption as a user without rights; images captioned and failed."""
     child = os.fork()
     if child == 0:
         try:
@@ -109,10 +109,10 @@ def caption_as_nobody(captioner: Captioner, folder: Path, output: Path) -> tuple
     return divmod(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 10)
 
 
-def test_a_picture_that_vanishes_during_the_run_is_a_record(
+def test_a_image_that_vanishes_during_the_run_is_a_record(
     captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [save_picture(tmp_path / f"{number}.png", number) for number in range(4)]
+    paths = [save_image(tmp_path / f"{number}.png", number) for number in range(4)]
     plan = run._Run.plan
 
     def plan_then_lose(run: Any) -> None:
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_line_and_is_valid(
     """No file may grow beyond a limit, as on a disk that is full; the journal reaches 40,000 bytes first."""
     folder, output = tmp_path / "pictures", tmp_path / "captions"
     for number in range(12):
-        save_picture(folder / f"{number:012}.png", number)
+        save_image(folder / f"{number:012}.png", number)
     before = contents(tmp_path)
     where = [] if kind == "sidecar" else ["--output", output]
     arguments = command(folder, *where, "--format", kind, "--workers", "0", "--batch-size", "1", "-q")
@@ -166,21 +166,16 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_line_and_is_valid(
         assert all("caption" in json.loads(line) for line in written.splitlines())
     assert main(arguments) == 0
     if kind != "sidecar":
-        assert (
-            main(command(folder, "--output", tmp_path / "whole", "--format", kind, "-q", "--workers", "0"))
-            == 0
-        )
+        assert main(command(folder, "--output", tmp_path / "whole", "--format", kind, "-q", "--workers", "0")) == 0
         assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     else:
         assert len(contents(tmp_path)) == len(before) + 12
 
 
-def test_a_full_disk(
-    command: Command, tmp_path: Path, little_disk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk(command: Command, tmp_path: Path, little_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "pictures"
     for number in range(12):
-        save_picture(folder / f"{number}.png", number)
+        save_image(folder / f"{number}.png", number)
     filler = little_disk / "filler"
     arguments = command(folder, "--output", little_disk / "out.jsonl", "--workers", "0", "--batch-size", "1")
     for room in (0, 8192, 32768, 40960, 45056):
@@ -199,7 +194,7 @@ def test_a_full_disk(
 def test_a_second_run_takes_start_up_time_only(command: Command, tmp_path: Path) -> None:
     """Not even torch is imported, which takes longer than all else."""
     for number in range(4):
-        save_picture(tmp_path / "pictures" / f"{number}.png", number)
+        save_image(tmp_path / "pictures" / f"{number}.png", number)
     for more in (
         ["--format", "sidecar"],
         ["--output", str(tmp_path / "out.csv")],
@@ -220,12 +215,10 @@ def test_a_second_run_takes_start_up_time_only(command: Command, tmp_path: Path)
         assert contents(tmp_path) == before
 
 
-def test_two_processes_that_race_for_one_output_leave_one_valid_file(
-    captioner: Captioner, tmp_path: Path
-) -> None:
+def test_two_processes_that_race_for_one_output_leave_one_valid_file(captioner: Captioner, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     for number in range(6):
-        save_picture(folder / f"{number}.png", number)
+        save_image(folder / f"{number}.png", number)
     caption(captioner, folder, output=str(tmp_path / "alone"), format="jsonl", batch_size=1)
     for attempt in range(4):
         output = tmp_path / f"raced-{attempt}"

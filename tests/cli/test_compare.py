@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WORSE = {**CAPTIONS, 50: "nothing of the kind"}
 
 
-def test_prints_differences_p_values_and_the_photos_that_differ_most(
+def test_prints_differences_p_values_and_the_images_that_differ_most(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     annotations = write_coco(tmp_path)
@@ -44,9 +44,9 @@ def test_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("second", "flags", "message"),
     [
-        ({**WORSE, 7: "a"}, [], "b.json: 1 captions are of photos without references: 7"),
-        ({10: "a"}, [], "b.json: 5 of 6 photos have no caption"),
-        ({10: "a"}, ["--subset"], "5 photos have a caption in one of the two files only"),
+        ({**WORSE, 7: "a"}, [], "b.json: 1 captions are of images without references: 7"),
+        ({10: "a"}, [], "b.json: 5 of 6 images have no caption"),
+        ({10: "a"}, ["--subset"], "5 images have a caption in one of the two files only"),
         (WORSE, ["--bootstrap", "0"], "--bootstrap must be at least 1"),
         (WORSE, ["--top", "-1"], "--top and --seed must be at least 0"),
     ],

@@ -72,9 +72,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional={name: value_of(name) for name in FIELDS}))
-def test_what_is_written_is_read_again(
-    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
-) -> None:
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_text(write_configuration(values, GROUPS), encoding="utf-8", newline="")
     defaults = {name: item.default for name, item in FIELDS.items() if item.default not in (MISSING, None)}
@@ -102,13 +100,9 @@ def test_options_are_the_same_from_flags_and_from_the_file_that_they_print(
     folders: list[str],
 ) -> None:
     data = DatasetOptions(dataset=tuple(f"table:{folder}" for folder in folders), skip_missing=skip)
-    training = TrainingOptions(
-        output=f"{output}.safetensors", lr=lr, epochs=epochs, dropout=dropout, cell=cell
-    )
+    training = TrainingOptions(output=f"{output}.safetensors", lr=lr, epochs=epochs, dropout=dropout, cell=cell)
     path = tmp_path_factory.getbasetemp() / "same.toml"
-    path.write_text(
-        write_configuration({**vars(data), **vars(training)}, GROUPS), encoding="utf-8", newline=""
-    )
+    path.write_text(write_configuration({**vars(data), **vars(training)}, GROUPS), encoding="utf-8", newline="")
     values = read_configuration(path, BOTH)
     assert DatasetOptions(**{name: value for name, value in values.items() if name in vars(data)}) == data
     assert TrainingOptions(**{n: value for n, value in values.items() if n in vars(training)}) == training
@@ -156,9 +150,7 @@ def test_flags_override_the_file(show: Callable[..., str], tmp_path: Path) -> No
         show("--config", str(file), "--dataset", "table:E", "--batch-size", "9", "--no-tie-embeddings")
     )
     printed = lines(tmp_path / "d.toml")
-    assert {'dataset = ["table:E"]', "batch-size = 9", "hidden-size = 64", "tie-embeddings = false"} <= set(
-        printed
-    )
+    assert {'dataset = ["table:E"]', "batch-size = 9", "hidden-size = 64", "tie-embeddings = false"} <= set(printed)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,7 @@ def _run(server: FileServer, *words: str) -> int:
     return download.run(parser.parse_args(words), collections, QUICK)
 
 
-def test_fetches_and_says_how_to_use_it(
-    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fetches_and_says_how_to_use_it(server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "data"
     assert _run(server, "coco2017", "--to", str(folder), "--split", "val", "--yes") == 0
     out, err = capsys.readouterr()
@@ -85,9 +83,7 @@ def test_asks_on_a_terminal(
     assert bool(server.requests) == (code == 0)
 
 
-def test_without_a_terminal_yes_is_needed(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_terminal_yes_is_needed(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(OptionError, match="give --yes"):
         _run(server, "karpathy", "--to", str(tmp_path))
@@ -103,8 +99,6 @@ def test_impossible_splits_and_refusals_are_errors(server: FileServer, tmp_path:
 
 
 def test_importing_the_command_imports_no_network_code() -> None:
-    code = (
-        "import sys, captioner.cli.download; print(*{'torch', 'urllib.request', 'tqdm'} & set(sys.modules))"
-    )
+    code = "import sys, captioner.cli.download; print(*{'torch', 'urllib.request', 'tqdm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

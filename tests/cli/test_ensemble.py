@@ -44,32 +44,32 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_two_files_caption_evaluate_and_score(
-    run: Run, checkpoint_file: Path, second: Path, photos: list[Path], tmp_path: Path
+    run: Run, checkpoint_file: Path, second: Path, images: list[Path], tmp_path: Path
 ) -> None:
     both = ("--weights", checkpoint_file, second)
     model = Captioner.load([checkpoint_file, second], device="cpu")
     assert model.options == Captioner.load(checkpoint_file, device="cpu").options
-    expected = [captions[0] for captions in model.caption(photos[:3])]
+    expected = [captions[0] for captions in model.caption(images[:3])]
 
-    code, out, _ = run("caption", *photos[:3], "--workers", "0", *both)
+    code, out, _ = run("caption", *images[:3], "--workers", "0", *both)
     assert code == 0
-    assert out.splitlines() == [f"{p}\t{c.text}" for p, c in zip(photos, expected, strict=False)]
-    # what is no checkpoint is a picture, wherever it stands
-    assert run("caption", "--workers", "0", *both, *photos[:3])[1] == out
+    assert out.splitlines() == [f"{p}\t{c.text}" for p, c in zip(images, expected, strict=False)]
+    # what is no checkpoint is an image, wherever it stands
+    assert run("caption", "--workers", "0", *both, *images[:3])[1] == out
     # "--weights a --weights b" is the same
     again = ("--weights", checkpoint_file, "--weights", second)
-    assert run("caption", *photos[:3], "--workers", "0", *again)[1] == out
+    assert run("caption", *images[:3], "--workers", "0", *again)[1] == out
 
     # a cluster asks for this before the model is loaded on its machines
-    arguments = build_parser().parse_args(["caption", str(photos[0]), *map(str, again), "--device", "cpu"])
+    arguments = build_parser().parse_args(["caption", str(images[0]), *map(str, again), "--device", "cpu"])
     told = _model(arguments)
     assert told.preprocessing is not None
     assert told.preprocessing() == model.preprocessing
     assert told.settings["weights"] == model.digest
 
-    for photo in photos[:3]:
-        shutil.copy(photo, tmp_path)
-    table = ["image,caption,split", *(f"{photo.name},a dog,val" for photo in photos[:3])]
+    for image in images[:3]:
+        shutil.copy(image, tmp_path)
+    table = ["image,caption,split", *(f"{image.name},a dog,val" for image in images[:3])]
     (tmp_path / "captions.csv").write_text("\n".join(table))
     results = tmp_path / "results.json"
     flags = ("--dataset", f"table:{tmp_path}", "--no-meteor", "--bootstrap", "0", "--output", results)
@@ -78,37 +78,37 @@ def test_two_files_caption_evaluate_and_score(
     assert f"|checkpoint:{model.digest}|" in json.loads(out)["signature"]
     assert [entry["caption"] for entry in json.loads(results.read_text())] == [c.text for c in expected]
 
-    code, out, _ = run("score", photos[0], expected[0].text, "--json", *both)
+    code, out, _ = run("score", images[0], expected[0].text, "--json", *both)
     assert code == 0
     assert json.loads(out)["log_prob"] == pytest.approx(expected[0].log_prob, abs=1e-3)
 
 
 def test_a_folder_is_gone_on_with_by_the_same_checkpoints_only(
-    run: Run, checkpoint_file: Path, second: Path, photos: list[Path], tmp_path: Path
+    run: Run, checkpoint_file: Path, second: Path, images: list[Path], tmp_path: Path
 ) -> None:
     given = ("--workers", "0", "--output", tmp_path / "out.jsonl", "--weights", checkpoint_file)
-    assert run("caption", *photos[:2], *given, second)[0] == 0
-    assert run("caption", *photos[:3], *given, second)[2].count("1 captioned, 2 skipped") == 1
+    assert run("caption", *images[:2], *given, second)[0] == 0
+    assert run("caption", *images[:3], *given, second)[2].count("1 captioned, 2 skipped") == 1
     whole = (tmp_path / "out.jsonl").read_bytes()
     digests = [Captioner.load(path, device="cpu").digest for path in (checkpoint_file, second)]
-    code, _, err = run("caption", *photos[:3], *given)
+    code, _, err = run("caption", *images[:3], *given)
     assert code == 2
     assert f"was begun with weights {'+'.join(digests)}, not {digests[0]}" in err
-    code, _, err = run("caption", *photos[:3], *given, second, second)
+    code, _, err = run("caption", *images[:3], *given, second, second)
     assert (code, err.count("\n")) == (2, 1)
     assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
 def test_what_does_not_go_together_is_one_clear_line(
-    run: Run, checkpoint: Checkpoint, checkpoint_file: Path, photos: list[Path], tmp_path: Path
+    run: Run, checkpoint: Checkpoint, checkpoint_file: Path, images: list[Path], tmp_path: Path
 ) -> None:
     words = Vocabulary(SPECIAL_WORDS + tuple(WORDS.replace("cat", "fox").split()))
     save_checkpoint(tmp_path / "fox.safetensors", replace(checkpoint, vocabulary=words))
-    first = (photos[0], "--weights", checkpoint_file)
+    first = (images[0], "--weights", checkpoint_file)
     for arguments, message in (
         ((*first, tmp_path / "fox.safetensors"), "word 33 is 'cat' in the one and 'fox' in the other"),
         ((*first, tmp_path / "absent.safetensors"), "absent.safetensors: no such checkpoint"),
-        (("--weights", checkpoint_file, checkpoint_file), "name a picture or a folder"),
+        (("--weights", checkpoint_file, checkpoint_file), "name an image or a folder"),
     ):
         code, out, err = run("caption", *arguments)
         assert (code, out) == (2, "")

@@ -73,13 +73,11 @@ def test_json_holds_a_cross_check_of_bleu_and_a_difference_is_told(
     assert "captioner: warning: BLEU-4 differs by " in err
 
 
-def test_writes_the_scores_of_every_photo(tmp_path: Path, run: Run) -> None:
+def test_writes_the_scores_of_every_image(tmp_path: Path, run: Run) -> None:
     annotations, table = write_coco(tmp_path), tmp_path / "scores.json"
     captions = {**CAPTIONS, 60: "half a \ud83d caf\u00e9"}
     predictions = write_results_file(tmp_path / "results.json", captions)
-    code, out, _ = run(
-        "--predictions", predictions, "--annotations", annotations, "--per-image", table, "--json"
-    )
+    code, out, _ = run("--predictions", predictions, "--annotations", annotations, "--per-image", table, "--json")
     assert code == 0
     content = table.read_text(encoding="utf-8")
     assert "café" in content
@@ -105,21 +103,21 @@ def test_a_subset_says_how_many_of_how_many(tmp_path: Path, run: Run) -> None:
     predictions = write_results_file(tmp_path / "results.json", {i: CAPTIONS[i] for i in (20, 30)})
     code, _, err = run("--predictions", predictions, "--annotations", annotations)
     assert code == 2
-    assert "results.json: 4 of 6 photos have no caption: 10, 40, 50, 60 (--subset" in err
+    assert "results.json: 4 of 6 images have no caption: 10, 40, 50, 60 (--subset" in err
     code, out, _ = run("--predictions", predictions, "--annotations", annotations, "--subset")
     assert code == 0
-    assert "2 of 6 photos, 6 references" in out
+    assert "2 of 6 images, 6 references" in out
     assert "|images:2 of 6|" in out
 
 
-def test_scores_against_photos_with_names(tmp_path: Path, run: Run) -> None:
+def test_scores_against_images_with_names(tmp_path: Path, run: Run) -> None:
     table = tmp_path / "captions.csv"
     rows = [f'{i}.jpg,"{text}",val' for i, texts in REFERENCES.items() for text in texts]
     table.write_text("\n".join(["image,caption,split", *rows]), encoding="utf-8")
     predictions = write_results_file(tmp_path / "results.json", {f"{i}.jpg": c for i, c in CAPTIONS.items()})
     code, out, _ = run("--predictions", predictions, "--dataset", "table", "--data", tmp_path)
     assert code == 0
-    assert "6 photos, 18 references" in out
+    assert "6 images, 18 references" in out
     assert "|data:table val|" in out
 
 
@@ -146,7 +144,7 @@ def test_captions_a_data_set_and_writes_what_scores_the_same(
     assert {name: json.loads(again)[name] for name in METRICS} == {name: found[name] for name in METRICS}
 
 
-def test_absent_and_broken_photos_are_an_error_or_said_in_result_and_signature(
+def test_absent_and_broken_images_are_an_error_or_said_in_result_and_signature(
     tmp_path: Path, run: Run, captioner: ColourCaptioner
 ) -> None:
     annotations = write_coco(tmp_path)
@@ -155,19 +153,19 @@ def test_absent_and_broken_photos_are_an_error_or_said_in_result_and_signature(
     (tmp_path / "val2017" / f"{30:012}.png").write_bytes(b"broken")
     code, _, err = run(*dataset)
     assert code == 2
-    assert "1 of 6 photos are absent" in err
+    assert "1 of 6 images are absent" in err
     code, out, _ = run(*dataset, "--skip-missing")
     assert code == 0
-    assert "4 of 6 photos (1 absent, 1 unreadable: skipped), 12 references" in out
+    assert "4 of 6 images (1 absent, 1 unreadable: skipped), 12 references" in out
     assert "|images:4 of 6|absent:1|unreadable:1|" in out
 
 
-def test_a_limit_captions_the_first_photos(tmp_path: Path, run: Run, captioner: ColourCaptioner) -> None:
+def test_a_limit_captions_the_first_images(tmp_path: Path, run: Run, captioner: ColourCaptioner) -> None:
     annotations = write_coco(tmp_path)
     code, out, _ = run("--dataset", "coco", "--data", tmp_path, "--annotations", annotations, "--limit", "3")
     assert code == 0
     assert captioner.batches == [3]
-    assert "3 of 6 photos, 9 references" in out
+    assert "3 of 6 images, 9 references" in out
 
 
 def test_document_frequencies_may_come_from_another_set(tmp_path: Path, run: Run) -> None:
@@ -175,14 +173,14 @@ def test_document_frequencies_may_come_from_another_set(tmp_path: Path, run: Run
     table = tmp_path / "table.json"
     code, out, _ = run("--annotations", annotations, "--save-document-frequencies", table)
     assert code == 0
-    assert "document frequencies of 6 photos" in out
+    assert "document frequencies of 6 images" in out
     assert DocumentFrequencies.load(table).counts["square",] == 6
     predictions = write_results_file(tmp_path / "results.json", {10: CAPTIONS[10]})
     alone = ("--predictions", predictions, "--annotations", annotations, "--subset", "--json")
     assert json.loads(run(*alone)[1])["CIDEr"] == 0.0
     found = json.loads(run(*alone, "--document-frequencies", table)[1])
     assert found["CIDEr"] > 0
-    assert "|frequencies:table of 6 photos sha256:" in found["signature"]
+    assert "|frequencies:table of 6 images sha256:" in found["signature"]
 
 
 def test_novelty_compares_with_the_train_split(tmp_path: Path, run: Run) -> None:
@@ -194,12 +192,8 @@ def test_novelty_compares_with_the_train_split(tmp_path: Path, run: Run) -> None
         "4.jpg,nothing,train",
     ]
     table.write_text("\n".join(["image,caption,split", *rows]), encoding="utf-8")
-    predictions = write_results_file(
-        tmp_path / "r.json", {"1.jpg": "a red square", "2.jpg": "a green square"}
-    )
-    code, out, _ = run(
-        "--predictions", predictions, "--dataset", "table", "--data", tmp_path, "--novelty", "--json"
-    )
+    predictions = write_results_file(tmp_path / "r.json", {"1.jpg": "a red square", "2.jpg": "a green square"})
+    code, out, _ = run("--predictions", predictions, "--dataset", "table", "--data", tmp_path, "--novelty", "--json")
     assert code == 0
     assert json.loads(out)["diversity"]["unseen"] == 0.5
 
@@ -207,14 +201,14 @@ def test_novelty_compares_with_the_train_split(tmp_path: Path, run: Run) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give --dataset to caption its photos, or --predictions"),
+        ((), "give --dataset to caption its images, or --predictions"),
         (("--predictions", "R"), "give --annotations FILE, or --dataset"),
         (
             ("--predictions", "R", "--annotations", "A", "--output", "x"),
-            "--output is about captioning photos",
+            "--output is about captioning images",
         ),
         (("--predictions", "R", "--annotations", "A", "--beam-size", "2"), "--beam-size is about captioning"),
-        (("--predictions", "R", "--annotations", "A", "--limit", "2"), "--limit is about captioning photos"),
+        (("--predictions", "R", "--annotations", "A", "--limit", "2"), "--limit is about captioning images"),
         (("--predictions", "R", "--annotations", "A", "--novelty"), "--novelty needs --dataset"),
         (("--predictions", "A", "--annotations", "A"), "an annotations file, not results"),
         (("--predictions", "R", "--annotations", "R"), "a results file, not annotations"),
@@ -233,9 +227,7 @@ def test_novelty_compares_with_the_train_split(tmp_path: Path, run: Run) -> None
         (("--predictions", "R", "--annotations", "A", "--document-frequencies", "A"), "no table of document"),
     ],
 )
-def test_wrong_use_is_one_clear_line(
-    tmp_path: Path, run: Run, arguments: tuple[str, ...], message: str
-) -> None:
+def test_wrong_use_is_one_clear_line(tmp_path: Path, run: Run, arguments: tuple[str, ...], message: str) -> None:
     files = {"A": write_coco(tmp_path), "R": write_results_file(tmp_path / "results.json", CAPTIONS)}
     code, out, err = run(*(files.get(argument, argument) for argument in arguments))
     assert (code, out) == (2, "")

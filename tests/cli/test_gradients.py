@@ -23,14 +23,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def data(folder: Path, photos: list[Path]) -> list[str]:
-    """Three photos with captions of 5, 3 and 2 words, and one that is broken, at the end of the ranking."""
-    for photo in photos[:3]:
-        shutil.copy(photo, folder)
-    (folder / "broken.jpg").write_bytes(b"no photo")
+def data(folder: Path, images: list[Path]) -> list[str]:
+    """Three images with captions of 5, 3 and 2 words, and one that is broken, at the end of the ranking."""
+    for image in images[:3]:
+        shutil.copy(image, folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
     lines = ["image,caption,split"]
     for name, caption in zip(
-        [*(photo.name for photo in photos[:3]), "broken.jpg"],
+        [*(image.name for image in images[:3]), "broken.jpg"],
         ["a dog runs on grass", "two men sit", "a beach", "water"],
         strict=True,
     ):
@@ -100,7 +100,7 @@ def test_wrong_use_is_one_clear_line(
     assert list(folder.iterdir()) == []
 
 
-def test_a_broken_photo_is_one_clear_line(
+def test_a_broken_image_is_one_clear_line(
     checkpoint_file: Path, data: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["gradients", "--weights", str(checkpoint_file), *data, "--plot", "none"]) == 2

@@ -127,9 +127,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as closed:
-        done = subprocess.run(
-            [*MODULE, "--help"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run([*MODULE, "--help"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

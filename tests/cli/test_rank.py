@@ -35,10 +35,10 @@ GIVEN = "\n".join(CANDIDATES).encode()
 
 @pytest.mark.parametrize("per_word", [False, True])
 def test_the_best_come_first_and_unknown_words_last(
-    run: Run, photos: list[Path], captioner: Captioner, per_word: bool
+    run: Run, images: list[Path], captioner: Captioner, per_word: bool
 ) -> None:
-    code, out, err = run(GIVEN, photos[0], *["--per-word"] * per_word)
-    regions = captioner.encode([captioner.preprocess(photos[0])])
+    code, out, err = run(GIVEN, images[0], *["--per-word"] * per_word)
+    regions = captioner.encode([captioner.preprocess(images[0])])
     known = [text for text in CANDIDATES if "unicorn" not in text]
     scores = captioner.score(regions.expand(4, -1, -1), known)
     scores.sort(key=lambda score: -(score.mean_log_prob if per_word else score.log_prob))
@@ -47,8 +47,8 @@ def test_the_best_come_first_and_unknown_words_last(
     assert (code, out.splitlines(), err) == (1, [*expected, last], "")
 
 
-def test_json(run: Run, photos: list[Path]) -> None:
-    code, out, _ = run(GIVEN, photos[0], "--json")
+def test_json(run: Run, images: list[Path]) -> None:
+    code, out, _ = run(GIVEN, images[0], "--json")
     records = [json.loads(line) for line in out.splitlines()]
     values = [record["log_prob"] for record in records[:4]]
     assert code == 1
@@ -60,14 +60,14 @@ def test_json(run: Run, photos: list[Path]) -> None:
     }
 
 
-def test_all_known_ends_with_0_and_all_unknown_with_1(run: Run, photos: list[Path]) -> None:
-    assert run(b"a dog\nthe man", photos[0])[0] == 0
-    code, out, _ = run(b"unicorns\ndragons", photos[0])
+def test_all_known_ends_with_0_and_all_unknown_with_1(run: Run, images: list[Path]) -> None:
+    assert run(b"a dog\nthe man", images[0])[0] == 0
+    code, out, _ = run(b"unicorns\ndragons", images[0])
     assert (code, [line.split()[2] for line in out.splitlines()]) == (1, ["unicorns", "dragons"])
 
 
-def test_lines_without_words_are_left_out_and_counted(run: Run, photos: list[Path]) -> None:
-    code, out, err = run(b"\r\na dog\r\n \t\n?!\n\x00\x1b\n", photos[0])
+def test_lines_without_words_are_left_out_and_counted(run: Run, images: list[Path]) -> None:
+    code, out, err = run(b"\r\na dog\r\n \t\n?!\n\x00\x1b\n", images[0])
     assert (code, out.count("\n")) == (0, 1)
     assert out.endswith("  a dog\n")
     assert err == "captioner: standard input: left out 4 lines without words\n"
@@ -83,8 +83,8 @@ def test_lines_without_words_are_left_out_and_counted(run: Run, photos: list[Pat
     ],
     ids=["empty", "no words", "no UTF-8", "long"],
 )
-def test_wrong_input_is_one_line(run: Run, photos: list[Path], given: bytes, message: str) -> None:
-    code, out, err = run(given, photos[0])
+def test_wrong_input_is_one_line(run: Run, images: list[Path], given: bytes, message: str) -> None:
+    code, out, err = run(given, images[0])
     assert (code, out) == (2, "")
     assert err.startswith(f"captioner: error: {message}")
     assert err.count("\n") == 1
@@ -98,7 +98,7 @@ def test_wrong_input_is_one_line(run: Run, photos: list[Path], given: bytes, mes
         ("0>/dev/null", "standard input: cannot be read (Bad file descriptor)"),
     ],
 )
-def test_input_that_cannot_be_read(redirection: str, message: str, photos: list[Path]) -> None:
+def test_input_that_cannot_be_read(redirection: str, message: str, images: list[Path]) -> None:
     command = ["sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-m", "captioner", "rank"]
-    done = subprocess.run([*command, photos[0]], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, images[0]], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"captioner: error: {message}\n")

@@ -13,8 +13,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(checkpoint_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: list[Path]) -> Run:
-    """Runs ``captioner retrieval`` on a table of six photos: exit code, standard output, standard error."""
+def run(checkpoint_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, images: list[Path]) -> Run:
+    """Runs ``captioner retrieval`` on a table of six images: exit code, standard output, standard error."""
     captions = [
         "a dog runs",
         "the man 's unicorn",
@@ -24,9 +24,9 @@ def run(checkpoint_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pat
         "a tree",
     ]
     rows = ["image,caption,split"]
-    for photo, caption in zip(photos, captions, strict=False):
-        shutil.copy(photo, tmp_path / photo.name)
-        rows += [f'{photo.name},"{caption}",val', f"{photo.name},not this one,val"]
+    for image, caption in zip(images, captions, strict=False):
+        shutil.copy(image, tmp_path / image.name)
+        rows += [f'{image.name},"{caption}",val', f"{image.name},not this one,val"]
     (tmp_path / "captions.csv").write_text("\n".join(rows))
 
     def retrieval(*arguments: str) -> tuple[int, str, str]:
@@ -46,7 +46,7 @@ def test_figures_for_people_and_for_programs(run: Run) -> None:
     record = json.loads(json_out)
     assert (code, code_of_json) == (0, 0)
     assert out.splitlines()[0] == (
-        "table val: 6 photos, the first caption of each as query; 3 unknown words left out of 2 captions"
+        "table val: 6 images, the first caption of each as query; 3 unknown words left out of 2 captions"
     )
     for most in (1, 5, 10):
         assert float(table[f"recall@{most}"]) == pytest.approx(100 * record[f"recall@{most}"], abs=0.05)
@@ -61,17 +61,17 @@ def test_a_limit(run: Run) -> None:
     assert (code, err) == (2, "captioner: error: --limit must be at least 1, not 0\n")
 
 
-def test_photos_that_are_absent_or_broken(run: Run, tmp_path: Path, photos: list[Path]) -> None:
-    (tmp_path / photos[0].name).write_text("no picture")
-    (tmp_path / photos[1].name).unlink()
+def test_images_that_are_absent_or_broken(run: Run, tmp_path: Path, images: list[Path]) -> None:
+    (tmp_path / images[0].name).write_text("no image")
+    (tmp_path / images[1].name).unlink()
     code, _, err = run()
     assert code == 2
-    assert "1 of 6 photos are absent" in err
+    assert "1 of 6 images are absent" in err
     code, out, err = run("--skip-missing")
     assert code == 0
-    assert out.startswith("table val: 4 photos (2 left out, absent or broken)")
-    shutil.copy(photos[2], tmp_path / photos[1].name)
+    assert out.startswith("table val: 4 images (2 left out, absent or broken)")
+    shutil.copy(images[2], tmp_path / images[1].name)
     code, _, err = run()
     assert code == 2
-    assert "1 of 6 photos are broken" in err
+    assert "1 of 6 images are broken" in err
     assert "--skip-missing" in err

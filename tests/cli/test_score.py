@@ -29,9 +29,9 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_table_for_people(run: Run, photos: list[Path], captioner: Captioner) -> None:
-    code, out, err = run(photos[0], "A dog runs!", "--runners-up", "2")
-    regions = captioner.encode([captioner.preprocess(photos[0])])
+def test_a_table_for_people(run: Run, images: list[Path], captioner: Captioner) -> None:
+    code, out, err = run(images[0], "A dog runs!", "--runners-up", "2")
+    regions = captioner.encode([captioner.preprocess(images[0])])
     (score,) = captioner.score(regions, ["A dog runs!"], runners_up=2)
     lines = out.splitlines()
     assert (code, err) == (0, "")
@@ -49,12 +49,12 @@ def test_a_table_for_people(run: Run, photos: list[Path], captioner: Captioner) 
         assert f"{value:.2f}  " in line
         assert f"{bits:.2f}  " in line
         assert line.index(f"  {best[0][0]} ") < line.rindex(f" {best[1][0]} ")
-    assert "most probable" not in run(photos[0], "a dog")[1]
+    assert "most probable" not in run(images[0], "a dog")[1]
 
 
-def test_json(run: Run, photos: list[Path], captioner: Captioner) -> None:
-    code, out, _ = run(photos[0], "A dog runs!", "--json", "--runners-up", "1")
-    regions = captioner.encode([captioner.preprocess(photos[0])])
+def test_json(run: Run, images: list[Path], captioner: Captioner) -> None:
+    code, out, _ = run(images[0], "A dog runs!", "--json", "--runners-up", "1")
+    regions = captioner.encode([captioner.preprocess(images[0])])
     (score,) = captioner.score(regions, ["A dog runs!"], runners_up=1)
     record = json.loads(out)
     assert code == 0
@@ -71,40 +71,40 @@ def test_json(run: Run, photos: list[Path], captioner: Captioner) -> None:
             [{"word": place[0][0], "probability": pytest.approx(place[0][1])}] for place in score.runners_up
         ],
     }
-    assert "runners_up" not in json.loads(run(photos[0], "a dog", "--json")[1])
+    assert "runners_up" not in json.loads(run(images[0], "a dog", "--json")[1])
 
 
-def test_the_lines_of_a_file(run: Run, photos: list[Path], tmp_path: Path) -> None:
+def test_the_lines_of_a_file(run: Run, images: list[Path], tmp_path: Path) -> None:
     file = _write(tmp_path / "lines.txt", "\ufeffa dog\r\n\n...\na unicorn\nthe man stands".encode())
-    code, out, err = run(photos[0], "--file", file, "--json")
+    code, out, err = run(images[0], "--file", file, "--json")
     records = [json.loads(line) for line in out.splitlines()]
     assert code == 1
     assert [record["text"] for record in records] == ["a dog", "a unicorn", "the man stands"]
     assert records[1]["unknown_words"] == ["unicorn"]
     assert "'unicorn'" in records[1]["error"]
     assert records[0]["log_prob"] == pytest.approx(
-        json.loads(run(photos[0], "a dog", "--json")[1])["log_prob"], abs=1e-4
+        json.loads(run(images[0], "a dog", "--json")[1])["log_prob"], abs=1e-4
     )
     assert err == (
         f"captioner: --file {file}: left out 2 lines without words\n"
         "captioner: a unicorn: the model does not know the word 'unicorn'\n"
     )
-    code, out, _ = run(photos[0], "--file", _write(file, b"a dog\nthe man\n"))
+    code, out, _ = run(images[0], "--file", _write(file, b"a dog\nthe man\n"))
     assert code == 0
     assert out.count("perplexity") == 2
 
 
-def test_control_characters_stay_on_one_line(run: Run, photos: list[Path]) -> None:
-    code, out, _ = run(photos[0], "a dog\x1b[0m\n\tthe\x00 man\u2028")
+def test_control_characters_stay_on_one_line(run: Run, images: list[Path]) -> None:
+    code, out, _ = run(images[0], "a dog\x1b[0m\n\tthe\x00 man\u2028")
     assert code == 2  # "0m" is a word
-    code, out, _ = run(photos[0], "a dog\x1b\n\tthe\x00 man\u2028")
+    code, out, _ = run(images[0], "a dog\x1b\n\tthe\x00 man\u2028")
     assert code == 0
     assert out.splitlines()[0] == "text        a dog\\x1b\\n\\tthe\\x00 man\\u2028"
 
 
-def test_a_sentence_of_ten_thousand_words(run: Run, photos: list[Path], tmp_path: Path) -> None:
+def test_a_sentence_of_ten_thousand_words(run: Run, images: list[Path], tmp_path: Path) -> None:
     file = _write(tmp_path / "long.txt", b"the dog " * 5000)
-    code, out, _ = run(photos[0], "--file", file)
+    code, out, _ = run(images[0], "--file", file)
     assert code == 0
     assert out.count("\n") == 5 + 10_001
     assert out.splitlines()[0].endswith("the dog the dog ...")
@@ -125,8 +125,8 @@ def test_a_sentence_of_ten_thousand_words(run: Run, photos: list[Path], tmp_path
         (["a dog", "--runners-up", "-1"], "runners_up must be 0 to 100, not -1"),
     ],
 )
-def test_wrong_use_is_one_line(run: Run, photos: list[Path], arguments: list[str], message: str) -> None:
-    code, out, err = run(photos[0], *arguments)
+def test_wrong_use_is_one_line(run: Run, images: list[Path], arguments: list[str], message: str) -> None:
+    code, out, err = run(images[0], *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"captioner: error: {message}")
     assert err.count("\n") == 1
@@ -146,15 +146,15 @@ def test_wrong_use_is_one_line(run: Run, photos: list[Path], arguments: list[str
     ids=["empty", "no words", "Latin-1", "UTF-16", "long line", "many lines", "large"],
 )
 def test_files_that_are_not_lines_of_text(
-    run: Run, photos: list[Path], tmp_path: Path, content: bytes, message: str
+    run: Run, images: list[Path], tmp_path: Path, content: bytes, message: str
 ) -> None:
     file = _write(tmp_path / "lines.txt", content)
-    code, out, err = run(photos[0], "--file", file)
+    code, out, err = run(images[0], "--file", file)
     assert (code, out) == (2, "")
     assert err.startswith(f"captioner: error: --file {file}: {message}")
     assert err.count("\n") == 1
 
 
-def test_a_picture_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
     code, out, err = run(tmp_path / "gone.jpg", "a dog")
     assert (code, out, err) == (2, "", f"captioner: error: {tmp_path}/gone.jpg: no such file\n")

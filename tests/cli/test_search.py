@@ -35,15 +35,15 @@ def run(checkpoint_file: Path, capsys: pytest.CaptureFixture[str], cache: Path) 
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: list[Path]) -> Path:
+def folder(tmp_path: Path, images: list[Path]) -> Path:
     (tmp_path / "photos" / "inner").mkdir(parents=True)
-    for photo in photos[:4]:
-        shutil.copy(photo, tmp_path / "photos")
-    shutil.copy(photos[4], tmp_path / "photos" / "inner")
+    for image in images[:4]:
+        shutil.copy(image, tmp_path / "photos")
+    shutil.copy(images[4], tmp_path / "photos" / "inner")
     return tmp_path / "photos"
 
 
-def test_the_best_pictures_come_first(run: Run, folder: Path) -> None:
+def test_the_best_images_come_first(run: Run, folder: Path) -> None:
     code, out, _ = run(folder, TEXT)
     rows = [line.split(maxsplit=2) for line in out.splitlines()]
     scores = [float(score) for score, _, _ in rows]
@@ -77,8 +77,8 @@ def test_json(run: Run, folder: Path) -> None:
         assert match["score"] == pytest.approx(match["log_prob"] - record["mean_log_prob"])
 
 
-def test_broken_pictures_are_listed(run: Run, folder: Path) -> None:
-    (folder / "broken.jpg").write_text("no picture")
+def test_broken_images_are_listed(run: Run, folder: Path) -> None:
+    (folder / "broken.jpg").write_text("no image")
     os.mkfifo(folder / "pipe.jpg")
     code, out, err = run(folder, TEXT, "--json")
     record = json.loads(out)
@@ -103,10 +103,10 @@ def test_a_page(run: Run, folder: Path, tmp_path: Path) -> None:
     assert all(line.split(maxsplit=2)[2] in text for line in out.splitlines())
 
 
-def test_odd_names_stay_on_one_line(run: Run, tmp_path: Path, photos: list[Path]) -> None:
+def test_odd_names_stay_on_one_line(run: Run, tmp_path: Path, images: list[Path]) -> None:
     names = [b"new\nline.jpg", b"\xff.jpg", b"\x1b[31m.jpg"]
     for name in names:
-        shutil.copy(photos[0], tmp_path / os.fsdecode(name))
+        shutil.copy(images[0], tmp_path / os.fsdecode(name))
     code, out, _ = run(tmp_path, TEXT, "--html", tmp_path / "found.html")
     assert code == 0
     assert {line.split(maxsplit=2)[2] for line in out.splitlines()} == {
@@ -124,7 +124,7 @@ def test_odd_names_stay_on_one_line(run: Run, tmp_path: Path, photos: list[Path]
         (["absent", TEXT], "absent: no such folder"),
         ([".", "a corgi"], "the model does not know the word 'corgi'"),
         ([".", "..."], "there is no word in TEXT"),
-        ([".", TEXT], "no pictures in ."),
+        ([".", TEXT], "no images in ."),
         ([".", TEXT, "--top", "0"], "--top must be at least 1, not 0"),
         ([".", TEXT, "--html", "."], "--html .: is a folder; name a file"),
         ([".", TEXT, "--html", "absent/x.html"], "--html absent/x.html: there is no folder absent"),
@@ -145,12 +145,12 @@ def test_wrong_use_is_one_line(
     assert (captured.out, captured.err) == ("", f"captioner: error: {message}\n")
 
 
-def test_not_one_picture_can_be_read(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_text("no picture")
+def test_not_one_image_can_be_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
     code, out, err = run(tmp_path, TEXT)
     assert (code, out) == (2, "")
-    assert "broken.jpg: not a picture" in err
-    assert err.endswith(f"captioner: error: not one picture in {tmp_path} can be read\n")
+    assert "broken.jpg: not an image" in err
+    assert err.endswith(f"captioner: error: not one image in {tmp_path} can be read\n")
 
 
 def test_a_cache_that_cannot_be_written(

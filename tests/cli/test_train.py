@@ -69,12 +69,12 @@ def test_every_kind_of_data_set_trains(
     assert "epoch 1: loss " in captured.err
 
 
-def test_ones_own_photos_train_from_a_table_and_a_folder(
+def test_ones_own_images_train_from_a_table_and_a_folder(
     tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = shapes.write_table(tmp_path / "data", 20, suffix=".jsonl")
-    photos = (tmp_path / "data" / "images").rename(tmp_path / "photos")
-    flags = ["--dataset=table", f"--annotations={table}", f"--images={photos}", "--holdout=0.25"]
+    images = (tmp_path / "data" / "images").rename(tmp_path / "photos")
+    flags = ["--dataset=table", f"--annotations={table}", f"--images={images}", "--holdout=0.25"]
     assert train(*flags) == 0
     said = capsys.readouterr().err
     assert "training photos: 15" in said
@@ -115,8 +115,8 @@ def test_even_smaller_tables_train(
 @pytest.mark.parametrize(
     ("images", "flags", "message"),
     [
-        (1, [], "no captioned picture in the split 'val'; it needs at least two images"),
-        (2, ["--select-by=CIDEr"], "CIDEr of a single photo is always 0; take more photos"),
+        (1, [], "no captioned image in the split 'val'; it needs at least two images"),
+        (2, ["--select-by=CIDEr"], "CIDEr of a single image is always 0; take more images"),
         (2, ["--min-count=9"], "no word occurs 9 times in the training captions; lower --min-count"),
         (24, ["--holdout=0"], "it needs at least two images, and --holdout above 0, or rows that say val"),
     ],
@@ -143,12 +143,12 @@ def test_several_data_sets_train_together_and_info_tells_of_it(
     capsys.readouterr()
     assert main(["info", str(tmp_path / "model.safetensors"), "--json"]) == 0
     training = json.loads(capsys.readouterr().out)["training"]
-    assert training["data"]["datasets"] == ["flickr8k: 8 photos", "table: 6 photos"]
-    assert training["data"]["validation"] == ["flickr8k: 4 photos", "table: 3 photos"]
+    assert training["data"]["datasets"] == ["flickr8k: 8 images", "table: 6 photos"]
+    assert training["data"]["validation"] == ["flickr8k: 4 images", "table: 3 photos"]
     assert training["options"]["hidden_size"] == 32
     assert {"flickr8k CIDEr", "table CIDEr", "flickr8k BLEU-4", "table BLEU-4"} <= set(training["validation"])
     assert main(["info", str(tmp_path / "model.safetensors")]) == 0
-    assert "flickr8k: 8 photos" in capsys.readouterr().out
+    assert "flickr8k: 8 images" in capsys.readouterr().out
 
 
 def test_every_option_of_a_training_is_a_flag() -> None:
@@ -206,9 +206,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("flag", ["--epochs=some", "--cell=transformer", "--select-by=METEOR", "--unknown=1"])
-def test_a_flag_that_cannot_be_read_is_exit_code_2(
-    train: Train, capsys: pytest.CaptureFixture[str], flag: str
-) -> None:
+def test_a_flag_that_cannot_be_read_is_exit_code_2(train: Train, capsys: pytest.CaptureFixture[str], flag: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         train("--dataset=table:D", flag)
     assert stopped.value.code == 2

@@ -120,9 +120,7 @@ def test_its_configuration_trains_the_same_model_again(
     assert capsys.readouterr().out == text.replace("course.safetensors", "again.safetensors")
 
 
-def test_vectors_are_captioned_row_by_row(
-    course: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_vectors_are_captioned_row_by_row(course: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     array = fake_codes(5, seed=7)
     array[3, 0] = np.nan
     np.save(tmp_path / "new.npy", array)
@@ -145,9 +143,7 @@ def test_vectors_are_captioned_row_by_row(
     assert "error" in records[3]
 
 
-def test_it_is_evaluated_on_vectors(
-    course: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_evaluated_on_vectors(course: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--weights", str(course.weights), "--device=cpu", "--json", "--holdout=0.2"]
     report = tmp_path / "report.html"
     assert main(["evaluate", *course.flags, *flags, "--report", str(report)]) == 0
@@ -157,27 +153,25 @@ def test_it_is_evaluated_on_vectors(
     assert report.exists()
 
 
-def test_it_says_that_it_cannot_caption_pictures(
-    course: Course, error: Callable[..., str], photos: list[Path], tmp_path: Path
+def test_it_says_that_it_cannot_caption_images(
+    course: Course, error: Callable[..., str], images: list[Path], tmp_path: Path
 ) -> None:
-    hint = "pictures only when --encoder NAME says what made the vectors"
-    assert hint in error("caption", photos[0], "--weights", course.weights)
+    hint = "images only when --encoder NAME says what made the vectors"
+    assert hint in error("caption", images[0], "--weights", course.weights)
     shapes.write_table(tmp_path, 2, 2)
     assert hint in error("evaluate", "--dataset", f"table:{tmp_path}", "--weights", course.weights)
-    wrong = error("caption", photos[0], "--weights", course.weights, "--encoder=efficientnet_lite0")
+    wrong = error("caption", images[0], "--weights", course.weights, "--encoder=efficientnet_lite0")
     assert "gives vectors of 1280 features, the checkpoint was trained on 12; another encoder" in wrong
 
 
-def test_vectors_of_other_length_are_refused(
-    course: Course, error: Callable[..., str], tmp_path: Path
-) -> None:
+def test_vectors_of_other_length_are_refused(course: Course, error: Callable[..., str], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", fake_codes(3, 5))
     said = error("caption", tmp_path / "x.npy", "--weights", course.weights)
     assert "x.npy: has 5 features a vector, the checkpoint takes 12" in said
 
 
 def test_an_encoder_that_is_named_in_training_goes_into_the_checkpoint(
-    tmp_path: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_codes(tmp_path, 16, channels=1280)
     weights = tmp_path / "seeing.safetensors"
@@ -185,7 +179,7 @@ def test_an_encoder_that_is_named_in_training_goes_into_the_checkpoint(
     assert main(["train", f"--dataset=codes:{tmp_path}", "--holdout=0.25", *TINY, *flags]) == 0
     capsys.readouterr()
     for what, name in (
-        (photos[0], photos[0]),
+        (images[0], images[0]),
         (tmp_path / "image_codes.npy", f"{tmp_path}/image_codes.npy#0"),
     ):
         assert main(["caption", str(what), "--weights", str(weights), "--device=cpu"]) == 0
@@ -206,8 +200,8 @@ def test_regions_are_attended_to(tmp_path: Path) -> None:
         (["--attention=additive"], "looks at regions, but"),
         (["--encoder=efficientnet_lite0", "--image-size=64"], "makes 4 regions of 1280 features, but"),
         (["--image-size=64"], "say with --encoder which it is"),
-        (["--finetune-from=all"], "--finetune-from needs photos"),
-        (["--holdout=0"], "no captioned picture in the split 'val'"),
+        (["--finetune-from=all"], "--finetune-from needs images"),
+        (["--holdout=0"], "no captioned image in the split 'val'"),
     ],
 )
 def test_what_vectors_cannot_do_is_refused(
@@ -218,7 +212,7 @@ def test_what_vectors_cannot_do_is_refused(
     assert not output.exists()
 
 
-def test_photos_need_an_encoder(error: Callable[..., str]) -> None:
+def test_images_need_an_encoder(error: Callable[..., str]) -> None:
     said = error("train", "--dataset=table:D", "--encoder=none", "--output=x.safetensors")
     assert "--encoder none is for --dataset codes" in said
 
@@ -233,7 +227,7 @@ def test_vectors_without_numbers_stop_the_run_or_are_left_out(
     command = ["train", f"--dataset=codes:{tmp_path}", *TINY, "--epochs=1", "--holdout=0.25"]
     command += ["--output", str(tmp_path / "x.safetensors")]
     said = error(*command)
-    assert "1 of 16 photos are broken" in said
+    assert "1 of 16 images are broken" in said
     assert "image_codes.npy#5: holds values that are infinite or not numbers; give --skip-missing" in said
     assert main([*command, "--skip-missing"]) == 0
     assert "broken photos: 1" in capsys.readouterr().err

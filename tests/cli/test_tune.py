@@ -11,13 +11,13 @@ import pytest
 from captioner.captioner import Captioner
 from captioner.cli import main
 from captioner.weights import read_header, write_metadata
-from tests.bulk.folders import save_picture
+from tests.bulk.folders import save_image
 
 
 def write_table(folder: Path, captioner: Captioner, first: int, beam_size: int) -> str:
-    """Pictures of which people say what the model writes with some beam, without its first word."""
+    """Images of which people say what the model writes with some beam, without its first word."""
     folder.mkdir()
-    paths = [save_picture(folder / f"{number}.png", number) for number in range(first, first + 6)]
+    paths = [save_image(folder / f"{number}.png", number) for number in range(first, first + 6)]
     options = captioner.options.from_dict(captioner.options.to_dict() | {"beam_size": beam_size})
     with (folder / "captions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -127,10 +127,10 @@ def test_wrong_use_is_one_clear_line_and_nothing_is_written(
     for flags, message in (
         ((tables[0], "--beam-size", 0), "--beam-size must be"),
         ((tables[0], "--tag-threshold", 0.3), "this checkpoint has no classifier"),
-        ((tables[0], "--split", "train"), "no captioned picture in the split 'train'"),
+        ((tables[0], "--split", "train"), "no captioned image in the split 'train'"),
         ((tables[0], "--output", tmp_path), "is a folder; name a file"),
-        ((f"table:{broken}",), "1 photos cannot be read"),
-        ((f"table:{broken}", "--skip-missing"), "not one photo can be read"),
+        ((f"table:{broken}",), "1 images cannot be read"),
+        ((f"table:{broken}", "--skip-missing"), "not one image can be read"),
     ):
         assert tune(checkpoint_file, "--dataset", *flags) == 2
         said = capsys.readouterr().err.splitlines()[-1]

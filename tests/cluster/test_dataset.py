@@ -14,7 +14,7 @@ from captioner.cli import main
 from captioner.cluster import dataset
 from captioner.cluster.dataset import cluster
 from captioner.errors import OptionError
-from tests.bulk.folders import save_picture
+from tests.bulk.folders import save_image
 
 VARIABLES = (
     "RAY_ADDRESS",
@@ -49,9 +49,7 @@ def test_without_an_address_a_cluster_is_started_that_tells_nobody(calls: list[A
     assert calls[1:] == ["shutdown"]
 
 
-def test_an_address_comes_from_the_option_or_the_environment(
-    calls: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_comes_from_the_option_or_the_environment(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "alpha:6379")
     with cluster(None):
         pass
@@ -112,12 +110,10 @@ def test_without_ray_a_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "captioner.cluster.dataset")
-    picture = save_picture(tmp_path / "0.png", 0)
-    command = ["caption", str(picture), "--weights", str(checkpoint_file), "--engine", "ray"]
+    image = save_image(tmp_path / "0.png", 0)
+    command = ["caption", str(image), "--weights", str(checkpoint_file), "--engine", "ray"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == (
-        "captioner: error: --engine ray needs Ray: pip install 'captioner[ray]'\n"
-    )
+    assert capsys.readouterr().err == ("captioner: error: --engine ray needs Ray: pip install 'captioner[ray]'\n")
     assert not (tmp_path / "out").exists()
     assert main([*command, "--output", str(tmp_path / "out"), "--dry-run", "--quiet"]) == 0
-    assert capsys.readouterr().out == f"caption\t{picture}\n"
+    assert capsys.readouterr().out == f"caption\t{image}\n"

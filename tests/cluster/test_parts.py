@@ -33,9 +33,7 @@ def files(folder: Path, kind: str = "jsonl", *, several: bool = False) -> PartFi
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize(("entries", "several"), [(ONE, False), (SEVERAL, True), ([], False)])
-def test_parts_are_read_as_they_were_written(
-    tmp_path: Path, kind: str, entries: list[Entry], several: bool
-) -> None:
+def test_parts_are_read_as_they_were_written(tmp_path: Path, kind: str, entries: list[Entry], several: bool) -> None:
     parts = files(tmp_path, kind, several=several)
     images = [entry.image for entry in entries]
     assert parts.read(7, images) is None
@@ -65,9 +63,7 @@ def test_a_damaged_part_is_one_line(tmp_path: Path) -> None:
         parts = files(tmp_path, kind)
         for content in (b"{", b"[1]\n", b'{"image": 1}\n'):
             parts.path(0).write_bytes(content)
-            with pytest.raises(
-                OutputError, match=rf"part-000000.{kind}: is damaged; delete it, and the same"
-            ):
+            with pytest.raises(OutputError, match=rf"part-000000.{kind}: is damaged; delete it, and the same"):
                 parts.read(0, ["a.png"])
 
 

@@ -12,7 +12,7 @@ import pytest
 from captioner import __version__
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.pipeline import caption_paths
-from captioner.bulk.reading import PictureReader
+from captioner.bulk.reading import ImageReader
 from captioner.bulk.records import Entry, Line
 from captioner.captioner import Captioner
 from captioner.cluster import steps
@@ -31,11 +31,11 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def table(captioner: Captioner, tmp_path: Path) -> Any:
-    """Five pictures, of which the second is broken and the fourth has its caption."""
+    """Five images, of which the second is broken and the fourth has its caption."""
     folder = make_folder(tmp_path / "pictures", 5, broken=(1,))
     items = [path.relative_to(tmp_path) for path in sorted(folder.iterdir())]
     table = steps.table_of(3, items, [None, None, None, KNOWN, None])
-    return steps.read(table, PictureReader(captioner.preprocessing, 10_000), str(tmp_path))
+    return steps.read(table, ImageReader(captioner.preprocessing, 10_000), str(tmp_path))
 
 
 def options(tmp_path: Path, **more: Any) -> FolderOptions:
@@ -54,9 +54,7 @@ def test_the_steps_make_what_one_process_makes(
     monkeypatch.setattr(captioner, "calibration", CALIBRATION)
     files = PartFiles(tmp_path / "out", kind, several=False)
     files.begin({}, overwrite=False)
-    captions = steps.Captions(
-        model_of(captioner), options(tmp_path, prepend="photo of"), __version__, str(tmp_path)
-    )
+    captions = steps.Captions(model_of(captioner), options(tmp_path, prepend="photo of"), __version__, str(tmp_path))
     done = run(table, captions, files)
     expected = list(caption_paths(captioner, ["pictures"], captioner.options))
     assert done == steps.Done(3, (str(expected[1].error),))
@@ -91,9 +89,7 @@ def test_what_is_wrong_on_a_machine_stops_the_run(captioner: Captioner, table: A
             "no such checkp",
         ),
         (
-            steps.Captions(
-                replace(model, settings={"weights": "x"}), options(tmp_path), __version__, str(tmp_path)
-            ),
+            steps.Captions(replace(model, settings={"weights": "x"}), options(tmp_path), __version__, str(tmp_path)),
             "has other weights",
         ),
     ):
@@ -105,9 +101,7 @@ def test_what_is_wrong_on_a_machine_stops_the_run(captioner: Captioner, table: A
     assert "Is a directory; what is written is whole, and the same command goes on" in str(done.stopped)
 
 
-def test_a_block_that_is_not_a_whole_part_is_never_written(
-    captioner: Captioner, table: Any, tmp_path: Path
-) -> None:
+def test_a_block_that_is_not_a_whole_part_is_never_written(captioner: Captioner, table: Any, tmp_path: Path) -> None:
     files = PartFiles(tmp_path / "out", "jsonl", several=False)
     captions = steps.Captions(model_of(captioner), options(tmp_path), __version__, str(tmp_path))
     with pytest.raises(AssertionError, match="Ray has cut a part into pieces"):

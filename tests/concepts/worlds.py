@@ -1,4 +1,4 @@
-"""Pictures that are one vector of logits, a classifier that passes them on, and a decoder that is a table."""
+"""Images that are one vector of logits, a classifier that passes them on, and a decoder that is a table."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def passing_on() -> nn.Linear:
     return classifier_of(torch.eye(CLASSES), torch.zeros(CLASSES))
 
 
-def pictures_of(*probabilities: dict[int, float]) -> Tensor:
-    """Region features of pictures in which classes are seen with some probabilities, others hardly.
+def images_of(*probabilities: dict[int, float]) -> Tensor:
+    """Region features of images in which classes are seen with some probabilities, others hardly.
 
-    The number of the picture is the logit of class 0, which no concept here holds.
+    The number of the image is the logit of class 0, which no concept here holds.
     """
     regions = torch.full((len(probabilities), 1, CLASSES), -50.0)
-    for picture, of_picture in enumerate(probabilities):
-        for number, probability in of_picture.items():
-            regions[picture, 0, number] = torch.tensor(probability).log()
-        rest = torch.tensor(1 - sum(of_picture.values())).log()
-        regions[picture, 0, 999] = rest  # toilet tissue, which has no concept
+    for image, of_image in enumerate(probabilities):
+        for number, probability in of_image.items():
+            regions[image, 0, number] = torch.tensor(probability).log()
+        rest = torch.tensor(1 - sum(of_image.values())).log()
+        regions[image, 0, 999] = rest  # toilet tissue, which has no concept
     return regions
 
 
 class Writer(TableModel):
-    """Writes the same of every picture, whatever it shows: what the table says of picture 0."""
+    """Writes the same of every image, whatever it shows: what the table says of image 0."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(len(VOCABULARY), seed)

@@ -74,10 +74,10 @@ def test_all_reads_train_and_val(tmp_path: Path) -> None:
 
 def test_files_named_by_hand(tmp_path: Path) -> None:
     file = _write(tmp_path / "x", "captions_val2014.json")
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    options = DatasetOptions(("coco",), annotations=str(file), images=str(photos))
-    assert [record.path.parent for record in read_records(options, "val")] == [photos, photos]
+    images = tmp_path / "photos"
+    images.mkdir()
+    options = DatasetOptions(("coco",), annotations=str(file), images=str(images))
+    assert [record.path.parent for record in read_records(options, "val")] == [images, images]
     with pytest.raises(DatasetError, match="holds the val split"):
         read_records(options, "train")
 
@@ -147,11 +147,11 @@ def test_a_split_without_captions_and_absent_places(tmp_path: Path) -> None:
         "captions_val2017.json",
         {**CONTENTS, "annotations": CONTENTS["annotations"][3:]},
     )
-    with pytest.raises(DatasetError, match=f"coco in {tmp_path}: no captioned picture in the split 'val'"):
+    with pytest.raises(DatasetError, match=f"coco in {tmp_path}: no captioned image in the split 'val'"):
         read_records(DatasetOptions((f"coco:{tmp_path}",)), "val")
     with pytest.raises(DatasetError, match="no such file or folder"):
         read_records(DatasetOptions((f"coco:{tmp_path}/absent",)), "val")
-    with pytest.raises(DatasetError, match="no such folder of photos"):
+    with pytest.raises(DatasetError, match="no such folder of images"):
         read_records(DatasetOptions((f"coco:{tmp_path}",), images=f"{tmp_path}/absent"), "val")
 
 
@@ -161,5 +161,5 @@ def test_the_official_file(real_data: Path) -> None:
     assert sum(len(record.captions) for record in records) == 25_014
     kept, absent = present(records, skip_missing=True)
     assert (len(kept), len(absent)) == (155, 4845)
-    with pytest.raises(DatasetError, match=r"4,845 of 5,000 photos are absent"):
+    with pytest.raises(DatasetError, match=r"4,845 of 5,000 images are absent"):
         present(records, skip_missing=False)

@@ -31,9 +31,7 @@ def test_records_name_file_and_row(tmp_path: Path) -> None:
 
 def test_a_seeded_share_is_held_out(tmp_path: Path) -> None:
     write_codes(tmp_path, 40)
-    splits = {
-        split: read_records(options(tmp_path, holdout=0.25), split) for split in ("train", "val", "all")
-    }
+    splits = {split: read_records(options(tmp_path, holdout=0.25), split) for split in ("train", "val", "all")}
     rows = {split: {record.row for record in records} for split, records in splits.items()}
     assert len(rows["val"]) == 10
     assert rows["train"] | rows["val"] == rows["all"] == set(range(40))
@@ -57,9 +55,7 @@ def test_a_folder_holds_both_under_their_usual_names(tmp_path: Path, how: str) -
 
 def test_there_is_no_test_split(tmp_path: Path) -> None:
     write_codes(tmp_path, 10)
-    with pytest.raises(
-        DatasetError, match=r"codes in .*captions_tokenized.json: no captioned picture .*'test'"
-    ):
+    with pytest.raises(DatasetError, match=r"codes in .*captions_tokenized.json: no captioned image .*'test'"):
         read_records(options(tmp_path), "test")
 
 
@@ -104,7 +100,7 @@ def test_images_without_captions_can_be_left_out(tmp_path: Path) -> None:
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     write_codes(tmp_path, 2)
     (tmp_path / "captions_tokenized.json").write_text("[[], []]")
-    with pytest.raises(DatasetError, match="no captioned picture"):
+    with pytest.raises(DatasetError, match="no captioned image"):
         read_records(options(tmp_path, skip_missing=True), "train")
 
 
@@ -130,8 +126,8 @@ def test_an_array_of_another_length_is_refused(tmp_path: Path) -> None:
         ),
         ({"dataset": ("flickr8k:D", "codes:E")}, "`dataset` codes:E: ready-made vectors go with no other"),
         ({"dataset": ("codes:D", "codes:E")}, "ready-made vectors go with no other data set"),
-        ({"dataset": ("codes:D",), "images": "I"}, "`images` is about photos; `dataset` codes takes `codes`"),
-        ({"dataset": ("codes:D",), "annotations": "A"}, "`annotations` is about photos"),
+        ({"dataset": ("codes:D",), "images": "I"}, "`images` is about images; `dataset` codes takes `codes`"),
+        ({"dataset": ("codes:D",), "annotations": "A"}, "`annotations` is about images"),
         ({"dataset": ("flickr8k:D",), "codes": "c"}, "`codes` goes with `dataset` codes only"),
         ({"dataset": ("table:D", "coco:E"), "captions": "c"}, "`captions` goes with `dataset` codes only"),
         ({"dataset": ("codes:D",), "data": "E"}, "names a folder already"),

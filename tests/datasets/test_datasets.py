@@ -28,12 +28,8 @@ def test_data_sets_are_joined_in_order_under_unique_labels(tmp_path: Path) -> No
 
 
 def test_a_data_set_with_nothing_in_the_split_is_named(tmp_path: Path) -> None:
-    options = DatasetOptions(
-        (_table(tmp_path / "a", "1.jpg,One.,val\n"), _table(tmp_path / "b", "2.jpg,Two.,train\n"))
-    )
-    with pytest.raises(
-        DatasetError, match=f"table in {tmp_path / 'b'}: no captioned picture in the split 'val'"
-    ):
+    options = DatasetOptions((_table(tmp_path / "a", "1.jpg,One.,val\n"), _table(tmp_path / "b", "2.jpg,Two.,train\n")))
+    with pytest.raises(DatasetError, match=f"table in {tmp_path / 'b'}: no captioned image in the split 'val'"):
         read_records(options, "val")
 
 

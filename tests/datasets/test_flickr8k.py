@@ -26,7 +26,7 @@ def _write(folder: Path, tokens: str = TOKENS, newline: str = "\n") -> DatasetOp
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_records_follow_the_lists_and_unlisted_photos_are_ignored(tmp_path: Path, newline: str) -> None:
+def test_records_follow_the_lists_and_unlisted_images_are_ignored(tmp_path: Path, newline: str) -> None:
     options = _write(tmp_path, newline=newline)
     train = read_records(options, "train")
     assert [(record.image_id, record.captions, record.split) for record in train] == [
@@ -38,26 +38,22 @@ def test_records_follow_the_lists_and_unlisted_photos_are_ignored(tmp_path: Path
 
 
 def test_a_split_without_captions_names_the_data_set(tmp_path: Path) -> None:
-    with pytest.raises(
-        DatasetError, match=f"flickr8k in {tmp_path}: no captioned picture in the split 'test'"
-    ):
+    with pytest.raises(DatasetError, match=f"flickr8k in {tmp_path}: no captioned image in the split 'test'"):
         read_records(_write(tmp_path), "test")
 
 
 @pytest.mark.parametrize("folder", ["images", "Flicker8k_Dataset", "Flickr8k_Dataset", ""])
-def test_usual_folders_of_photos(tmp_path: Path, folder: str) -> None:
+def test_usual_folders_of_images(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir(exist_ok=True)
     assert read_records(_write(tmp_path), "dev")[0].path == tmp_path / folder / "d.jpg"
 
 
-def test_token_file_and_photos_named_by_hand(tmp_path: Path) -> None:
+def test_token_file_and_images_named_by_hand(tmp_path: Path) -> None:
     _write(tmp_path)
-    photos = tmp_path / "elsewhere"
-    photos.mkdir()
-    options = DatasetOptions(
-        ("flickr8k",), annotations=str(tmp_path / "Flickr8k.token.txt"), images=str(photos)
-    )
-    assert read_records(options, "dev")[0].path == photos / "d.jpg"
+    images = tmp_path / "elsewhere"
+    images.mkdir()
+    options = DatasetOptions(("flickr8k",), annotations=str(tmp_path / "Flickr8k.token.txt"), images=str(images))
+    assert read_records(options, "dev")[0].path == images / "d.jpg"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +73,7 @@ def test_malformed_token_files_name_the_line(tmp_path: Path, tokens: str, messag
 def test_lists_that_are_absent_or_overlap(tmp_path: Path) -> None:
     options = _write(tmp_path)
     (tmp_path / "Flickr_8k.devImages.txt").write_text("a.jpg\n")
-    with pytest.raises(DatasetError, match="a photo is in two of the lists"):
+    with pytest.raises(DatasetError, match="an image is in two of the lists"):
         read_records(options, "all")
     (tmp_path / "Flickr_8k.devImages.txt").write_text("d.jpg\nd.jpg\n")
     with pytest.raises(DatasetError, match=r"devImages\.txt: lists d\.jpg twice"):
@@ -97,5 +93,5 @@ def test_the_real_data_set(real_data: Path) -> None:
     sizes = {split: len(read_records(options, split)) for split in ("train", "dev", "test")}
     assert sizes == {"train": 6000, "dev": 1000, "test": 1000}
     present(read_records(options, "dev"), skip_missing=False)
-    with pytest.raises(DatasetError, match="not one of the 1,000 photos"):
+    with pytest.raises(DatasetError, match="not one of the 1,000 images"):
         present(read_records(options, "test"), skip_missing=True)

@@ -57,7 +57,7 @@ def test_coco_numbers_and_subfolders(tmp_path: Path) -> None:
     assert (record.image_id, record.path) == (7, tmp_path / "val2014" / "7.jpg")
 
 
-def test_subfolders_below_images_and_photos_without_subfolder(tmp_path: Path) -> None:
+def test_subfolders_below_images_and_images_without_subfolder(tmp_path: Path) -> None:
     (tmp_path / "images" / "val2014").mkdir(parents=True)
     _write(
         tmp_path,
@@ -68,11 +68,11 @@ def test_subfolders_below_images_and_photos_without_subfolder(tmp_path: Path) ->
         ],
     )
     paths = [record.path for record in read_records(_options(tmp_path), "test")]
-    photos = tmp_path / "images"
-    assert paths == [photos / "val2014" / "7.jpg", photos / "8.jpg", photos / "9.jpg"]
+    images = tmp_path / "images"
+    assert paths == [images / "val2014" / "7.jpg", images / "8.jpg", images / "9.jpg"]
 
 
-def test_photos_named_by_hand(tmp_path: Path) -> None:
+def test_images_named_by_hand(tmp_path: Path) -> None:
     (tmp_path / "val2014").mkdir()
     file = _write(tmp_path, [_image("7.jpg", "test", "A.", filepath="val2014")])
     options = DatasetOptions(("karpathy",), annotations=str(file), images=str(tmp_path / "val2014"))
@@ -82,9 +82,7 @@ def test_photos_named_by_hand(tmp_path: Path) -> None:
 def test_several_files_ask_for_a_choice(tmp_path: Path) -> None:
     _write(tmp_path, [_image("1.jpg", "test", "A.")], "dataset_coco.json")
     chosen = _write(tmp_path, [_image("2.jpg", "test", "A.")], "dataset_flickr8k.json")
-    with pytest.raises(
-        DatasetError, match=r"dataset_coco.json, dataset_flickr8k.json\); say which with `annot"
-    ):
+    with pytest.raises(DatasetError, match=r"dataset_coco.json, dataset_flickr8k.json\); say which with `annot"):
         read_records(_options(tmp_path), "test")
     assert read_records(_options(tmp_path, annotations=str(chosen)), "test")[0].image_id == "2.jpg"
 
@@ -108,7 +106,7 @@ def test_no_file_at_all(tmp_path: Path) -> None:
         ([_image("1.jpg", "extra", "A.")], "unknown split 'extra'"),
         ([_image("1.jpg", "train", "A.", cocoid=1.5)], "'cocoid' that is no number"),
         ([_image("1.jpg", "train", "A.", filepath=3)], "'filepath' that is no text"),
-        ([_image("1.jpg", "train", "A."), _image("1.jpg", "val", "B.")], "repeats the picture 1.jpg"),
+        ([_image("1.jpg", "train", "A."), _image("1.jpg", "val", "B.")], "repeats the image 1.jpg"),
         ([_image("1.jpg", "train", "A.", filepath="../..")], "outside the folder"),
         ([_image("../1.jpg", "train", "A.")], "outside the folder"),
     ],
@@ -127,7 +125,7 @@ def test_a_coco_file_is_recognised(tmp_path: Path) -> None:
         read_records(DatasetOptions(("karpathy",), annotations=str(file)), "test")
 
 
-def test_empty_captions_and_pictures_left_without_any_are_dropped(tmp_path: Path) -> None:
+def test_empty_captions_and_images_left_without_any_are_dropped(tmp_path: Path) -> None:
     _write(tmp_path, [_image("1.jpg", "val", " ", "A dog."), _image("2.jpg", "val", "\t")])
     (record,) = read_records(_options(tmp_path), "val")
     assert record.captions == ("A dog.",)

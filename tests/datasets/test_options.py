@@ -67,8 +67,6 @@ def test_every_field_has_a_help_text_for_its_flag() -> None:
 
 
 def test_reading_data_sets_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, captioner.datasets; print(*[m for m in ('torch', 'numpy', 'nltk') if m in sys.modules])"
-    )
+    code = "import sys, captioner.datasets; print(*[m for m in ('torch', 'numpy', 'nltk') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -43,12 +43,10 @@ def test_all_present(tmp_path: Path) -> None:
     assert present(records, skip_missing=False) == (records, [])
 
 
-def test_absent_photos_stop_with_counts_and_first_names(tmp_path: Path) -> None:
+def test_absent_images_stop_with_counts_and_first_names(tmp_path: Path) -> None:
     records = _records(tmp_path, [f"{i}.jpg" for i in range(7)])
     records[0].path.touch()
-    with pytest.raises(
-        DatasetError, match=r"6 of 7 photos are absent .*: 1.jpg, 2.jpg, 3.jpg, \.\.\.; .*skip"
-    ):
+    with pytest.raises(DatasetError, match=r"6 of 7 images are absent .*: 1.jpg, 2.jpg, 3.jpg, \.\.\.; .*skip"):
         present(records, skip_missing=False)
 
 
@@ -60,12 +58,12 @@ def test_skip_missing_keeps_order_and_returns_the_absent(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("skip_missing", [False, True])
-def test_no_photo_at_all_names_the_folder_even_when_skipping(tmp_path: Path, skip_missing: bool) -> None:
-    with pytest.raises(DatasetError, match=f"not one of the 2 photos is in {tmp_path}.*a.jpg.*`images`"):
+def test_no_image_at_all_names_the_folder_even_when_skipping(tmp_path: Path, skip_missing: bool) -> None:
+    with pytest.raises(DatasetError, match=f"not one of the 2 images is in {tmp_path}.*a.jpg.*`images`"):
         present(_records(tmp_path, ["a.jpg", "b.jpg"]), skip_missing)
 
 
-def test_a_folder_named_like_a_photo_is_no_photo(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_image_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
     (tmp_path / "b.jpg").touch()
     kept, absent = present(_records(tmp_path, ["a.jpg", "b.jpg"]), skip_missing=True)

@@ -27,7 +27,7 @@ def _captions(records: list[Record]) -> dict[int | str, tuple[str, ...]]:
     return {record.image_id: record.captions for record in records}
 
 
-def test_rows_of_one_picture_are_joined_also_when_scattered(tmp_path: Path) -> None:
+def test_rows_of_one_image_are_joined_also_when_scattered(tmp_path: Path) -> None:
     text = "image,caption\nb.jpg,A dog.\na.jpg,A cat.\nb.jpg,Dog.\n"
     assert _captions(_read(tmp_path, text)) == {"b.jpg": ("A dog.", "Dog."), "a.jpg": ("A cat.",)}
 
@@ -123,16 +123,14 @@ def test_image_ids_are_whole_numbers(tmp_path: Path, name: str) -> None:
         ("captions.jsonl", '{"image": "a.jpg", "caption": "A.", "split": 3}', "unknown split 3"),
     ],
 )
-def test_malformed_tables_name_the_file_and_line(
-    tmp_path: Path, name: str, text: str | bytes, message: str
-) -> None:
+def test_malformed_tables_name_the_file_and_line(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
         _read(tmp_path, text, name)
     assert str(tmp_path / name) in str(caught.value)
 
 
 def test_header_alone_is_an_empty_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no captioned picture"):
+    with pytest.raises(DatasetError, match="no captioned image"):
         _read(tmp_path, "image,caption\n")
 
 
@@ -153,14 +151,12 @@ def test_which_file_is_read(tmp_path: Path) -> None:
     assert read_records(options, "all")[0].image_id == "usual.jpg"
 
 
-def test_where_the_photos_are(tmp_path: Path) -> None:
+def test_where_the_images_are(tmp_path: Path) -> None:
     assert _read(tmp_path, "image,caption\na.jpg,A.\n")[0].path == tmp_path / "a.jpg"
     (tmp_path / "images").mkdir()
     assert _read(tmp_path, "image,caption\ns/a.jpg,A.\n")[0].path == tmp_path / "images" / "s" / "a.jpg"
     (tmp_path / "photos").mkdir()
-    options = DatasetOptions(
-        ("table",), annotations=str(tmp_path / "captions.csv"), images=str(tmp_path / "photos")
-    )
+    options = DatasetOptions(("table",), annotations=str(tmp_path / "captions.csv"), images=str(tmp_path / "photos"))
     assert read_records(options, "all")[0].path == tmp_path / "photos" / "s" / "a.jpg"
 
 
@@ -169,7 +165,7 @@ def _names(folder: Path, split: str, holdout: float = 0.05, holdout_seed: int = 
     return {record.image_id for record in read_records(options, split)}
 
 
-def test_held_out_pictures_are_seeded_disjoint_and_independent_of_row_order(tmp_path: Path) -> None:
+def test_held_out_images_are_seeded_disjoint_and_independent_of_row_order(tmp_path: Path) -> None:
     rows = [f"{i}.jpg,Caption {j}\n" for i in range(40) for j in range(2)]
     (tmp_path / "captions.csv").write_text("image,caption\n" + "".join(rows))
     train, val = _names(tmp_path, "train"), _names(tmp_path, "val")
@@ -186,7 +182,7 @@ def test_held_out_share_of_tiny_tables_and_of_zero(tmp_path: Path) -> None:
     assert (len(_names(tmp_path, "train")), len(_names(tmp_path, "val"))) == (1, 1)
     assert len(_names(tmp_path, "train", holdout=0.99)) == 1
     assert len(_names(tmp_path, "train", holdout=0.0)) == 2
-    with pytest.raises(DatasetError, match="no captioned picture in the split 'val'"):
+    with pytest.raises(DatasetError, match="no captioned image in the split 'val'"):
         _names(tmp_path, "val", holdout=0.0)
     (tmp_path / "captions.csv").write_text("image,caption\na.jpg,A.\n")
     assert _names(tmp_path, "train") == {"a.jpg"}

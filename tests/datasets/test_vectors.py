@@ -100,9 +100,7 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, content: bytes, m
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"), [(lambda path: None, "no such file"), (Path.mkdir, "is not a file")]
-)
+@pytest.mark.parametrize(("make", "message"), [(lambda path: None, "no such file"), (Path.mkdir, "is not a file")])
 def test_what_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     make(tmp_path / "x.npy")
     with pytest.raises(DatasetError, match=message):
@@ -122,9 +120,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 300))
-def test_any_file_opens_or_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int
-) -> None:
+def test_any_file_opens_or_is_refused(tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int) -> None:
     """Noise over any part of a true file."""
     path = tmp_path_factory.getbasetemp() / "noisy.npy"
     np.save(path, fake_codes(4))

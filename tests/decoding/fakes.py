@@ -17,7 +17,7 @@ SPECIAL = SpecialIds(start=START, end=END, banned=(START, UNK))
 
 @dataclass(frozen=True)
 class History:
-    """Picture number and words so far, one row a caption."""
+    """Image number and words so far, one row a caption."""
 
     rows: Tensor
 
@@ -32,7 +32,7 @@ class History:
 
 
 class TableModel:
-    """Logits drawn from a generator that is seeded by picture and history.
+    """Logits drawn from a generator that is seeded by image and history.
 
     Args:
         vocabulary: number of words.
@@ -57,9 +57,9 @@ class TableModel:
         logits[END] += self.end_bias
         return logits
 
-    def log_probs(self, picture: int, words: tuple[int, ...]) -> list[float]:
+    def log_probs(self, image: int, words: tuple[int, ...]) -> list[float]:
         """Log-probability of each word and of the end after them."""
-        history: tuple[int, ...] = (picture, START)
+        history: tuple[int, ...] = (image, START)
         found = []
         for word in (*words, END):
             found.append(float(self.logits(history).log_softmax(0)[word]))
@@ -67,19 +67,19 @@ class TableModel:
         return found
 
 
-def pictures(count: int) -> Tensor:
-    """Region features that hold nothing but the number of the picture."""
+def images(count: int) -> Tensor:
+    """Region features that hold nothing but the number of the image."""
     return torch.arange(count).float().view(count, 1, 1)
 
 
 def enumerate_captions(
-    model: TableModel, picture: int, max_length: int, penalty: float, min_length: int = 0
+    model: TableModel, image: int, max_length: int, penalty: float, min_length: int = 0
 ) -> list[tuple[float, tuple[int, ...]]]:
     """All captions of up to ``max_length`` words with their scores, best first."""
     words = [word for word in range(model.vocabulary) if word not in (START, END, UNK)]
     scored = []
     for length in range(min_length, max_length + 1):
         for caption in product(words, repeat=length):
-            score = sum(model.log_probs(picture, caption)) / length_normalisation(length, penalty)
+            score = sum(model.log_probs(image, caption)) / length_normalisation(length, penalty)
             scored.append((score, caption))
     return sorted(scored, key=lambda item: -item[0])

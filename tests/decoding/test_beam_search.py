@@ -9,7 +9,7 @@ from captioner.decoding.beam import top
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
-from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, pictures
+from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, images
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -17,22 +17,20 @@ FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 
 
 def search(model: TableModel, count: int, options: DecodingOptions) -> list[list[Hypothesis]]:
-    return decode(model, pictures(count), options, SPECIAL)
+    return decode(model, images(count), options, SPECIAL)
 
 
 @pytest.mark.parametrize("vocabulary", [4, 5, 6])
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.5])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_wide_beam_finds_what_exhaustive_enumeration_finds(
-    vocabulary: int, penalty: float, seed: int
-) -> None:
+def test_a_wide_beam_finds_what_exhaustive_enumeration_finds(vocabulary: int, penalty: float, seed: int) -> None:
     model = TableModel(vocabulary, seed)
     widest = (vocabulary - 2) ** 3  # at least as many as there are continuations in any step
     options = DecodingOptions(
         beam_size=widest, num_captions=min(4, widest), max_length=3, length_penalty=penalty, **FREE
     )
-    for picture, found in enumerate(search(model, 3, options)):
-        best = enumerate_captions(model, picture, max_length=3, penalty=penalty)[: options.num_captions]
+    for image, found in enumerate(search(model, 3, options)):
+        best = enumerate_captions(model, image, max_length=3, penalty=penalty)[: options.num_captions]
         assert [hypothesis.words for hypothesis in found] == [words for _, words in best]
         assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in best])
 
@@ -46,7 +44,7 @@ def test_a_beam_as_wide_as_the_vocabulary_is_exact_for_short_captions(seed: int)
         assert found[0].words == enumerate_captions(model, 0, max_length, penalty=0.0)[0][1]
 
 
-def reference_beam_search(model: TableModel, picture: int, options: DecodingOptions) -> tuple[int, ...]:
+def reference_beam_search(model: TableModel, image: int, options: DecodingOptions) -> tuple[int, ...]:
     """Beam search written down plainly with Python lists, without early stopping."""
     beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     finished: list[tuple[float, tuple[int, ...]]] = []
@@ -54,7 +52,7 @@ def reference_beam_search(model: TableModel, picture: int, options: DecodingOpti
     for length in range(options.max_length + 1):
         grown = []
         for total, words in beams:
-            for word, log_prob in enumerate(model.logits((picture, START, *words)).log_softmax(0).tolist()):
+            for word, log_prob in enumerate(model.logits((image, START, *words)).log_softmax(0).tolist()):
                 if word == END or (word not in (START, UNK) and length < options.max_length):
                     grown.append((total + log_prob, words, word))
         grown.sort(key=lambda item: -item[0])
@@ -79,27 +77,27 @@ def test_narrow_beams_equal_a_plain_reference(
 ) -> None:
     model = TableModel(vocabulary, seed)
     options = DecodingOptions(beam_size=beam, max_length=max_length, length_penalty=penalty, **FREE)
-    for picture, found in enumerate(search(model, 2, options)):
-        assert found[0].words == reference_beam_search(model, picture, options)
+    for image, found in enumerate(search(model, 2, options)):
+        assert found[0].words == reference_beam_search(model, image, options)
 
 
-def test_a_batch_gives_what_its_pictures_give_alone() -> None:
+def test_a_batch_gives_what_its_images_give_alone() -> None:
     model = TableModel(12, seed=3)
     options = DecodingOptions(beam_size=4, num_captions=3, max_length=8)
     together = search(model, 9, options)
-    for picture in range(9):
-        (alone,) = decode(model, pictures(9)[picture : picture + 1], options, SPECIAL)
-        assert together[picture] == alone
+    for image in range(9):
+        (alone,) = decode(model, images(9)[image : image + 1], options, SPECIAL)
+        assert together[image] == alone
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_beam_of_one_is_greedy(penalty: float) -> None:
     model = TableModel(10, seed=5)
     options = DecodingOptions(beam_size=1, max_length=12, length_penalty=penalty, **FREE)
-    for picture, found in enumerate(search(model, 30, options)):
+    for image, found in enumerate(search(model, 30, options)):
         words: tuple[int, ...] = ()
         while len(words) < 12:
-            logits = model.logits((picture, START, *words))
+            logits = model.logits((image, START, *words))
             logits[[START, UNK]] = float("-inf")
             if int(logits.argmax()) == END:
                 break
@@ -128,9 +126,9 @@ def test_fewer_captions_when_no_more_exist() -> None:
 
 def test_log_probabilities_are_the_models_own() -> None:
     model = TableModel(9, seed=2)
-    for picture, found in enumerate(search(model, 3, DecodingOptions(num_captions=3, max_length=6))):
+    for image, found in enumerate(search(model, 3, DecodingOptions(num_captions=3, max_length=6))):
         for hypothesis in found:
-            own = model.log_probs(picture, hypothesis.words)
+            own = model.log_probs(image, hypothesis.words)
             assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own)
             assert hypothesis.log_prob == pytest.approx(sum(own))
 
@@ -139,9 +137,7 @@ def test_an_empty_batch_gives_nothing() -> None:
     assert search(TableModel(5), 0, DecodingOptions()) == []
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 6)
-)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 6))
 def test_top_is_a_stable_sort(rows: list[list[int]], count: int) -> None:
     scores = torch.tensor(rows).float()
     scores[scores == 0] = float("-inf")

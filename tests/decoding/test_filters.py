@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from captioner.decoding.filters import NoRepeatWord
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
-from tests.decoding.fakes import SPECIAL, START, UNK, TableModel, pictures
+from tests.decoding.fakes import SPECIAL, START, UNK, TableModel, images
 
 
 def ngrams(words: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
@@ -35,7 +35,7 @@ def test_rules_hold_for_every_caption(
         max_length=lengths[1],
     )
     vocabulary = 16
-    for found in decode(TableModel(vocabulary, seed, end_bias=-2.0), pictures(2), options, SPECIAL):
+    for found in decode(TableModel(vocabulary, seed, end_bias=-2.0), images(2), options, SPECIAL):
         assert found
         for hypothesis in found:
             words = hypothesis.words
@@ -62,7 +62,7 @@ def test_repeats_are_allowed_when_asked_for() -> None:
             return logits
 
     options = DecodingOptions(no_repeat_ngram=0, no_repeat_word=False, min_length=5, max_length=5)
-    (found,) = decode(Stutter(6), pictures(1), options, SPECIAL)
+    (found,) = decode(Stutter(6), images(1), options, SPECIAL)
     assert found[0].words == (3, 3, 3, 3, 3)
 
 
@@ -70,5 +70,5 @@ def test_repeats_are_allowed_when_asked_for() -> None:
 def test_a_caption_ends_when_the_rules_leave_no_word(temperature: float | None) -> None:
     # One usable word that may occur once only, but at least four words are asked for.
     options = DecodingOptions(temperature=temperature, no_repeat_ngram=1, min_length=4, max_length=8)
-    (found,) = decode(TableModel(4), pictures(1), options, SPECIAL)
+    (found,) = decode(TableModel(4), images(1), options, SPECIAL)
     assert found[0].words == (3,)

@@ -12,7 +12,7 @@ from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.rerank import by_consensus, expected_gleu
 from captioner.decoding.search import decode
-from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, pictures
+from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, images
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -40,9 +40,7 @@ CAPTIONS = st.lists(st.lists(st.integers(0, 3), max_size=8).map(tuple), min_size
 
 
 @given(CAPTIONS, st.data())
-def test_what_is_added_up_by_length_equals_nltk_pair_by_pair(
-    captions: list[Words], data: st.DataObject
-) -> None:
+def test_what_is_added_up_by_length_equals_nltk_pair_by_pair(captions: list[Words], data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.floats(0.01, 1), min_size=len(captions), max_size=len(captions)))
     shares = [weight / sum(weights) for weight in weights]
     assert expected_gleu(captions, shares) == pytest.approx(pairwise(captions, shares))
@@ -70,7 +68,7 @@ def test_only_order_and_score_change_and_ties_keep_their_order() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_search_that_finds_all_captions_orders_them_as_enumeration_does(seed: int) -> None:
     model, penalty = TableModel(5, seed), 0.7
-    everything = enumerate_captions(model, picture := 1, max_length=2, penalty=penalty)
+    everything = enumerate_captions(model, image := 1, max_length=2, penalty=penalty)
     weights = [math.exp(score) for score, _ in everything]
     expected = pairwise([words for _, words in everything], [weight / sum(weights) for weight in weights])
     options = DecodingOptions(
@@ -81,7 +79,7 @@ def test_a_search_that_finds_all_captions_orders_them_as_enumeration_does(seed: 
         consensus=True,
         **FREE,
     )
-    (found,) = decode(model, pictures(2)[picture:], options, SPECIAL)
+    (found,) = decode(model, images(2)[image:], options, SPECIAL)
     assert [each.score for each in found] == pytest.approx(sorted(expected, reverse=True)[:3])
     by_words = {words: value for (_, words), value in zip(everything, expected, strict=True)}
     assert [by_words[each.words] for each in found] == pytest.approx([each.score for each in found])
@@ -97,7 +95,7 @@ def test_it_chooses_among_what_the_same_search_finds_however_many_are_asked_for(
     plain = DecodingOptions(beam_size=beam, num_captions=beam, max_length=6)
     few = DecodingOptions(beam_size=beam, num_captions=asked, max_length=6, consensus=True)
     for found, chosen in zip(
-        decode(model, pictures(2), plain, SPECIAL), decode(model, pictures(2), few, SPECIAL), strict=True
+        decode(model, images(2), plain, SPECIAL), decode(model, images(2), few, SPECIAL), strict=True
     ):
         assert chosen == by_consensus(found)[:asked]
 
@@ -106,14 +104,12 @@ def test_a_beam_of_one_has_nobody_to_agree_with() -> None:
     model = TableModel(9)
     greedy, alone = (DecodingOptions(beam_size=1, max_length=6, consensus=on) for on in (False, True))
     for one, other in zip(
-        decode(model, pictures(4), greedy, SPECIAL), decode(model, pictures(4), alone, SPECIAL), strict=True
+        decode(model, images(4), greedy, SPECIAL), decode(model, images(4), alone, SPECIAL), strict=True
     ):
         assert one[0].words == other[0].words
 
 
 def test_drawn_captions_stay_as_they_were_drawn() -> None:
     model = TableModel(9)
-    plain, told = (
-        DecodingOptions(temperature=1.0, num_captions=4, max_length=6, consensus=on) for on in (False, True)
-    )
-    assert decode(model, pictures(2), plain, SPECIAL) == decode(model, pictures(2), told, SPECIAL)
+    plain, told = (DecodingOptions(temperature=1.0, num_captions=4, max_length=6, consensus=on) for on in (False, True))
+    assert decode(model, images(2), plain, SPECIAL) == decode(model, images(2), told, SPECIAL)

@@ -8,7 +8,7 @@ import torch
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
-from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, pictures
+from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, images
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -19,7 +19,7 @@ CRITICAL = [15.14, 18.42, 21.11, 23.51, 25.74, 27.86, 29.88, 31.83, 33.72]
 
 
 def first_words(model: TableModel, options: DecodingOptions) -> Counter[int]:
-    (found,) = decode(model, pictures(1), options, SPECIAL)
+    (found,) = decode(model, images(1), options, SPECIAL)
     return Counter(hypothesis.words[0] if hypothesis.words else END for hypothesis in found)
 
 
@@ -45,7 +45,7 @@ def test_frequencies_follow_the_models_probabilities(temperature: float, seed: i
 def test_second_words_follow_the_models_probabilities_too() -> None:
     model = TableModel(6, seed=1, scale=1.0)
     options = DecodingOptions(temperature=1.0, num_captions=DRAWS, max_length=4, **FREE)
-    (found,) = decode(model, pictures(1), options, SPECIAL)
+    (found,) = decode(model, images(1), options, SPECIAL)
     pairs = Counter(((*h.words, END, END))[:2] for h in found)
     first = next_word_probs(model)
     for word, count in Counter({w: c for (w, _), c in pairs.items() if w != END}).items():
@@ -92,22 +92,22 @@ def draw(batch: torch.Tensor, seeds: list[int], **options: object) -> list[list[
 
 def test_captions_do_not_depend_on_the_batch() -> None:
     seeds = list(range(100, 107))
-    together = draw(pictures(7), seeds, num_captions=3)
-    for picture, seed in enumerate(seeds):
-        assert draw(pictures(7)[picture : picture + 1], [seed], num_captions=3) == [together[picture]]
+    together = draw(images(7), seeds, num_captions=3)
+    for image, seed in enumerate(seeds):
+        assert draw(images(7)[image : image + 1], [seed], num_captions=3) == [together[image]]
 
 
 def test_the_first_captions_do_not_depend_on_how_many_are_drawn() -> None:
-    assert draw(pictures(1), [5], num_captions=2) == [draw(pictures(1), [5], num_captions=6)[0][:2]]
+    assert draw(images(1), [5], num_captions=2) == [draw(images(1), [5], num_captions=6)[0][:2]]
 
 
 def test_another_seed_gives_other_captions() -> None:
-    assert draw(pictures(1), [1], num_captions=5) != draw(pictures(1), [2], num_captions=5)
+    assert draw(images(1), [1], num_captions=5) != draw(images(1), [2], num_captions=5)
 
 
 def test_a_temperature_near_zero_is_greedy() -> None:
     model = TableModel(12, seed=8)
-    (found,) = decode(model, pictures(1), DecodingOptions(temperature=1e-4, max_length=6, **FREE), SPECIAL)
+    (found,) = decode(model, images(1), DecodingOptions(temperature=1e-4, max_length=6, **FREE), SPECIAL)
     history: tuple[int, ...] = (0, START)
     for word in found[0].words:
         logits = model.logits(history)
@@ -119,7 +119,7 @@ def test_a_temperature_near_zero_is_greedy() -> None:
 def test_log_probabilities_are_those_without_temperature_and_cut() -> None:
     model = TableModel(9, seed=3)
     options = DecodingOptions(temperature=0.5, top_k=3, num_captions=4, max_length=5)
-    (found,) = decode(model, pictures(1), options, SPECIAL)
+    (found,) = decode(model, images(1), options, SPECIAL)
     for hypothesis in found:
         own = model.log_probs(0, hypothesis.words)
         assert [*hypothesis.word_log_probs, hypothesis.end_log_prob] == pytest.approx(own)

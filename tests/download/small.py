@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from captioner.download.catalog import Archive, Collection
     from tests.download.server import FileServer
 
-PHOTOS = 3
+IMAGES = 3
 
 
 def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -35,7 +35,7 @@ def _small_archive(archive: Archive, server: FileServer) -> Archive:
         files |= _piece(piece.path)
     content = zipped(files)
     server.files[archive.name] = content
-    pieces = tuple(dataclasses.replace(piece, files=min(piece.files, PHOTOS)) for piece in archive.pieces)
+    pieces = tuple(dataclasses.replace(piece, files=min(piece.files, IMAGES)) for piece in archive.pieces)
     return dataclasses.replace(
         archive, address=server.address(archive.name), size=len(content), unpacked=100_000, pieces=pieces
     )
@@ -43,17 +43,17 @@ def _small_archive(archive: Archive, server: FileServer) -> Archive:
 
 def _piece(path: str) -> dict[str, bytes]:
     if path.endswith("/"):
-        return {path: b"", **{f"{path}{number}.jpg": f"photo {number}".encode() for number in range(PHOTOS)}}
+        return {path: b"", **{f"{path}{number}.jpg": f"image {number}".encode() for number in range(IMAGES)}}
     if path.startswith("annotations/"):
         contents: object = {
-            "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(PHOTOS)],
-            "annotations": [{"image_id": number, "caption": "A dog."} for number in range(PHOTOS)],
+            "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(IMAGES)],
+            "annotations": [{"image_id": number, "caption": "A dog."} for number in range(IMAGES)],
         }
         return {path: json.dumps(contents).encode()}
     if path.endswith(".json"):
         image = {"filename": "0.jpg", "split": "test", "sentences": [{"raw": "A dog."}]}
         return {path: json.dumps({"images": [image]}).encode()}
     if path.endswith("token.txt"):
-        return {path: b"".join(b"%d.jpg#0\tA dog .\n" % number for number in range(PHOTOS))}
+        return {path: b"".join(b"%d.jpg#0\tA dog .\n" % number for number in range(IMAGES))}
     lists = ("trainImages", "devImages", "testImages")
     return {path: b"%d.jpg\n" % next(n for n, name in enumerate(lists) if name in path)}

@@ -31,7 +31,7 @@ def _names(name: str, split: str) -> list[str]:
     return [archive.name for archive in COLLECTIONS[name].of_split(split)]
 
 
-def test_a_split_of_coco_needs_its_photos_and_the_captions() -> None:
+def test_a_split_of_coco_needs_its_images_and_the_captions() -> None:
     assert _names("coco2017", "val") == ["annotations_trainval2017.zip", "val2017.zip"]
     assert _names("coco2017", "dev") == _names("coco2017", "val")
     assert _names("coco2014", "train") == ["annotations_trainval2014.zip", "train2014.zip"]

@@ -78,18 +78,14 @@ def test_a_server_without_ranges_starts_over(server: FileServer, fetching: _Fetc
     assert len(server.requests) == 3
 
 
-def test_a_server_without_ranges_that_always_drops_is_given_up(
-    server: FileServer, fetching: _Fetching
-) -> None:
+def test_a_server_without_ranges_that_always_drops_is_given_up(server: FileServer, fetching: _Fetching) -> None:
     server.usual = Manner(ranges=False, send=100_000)
     with pytest.raises(DatasetError, match="gave up after 3 attempts"):
         fetching.run()
     assert len(server.requests) == 4
 
 
-def test_a_stalled_connection_is_cut_and_resumed_with_nothing_lost(
-    server: FileServer, fetching: _Fetching
-) -> None:
+def test_a_stalled_connection_is_cut_and_resumed_with_nothing_lost(server: FileServer, fetching: _Fetching) -> None:
     server.manners = [Manner(send=123_456, stall=True), Manner(send=0, stall=True)]
     fetching.run()
     assert fetching.target.read_bytes() == CONTENT
@@ -186,9 +182,7 @@ def test_another_range_than_asked_for_is_refused(server: FileServer, fetching: _
         fetching.run()
 
 
-def test_a_partial_file_that_the_server_cannot_go_on_from_is_dropped(
-    server: FileServer, fetching: _Fetching
-) -> None:
+def test_a_partial_file_that_the_server_cannot_go_on_from_is_dropped(server: FileServer, fetching: _Fetching) -> None:
     fetching.target.write_bytes(b"x" * 100)
     server.manners = [Manner(status=416)]
     fetching.run()

@@ -11,7 +11,7 @@ from captioner.download.fetch import Patience
 from captioner.download.plan import carry_out, make_plan
 from captioner.errors import DatasetError
 from tests.download.server import FileServer, Manner
-from tests.download.small import PHOTOS, small_collection
+from tests.download.small import IMAGES, small_collection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +28,9 @@ def _download(collection: Collection, folder: Path, split: str = "all") -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "split", "count"),
     [
-        ("coco2014", "coco", "all", 2 * PHOTOS),
-        ("coco2017", "coco", "all", 2 * PHOTOS),
-        ("coco2017", "coco", "val", PHOTOS),
+        ("coco2014", "coco", "all", 2 * IMAGES),
+        ("coco2017", "coco", "all", 2 * IMAGES),
+        ("coco2017", "coco", "val", IMAGES),
         ("flickr8k", "flickr8k", "all", 3),
     ],
 )
@@ -42,7 +42,7 @@ def test_what_is_downloaded_is_what_the_readers_read(
     assert len(present(records, skip_missing=False)[0]) == count
 
 
-def test_karpathys_files_are_read_beside_the_photos_of_flickr8k(server: FileServer, tmp_path: Path) -> None:
+def test_karpathys_files_are_read_beside_the_images_of_flickr8k(server: FileServer, tmp_path: Path) -> None:
     for name in ("karpathy", "flickr8k"):
         _download(small_collection(COLLECTIONS[name], server), tmp_path)
     options = DatasetOptions((f"karpathy:{tmp_path}",), annotations=str(tmp_path / "dataset_flickr8k.json"))
@@ -52,9 +52,9 @@ def test_karpathys_files_are_read_beside_the_photos_of_flickr8k(server: FileServ
 def test_exactly_the_layout_is_left(server: FileServer, tmp_path: Path) -> None:
     _download(small_collection(COLLECTIONS["coco2017"], server), tmp_path, "val")
     left = {place.relative_to(tmp_path).as_posix() for place in tmp_path.rglob("*")}
-    photos = {f"val2017/{number}.jpg" for number in range(PHOTOS)}
+    images = {f"val2017/{number}.jpg" for number in range(IMAGES)}
     captions = {f"annotations/captions_{split}2017.json" for split in ("train", "val")}
-    assert left == {"annotations", "val2017"} | photos | captions
+    assert left == {"annotations", "val2017"} | images | captions
 
 
 def test_a_second_run_does_nothing(server: FileServer, tmp_path: Path) -> None:
@@ -79,13 +79,13 @@ def test_only_what_is_missing_is_fetched(server: FileServer, tmp_path: Path) -> 
 
 def test_a_run_that_failed_is_gone_on_with(server: FileServer, tmp_path: Path) -> None:
     collection = small_collection(COLLECTIONS["coco2017"], server)
-    captions, _, photos = collection.archives
+    captions, _, images = collection.archives
     server.manners = [Manner(), Manner(send=100), *[Manner(status=503)] * 2]
     with pytest.raises(DatasetError, match="gave up"):
         _download(collection, tmp_path, "val")
     plan = make_plan(collection, tmp_path, "val")
-    assert plan.archives == (photos,)
-    assert plan.bytes_to_fetch == photos.size - 100
+    assert plan.archives == (images,)
+    assert plan.bytes_to_fetch == images.size - 100
     server.requests.clear()
     carry_out(plan, QUICK, lambda *_: None)
     assert server.header("Range") == ["bytes=100-"]
@@ -114,9 +114,7 @@ def test_a_broken_archive_is_fetched_anew_by_the_next_run(server: FileServer, tm
     assert len(list(tmp_path.glob("*.json"))) == 3
 
 
-def test_an_archive_that_was_fetched_but_not_unpacked_is_not_fetched_again(
-    server: FileServer, tmp_path: Path
-) -> None:
+def test_an_archive_that_was_fetched_but_not_unpacked_is_not_fetched_again(server: FileServer, tmp_path: Path) -> None:
     collection = small_collection(COLLECTIONS["karpathy"], server)
     plan = make_plan(collection, tmp_path, "all")
     file = plan.zip_file(plan.archives[0])

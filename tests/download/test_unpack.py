@@ -118,9 +118,7 @@ def _with_changed_end(offset: int, change: int) -> bytes:
     # An archive holds the time at which it was made, so its bytes are no name for a test.
     ids=lambda value: "" if isinstance(value, bytes) else value,
 )
-def test_unsafe_and_broken_archives_are_deleted_and_leave_nothing(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_unsafe_and_broken_archives_are_deleted_and_leave_nothing(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DatasetError, match=rf"a\.zip: broken or unsafe archive, .*{message}.* deleted"):
         _unpack(tmp_path, content)
     assert list((tmp_path / "data").rglob("*")) == [tmp_path / "data" / "work"]
@@ -140,7 +138,7 @@ def _stored() -> bytearray:
     return bytearray(out.getvalue())
 
 
-def test_a_flipped_bit_in_a_photo_is_found_by_its_checksum(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_image_is_found_by_its_checksum(tmp_path: Path) -> None:
     content = _stored()
     content[content.index(b"one")] ^= 1
     with pytest.raises(DatasetError, match="Bad CRC-32"):

@@ -1,4 +1,4 @@
-"""Picture files of all kinds, with and without metadata, and how to see what is in them."""
+"""Image files of all kinds, with and without metadata, and how to see what is in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTE = bytes(range(256)) * 3
 
 
 def exif() -> Image.Exif:
-    """With a turned picture, and a maker note."""
+    """With a turned image, and a maker note."""
     values = Image.Exif()
     values[0x010F], values[0x0112] = "Maker", 6
     values.get_ifd(0x8769)[0x927C] = NOTE
@@ -44,7 +44,7 @@ def noise(mode: str = "RGB", seed: int = 0) -> Image.Image:
     return Image.frombytes(mode, (24, 18), bytes((seed + i * i * 7) % 251 for i in range(size)))
 
 
-def pictures() -> dict[str, bytes]:
+def images() -> dict[str, bytes]:
     rich: dict[str, Any] = {"exif": exif(), "xmp": XMP, "icc_profile": b"profile" * 99}
     return {
         "plain.jpg": save("JPEG"),
@@ -68,9 +68,7 @@ def pictures() -> dict[str, bytes]:
 def with_extended_xmp(jpeg: bytes) -> bytes:
     """Add the part of XMP that is too long for one segment."""
     start = jpeg.index(XMP) + len(XMP)
-    payload = (
-        b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + struct.pack(">II", 60_000, 0) + b"x" * 60_000
-    )
+    payload = b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + struct.pack(">II", 60_000, 0) + b"x" * 60_000
     return jpeg[:start] + struct.pack(">HH", 0xFFE1, len(payload) + 2) + payload + jpeg[start:]
 
 
@@ -84,7 +82,7 @@ def with_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
 
 
 def frames(data: bytes) -> list[bytes]:
-    """The pixels of all pictures in a file."""
+    """The pixels of all images in a file."""
     with Image.open(io.BytesIO(data)) as image:
         pixels = []
         for number in range(getattr(image, "n_frames", 1)):

@@ -19,14 +19,14 @@ from tests.embed.pictures import (
     exif,
     exiftool,
     frames,
-    pictures,
+    images,
     save,
     with_chunk,
     with_extended_xmp,
 )
 
-PICTURES = pictures()
-NAMES = sorted(PICTURES)
+IMAGES = images()
+NAMES = sorted(IMAGES)
 # What exiftool says of a file that has to do with its size or place, or with how a format counts its parts.
 _OF_FILES = ("SourceFile", "System:", "File:", "ExifTool:", "Composite:", "RIFF:WebP_Flags", "RIFF:Alpha")
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), min_size=1)
@@ -38,9 +38,9 @@ def texts(data: bytes) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_caption_is_in_all_three_places_and_the_pixels_are_the_same(name: str) -> None:
-    data = embed(PICTURES[name], CAPTION, name)
+    data = embed(IMAGES[name], CAPTION, name)
     assert texts(data) == (CAPTION, CAPTION)
-    assert frames(data) == frames(PICTURES[name])
+    assert frames(data) == frames(IMAGES[name])
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif()[0x010E].encode("latin-1").decode() == CAPTION
         packet = image.info["xmp"]
@@ -50,7 +50,7 @@ def test_the_caption_is_in_all_three_places_and_the_pixels_are_the_same(name: st
 @pytest.mark.parametrize("name", NAMES)
 def test_every_other_byte_survives(name: str) -> None:
     """What is left when EXIF and XMP are taken out is the same file."""
-    before, after = PICTURES[name], embed(PICTURES[name], CAPTION, name)
+    before, after = IMAGES[name], embed(IMAGES[name], CAPTION, name)
     with Image.open(io.BytesIO(before)) as old, Image.open(io.BytesIO(after)) as new:
         assert old.info.get("icc_profile") == new.info.get("icc_profile")
         assert old.info.get("comment") == new.info.get("comment")
@@ -73,30 +73,30 @@ def test_every_other_byte_survives(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_exiftool_sees_the_caption_and_nothing_else_that_is_new(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(PICTURES[name])
+    (tmp_path / name).write_bytes(IMAGES[name])
     before = exiftool(tmp_path / name)
-    (tmp_path / name).write_bytes(embed(PICTURES[name], CAPTION, name))
+    (tmp_path / name).write_bytes(embed(IMAGES[name], CAPTION, name))
     after = exiftool(tmp_path / name)
     for place in ("IFD0:ImageDescription", "XMP-dc:Description", "XMP-iptcCore:AltTextAccessibility"):
         assert after.pop(place) == CAPTION
     for offset in ("MPImage1:MPImageLength", "MPImage2:MPImageStart"):
         if offset in before:
-            grown = len((tmp_path / name).read_bytes()) - len(PICTURES[name])
+            grown = len((tmp_path / name).read_bytes()) - len(IMAGES[name])
             assert after.pop(offset) == before.pop(offset) + grown
     after.pop("XMP-rdf:About", None)  # said once more
     before.pop("XMP-rdf:About", None)
 
-    def of_picture(found: dict[str, object]) -> dict[str, object]:
+    def of_image(found: dict[str, object]) -> dict[str, object]:
         return {key: value for key, value in found.items() if not key.startswith(_OF_FILES)}
 
-    assert of_picture(after) == of_picture(before)
+    assert of_image(after) == of_image(before)
     assert after.get("ExifTool:Warning") == before.get("ExifTool:Warning")
     assert "ExifTool:Error" not in after
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_changing_a_caption_back_and_forth_leaves_no_trace(name: str) -> None:
-    first = embed(PICTURES[name], CAPTION, name)
+    first = embed(IMAGES[name], CAPTION, name)
     assert embed(first, CAPTION, name, own=CAPTION) == first
     longer = embed(first, "x" * 300, name, own=CAPTION)
     assert texts(longer) == ("x" * 300,) * 2
@@ -107,9 +107,9 @@ def test_changing_a_caption_back_and_forth_leaves_no_trace(name: str) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(NAMES), TEXTS)
 def test_any_text_comes_back(name: str, text: str) -> None:
-    data = embed(PICTURES[name], text, name)
+    data = embed(IMAGES[name], text, name)
     assert texts(data) == (text.strip(), text.strip())
-    assert frames(data) == frames(PICTURES[name])
+    assert frames(data) == frames(IMAGES[name])
 
 
 def test_what_somebody_has_written_stays() -> None:
@@ -141,9 +141,7 @@ def test_what_cameras_write_is_no_description(written: str) -> None:
     assert texts(embed(save("JPEG", exif=values), CAPTION, "picture")) == (CAPTION, CAPTION)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"), [("GIF", "GIF"), ("BMP", "BMP"), ("TIFF", "TIFF"), ("AVIF", "AVIF")]
-)
+@pytest.mark.parametrize(("kind", "said"), [("GIF", "GIF"), ("BMP", "BMP"), ("TIFF", "TIFF"), ("AVIF", "AVIF")])
 def test_other_formats_are_refused(kind: str, said: str) -> None:
     message = rf"^picture: no caption can be embedded \(its format is {said}, not JPEG, PNG or WebP\)$"
     with pytest.raises(ImageError, match=message):
@@ -178,9 +176,7 @@ def test_compressed_xmp_and_exif_of_older_software_in_png() -> None:
     assert b'xmp:Rating="4"' in data
     digits = exif().tobytes().hex()
     lines = "\n".join(digits[i : i + 72] for i in range(0, len(digits), 72))
-    profile = b"Raw profile type exif\0\0" + zlib.compress(
-        f"\nexif\n{len(digits) // 2:8}\n{lines}\n".encode()
-    )
+    profile = b"Raw profile type exif\0\0" + zlib.compress(f"\nexif\n{len(digits) // 2:8}\n{lines}\n".encode())
     data = embed(with_chunk(save("PNG"), b"zTXt", profile), CAPTION, "picture")
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif()[0x0112] == 6
@@ -194,7 +190,7 @@ def test_compressed_xmp_and_exif_of_older_software_in_png() -> None:
 @given(st.sampled_from(NAMES), st.data())
 def test_damaged_files_are_refused_or_readable_but_never_a_crash(name: str, data: st.DataObject) -> None:
     """Whatever bytes are changed, and wherever the file is cut off."""
-    broken = bytearray(PICTURES[name])
+    broken = bytearray(IMAGES[name])
     for _ in range(data.draw(st.integers(0, 8))):
         broken[data.draw(st.integers(0, min(len(broken), 1500) - 1))] = data.draw(st.integers(0, 255))
     broken = broken[: data.draw(st.integers(12, len(broken)))]

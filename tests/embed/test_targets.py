@@ -33,7 +33,7 @@ def _noted(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five pictures, of which 3 is broken and 4 of a format without support, in two folders."""
+    """Five images, of which 3 is broken and 4 of a format without support, in two folders."""
     folder = tmp_path / "pictures"
     for number in range(3):
         fakes.save_colour(folder / ("inner" if number == 2 else "") / f"{number}.png", number)
@@ -71,7 +71,7 @@ def test_copies_mirror_the_folder_and_originals_are_not_touched(
     before, copies = contents(folder), tmp_path / "new" / "copies"
     assert run(folder, output=str(copies)) == (3, 0, 2)
     said = capsys.readouterr().err
-    assert "3.png: not a picture in a known format" in said
+    assert "3.png: not an image in a known format" in said
     assert "4.gif: no caption can be embedded (its format is GIF, not JPEG, PNG or WebP)" in said
     assert contents(folder) == before
     assert sorted(contents(copies)) == ["0.png", "1.png", "inner/2.png"]
@@ -138,7 +138,7 @@ def test_a_changed_original_is_told_and_copied_anew_unless_the_copy_was_edited(
 
 
 @pytest.mark.usefixtures("_noted")
-def test_a_picture_changed_in_place_is_captioned_anew_unless_its_caption_was_edited(
+def test_a_image_changed_in_place_is_captioned_anew_unless_its_caption_was_edited(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(folder, in_place=True)
@@ -204,21 +204,17 @@ def test_where_copies_go(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(contents(tmp_path / "others"))[:2] == ["0.png", "1.png"]
 
 
-def test_copies_that_would_meet_pictures_or_each_other_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_copies_that_would_meet_images_or_each_other_are_refused(folder: Path, tmp_path: Path) -> None:
     before = contents(tmp_path)
     for place in (folder, folder / "inner", folder / "new"):
-        with pytest.raises(
-            OptionError, match=r"`output` .*: lies in .*pictures, whose pictures are captioned"
-        ):
+        with pytest.raises(OptionError, match=r"`output` .*: lies in .*images, whose images are captioned"):
             run(folder, output=str(place))
     with pytest.raises(OptionError, match=r"0.png: lies in `output`, which is for copies alone"):
         run(folder, output=str(folder), recursive=False)
     with pytest.raises(OptionError, match=r"0.png: lies in `output`"):
         run(folder / "0.png", output=str(folder))
     fakes.save_colour(tmp_path / "other" / "0.png", 9)
-    with pytest.raises(
-        OptionError, match=r"pictures/0.png and .*other/0.png would both be captioned in 0.png"
-    ):
+    with pytest.raises(OptionError, match=r"pictures/0.png and .*other/0.png would both be captioned in 0.png"):
         run(folder, tmp_path / "other", output=str(tmp_path / "copies"))
     (tmp_path / "link.png").symlink_to(folder / "0.png")
     with pytest.raises(OptionError, match=r"0.png and .*link.png would both be captioned in 0.png"):
@@ -237,7 +233,7 @@ def test_shards_share_the_folder(folder: Path, tmp_path: Path) -> None:
     assert run(folder, output=where) == (0, 3, 2)
 
 
-def test_a_picture_that_changes_during_the_run_is_not_written(
+def test_a_image_that_changes_during_the_run_is_not_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit = fakes.ColourEngine.submit
@@ -258,9 +254,7 @@ def test_a_picture_that_changes_during_the_run_is_not_written(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_place", [True, False])
-def test_a_run_that_is_killed_leaves_whole_pictures_and_ends_like_another(
-    tmp_path: Path, in_place: bool
-) -> None:
+def test_a_run_that_is_killed_leaves_whole_images_and_ends_like_another(tmp_path: Path, in_place: bool) -> None:
     def place(name: str) -> tuple[Path, dict[str, object]]:
         folder = tmp_path / name / "pictures"
         for number in range(24):
@@ -291,7 +285,7 @@ def test_a_run_that_is_killed_leaves_whole_pictures_and_ends_like_another(
         folder, where = place(f"killed {attempt}")
         in_a_child(folder, where, chance.uniform(0, duration))
         for name, data in contents(folder.parent).items():
-            if not Path(name).name.startswith(".captioner-"):  # never read as a picture
+            if not Path(name).name.startswith(".captioner-"):  # never read as an image
                 assert data in (originals.get(Path(name).name), expected[name]), name
         in_a_child(folder, where, None)
         after = contents(folder.parent)

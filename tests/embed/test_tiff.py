@@ -73,7 +73,4 @@ def test_what_is_no_tiff_is_refused(damaged: bytes) -> None:
 def test_a_value_that_points_to_nowhere_is_none() -> None:
     data = structure("<", {IMAGE_DESCRIPTION: b"a long text"})[:-3]
     assert Tiff(data).text(IMAGE_DESCRIPTION) == ""
-    assert (
-        Tiff(Tiff(data).with_text(IMAGE_DESCRIPTION, "another text")).text(IMAGE_DESCRIPTION)
-        == "another text"
-    )
+    assert Tiff(Tiff(data).with_text(IMAGE_DESCRIPTION, "another text")).text(IMAGE_DESCRIPTION) == "another text"

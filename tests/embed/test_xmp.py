@@ -39,9 +39,7 @@ def packet(inner: str, *, end: str = "</r:RDF>") -> bytes:
     ],
 )
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_texts_are_found_and_replaced_wherever_they_may_be(
-    inner: str, found: str | None, mark: bytes
-) -> None:
+def test_texts_are_found_and_replaced_wherever_they_may_be(inner: str, found: str | None, mark: bytes) -> None:
     before = mark + packet(inner)
     assert read_packet(before).get(DESCRIPTION) == found
     after = write_packet(before, BOTH)

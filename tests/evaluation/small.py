@@ -1,4 +1,4 @@
-"""A small evaluation: six photos of one colour each, human captions, and a captioner that sees the colour."""
+"""A small evaluation: six images of one colour each, human captions, and a captioner that sees the colour."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CAPTIONS = {number: f"a {texts[1].split()[1]} square on the wall" for number, te
 
 
 def write_coco(folder: Path) -> Path:
-    """Writes photos and annotations in the layout of COCO and returns the annotations file."""
-    photos = folder / "val2017"
-    photos.mkdir(parents=True)
+    """Writes images and annotations in the layout of COCO and returns the annotations file."""
+    images = folder / "val2017"
+    images.mkdir(parents=True)
     for number, texts in REFERENCES.items():
         rgb = [0, 0, 0]
         rgb[COLOURS[texts[1].split()[1]]] = 255
-        Image.new("RGB", (40, 30), tuple(rgb)).save(photos / f"{number:012}.png")
+        Image.new("RGB", (40, 30), tuple(rgb)).save(images / f"{number:012}.png")
     file = folder / "captions_val2017.json"
     file.write_text(json.dumps(annotations()), encoding="utf-8")
     return file
@@ -38,9 +38,7 @@ def write_coco(folder: Path) -> Path:
 def annotations() -> dict[str, Any]:
     """The contents of a COCO caption file."""
     images = [{"id": number, "file_name": f"{number:012}.png"} for number in REFERENCES]
-    entries = [
-        {"image_id": number, "caption": text} for number, texts in REFERENCES.items() for text in texts
-    ]
+    entries = [{"image_id": number, "caption": text} for number, texts in REFERENCES.items() for text in texts]
     return {
         "info": {},
         "licenses": [],
@@ -50,9 +48,7 @@ def annotations() -> dict[str, Any]:
 
 
 def write_results_file(path: Path, captions: dict[Any, str]) -> Path:
-    path.write_text(
-        json.dumps([{"image_id": i, "caption": c} for i, c in captions.items()]), encoding="utf-8"
-    )
+    path.write_text(json.dumps([{"image_id": i, "caption": c} for i, c in captions.items()]), encoding="utf-8")
     return path
 
 
@@ -63,7 +59,7 @@ class ColourCaption:
 
 @dataclass
 class ColourCaptioner:
-    """Stands in for a Captioner: the same methods, and a caption that depends on the picture alone."""
+    """Stands in for a Captioner: the same methods, and a caption that depends on the image alone."""
 
     options: DecodingOptions = field(default_factory=DecodingOptions)
     digest: str = "0123456789abcdef"

@@ -31,7 +31,7 @@ def test_figures_are_cross_validated_and_beat_the_base_rate() -> None:
     inputs, good = honest()
     found = fitted(inputs, good, "made up")
     known = found.calibration
-    assert (known.photos, known.data, known.base_rate) == (2000, "made up", good.mean())
+    assert (known.images, known.data, known.base_rate) == (2000, "made up", good.mean())
     assert known.brier < known.base_rate * (1 - known.base_rate) - 0.02
     assert known.ece < 0.05
     assert known.per_nat == pytest.approx(4, rel=0.15)
@@ -43,7 +43,7 @@ def test_figures_are_cross_validated_and_beat_the_base_rate() -> None:
 @pytest.mark.parametrize(
     ("good", "message"),
     [
-        (np.arange(FEWEST - 1) % 2 == 0, f"{FEWEST - 1} photos are too few"),
+        (np.arange(FEWEST - 1) % 2 == 0, f"{FEWEST - 1} images are too few"),
         (np.ones(FEWEST, bool), f"all {FEWEST} captions are good"),
         (np.zeros(FEWEST, bool), f"all {FEWEST} captions are bad"),
     ],
@@ -55,7 +55,7 @@ def test_what_nothing_can_be_learnt_from_is_refused(good: Booleans, message: str
         fitted(inputs, good, "tiny")
 
 
-def test_photos_that_were_trained_on_are_refused() -> None:
+def test_images_that_were_trained_on_are_refused() -> None:
     captioner: Any = SimpleNamespace(options=DecodingOptions())
     records = [Record(split, Path("x.jpg"), ("a dog",), split) for split in ("val", "train")]
     with pytest.raises(OptionError, match="table all: holds a train split"):

@@ -62,8 +62,8 @@ def test_meteor_is_in_result_and_signature_where_it_can_be_had() -> None:
     assert "+METEOR-1.5|" in found.signature
 
 
-def test_captions_of_other_photos_are_an_error() -> None:
-    with pytest.raises(EvaluationError, match="1 captions are of photos without references: 7"):
+def test_captions_of_other_images_are_an_error() -> None:
+    with pytest.raises(EvaluationError, match="1 captions are of images without references: 7"):
         evaluate({**CAPTIONS, 7: "a"}, References(REFERENCES), PROVENANCE, EvaluationOptions())
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, OptionError
-from captioner.evaluation.captions import find_photos, find_references, training_captions, usual_split
+from captioner.evaluation.captions import find_images, find_references, training_captions, usual_split
 from tests.evaluation.small import REFERENCES, write_coco
 
 if TYPE_CHECKING:
@@ -20,23 +20,23 @@ def test_all_of_a_coco_file_is_evaluated_and_else_val(tmp_path: Path) -> None:
     assert usual_split(DatasetOptions((f"flickr8k:{tmp_path}", f"table:{tmp_path}"))) == "val"
 
 
-def test_absent_photos_are_counted_before_the_limit(tmp_path: Path) -> None:
+def test_absent_images_are_counted_before_the_limit(tmp_path: Path) -> None:
     options = DatasetOptions(("coco",), annotations=str(write_coco(tmp_path)), skip_missing=True)
     (tmp_path / "val2017" / f"{10:012}.png").unlink()
-    photos = find_photos(options, None, 2)
-    assert [record.image_id for record in photos.records] == [20, 30]
-    assert (photos.absent, photos.available) == (1, 6)
-    assert photos.name == "coco captions_val2017.json"
+    images = find_images(options, None, 2)
+    assert [record.image_id for record in images.records] == [20, 30]
+    assert (images.absent, images.available) == (1, 6)
+    assert images.name == "coco captions_val2017.json"
 
 
-def test_absent_photos_are_an_error_unless_skipped(tmp_path: Path) -> None:
+def test_absent_images_are_an_error_unless_skipped(tmp_path: Path) -> None:
     options = DatasetOptions(("coco",), annotations=str(write_coco(tmp_path)))
     (tmp_path / "val2017" / f"{10:012}.png").unlink()
-    with pytest.raises(DatasetError, match="1 of 6 photos are absent"):
-        find_photos(options, None, None)
+    with pytest.raises(DatasetError, match="1 of 6 images are absent"):
+        find_images(options, None, None)
 
 
-def test_references_need_no_photos(tmp_path: Path) -> None:
+def test_references_need_no_images(tmp_path: Path) -> None:
     options = DatasetOptions(("coco",), annotations=str(write_coco(tmp_path)))
     (tmp_path / "val2017" / f"{10:012}.png").unlink()
     human, name = find_references(options, "val", annotations=None, images=None)

@@ -37,24 +37,22 @@ class Page(HTMLParser):
 
 
 def page(folder: Path, evaluation: Evaluation) -> Page:
-    photos = {number: folder / "val2017" / f"{number:012}.png" for number in REFERENCES}
-    write_report(folder / "report.html", evaluation, photos)
+    images = {number: folder / "val2017" / f"{number:012}.png" for number in REFERENCES}
+    write_report(folder / "report.html", evaluation, images)
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_shows_figures_photos_captions_references_and_signature(
-    tmp_path: Path, evaluation: Evaluation
-) -> None:
+def test_shows_figures_images_captions_references_and_signature(tmp_path: Path, evaluation: Evaluation) -> None:
     write_coco(tmp_path)
     found = page(tmp_path, evaluation)
     for name, figure in evaluation.scores.figures.items():
         assert name in found.text
         assert f"{100 * figure:.2f}" in found.text
-    for heading in ("Best photos", "Median photos", "Worst photos"):
+    for heading in ("Best images", "Median images", "Worst images"):
         assert heading in found.text
     assert evaluation.signature in found.text
     assert REFERENCES[60][2] in found.text
-    assert "6 of 8 photos (2 absent: skipped)" in found.text
+    assert "6 of 8 images (2 absent: skipped)" in found.text
 
 
 def test_captions_are_text_not_markup(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -65,9 +63,7 @@ def test_captions_are_text_not_markup(tmp_path: Path, evaluation: Evaluation) ->
 
 def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
     captions = {**CAPTIONS, 60: "a blue \ud83d square"}
-    evaluation = evaluate(
-        captions, References(REFERENCES), Provenance("coco val", 6), EvaluationOptions(meteor=False)
-    )
+    evaluation = evaluate(captions, References(REFERENCES), Provenance("coco val", 6), EvaluationOptions(meteor=False))
     assert "a blue ? square" in page(tmp_path, evaluation).text
 
 
@@ -75,30 +71,28 @@ def test_nothing_is_requested_from_outside(tmp_path: Path, evaluation: Evaluatio
     write_coco(tmp_path)
     found = page(tmp_path, evaluation)
     assert not {tag for tag, _ in found.tags} & {"script", "link", "iframe", "object", "base"}
-    addresses = [
-        value for _, attributes in found.tags for name, value in attributes.items() if name in ("src", "href")
-    ]
+    addresses = [value for _, attributes in found.tags for name, value in attributes.items() if name in ("src", "href")]
     assert addresses
     assert all(value is not None and value.startswith("data:image/jpeg;base64,") for value in addresses)
     assert not re.search(r"url\(|@import|https?://", (tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def test_thumbnails_are_the_photos(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_thumbnails_are_the_images(tmp_path: Path, evaluation: Evaluation) -> None:
     write_coco(tmp_path)
     sources = [attributes["src"] for tag, attributes in page(tmp_path, evaluation).tags if tag == "img"]
     assert len(sources) == 6
     for source in sources:
         assert source is not None
-        picture = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
-        assert picture.size == (40, 30)
+        image = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
+        assert image.size == (40, 30)
 
 
-def test_a_photo_that_is_not_at_hand_leaves_a_box(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_a_image_that_is_not_at_hand_leaves_a_box(tmp_path: Path, evaluation: Evaluation) -> None:
     found = page(tmp_path, evaluation)
-    assert found.text.count("photo not at hand") == 6
+    assert found.text.count("image not at hand") == 6
 
 
-def test_the_bars_count_every_photo(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_the_bars_count_every_image(tmp_path: Path, evaluation: Evaluation) -> None:
     titles = re.findall(r"(\d+) to (\d+): (\d+) photos", page(tmp_path, evaluation).text)
     assert sum(int(count) for _, _, count in titles) == 6
     cider = 100 * evaluation.scores.per_image["CIDEr"]
@@ -106,17 +100,17 @@ def test_the_bars_count_every_photo(tmp_path: Path, evaluation: Evaluation) -> N
         assert int(count) == ((cider >= int(low)) & (cider < int(high))).sum()
 
 
-@pytest.mark.parametrize("photos", [1, 2])
-def test_a_photo_or_two_are_shown_once(tmp_path: Path, photos: int) -> None:
-    some = list(CAPTIONS)[:photos]
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_image_or_two_are_shown_once(tmp_path: Path, images: int) -> None:
+    some = list(CAPTIONS)[:images]
     few = evaluate(
         {i: CAPTIONS[i] for i in some},
         References({i: REFERENCES[i] for i in some}),
-        Provenance("coco val", photos),
+        Provenance("coco val", images),
         EvaluationOptions(bootstrap=0, meteor=False),
     )
     found = page(tmp_path, few)
-    assert [tag for tag, _ in found.tags].count("figure") == photos
+    assert [tag for tag, _ in found.tags].count("figure") == images
     assert "95% interval" in found.text
 
 

@@ -49,13 +49,11 @@ def test_captions_read_back_as_they_were(
         ('[{"image_id": 1, "caption": ["a"]}]', "the caption of 1 must be a text"),
         (
             json.dumps([{"image_id": i % 7, "caption": "a"} for i in range(14)]),
-            "7 photos have more than one caption: 0, 1, 2, 3, 4 and 2 more",
+            "7 images have more than one caption: 0, 1, 2, 3, 4 and 2 more",
         ),
     ],
 )
-def test_a_file_that_is_no_results_file_is_one_clear_error(
-    tmp_path: Path, content: str, message: str
-) -> None:
+def test_a_file_that_is_no_results_file_is_one_clear_error(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(CaptionerError, match=message) as caught:

@@ -13,7 +13,7 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions, Record, read_records
 from captioner.errors import DatasetError
-from captioner.evaluation.retrieval import Retrieval, ranks, retrieve, retrieve_photos
+from captioner.evaluation.retrieval import Retrieval, ranks, retrieve, retrieve_images
 from captioner.search.search import Gallery
 from captioner.vocabulary import caption_words
 from captioner.weights import find_weights
@@ -21,39 +21,33 @@ from captioner.weights import find_weights
 MakeGallery = Callable[..., Gallery]
 
 
-def _rank(captioner: Captioner, photos: list[Path], query: str, own: int) -> int:
-    """The rank of a query's photo by the plainest way: sort the photos."""
+def _rank(captioner: Captioner, images: list[Path], query: str, own: int) -> int:
+    """The rank of a query's image by the plainest way: sort the images."""
     values = []
-    for photo in photos:
-        (score,) = captioner.score(captioner.encode([captioner.preprocess(photo)]), [query])
+    for image in images:
+        (score,) = captioner.score(captioner.encode([captioner.preprocess(image)]), [query])
         values.append(score.log_prob)
-    return sorted(range(len(photos)), key=lambda place: -values[place]).index(own) + 1
+    return sorted(range(len(images)), key=lambda place: -values[place]).index(own) + 1
 
 
-def test_ranks_are_those_of_a_plain_search(
-    photos: list[Path], captioner: Captioner, make_gallery: MakeGallery
-) -> None:
+def test_ranks_are_those_of_a_plain_search(images: list[Path], captioner: Captioner, make_gallery: MakeGallery) -> None:
     queries = ["a dog", "a man with the ball", "two birds"] * 3
-    queries = [query.replace("birds", "bird") for query in queries][: len(photos)]
-    found = retrieve(make_gallery(photos), queries)
-    assert found.ranks.tolist() == [_rank(captioner, photos, query, own) for own, query in enumerate(queries)]
+    queries = [query.replace("birds", "bird") for query in queries][: len(images)]
+    found = retrieve(make_gallery(images), queries)
+    assert found.ranks.tolist() == [_rank(captioner, images, query, own) for own, query in enumerate(queries)]
     assert (found.dropped, found.shortened) == (0, 0)
 
 
-def test_the_shipped_weights_rank_twenty_real_photos_as_a_plain_search_does(
-    real_data: Path, tmp_path: Path
-) -> None:
+def test_the_shipped_weights_rank_twenty_real_images_as_a_plain_search_does(real_data: Path, tmp_path: Path) -> None:
     options = DatasetOptions(dataset=("flickr8k",), data=str(real_data / "flickr8k"))
     records = read_records(options, "dev")[:20]
     checkpoint = load_checkpoint(find_weights())
-    found = retrieve_photos(checkpoint, records, cache=tmp_path, device="cpu")
+    found = retrieve_images(checkpoint, records, cache=tmp_path, device="cpu")
     captioner = Captioner(checkpoint, device="cpu")
     regions = captioner.encode([captioner.preprocess(record.path) for record in records])
     words = [caption_words(record.captions[0]) for record in records]
     queries = [" ".join(word for word in of_query if word in captioner.vocabulary) for of_query in words]
-    log_probs = np.array(
-        [[score.log_prob for score in captioner.score(regions, [query] * 20)] for query in queries]
-    )
+    log_probs = np.array([[score.log_prob for score in captioner.score(regions, [query] * 20)] for query in queries])
     order = np.argsort(-log_probs, axis=1)
     expected = [order[own].tolist().index(own) + 1 for own in range(20)]
     assert found.ranks.tolist() == expected
@@ -66,7 +60,7 @@ def test_the_shipped_weights_rank_twenty_real_photos_as_a_plain_search_does(
         lambda n: st.lists(st.lists(st.integers(0, 3), min_size=n, max_size=n), min_size=n, max_size=n)
     )
 )
-def test_ties_count_against_the_own_photo(values: list[list[int]]) -> None:
+def test_ties_count_against_the_own_image(values: list[list[int]]) -> None:
     found = ranks(torch.tensor(values, dtype=torch.float64))
     for query, row in enumerate(values):
         better = sum(value >= row[query] for place, value in enumerate(row) if place != query)
@@ -88,8 +82,8 @@ def test_figures() -> None:
     }
 
 
-def test_unknown_words_are_left_out_and_counted(photos: list[Path], make_gallery: MakeGallery) -> None:
-    gallery = make_gallery(photos[:3])
+def test_unknown_words_are_left_out_and_counted(images: list[Path], make_gallery: MakeGallery) -> None:
+    gallery = make_gallery(images[:3])
     found = retrieve(gallery, ["a dog runs", "a unicorn and a dragon", "the unicorn man"])
     assert (found.dropped, found.shortened) == (3, 2)
     assert found.ranks.tolist() == retrieve(gallery, ["a dog runs", "a and a", "the man"]).ranks.tolist()
@@ -99,16 +93,16 @@ def _records(paths: list[Path]) -> list[Record]:
     return [Record(path.name, path, ("a dog runs", "not this one"), "val") for path in paths]
 
 
-def test_broken_photos_are_an_error_unless_they_may_be_skipped(
-    photos: list[Path], checkpoint: Checkpoint, cache: Path, tmp_path: Path
+def test_broken_images_are_an_error_unless_they_may_be_skipped(
+    images: list[Path], checkpoint: Checkpoint, cache: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "broken.jpg").write_text("no picture")
-    records = _records([photos[0], tmp_path / "broken.jpg", photos[1]])
-    with pytest.raises(DatasetError, match=r"1 of 3 photos are broken: .*broken.jpg.*`skip_missing`"):
-        retrieve_photos(checkpoint, records, cache=cache, device="cpu")
-    found = retrieve_photos(checkpoint, records, cache=cache, skip_broken=True, device="cpu")
+    (tmp_path / "broken.jpg").write_text("no image")
+    records = _records([images[0], tmp_path / "broken.jpg", images[1]])
+    with pytest.raises(DatasetError, match=r"1 of 3 images are broken: .*broken.jpg.*`skip_missing`"):
+        retrieve_images(checkpoint, records, cache=cache, device="cpu")
+    found = retrieve_images(checkpoint, records, cache=cache, skip_broken=True, device="cpu")
     assert (len(found.ranks), found.broken) == (2, 1)
-    expected = retrieve_photos(checkpoint, _records(photos[:2]), cache=cache, device="cpu")
+    expected = retrieve_images(checkpoint, _records(images[:2]), cache=cache, device="cpu")
     assert found.ranks.tolist() == expected.ranks.tolist()
     with pytest.raises(DatasetError, match="not one could be read"):
-        retrieve_photos(checkpoint, records[1:2], cache=cache, skip_broken=True, device="cpu")
+        retrieve_images(checkpoint, records[1:2], cache=cache, skip_broken=True, device="cpu")

@@ -9,9 +9,7 @@ from captioner.metrics.evaluate import score
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
-GENERATED = Provenance(
-    "coco val", 9, "abc123", DecodingOptions(beam_size=5), "bfloat16", absent=2, unreadable=1
-)
+GENERATED = Provenance("coco val", 9, "abc123", DecodingOptions(beam_size=5), "bfloat16", absent=2, unreadable=1)
 
 
 def sign(
@@ -46,7 +44,7 @@ def test_says_that_nothing_is_known_about_captions_from_a_file() -> None:
         assert found[name] == "unknown (captions from a file)"
 
 
-def test_does_not_depend_on_the_order_of_the_photos() -> None:
+def test_does_not_depend_on_the_order_of_the_images() -> None:
     captions = dict(reversed(CAPTIONS.items()))
     references = dict(reversed(REFERENCES.items()))
     assert sign(captions, references) == sign()

@@ -3,14 +3,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from captioner.evaluation.compare import compare_evaluations
-from captioner.evaluation.tables import comparison_table, describe_photos, evaluation_table
+from captioner.evaluation.tables import comparison_table, describe_images, evaluation_table
 
 if TYPE_CHECKING:
     from captioner.evaluation.evaluate import Evaluation
 
 
-def test_says_how_many_photos_of_how_many_and_why(evaluation: Evaluation) -> None:
-    assert describe_photos(evaluation) == "6 of 8 photos (2 absent: skipped), 18 references"
+def test_says_how_many_images_of_how_many_and_why(evaluation: Evaluation) -> None:
+    assert describe_images(evaluation) == "6 of 8 images (2 absent: skipped), 18 references"
 
 
 def test_the_table_is_x100_and_says_so(evaluation: Evaluation) -> None:

@@ -105,9 +105,7 @@ def test_what_cannot_be_read_has_no_digest(tmp_path: Path, files: list[Path], in
 
 
 def test_names_that_are_no_text(tmp_path: Path, index: DigestIndex, read: list[Path]) -> None:
-    names = [
-        tmp_path / os.fsdecode(name) for name in (b"\xff.jpg", b"a\nb'\".jpg", "\N{DOG FACE}.jpg".encode())
-    ]
+    names = [tmp_path / os.fsdecode(name) for name in (b"\xff.jpg", b"a\nb'\".jpg", "\N{DOG FACE}.jpg".encode())]
     for name in names:
         name.write_text(repr(name))
     for _ in range(2):
@@ -116,9 +114,7 @@ def test_names_that_are_no_text(tmp_path: Path, index: DigestIndex, read: list[P
 
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "torn", "another table", "foreign digests", "folder"])
-def test_a_damaged_index_is_done_without(
-    damage: str, files: list[Path], index: DigestIndex, read: list[Path]
-) -> None:
+def test_a_damaged_index_is_done_without(damage: str, files: list[Path], index: DigestIndex, read: list[Path]) -> None:
     index.digests(files)
     content = index.file.read_bytes()
     match damage:
@@ -135,7 +131,7 @@ def test_a_damaged_index_is_done_without(
             with closing(sqlite3.connect(index.file)) as database, database:
                 if damage == "another table":
                     database.execute("DROP TABLE photos")
-                    database.execute("CREATE TABLE photos (name TEXT)")
+                    database.execute("CREATE TABLE images (name TEXT)")
                 else:
                     database.execute("UPDATE photos SET digest = x'00ff'")
     for _ in range(3):
@@ -161,7 +157,7 @@ def test_a_place_that_cannot_be_written_to_is_done_without(tmp_path: Path, files
     assert DigestIndex(tmp_path / "file" / "digests.sqlite").digests(files) == _expected(files)
 
 
-def test_ctrl_c_does_not_wait_until_all_photos_are_read(
+def test_ctrl_c_does_not_wait_until_all_images_are_read(
     files: list[Path], index: DigestIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []

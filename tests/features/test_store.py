@@ -41,8 +41,8 @@ def _store(folder: Path, encoder: Encoder | None = None, **changes: object) -> F
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    drawn = shapes.pictures(7)
+def images(tmp_path: Path) -> list[Path]:
+    drawn = shapes.images(7)
     for name, colour, shape, seed in drawn:
         shapes.draw(tmp_path / "photos" / name, colour, shape, seed)
     return [tmp_path / "photos" / name for name, *_ in drawn]
@@ -50,7 +50,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many photos each call of the encoder was given."""
+    """How many images each call of the encoder was given."""
     counts: list[int] = []
     encode = FeatureStore._encode
 
@@ -70,48 +70,46 @@ def _expected(paths: Sequence[Path], size: int = 32) -> torch.Tensor:
     return regions
 
 
-def test_features_are_those_of_the_encoder_in_the_order_asked_for(tmp_path: Path, photos: list[Path]) -> None:
-    found = _store(tmp_path).collect(photos).fetch([5, 0, 5], CPU)
+def test_features_are_those_of_the_encoder_in_the_order_asked_for(tmp_path: Path, images: list[Path]) -> None:
+    found = _store(tmp_path).collect(images).fetch([5, 0, 5], CPU)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, _expected([photos[5], photos[0], photos[5]]), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found, _expected([images[5], images[0], images[5]]), rtol=2e-3, atol=2e-3)
 
 
-def test_pooled_features_are_the_mean_over_regions(tmp_path: Path, photos: list[Path]) -> None:
-    found = _store(tmp_path, pooled=True).collect(photos).fetch(range(7), CPU)
+def test_pooled_features_are_the_mean_over_regions(tmp_path: Path, images: list[Path]) -> None:
+    found = _store(tmp_path, pooled=True).collect(images).fetch(range(7), CPU)
     assert found.shape == (7, 1, CHANNELS)
-    torch.testing.assert_close(found, _expected(photos).mean(1, keepdim=True), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found, _expected(images).mean(1, keepdim=True), rtol=2e-3, atol=2e-3)
 
 
-def test_features_stay_on_disk(tmp_path: Path, photos: list[Path]) -> None:
-    array = _store(tmp_path).collect(photos).array
+def test_features_stay_on_disk(tmp_path: Path, images: list[Path]) -> None:
+    array = _store(tmp_path).collect(images).array
     assert isinstance(array, np.memmap)
     assert array.shape == (7, REGIONS, CHANNELS)
     assert array.dtype == np.float16
 
 
-def test_a_photo_is_encoded_once_whatever_its_name(
-    tmp_path: Path, photos: list[Path], encoded: list[int]
-) -> None:
+def test_a_image_is_encoded_once_whatever_its_name(tmp_path: Path, images: list[Path], encoded: list[int]) -> None:
     copy = tmp_path / "elsewhere.png"
-    shutil.copy(photos[2], copy)
-    rows = _store(tmp_path).collect([*photos, copy]).rows
+    shutil.copy(images[2], copy)
+    rows = _store(tmp_path).collect([*images, copy]).rows
     assert encoded == [7]
     assert rows[2] == rows[7]
     assert sorted(set(rows.tolist())) == list(range(7))
-    again = _store(tmp_path).collect([copy, *photos[:2]])
+    again = _store(tmp_path).collect([copy, *images[:2]])
     assert encoded == [7]
-    torch.testing.assert_close(again.fetch([0, 1], CPU), _expected([copy, photos[0]]), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(again.fetch([0, 1], CPU), _expected([copy, images[0]]), rtol=2e-3, atol=2e-3)
 
 
 def test_other_contents_under_the_same_name_are_encoded_again(
-    tmp_path: Path, photos: list[Path], encoded: list[int]
+    tmp_path: Path, images: list[Path], encoded: list[int]
 ) -> None:
-    _store(tmp_path).collect(photos)
-    shutil.copy(photos[1], photos[0])
-    shapes.draw(photos[3], "black", "circle", 1)
-    found = _store(tmp_path).collect(photos)
+    _store(tmp_path).collect(images)
+    shutil.copy(images[1], images[0])
+    shapes.draw(images[3], "black", "circle", 1)
+    found = _store(tmp_path).collect(images)
     assert encoded == [7, 1]
-    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(images), rtol=2e-3, atol=2e-3)
 
 
 def test_other_weights_preprocessing_pooling_or_precision_have_a_store_of_their_own(tmp_path: Path) -> None:
@@ -128,12 +126,10 @@ def test_other_weights_preprocessing_pooling_or_precision_have_a_store_of_their_
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_the_encoder_itself_keeps_its_precision_and_weights(
-    tmp_path: Path, photos: list[Path], norm: bool
-) -> None:
+def test_the_encoder_itself_keeps_its_precision_and_weights(tmp_path: Path, images: list[Path], norm: bool) -> None:
     encoder = _encoder(norm=norm)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    _store(tmp_path, encoder, dtype=torch.bfloat16).collect(photos)
+    _store(tmp_path, encoder, dtype=torch.bfloat16).collect(images)
     for key, value in encoder.state_dict().items():
         assert value.dtype == before[key].dtype
         assert torch.equal(value, before[key])
@@ -141,10 +137,10 @@ def test_the_encoder_itself_keeps_its_precision_and_weights(
 
 @pytest.mark.parametrize("broken_index", ["torn line", "no row", "no line", "zeros", "no text"])
 def test_what_a_crash_leaves_is_repaired(
-    tmp_path: Path, photos: list[Path], encoded: list[int], broken_index: str
+    tmp_path: Path, images: list[Path], encoded: list[int], broken_index: str
 ) -> None:
     store = _store(tmp_path)
-    store.collect(photos[:4])
+    store.collect(images[:4])
     lines = store.index.read_bytes()
     match broken_index:
         case "torn line":
@@ -157,63 +153,61 @@ def test_what_a_crash_leaves_is_repaired(
             store.index.write_bytes(lines[:-65] + bytes(65))
         case "no text":
             store.index.write_bytes(lines[:-65] + b"\xff" * 64 + b"\n")
-    found = _store(tmp_path).collect(photos)
+    found = _store(tmp_path).collect(images)
     assert encoded == [4, 3 if broken_index == "no line" else 4]
-    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(images), rtol=2e-3, atol=2e-3)
     assert len(store.index.read_bytes()) == 7 * 65
     assert store.data.stat().st_size == 7 * REGIONS * CHANNELS * 2
 
 
-def test_a_line_that_stands_twice_shifts_no_row(tmp_path: Path, photos: list[Path]) -> None:
+def test_a_line_that_stands_twice_shifts_no_row(tmp_path: Path, images: list[Path]) -> None:
     store = _store(tmp_path)
-    store.collect(photos[:3])
+    store.collect(images[:3])
     lines, rows = store.index.read_bytes(), store.data.read_bytes()
     store.index.write_bytes(lines[:65] + lines)
     store.data.write_bytes(rows[: len(rows) // 3] + rows)
-    found = _store(tmp_path).collect(photos)
-    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos), rtol=2e-3, atol=2e-3)
+    found = _store(tmp_path).collect(images)
+    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(images), rtol=2e-3, atol=2e-3)
 
 
-def test_broken_photos_are_told_with_their_reasons(tmp_path: Path, photos: list[Path]) -> None:
+def test_broken_images_are_told_with_their_reasons(tmp_path: Path, images: list[Path]) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(photos[0].read_bytes()[:60])
+    broken.write_bytes(images[0].read_bytes()[:60])
     shutil.copy(broken, tmp_path / "same.png")
-    asked = [photos[0], broken, photos[1], tmp_path / "absent.png", tmp_path / "same.png"]
+    asked = [images[0], broken, images[1], tmp_path / "absent.png", tmp_path / "same.png"]
     found = _store(tmp_path).collect(asked)
     assert sorted(found.broken) == [1, 3, 4]
     assert "absent.png" in found.broken[3]
     assert [row < 0 for row in found.rows] == [False, True, False, True, True]
     assert found.digests[3] == ""
-    torch.testing.assert_close(
-        found.fetch([0, 2], CPU), _expected([photos[0], photos[1]]), rtol=2e-3, atol=2e-3
-    )
+    torch.testing.assert_close(found.fetch([0, 2], CPU), _expected([images[0], images[1]]), rtol=2e-3, atol=2e-3)
 
 
-def test_not_one_sound_photo_gives_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_not_one_sound_image_gives_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     found = _store(tmp_path).collect([tmp_path / "text.jpg"])
     assert found.rows.tolist() == [-1]
     assert len(found.array) == 0
 
 
-def test_progress_is_shown(tmp_path: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    _store(tmp_path).collect(photos)
-    assert "encoding photos: 100%" in capsys.readouterr().err
+def test_progress_is_shown(tmp_path: Path, images: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    _store(tmp_path).collect(images)
+    assert "encoding images: 100%" in capsys.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, photos: list[Path]) -> None:
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, images: list[Path]) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(CacheError, match=r"cannot keep features in .*file.*`cache`") as raised:
-        _store(tmp_path / "file").collect(photos)
+        _store(tmp_path / "file").collect(images)
     assert "\n" not in str(raised.value)
 
 
-def test_values_beyond_float16_stay_finite(tmp_path: Path, photos: list[Path]) -> None:
+def test_values_beyond_float16_stay_finite(tmp_path: Path, images: list[Path]) -> None:
     encoder = _encoder(norm=False)
     with torch.no_grad():
         for value in encoder.parameters():
             value.mul_(1e7)
-    assert np.isfinite(_store(tmp_path, encoder).collect(photos).array).all()
+    assert np.isfinite(_store(tmp_path, encoder).collect(images).array).all()
 
 
 def _collect(
@@ -244,47 +238,47 @@ def _collect(
     print("rows:", len(found.array))
 
 
-def test_encoding_goes_on_after_kill_9(tmp_path: Path, photos: list[Path], encoded: list[int]) -> None:
-    process = processes.start(_collect, tmp_path / "log", tmp_path, photos, 2, 32, 3)
+def test_encoding_goes_on_after_kill_9(tmp_path: Path, images: list[Path], encoded: list[int]) -> None:
+    process = processes.start(_collect, tmp_path / "log", tmp_path, images, 2, 32, 3)
     assert processes.finish(process) == -signal.SIGKILL
-    found = _store(tmp_path).collect(photos)
+    found = _store(tmp_path).collect(images)
     assert sum(encoded) == 3
-    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(images), rtol=2e-3, atol=2e-3)
 
 
 def test_a_full_disk_is_one_line_and_what_is_encoded_is_kept(
-    tmp_path: Path, photos: list[Path], encoded: list[int]
+    tmp_path: Path, images: list[Path], encoded: list[int]
 ) -> None:
     row_bytes = 32 * 32 * CHANNELS * 2
-    process = processes.start(_collect, tmp_path / "log", tmp_path, photos, 2, 512, 0, 5 * row_bytes)
+    process = processes.start(_collect, tmp_path / "log", tmp_path, images, 2, 512, 0, 5 * row_bytes)
     assert processes.finish(process) == 2
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert last.startswith("error: cannot keep features in")
     assert "File too large" in last
-    found = _store(tmp_path, preprocessing=_preprocessing(size=512)).collect(photos)
+    found = _store(tmp_path, preprocessing=_preprocessing(size=512)).collect(images)
     assert sum(encoded) == 3
-    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos, 512), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(images, 512), rtol=2e-3, atol=2e-3)
 
 
-def test_two_processes_share_a_store(tmp_path: Path, photos: list[Path]) -> None:
+def test_two_processes_share_a_store(tmp_path: Path, images: list[Path]) -> None:
     both = [
         processes.start(_collect, tmp_path / f"log{part[0].name}", tmp_path, part, 1)
-        for part in (photos[:5], photos[:1:-1])
+        for part in (images[:5], images[:1:-1])
     ]
     assert [processes.finish(process) for process in both] == [0, 0]
-    found = _store(tmp_path).collect(photos)
+    found = _store(tmp_path).collect(images)
     assert found.array.shape[0] == 7
-    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(photos), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found.fetch(range(7), CPU), _expected(images), rtol=2e-3, atol=2e-3)
 
 
-def test_who_waits_for_another_run_is_told(tmp_path: Path, photos: list[Path]) -> None:
+def test_who_waits_for_another_run_is_told(tmp_path: Path, images: list[Path]) -> None:
     import fcntl
 
     store = _store(tmp_path)
     store.folder.mkdir(parents=True)
     with (store.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        process = processes.start(_collect, tmp_path / "log", tmp_path, photos, 4)
+        process = processes.start(_collect, tmp_path / "log", tmp_path, images, 4)
         while "waiting for another run" not in _log(tmp_path / "log"):
             assert process.is_alive()
             process.join(0.05)

@@ -33,9 +33,7 @@ from captioner.model.config import CELLS
     ],
     ids=str,
 )
-def test_what_cannot_be_measured_or_written_is_refused_by_name(
-    change: dict[str, object], message: str
-) -> None:
+def test_what_cannot_be_measured_or_written_is_refused_by_name(change: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         GradientOptions(**change)  # type: ignore[arg-type]
 

@@ -48,7 +48,7 @@ def test_vectors_of_another_model_are_refused(checkpoint: Checkpoint, tmp_path: 
         caption_sequences("x", checkpoint, records, GradientOptions())
 
 
-def test_a_model_of_vectors_sees_no_photos(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_model_of_vectors_sees_no_images(checkpoint: Checkpoint, tmp_path: Path) -> None:
     config = replace(checkpoint.network.config, encoder="none", image_size=1)
     blind = SimpleNamespace(vocabulary=checkpoint.vocabulary, network=SimpleNamespace(config=config))
     records = [Record("a.jpg", tmp_path / "a.jpg", ("a dog",), "val")]
@@ -56,9 +56,9 @@ def test_a_model_of_vectors_sees_no_photos(checkpoint: Checkpoint, tmp_path: Pat
         caption_sequences("x", cast("Checkpoint", blind), records, GradientOptions())
 
 
-def test_a_broken_photo_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"no photo")
+def test_a_broken_image_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
     records = [Record("a.jpg", tmp_path / "a.jpg", ("a dog",), "val")]
     options = GradientOptions(cache=str(tmp_path / "cache"))
-    with pytest.raises(DatasetError, match=r"1 photos are broken: .*a\.jpg"):
+    with pytest.raises(DatasetError, match=r"1 images are broken: .*a\.jpg"):
         caption_sequences("x", checkpoint, records, options)

@@ -1,4 +1,4 @@
-"""Pictures that the tests of opening make, and what they ask of an opened one."""
+"""Images that the tests of opening make, and what they ask of an opened one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def heic(image: Image.Image, **options: Any) -> bytes:
 
 
 def corners(image: Image.Image) -> list[tuple[int, ...]]:
-    """Colours a quarter into the picture from its four corners, row by row."""
+    """Colours a quarter into the image from its four corners, row by row."""
     width, height = image.size
     points = [(width // 4, height // 4), (3 * width // 4, height // 4)]
     points += [(x, 3 * height // 4) for x, _ in points]
@@ -77,9 +77,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(
-    width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 0, extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 0, extra: bytes = b"") -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")

@@ -19,9 +19,9 @@ def _caption(words: int, attention: bool = True) -> Caption:
 
 
 @pytest.mark.parametrize("words", [0, 1, 3, 4, 30])
-def test_there_is_a_panel_for_the_picture_and_for_each_word(words: int) -> None:
-    picture = Image.new("RGB", (200, 100), (200, 40, 40))
-    sheet = np.asarray(draw_explanation(picture, _caption(words), side=100)).astype(int)
+def test_there_is_a_panel_for_the_image_and_for_each_word(words: int) -> None:
+    image = Image.new("RGB", (200, 100), (200, 40, 40))
+    sheet = np.asarray(draw_explanation(image, _caption(words), side=100)).astype(int)
     # Panels are the only places that are neither white nor grey letters: reddish ones are counted by rows.
     reddish = (sheet[..., 0] - sheet[..., 2]) > 20
     assert reddish.any()
@@ -35,33 +35,31 @@ def test_a_caption_without_attention_cannot_be_explained() -> None:
 
 
 def test_the_command_draws_a_file_and_prints_the_caption(
-    attentive_file: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    attentive_file: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "explained.png"
-    code = main(
-        ["explain", str(photos[0]), "-o", str(output), "--weights", str(attentive_file), "--device", "cpu"]
-    )
+    code = main(["explain", str(images[0]), "-o", str(output), "--weights", str(attentive_file), "--device", "cpu"])
     text = capsys.readouterr().out.strip()
     assert code == 0
     assert text.endswith(".")
     with Image.open(output) as sheet:
         assert sheet.width > 500
-    main(["caption", str(photos[0]), "--weights", str(attentive_file), "--device", "cpu", "--format", "text"])
+    main(["caption", str(images[0]), "--weights", str(attentive_file), "--device", "cpu", "--format", "text"])
     assert capsys.readouterr().out.strip().endswith(text)
 
 
 @pytest.mark.parametrize(
     ("image", "output", "complaint"),
     [
-        ("photo", "out.gif", "must end in .png"),
-        ("photo", "photo", "is the picture itself"),
+        ("image", "out.gif", "must end in .png"),
+        ("image", "image", "is the image itself"),
         ("absent.jpg", "out.png", "absent.jpg"),
-        ("photo", "nowhere/out.png", "nowhere"),
+        ("image", "nowhere/out.png", "nowhere"),
     ],
 )
 def test_wrong_use_ends_in_one_line(
     attentive_file: Path,
-    photos: list[Path],
+    images: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -71,22 +69,22 @@ def test_wrong_use_ends_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / "photo.jpg"
-    copy.write_bytes(photos[0].read_bytes())
+    copy.write_bytes(images[0].read_bytes())
     names = {"photo": str(copy)}
     flags = ["--weights", str(attentive_file), "--device", "cpu"]
     assert main(["explain", names.get(image, image), "-o", names.get(output, output), *flags]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert complaint in error
-    assert copy.read_bytes() == photos[0].read_bytes()
+    assert copy.read_bytes() == images[0].read_bytes()
     assert sorted(tmp_path.iterdir()) == [copy]
 
 
 def test_weights_without_attention_are_refused(
-    checkpoint_file: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint_file: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "explained.png"
     flags = ["--weights", str(checkpoint_file), "--device", "cpu"]
-    assert main(["explain", str(photos[0]), "-o", str(output), *flags]) == 2
+    assert main(["explain", str(images[0]), "-o", str(output), *flags]) == 2
     assert "no attention" in capsys.readouterr().err
     assert not output.exists()

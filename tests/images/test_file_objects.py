@@ -25,9 +25,7 @@ def test_a_file_object_is_read_from_its_start_left_where_it_was_and_not_closed()
 def test_a_stream_that_cannot_seek_and_gives_a_few_bytes_at_a_time_is_read_to_its_end() -> None:
     reader, writer = os.pipe()
     data = encoded(four_colours(), "PNG")
-    thread = threading.Thread(
-        target=lambda: [os.write(writer, data[i : i + 7]) for i in range(0, len(data), 7)]
-    )
+    thread = threading.Thread(target=lambda: [os.write(writer, data[i : i + 7]) for i in range(0, len(data), 7)])
     thread.start()
     thread.join()
     os.close(writer)
@@ -70,7 +68,7 @@ def test_no_file_is_left_open(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_opened_picture_outlives_its_file(tmp_path: Path) -> None:
+def test_an_opened_image_outlives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     path.write_bytes(encoded(four_colours(), "BMP"))
     image = open_image(path)

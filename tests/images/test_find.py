@@ -55,14 +55,14 @@ def test_the_order_does_not_depend_on_the_order_of_the_file_system(
 
 @given(st.lists(st.integers(0, 10**6), unique=True, min_size=2, max_size=20))
 def test_numbers_in_names_are_ordered_as_numbers(numbers: list[int]) -> None:
-    names = sorted((f"photo {n} (1).jpg" for n in numbers), key=natural_order)
-    assert names == [f"photo {n} (1).jpg" for n in sorted(numbers)]
+    names = sorted((f"image {n} (1).jpg" for n in numbers), key=natural_order)
+    assert names == [f"image {n} (1).jpg" for n in sorted(numbers)]
 
 
 def test_extensions_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:
-    pictures = [f"{i}{e.upper() if i % 2 else e}" for i, e in enumerate(sorted(IMAGE_EXTENSIONS))]
-    make(tmp_path, *pictures, "notes.txt", "jpg", "a.jpg.txt", "film.mp4")
-    assert sorted(found(tmp_path, below=tmp_path)) == sorted(pictures)
+    images = [f"{i}{e.upper() if i % 2 else e}" for i, e in enumerate(sorted(IMAGE_EXTENSIONS))]
+    make(tmp_path, *images, "notes.txt", "jpg", "a.jpg.txt", "film.mp4")
+    assert sorted(found(tmp_path, below=tmp_path)) == sorted(images)
 
 
 def test_hidden_files_and_folders_are_skipped_unless_named(tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ def test_what_cannot_be_opened_is_given_so_that_it_gets_its_own_error(tmp_path: 
     assert found(tmp_path, below=tmp_path) == ["a.jpg", "broken.jpg", "endless.jpg"]
 
 
-def test_a_folder_called_like_a_picture_is_a_folder(tmp_path: Path) -> None:
+def test_a_folder_called_like_a_image_is_a_folder(tmp_path: Path) -> None:
     make(tmp_path, "holiday.jpg/1.jpg")
     assert found(tmp_path, below=tmp_path) == ["holiday.jpg/1.jpg"]
     assert found(tmp_path / "holiday.jpg", below=tmp_path, recursive=False) == ["holiday.jpg/1.jpg"]
 
 
-def test_a_folder_called_like_a_picture_is_given_itself_where_no_picture_stands_for_it(
+def test_a_folder_called_like_a_image_is_given_itself_where_no_image_stands_for_it(
     tmp_path: Path,
 ) -> None:
     make(tmp_path, "full.jpg/1.jpg", "a.jpg")
@@ -148,7 +148,7 @@ def test_a_folder_called_like_a_picture_is_given_itself_where_no_picture_stands_
     names = ["a.jpg", "empty.jpg", "full.jpg", "words.png"]
     assert sorted(found(tmp_path, below=tmp_path, recursive=False)) == names
     assert found(tmp_path / "empty.jpg", below=tmp_path) == ["empty.jpg"]
-    with pytest.raises(ImageError, match="a folder, not a picture"):
+    with pytest.raises(ImageError, match="a folder, not an image"):
         open_image(tmp_path / "empty.jpg")
 
 
@@ -194,7 +194,7 @@ def test_very_deep_folders_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_names_that_are_not_utf8_are_found_and_can_be_opened(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(b"words")
     (path,) = find_images([tmp_path])
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         open_image(path)
 
 

@@ -15,14 +15,14 @@ from captioner.images.draw import overlay
     st.floats(1e-6, 1e3),
     st.integers(0, 1000),
 )
-def test_any_weights_light_a_picture_of_any_size(
+def test_any_weights_light_a_image_of_any_size(
     rows: int, columns: int, size: tuple[int, int], scale: float, seed: int
 ) -> None:
     weights = np.random.default_rng(seed).random((rows, columns), dtype=np.float32)
-    picture = Image.new("RGB", size, (90, 120, 150))
-    lit = overlay(picture, weights)
+    image = Image.new("RGB", size, (90, 120, 150))
+    lit = overlay(image, weights)
     assert (lit.size, lit.mode) == (size, "RGB")
-    scaled = np.int16(overlay(picture, weights * np.float32(scale))) - np.int16(lit)
+    scaled = np.int16(overlay(image, weights * np.float32(scale))) - np.int16(lit)
     assert np.abs(scaled).max() <= 2  # proportions alone count
 
 
@@ -36,6 +36,6 @@ def test_it_is_bright_where_the_weight_is_and_dark_elsewhere() -> None:
     assert lit[40:, :40].max() < 40
 
 
-def test_no_weight_at_all_leaves_the_picture_in_the_dark() -> None:
+def test_no_weight_at_all_leaves_the_image_in_the_dark() -> None:
     lit = overlay(Image.new("RGB", (8, 8), "white"), np.zeros((2, 2), np.float32))
     assert np.asarray(lit).max() < 80

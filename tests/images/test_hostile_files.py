@@ -44,26 +44,23 @@ def test_many_threads_leak_no_warning_and_leave_the_filters_alone() -> None:
 
 
 def seeds() -> list[bytes]:
-    photo = smooth_noise(100, 75)
+    image = smooth_noise(100, 75)
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     exif[0x010F] = "maker of cameras"
-    made = [encoded(photo, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
+    made = [encoded(image, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
+    made += [encoded(image, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_deflate", "packbits")]
+    made += [encoded(image, kind) for kind in ("GIF", "BMP")]
+    made += [encoded(image, "JPEG", progressive=True), encoded(image.convert("CMYK"), "JPEG")]
+    made += [encoded(image.quantize(16), "PNG", transparency=bytes(range(16)))]
+    made += [encoded(Image.fromarray(gradient("uint16", 65535)), "PNG"), encoded(image.convert("1"), "TIFF")]
     made += [
-        encoded(photo, "TIFF", compression=name) for name in ("tiff_lzw", "jpeg", "tiff_deflate", "packbits")
-    ]
-    made += [encoded(photo, kind) for kind in ("GIF", "BMP")]
-    made += [encoded(photo, "JPEG", progressive=True), encoded(photo.convert("CMYK"), "JPEG")]
-    made += [encoded(photo.quantize(16), "PNG", transparency=bytes(range(16)))]
-    made += [encoded(Image.fromarray(gradient("uint16", 65535)), "PNG"), encoded(photo.convert("1"), "TIFF")]
-    made += [
-        encoded(photo, kind, save_all=True, append_images=[four_colours(100, 75)])
-        for kind in ("PNG", "GIF", "WEBP")
+        encoded(image, kind, save_all=True, append_images=[four_colours(100, 75)]) for kind in ("PNG", "GIF", "WEBP")
     ]
     if HAS_AVIF:
-        made.append(encoded(photo, "AVIF"))
+        made.append(encoded(image, "AVIF"))
     with suppress(pytest.skip.Exception):
-        made.append(heic(photo))
+        made.append(heic(image))
     return made
 
 
@@ -78,7 +75,7 @@ SEEDS = seeds()
     kept=st.floats(0, 1),
     truncate=st.booleans(),
 )
-def test_damaged_files_give_a_picture_or_an_image_error_and_nothing_else(
+def test_damaged_files_give_a_image_or_an_image_error_and_nothing_else(
     seed: int, flips: list[tuple[float, int]], near_start: bool, kept: float, truncate: bool
 ) -> None:
     data = bytearray(SEEDS[seed])

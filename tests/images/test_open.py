@@ -94,7 +94,7 @@ def test_exif_orientation_is_applied_to_a_jpeg_decoded_at_reduced_scale(orientat
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_impossible_orientation_leaves_the_picture(orientation: int) -> None:
+def test_an_impossible_orientation_leaves_the_image(orientation: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     assert_colours(open_image(encoded(four_colours(), "JPEG", exif=exif)), [RED, GREEN, BLUE, GREY])
@@ -102,7 +102,7 @@ def test_an_impossible_orientation_leaves_the_picture(orientation: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 6, 7, 14, 20, 25])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_corrupt_exif_does_not_fail_a_good_picture(kind: str, length: int) -> None:
+def test_corrupt_exif_does_not_fail_a_good_image(kind: str, length: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     exif[0x010F] = "maker"
@@ -225,7 +225,7 @@ def test_float_tiff_with_missing_values_opens() -> None:
     assert pixels.max() == 255
 
 
-def test_a_flat_picture_of_no_usual_range_is_black() -> None:
+def test_a_flat_image_of_no_usual_range_is_black() -> None:
     pixels = np.full((4, 4), -5.0, np.float32)
     assert np.asarray(to_rgb(Image.fromarray(pixels))).max() == 0
 
@@ -237,17 +237,13 @@ def test_the_first_frame_of_several_is_taken(kind: str) -> None:
     assert_colours(open_image(data), [RED] * 4, tolerance=12)
 
 
-def test_jpeg_with_a_second_picture_behind_it_opens_the_first() -> None:
+def test_jpeg_with_a_second_image_behind_it_opens_the_first() -> None:
     data = encoded(four_colours(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 32))])
     assert_colours(open_image(data), [RED, GREEN, BLUE, GREY], 12)
 
 
-@pytest.mark.parametrize(
-    ("side", "size"), [(200, (1600, 800)), (100, (800, 400)), (30, (400, 200)), (9, (200, 100))]
-)
-def test_reduced_scale_keeps_both_sides_at_least_four_times_what_is_needed(
-    side: int, size: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("side", "size"), [(200, (1600, 800)), (100, (800, 400)), (30, (400, 200)), (9, (200, 100))])
+def test_reduced_scale_keeps_both_sides_at_least_four_times_what_is_needed(side: int, size: tuple[int, int]) -> None:
     assert open_image(encoded(smooth_noise(1600, 800), "JPEG"), min_size=side).size == size
 
 

@@ -22,7 +22,7 @@ from captioner.images import Preprocessing, find_images, open_image
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def photo(width: int, height: int) -> Image.Image:
+def drawn(width: int, height: int) -> Image.Image:
     rng = np.random.default_rng(width * 10_000 + height)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
 
@@ -59,7 +59,7 @@ def torchvision_tensor(image: Image.Image, size: int, resize_size: int, interpol
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
 )
 def test_crop_equals_torchvision(width: int, height: int, size: int, margin: int, interpolation: str) -> None:
-    image = photo(width, height)
+    image = drawn(width, height)
     options: dict[str, Any] = {"resize": "crop", "resize_size": size + margin, "interpolation": interpolation}
     ours = preprocessing(size, **options)
     tensor = ours.normalise(torch.from_numpy(ours.pixels(image)[None]))
@@ -72,21 +72,21 @@ def test_crop_equals_torchvision(width: int, height: int, size: int, margin: int
 def test_crop_equals_torchvision_at_the_sizes_of_its_encoders(
     width: int, height: int, size: int, resize_size: int, interpolation: str
 ) -> None:
-    image = photo(width, height)
+    image = drawn(width, height)
     options: dict[str, Any] = {"resize": "crop", "resize_size": resize_size, "interpolation": interpolation}
     ours = preprocessing(size, **options)
     tensor = ours.normalise(torch.from_numpy(ours.pixels(image)[None]))
     assert torch.equal(tensor[0], torchvision_tensor(image, size, resize_size, interpolation))
 
 
-def test_crop_of_a_very_long_picture_needs_little_memory() -> None:
+def test_crop_of_a_very_long_image_needs_little_memory() -> None:
     """Scaling the whole of it first would take 256 x 5,120,000 pixels."""
     pixels = preprocessing(224, resize="crop", resize_size=256).pixels(Image.new("RGB", (20_000, 1), "red"))
     assert pixels.shape == (224, 224, 3)
     assert (pixels == (255, 0, 0)).all()
 
 
-def test_squash_keeps_the_whole_picture() -> None:
+def test_squash_keeps_the_whole_image() -> None:
     image = Image.new("RGB", (300, 50), "white")
     image.paste("black", (150, 0, 300, 50))
     pixels = preprocessing(10).pixels(image)
@@ -95,7 +95,7 @@ def test_squash_keeps_the_whole_picture() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I", "F"])
-def test_pixels_takes_pictures_of_any_mode(mode: str) -> None:
+def test_pixels_takes_images_of_any_mode(mode: str) -> None:
     pixels = preprocessing(8).pixels(Image.new(mode, (20, 10)))
     assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
 
@@ -110,9 +110,9 @@ def test_normalise_follows_the_formula_and_keeps_float32() -> None:
 
 def test_load_opens_and_scales(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    photo(50, 40).save(path)
+    drawn(50, 40).save(path)
     ours = preprocessing(16)
-    assert np.array_equal(ours.load(path), ours.pixels(photo(50, 40)))
+    assert np.array_equal(ours.load(path), ours.pixels(drawn(50, 40)))
     with pytest.raises(ImageError, match="limit"):
         ours.load(path, max_pixels=100)
 
@@ -121,7 +121,7 @@ def test_load_opens_and_scales(tmp_path: Path) -> None:
 def test_load_decodes_a_large_jpeg_at_reduced_scale_with_nearly_the_same_result(
     options: dict[str, Any],
 ) -> None:
-    smooth = photo(8, 6).resize((1200, 900), Image.Resampling.BICUBIC)
+    smooth = drawn(8, 6).resize((1200, 900), Image.Resampling.BICUBIC)
     data = jpeg(smooth)
     ours = preprocessing(32, **options)
     reduced, full = ours.load(data).astype(int), ours.pixels(open_image(data)).astype(int)

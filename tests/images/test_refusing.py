@@ -57,11 +57,11 @@ def test_a_file_far_longer_than_the_limit_on_pixels_allows_is_refused(
     assert open_image(path, max_pixels=2**19).size == (64, 32)
 
 
-def test_a_huge_file_that_is_no_picture_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_huge_file_that_is_no_image_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "film.jpg"
-    path.write_bytes(b"not a picture " * 100)
+    path.write_bytes(b"not an image " * 100)
     os.truncate(path, 2**40)  # Sparse: takes no room on the disk.
-    assert "not a picture" in failure(path)
+    assert "not an image" in failure(path)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -79,18 +79,18 @@ def test_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"\xff", "not a picture"),
-        (b"just words\n", "not a picture"),
+        (b"\xff", "not an image"),
+        (b"just words\n", "not an image"),
         (b"\xff\xd8\xff", "JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b"BM", "BMP"),
         (b"  <!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"\xef\xbb\xbf<html></html>", "web page"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
-        (b"%PDF-1.7", "not a picture"),
+        (b"%PDF-1.7", "not an image"),
     ],
 )
-def test_files_that_are_no_picture_say_why(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_files_that_are_no_image_say_why(content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     message = failure(path)
@@ -125,9 +125,7 @@ def test_a_forbidden_file_gives_the_reason(tmp_path: Path, monkeypatch: pytest.M
     assert "Permission denied" in failure(path)
 
 
-def test_a_forbidden_folder_is_told_from_a_readable_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forbidden_folder_is_told_from_a_readable_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be read" in failure(tmp_path)
 

@@ -18,9 +18,7 @@ def test_there_are_at_least_eight_samples() -> None:
 def test_each_sample_opens_is_small_and_has_its_licence_written_down(path: Path) -> None:
     assert max(open_image(path).size) <= 800
     assert path.stat().st_size < 150_000
-    (row,) = [
-        line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line
-    ]
+    (row,) = [line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line]
     assert any(licence in row for licence in ("public domain", "CC0", "CC BY"))
 
 

@@ -17,7 +17,7 @@ def split_words(text: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def captions_val2017(real_data: Path) -> dict[int, list[str]]:
-    """COCO's official references: 5,000 photos, 25,014 captions."""
+    """COCO's official references: 5,000 images, 25,014 captions."""
     path = real_data / "coco" / "annotations" / "captions_val2017.json"
     if not path.is_file():
         pytest.skip(f"{NO_DATA}: {path} is absent")
@@ -29,6 +29,6 @@ def captions_val2017(real_data: Path) -> dict[int, list[str]]:
 
 @pytest.fixture(scope="session")
 def human_corpus(captions_val2017: dict[int, list[str]]) -> Corpus:
-    """One human caption as hypothesis, the others as references, for 1,000 photos."""
+    """One human caption as hypothesis, the others as references, for 1,000 images."""
     first = list(captions_val2017.values())[:1000]
     return [(split_words(texts[0]), [split_words(text) for text in texts[1:]]) for texts in first]

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 Tokens = list[str]
 
 
-def oracle_scores(
-    metric: Any, hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> tuple[Any, Any]:
+def oracle_scores(metric: Any, hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> tuple[Any, Any]:
     """Returns the corpus figure and the per-photo figures of one of the oracle's classes."""
     gts = {i: [" ".join(caption) for caption in captions] for i, captions in enumerate(references)}
     res = {i: [" ".join(caption)] for i, caption in enumerate(hypotheses)}

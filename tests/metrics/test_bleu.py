@@ -65,11 +65,9 @@ def test_the_closest_reference_length_is_the_shorter_one_on_a_tie() -> None:
     assert statistics([(["a"] * 5, [["a"] * 6, ["a"] * 4])])[0, -1] == 4
 
 
-def test_a_photo_added_to_the_sum_of_others_gives_the_same_as_all_at_once(human_corpus: Corpus) -> None:
+def test_a_image_added_to_the_sum_of_others_gives_the_same_as_all_at_once(human_corpus: Corpus) -> None:
     rows = statistics(human_corpus)
-    np.testing.assert_array_equal(
-        bleu(rows[:400].sum(axis=0) + rows[400:].sum(axis=0)), bleu(rows.sum(axis=0))
-    )
+    np.testing.assert_array_equal(bleu(rows[:400].sum(axis=0) + rows[400:].sum(axis=0)), bleu(rows.sum(axis=0)))
 
 
 def test_agrees_with_nltk_where_every_caption_has_four_words(human_corpus: Corpus) -> None:

@@ -20,9 +20,7 @@ def made_up(images: int, seed: int = 0, shift: float = 0.0) -> Scores:
     rest = np.tile([10, 9, 8, 7, 10, 11], (images, 1))
     means = generator.normal(0.5 + shift, 0.1, size=(images, 2))
     statistics = np.concatenate([correct, rest, means], axis=1).astype(np.float64)
-    return Scores(
-        tuple(range(images)), statistics, 5 * images, "made up", diversity([["a"]]), degeneration([["a"]])
-    )
+    return Scores(tuple(range(images)), statistics, 5 * images, "made up", diversity([["a"]]), degeneration([["a"]]))
 
 
 def test_every_figure_lies_in_its_interval() -> None:
@@ -40,7 +38,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
-def test_resampled_bleu_is_that_of_the_photos_drawn() -> None:
+def test_resampled_bleu_is_that_of_the_images_drawn() -> None:
     scores = made_up(7)
     draws = np.concatenate(list(bootstrap._draws(7, 5, seed=3)))
     assert (draws.sum(axis=1) == 7).all()
@@ -63,7 +61,7 @@ def test_the_seed_decides_the_interval() -> None:
     assert intervals(scores, 100, seed=5) != intervals(scores, 100, seed=6)
 
 
-def test_one_photo_has_no_spread() -> None:
+def test_one_image_has_no_spread() -> None:
     scores = made_up(1)
     for name, (low, high) in intervals(scores, 20, seed=0).items():
         assert low == high == pytest.approx(scores.figures[name])
@@ -93,14 +91,13 @@ def test_swapping_the_two_sets_turns_the_difference_round() -> None:
 
 def test_without_a_difference_p_values_are_spread_evenly() -> None:
     p_values = [
-        compare(made_up(60, seed=2 * i), made_up(60, seed=2 * i + 1), 200, seed=i)["CIDEr"].p_value
-        for i in range(100)
+        compare(made_up(60, seed=2 * i), made_up(60, seed=2 * i + 1), 200, seed=i)["CIDEr"].p_value for i in range(100)
     ]
     assert 0.3 < np.mean(p_values) < 0.7
     assert sum(p < 0.05 for p in p_values) <= 15
 
 
-def test_photos_are_paired_by_id_not_by_order() -> None:
+def test_images_are_paired_by_id_not_by_order() -> None:
     scores = made_up(40)
     order = np.random.default_rng(0).permutation(40)
     shuffled = replace(scores, ids=tuple(order.tolist()), statistics=scores.statistics[order])
@@ -108,6 +105,6 @@ def test_photos_are_paired_by_id_not_by_order() -> None:
         assert difference.interval == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
-def test_other_photos_cannot_be_compared() -> None:
-    with pytest.raises(EvaluationError, match="not of the same photos"):
+def test_other_images_cannot_be_compared() -> None:
+    with pytest.raises(EvaluationError, match="not of the same images"):
         compare(made_up(3), made_up(4), 10, seed=0)

@@ -43,7 +43,7 @@ OTHERS: Corpus = [(["a", "cat"], [["the", "cat", "on", "the", "grass"]]), (["dog
 
 
 @pytest.mark.parametrize(
-    "photo",
+    "image",
     [
         ([], [["a", "dog"]]),
         ([], [[]]),
@@ -54,11 +54,11 @@ OTHERS: Corpus = [(["a", "cat"], [["the", "cat", "on", "the", "grass"]]), (["dog
     ],
     ids=["empty", "both empty", "one word", "empty reference", "no match", "repetition"],
 )
-def test_equals_the_oracle_at_the_edges(photo: tuple[list[str], list[list[str]]]) -> None:
-    assert_equals_oracle([photo, *OTHERS])
+def test_equals_the_oracle_at_the_edges(image: tuple[list[str], list[list[str]]]) -> None:
+    assert_equals_oracle([image, *OTHERS])
 
 
-def test_a_single_photo_scores_nothing_without_a_table() -> None:
+def test_a_single_image_scores_nothing_without_a_table() -> None:
     corpus: Corpus = [(["a", "dog", "runs"], [["a", "dog", "runs"]])]
     assert cider_scores(corpus) == [0.0]
     assert_equals_oracle(corpus)
@@ -68,7 +68,7 @@ def test_references_without_a_word_score_nothing() -> None:
     assert cider_scores([(["a", "dog"], [[]]), ([], [[]])]) == [0.0, 0.0]
 
 
-def test_a_single_photo_scores_with_a_table_of_many() -> None:
+def test_a_single_image_scores_with_a_table_of_many() -> None:
     corpus: Corpus = [(["a", "dog", "runs", "fast"], [["a", "dog", "runs", "fast"]])]
     table = DocumentFrequencies(100, {("a",): 90, ("dog",): 10})
     assert cider_scores(corpus, table) == [pytest.approx(10.0)]

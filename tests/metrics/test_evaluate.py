@@ -35,19 +35,19 @@ def test_a_copy_of_a_reference_is_perfect_in_bleu_and_rouge() -> None:
         assert figures[name] == pytest.approx(1.0)
 
 
-def test_counts_photos_and_references() -> None:
+def test_counts_images_and_references() -> None:
     scores = score(HYPOTHESES, REFERENCES)
     assert (scores.images, scores.references, scores.ids) == (3, 6, (1, 2, "three.jpg"))
     assert all(values.shape == (3,) for values in scores.per_image.values())
 
 
-def test_rouge_and_cider_of_the_set_are_means_over_photos() -> None:
+def test_rouge_and_cider_of_the_set_are_means_over_images() -> None:
     scores = score(HYPOTHESES, REFERENCES)
     for name in ("ROUGE-L", "CIDEr"):
         assert scores.figures[name] == pytest.approx(scores.per_image[name].mean())
 
 
-def test_bleu_of_the_set_is_not_the_mean_over_photos() -> None:
+def test_bleu_of_the_set_is_not_the_mean_over_images() -> None:
     scores = score({**HYPOTHESES, 1: "A dog"}, REFERENCES)
     assert abs(scores.figures["BLEU-2"] - scores.per_image["BLEU-2"].mean()) > 0.01
 
@@ -89,13 +89,13 @@ def test_repeating_a_training_caption_is_told_after_tokenising() -> None:
     ("hypotheses", "message"),
     [
         ({}, "there is nothing to score"),
-        ({1: "a"}, r"2 of 3 photos have no caption: 2, 'three.jpg'"),
-        ({**HYPOTHESES, 7: "a", 8: "b"}, r"2 captions are of photos without references: 7, 8"),
+        ({1: "a"}, r"2 of 3 images have no caption: 2, 'three.jpg'"),
+        ({**HYPOTHESES, 7: "a", 8: "b"}, r"2 captions are of images without references: 7, 8"),
         ({**HYPOTHESES, "1": "a"}, r"'1' \(the references write 1\)"),
         ({**HYPOTHESES, **dict.fromkeys(range(10, 20), "a")}, r"10, 11, 12, 13, 14 and 5 more"),
     ],
 )
-def test_photos_that_do_not_meet_are_named(hypotheses: dict[ImageId, str], message: str) -> None:
+def test_images_that_do_not_meet_are_named(hypotheses: dict[ImageId, str], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         score(hypotheses, REFERENCES)
 
@@ -109,7 +109,7 @@ def test_references_without_captions_are_an_error(captions: dict[ImageId, list[s
 def assert_figures_equal_the_oracle(
     captions: dict[int, list[str]], hypotheses: list[list[str]], references: list[list[list[str]]]
 ) -> None:
-    """Judges the first caption of each photo by its others, and lets the oracle do so on the tokens given."""
+    """Judges the first caption of each image by its others, and lets the oracle do so on the tokens given."""
     ours = score({i: texts[0] for i, texts in captions.items()}, {i: t[1:] for i, t in captions.items()})
     bleu, per_image_bleu = oracle_scores(oracle("Bleu"), hypotheses, references)
     for order in range(4):
@@ -139,9 +139,7 @@ def test_figures_on_val2017_equal_the_oracle_from_the_raw_captions(
     tokens = []
     for part in (slice(0, 1), slice(1, None)):
         raw = {i: [{"caption": text} for text in texts[part]] for i, texts in captions_val2017.items()}
-        tokens.append(
-            [[line.split(" ") for line in v] for v in oracle("PTBTokenizer").tokenize(raw).values()]
-        )
+        tokens.append([[line.split(" ") for line in v] for v in oracle("PTBTokenizer").tokenize(raw).values()])
     hypotheses, references = tokens
     assert_figures_equal_the_oracle(captions_val2017, [captions[0] for captions in hypotheses], references)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DOGS = [[["a", "dog"], ["the", "dog"]], [["a", "dog", "a", "dog"]], [["cat"]]]
 
 
-def test_counts_photos_not_captions_nor_repetitions() -> None:
+def test_counts_images_not_captions_nor_repetitions() -> None:
     table = DocumentFrequencies.from_tokens(DOGS)
     assert table.documents == 3
     assert table.counts == {("a",): 2, ("dog",): 2, ("a", "dog"): 2}
@@ -26,7 +26,7 @@ def test_a_saved_table_reads_back_the_same(tmp_path: Path) -> None:
     table.save(tmp_path / "table.json")
     loaded = DocumentFrequencies.load(tmp_path / "table.json")
     assert (loaded.documents, loaded.counts) == (table.documents, table.counts)
-    assert loaded.source.startswith("table of 2 photos sha256:")
+    assert loaded.source.startswith("table of 2 images sha256:")
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_a_saved_table_reads_back_the_same(tmp_path: Path) -> None:
         ({"format": "other"}, "no table of document frequencies"),
         ({"tokenizer": "other"}, "was made with tokeniser other"),
         ({"documents": "3"}, "must be a number"),
-        ({"documents": 0}, "table.json: .* at least one photo"),
-        ({"counts": {"a": 4}}, "table.json: .* more photos than the table counts"),
+        ({"documents": 0}, "table.json: .* at least one image"),
+        ({"counts": {"a": 4}}, "table.json: .* more images than the table counts"),
         ({"counts": {"a": "b"}}, "every count must be above 0"),
         ({"counts": {"a": -1, "b": 2}}, "every count must be above 0"),
         ({"counts": {"a b c d e": 2}}, "of 1 to 4 words"),

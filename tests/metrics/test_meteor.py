@@ -38,9 +38,7 @@ def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         meteor(HYPOTHESES, REFERENCES)
 
 
-def test_a_program_that_ends_at_once_is_one_clear_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_program_that_ends_at_once_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     jar = tmp_path / "meteor" / "meteor-1.5.jar"
     jar.parent.mkdir()
     jar.touch()

@@ -46,7 +46,7 @@ def test_some_columns_can_be_named() -> None:
 
 @given(corpora)
 @settings(deadline=None)
-def test_document_frequencies_count_photos(corpus: list[tuple[list[str], list[list[str]]]]) -> None:
+def test_document_frequencies_count_images(corpus: list[tuple[list[str], list[list[str]]]]) -> None:
     found = Corpus.of([words for words, _ in corpus], [references for _, references in corpus])
     expected: Counter[tuple[str, ...]] = Counter()
     for _, references in corpus:
@@ -58,17 +58,15 @@ def test_document_frequencies_count_photos(corpus: list[tuple[list[str], list[li
 
 @given(corpora)
 @settings(deadline=None)
-def test_shared_entries_are_the_same_ngram_of_the_same_photo(
+def test_shared_entries_are_the_same_ngram_of_the_same_image(
     corpus: list[tuple[list[str], list[list[str]]]],
 ) -> None:
     found = Corpus.of([words for words, _ in corpus], [references for _, references in corpus])
     ours, theirs = found.shared
     rows, columns = found.ngrams.rows, found.ngrams.columns
     assert (columns[ours] == columns[theirs]).all()
-    assert (found.photos[rows[ours]] == found.photos[rows[theirs]]).all()
+    assert (found.owners[rows[ours]] == found.owners[rows[theirs]]).all()
     assert (rows[ours] < found.images).all()
     assert (rows[theirs] >= found.images).all()
-    expected = sum(
-        len(counted(words).keys() & counted(r).keys()) for words, references in corpus for r in references
-    )
+    expected = sum(len(counted(words).keys() & counted(r).keys()) for words, references in corpus for r in references)
     assert len(ours) == expected

@@ -69,11 +69,7 @@ def test_the_next_line_decides_whether_a_last_letter_keeps_its_full_stop() -> No
     ]
 
 
-@given(
-    st.lists(
-        st.sampled_from([piece for kind in KINDS for piece in kind] + [" ", "  ", " \u00a0"]), max_size=8
-    )
-)
+@given(st.lists(st.sampled_from([piece for kind in KINDS for piece in kind] + [" ", "  ", " \u00a0"]), max_size=8))
 def test_words_read_at_once_are_the_words_that_the_rules_give(pieces: list[str]) -> None:
     for text in ("".join(pieces), " ".join(pieces)):
         with pytest.MonkeyPatch.context() as patch:

@@ -137,9 +137,7 @@ def test_gradients_of_a_step_and_of_a_sequence_are_right(variant: dict[str, obje
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5).map(lambda found: sorted(found)[::-1]),
     limit=st.sampled_from([None, 0.05, 1e9]),
 )
-def test_a_sequence_equals_its_steps(
-    variant: dict[str, object], lengths: list[int], limit: float | None
-) -> None:
+def test_a_sequence_equals_its_steps(variant: dict[str, object], lengths: list[int], limit: float | None) -> None:
     cell = make(4, 6, **variant)
     inputs, first = double(len(lengths), lengths[0], 4), double(len(lengths), cell.parts, 6)
     outputs, last = cell(packed(inputs, lengths), first, limit)

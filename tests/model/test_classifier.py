@@ -12,21 +12,19 @@ from captioner.model.encoder import LITE_SIZES, build_encoder, encoder_preproces
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", sorted(LITE_SIZES))
-def test_the_classifier_over_the_mean_region_is_the_packages_own_network(
-    name: str, photos: list[Path]
-) -> None:
+def test_the_classifier_over_the_mean_region_is_the_packages_own_network(name: str, samples: list[Path]) -> None:
     package = pytest.importorskip("efficientnet_lite_pytorch")
     preprocessing = encoder_preprocessing(name)
     network = package.EfficientNet.from_name(name.replace("_", "-"), image_size=preprocessing.size)
     network.load_state_dict(lite_states(name))
-    pixels = torch.stack([torch.from_numpy(preprocessing.load(photo)) for photo in photos[:3]])
+    pixels = torch.stack([torch.from_numpy(preprocessing.load(image)) for image in samples[:3]])
     images = preprocessing.normalise(pixels).double()
     with torch.inference_mode():
         expected = network.eval()(images)
         regions = build_encoder(name, preprocessing.size, pretrained=True)(images)
         found = pretrained_classifier(name)(regions.mean(dim=1))
     torch.testing.assert_close(found, expected)
-    classes = dict(zip((photo.name for photo in photos), found.argmax(dim=1).tolist(), strict=False))
+    classes = dict(zip((image.name for image in samples), found.argmax(dim=1).tolist(), strict=False))
     assert classes["cat.jpg"] in range(281, 286)  # tabby to Egyptian cat
     assert classes["coffee.jpg"] in (504, 967, 968)  # mug, espresso, cup
 
@@ -38,13 +36,13 @@ def test_other_encoders_have_none() -> None:
         pretrained_classifier("none")
 
 
-def make_world(photos: int, channels: int = 24) -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
-    """A classifier, features of photos, and what another encoder makes of the same photos."""
+def make_world(samples: int, channels: int = 24) -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
+    """A classifier, features of images, and what another encoder makes of the same images."""
     generator = torch.Generator().manual_seed(0)
     classifier = classifier_of(
         torch.randn(CLASSES, channels, generator=generator), torch.randn(CLASSES, generator=generator)
     )
-    features = torch.randn(photos, channels, generator=generator) + 0.5
+    features = torch.randn(samples, channels, generator=generator) + 0.5
     turned = torch.eye(channels) + 0.1 * torch.randn(channels, channels, generator=generator)
     return classifier, features, features @ turned + 0.3
 
@@ -57,7 +55,7 @@ def test_a_fitted_classifier_sees_through_a_changed_encoder_what_the_old_one_saw
     classifier, features, changed = make_world(3000)
     wanted = classifier(features)
     fit, rest = slice(2500), slice(2500, None)
-    shifted = wanted[fit] + torch.randn(2500, 1)  # a constant for each photo, which does not count
+    shifted = wanted[fit] + torch.randn(2500, 1)  # a constant for each image, which does not count
     fitted = fit_classifier(classifier, changed[fit], shifted)
     assert same_class(fitted(changed[rest]), wanted[rest]) > 0.9
     assert same_class(classifier(changed[rest]), wanted[rest]) < 0.7
@@ -73,7 +71,7 @@ def test_where_nothing_changed_nothing_is_changed() -> None:
     torch.testing.assert_close(fitted.bias, classifier.bias)
 
 
-def test_few_photos_change_little_for_the_worse() -> None:
+def test_few_images_change_little_for_the_worse() -> None:
     classifier, features, changed = make_world(300)
     wanted = classifier(features)
     fitted = fit_classifier(classifier, changed[:10], wanted[:10])

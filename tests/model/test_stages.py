@@ -7,7 +7,7 @@ from torchvision.models import VisionTransformer
 
 from captioner.model.encoder import Encoder, _VisionTransformer, build_encoder, listed
 
-# One of each family: name, side of the picture, stages and the names of some by their number.
+# One of each family: name, side of the image, stages and the names of some by their number.
 FAMILIES = [
     ("efficientnet_lite0", 64, 9, {1: "stem", 2: "blocks1", 8: "blocks7", 9: "head"}),
     ("efficientnet_lite2", 64, 9, {5: "blocks4"}),

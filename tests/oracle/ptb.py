@@ -36,9 +36,7 @@ def java_lines(text: str) -> list[str]:
         file = Path(folder, "captions.txt")
         file.write_bytes(text.encode())
         command = ["java", "-cp", str(jar_path()), "edu.stanford.nlp.process.PTBTokenizer"]
-        done = subprocess.run(
-            [*command, "-preserveLines", "-lowerCase", str(file)], capture_output=True, check=True
-        )
+        done = subprocess.run([*command, "-preserveLines", "-lowerCase", str(file)], capture_output=True, check=True)
     return done.stdout.decode().removesuffix("\n").split("\n")
 
 
@@ -68,7 +66,5 @@ def tokenize_each(captions: list[str]) -> list[list[str]]:
         else:
             parts.append(line)
     if len(tokenised) != len(captions):
-        raise ValueError(
-            f"{len(captions)} captions gave {len(tokenised)} results: one holds the line {wall!r}"
-        )
+        raise ValueError(f"{len(captions)} captions gave {len(tokenised)} results: one holds the line {wall!r}")
     return tokenised

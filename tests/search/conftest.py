@@ -12,16 +12,16 @@ from captioner.search.search import Gallery
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all tests keep features, so that equal pictures are encoded once."""
+    """Where all tests keep features, so that equal images are encoded once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: list[Path]) -> Path:
-    """A folder with four photos."""
+def folder(tmp_path: Path, images: list[Path]) -> Path:
+    """A folder with four images."""
     (tmp_path / "photos").mkdir()
-    for photo in photos[:4]:
-        shutil.copy(photo, tmp_path / "photos")
+    for image in images[:4]:
+        shutil.copy(image, tmp_path / "photos")
     return tmp_path / "photos"
 
 

@@ -17,7 +17,7 @@ CHANNELS, REGIONS = 12, 5
 
 
 def small_decoder(cell: str = "lstm", attention: str = "none") -> Decoder:
-    """A seeded decoder in evaluation mode whose words depend on the picture."""
+    """A seeded decoder in evaluation mode whose words depend on the image."""
     config = ModelConfig(
         encoder="efficientnet_lite0",
         image_size=64,
@@ -38,14 +38,14 @@ def small_decoder(cell: str = "lstm", attention: str = "none") -> Decoder:
     return decoder
 
 
-def pictures(count: int, seed: int = 0) -> Tensor:
+def images(count: int, seed: int = 0) -> Tensor:
     """Region features: ``(count, REGIONS, CHANNELS)``."""
     return torch.randn(count, REGIONS, CHANNELS, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.inference_mode()
 def log_prob_by_steps(decoder: Decoder, regions: Tensor, sentence: Sequence[int]) -> list[float]:
-    """Log-probability of each word and of the end, for one picture ``(regions, channels)``."""
+    """Log-probability of each word and of the end, for one image ``(regions, channels)``."""
     state = decoder.initial_state(regions.unsqueeze(0))
     found = []
     for before, word in zip([START, *sentence], [*sentence, END], strict=True):

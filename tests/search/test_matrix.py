@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.search.search import PrefixTree, log_prob_matrix
-from tests.search.small import VOCABULARY, log_prob_by_steps, pictures, small_decoder
+from tests.search.small import VOCABULARY, images, log_prob_by_steps, small_decoder
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -32,7 +32,7 @@ def test_a_tree_holds_each_prefix_once_and_each_sentence_where_it_ends(sentences
 def test_all_pairs_are_what_each_pair_is_alone(cell: str, attention: str) -> None:
     texts = ["a dog runs", "a dog", "", "a dog", "the man stands near the tree", "a dog runs on grass", "man"]
     sentences = [VOCABULARY.encode(text.split()) for text in texts]
-    decoder, regions = small_decoder(cell, attention), pictures(5)
+    decoder, regions = small_decoder(cell, attention), images(5)
     found = log_prob_matrix(decoder, torch.split(regions, 2), sentences)
     expected = [[sum(log_prob_by_steps(decoder, p, sentence)) for p in regions] for sentence in sentences]
     assert found.shape == (7, 5)
@@ -51,15 +51,15 @@ def test_a_step_is_taken_once_for_each_prefix_and_block(monkeypatch: pytest.Monk
     monkeypatch.setattr(decoder, "step", counting)
     progress: list[int] = []
     sentences = [[4, 5, 6], [4, 5], [4, 7], [8]]
-    log_prob_matrix(decoder, torch.split(pictures(5), 3), sentences, on_progress=progress.append)
+    log_prob_matrix(decoder, torch.split(images(5), 3), sentences, on_progress=progress.append)
     assert rows == progress == [3] * 6 + [2] * 6
 
 
 def test_long_texts_need_no_recursion() -> None:
-    found = log_prob_matrix(small_decoder("gru"), [pictures(2)], [[4, 5] * sys.getrecursionlimit()])
+    found = log_prob_matrix(small_decoder("gru"), [images(2)], [[4, 5] * sys.getrecursionlimit()])
     assert found.isfinite().all()
 
 
 def test_nothing_to_do() -> None:
     assert log_prob_matrix(small_decoder(), [], [[4]]).shape == (1, 0)
-    assert log_prob_matrix(small_decoder(), [pictures(3)], []).shape == (0, 3)
+    assert log_prob_matrix(small_decoder(), [images(3)], []).shape == (0, 3)

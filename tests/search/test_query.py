@@ -14,17 +14,17 @@ MakeGallery = Callable[..., Gallery]
 TEXT = "a dog runs on the beach"
 
 
-def test_pictures_come_in_the_order_of_their_log_probabilities(
-    photos: list[Path], captioner: Captioner, make_gallery: MakeGallery
+def test_images_come_in_the_order_of_their_log_probabilities(
+    images: list[Path], captioner: Captioner, make_gallery: MakeGallery
 ) -> None:
-    answer = search(make_gallery(photos), TEXT)
-    regions = captioner.encode([captioner.preprocess(photo) for photo in photos])
+    answer = search(make_gallery(images), TEXT)
+    regions = captioner.encode([captioner.preprocess(image) for image in images])
     expected = {
-        photo: score.log_prob
-        for photo, score in zip(photos, captioner.score(regions, [TEXT] * len(photos)), strict=True)
+        image: score.log_prob
+        for image, score in zip(images, captioner.score(regions, [TEXT] * len(images)), strict=True)
     }
-    mean = sum(expected.values()) / len(photos)
-    assert [match.path for match in answer.matches] == sorted(photos, key=lambda photo: -expected[photo])
+    mean = sum(expected.values()) / len(images)
+    assert [match.path for match in answer.matches] == sorted(images, key=lambda image: -expected[image])
     assert answer.mean_log_prob == pytest.approx(mean, abs=0.05)
     for match in answer.matches:
         assert match.log_prob == pytest.approx(expected[match.path], rel=0.01)
@@ -33,7 +33,7 @@ def test_pictures_come_in_the_order_of_their_log_probabilities(
     assert answer.words == tuple(TEXT.split())
 
 
-def test_equal_pictures_keep_their_order(folder: Path, make_gallery: MakeGallery) -> None:
+def test_equal_images_keep_their_order(folder: Path, make_gallery: MakeGallery) -> None:
     first = sorted(folder.iterdir())[0]
     copies = [folder / f"copy{number}.jpg" for number in range(3)]
     for copy in copies:

@@ -12,8 +12,8 @@ from tests.small_model import in_double
 
 
 @pytest.fixture(scope="module")
-def regions(captioner: Captioner, photos: list[Path]) -> torch.Tensor:
-    return captioner.encode([captioner.preprocess(photos[0])])
+def regions(captioner: Captioner, images: list[Path]) -> torch.Tensor:
+    return captioner.encode([captioner.preprocess(images[0])])
 
 
 TEXTS = ["a dog", "a dog runs on the beach", "a unicorn", "the man", "A DOG!", "dragons and unicorns"]

@@ -23,7 +23,7 @@ TEXTS = ["a dog runs on grass", "a dog", "the man with a red ball"]
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each call of the encoder was given."""
+    """How many images each call of the encoder was given."""
     counts: list[int] = []
     encode = FeatureStore._encode
 
@@ -36,7 +36,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def _scores(captioner: Captioner, paths: Sequence[Path]) -> torch.Tensor:
-    """The same numbers by the captioner, pair by pair: ``(texts, pictures)``."""
+    """The same numbers by the captioner, pair by pair: ``(texts, images)``."""
     regions = captioner.encode([captioner.preprocess(path) for path in paths])
     rows = [captioner.score(regions, [text] * len(paths)) for text in TEXTS]
     return torch.tensor([[score.log_prob for score in row] for row in rows], dtype=torch.float64)
@@ -44,12 +44,12 @@ def _scores(captioner: Captioner, paths: Sequence[Path]) -> torch.Tensor:
 
 @pytest.mark.parametrize("attention", ["none", "additive", "adaptive"])
 def test_log_probabilities_are_those_of_the_captioner(
-    attention: str, checkpoint: Checkpoint, photos: list[Path], make_gallery: MakeGallery
+    attention: str, checkpoint: Checkpoint, images: list[Path], make_gallery: MakeGallery
 ) -> None:
     model = checkpoint if attention == "none" else small_checkpoint(cell="gru", attention=attention)
-    gallery = make_gallery(photos, checkpoint=model)
+    gallery = make_gallery(images, checkpoint=model)
     found = gallery.log_probs([model.vocabulary.encode(text.split()) for text in TEXTS])
-    expected = _scores(Captioner(model, device="cpu"), photos)
+    expected = _scores(Captioner(model, device="cpu"), images)
     # Features are kept as float16, and this model's weights are four times as large as trained ones.
     torch.testing.assert_close(found, expected, rtol=0.01, atol=0.02)
 
@@ -71,14 +71,14 @@ def test_a_second_gallery_encodes_and_reads_nothing(
     assert torch.equal(first.log_probs([[5, 6]]), again.log_probs([[5, 6]]).flip(1))
 
 
-def test_pictures_that_change_come_and_go(
-    folder: Path, tmp_path: Path, make_gallery: MakeGallery, encoded: list[int], photos: list[Path]
+def test_images_that_change_come_and_go(
+    folder: Path, tmp_path: Path, make_gallery: MakeGallery, encoded: list[int], images: list[Path]
 ) -> None:
     paths = sorted(folder.iterdir())
     make_gallery(paths, cache=tmp_path / "own")
     paths[0].unlink()
-    shutil.copy(photos[5], paths[1])
-    shutil.copy(photos[6], folder)
+    shutil.copy(images[5], paths[1])
+    shutil.copy(images[6], folder)
     now = sorted(folder.iterdir())
     found = make_gallery(now, cache=tmp_path / "own")
     assert encoded == [4, 2]
@@ -86,7 +86,7 @@ def test_pictures_that_change_come_and_go(
     assert torch.equal(found.log_probs([[5, 6]]), make_gallery(now).log_probs([[5, 6]]))
 
 
-def test_broken_pictures_are_left_out_and_listed(folder: Path, make_gallery: MakeGallery) -> None:
+def test_broken_images_are_left_out_and_listed(folder: Path, make_gallery: MakeGallery) -> None:
     (folder / "broken.jpg").write_bytes(sorted(folder.iterdir())[0].read_bytes()[:100])
     (folder / "empty.png").write_bytes(b"")
     (folder / "same.png").write_bytes(b"")
@@ -101,7 +101,7 @@ def test_broken_pictures_are_left_out_and_listed(folder: Path, make_gallery: Mak
     assert gallery.log_probs([[5, 6]]).shape == (1, 4)
 
 
-def test_not_one_picture(make_gallery: MakeGallery, tmp_path: Path) -> None:
+def test_not_one_image(make_gallery: MakeGallery, tmp_path: Path) -> None:
     gallery = make_gallery([tmp_path / "gone.jpg"])
     assert gallery.paths == ()
     assert gallery.log_probs([[5, 6]]).shape == (1, 0)

@@ -31,13 +31,13 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all tests keep features, so that equal photos are encoded once."""
+    """Where all tests keep features, so that equal images are encoded once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of 24 training and 8 validation photos."""
+    """A table of 24 training and 8 validation images."""
     folder = tmp_path_factory.mktemp("table")
     shapes.write_table(folder, 24, 8)
     return folder

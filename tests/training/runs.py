@@ -102,9 +102,7 @@ def assert_like(one: str | Path, other: str | Path) -> None:
             torch.testing.assert_close(weights[key], expected[key], rtol=0, atol=bound)
 
 
-def weight_bound(
-    optimiser: Mapping[str, Any], steps: int, terms: int = 1000, magnitude: float = 10.0
-) -> float:
+def weight_bound(optimiser: Mapping[str, Any], steps: int, terms: int = 1000, magnitude: float = 10.0) -> float:
     """How far the weights of two trainings in float64 may lie apart that add gradients in different orders.
 
     Args:

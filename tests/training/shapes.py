@@ -31,8 +31,8 @@ def captions(colour: str, shape: str) -> list[str]:
     return [f"A {colour} {shape} on a white ground.", f"There is a {colour} {shape} on the white ground."]
 
 
-def pictures(count: int, first_seed: int = 0) -> list[tuple[str, str, str, int]]:
-    """``count`` pictures in turn of every kind: file name, colour, shape, seed."""
+def drawings(count: int, first_seed: int = 0) -> list[tuple[str, str, str, int]]:
+    """``count`` images in turn of every kind: file name, colour, shape, seed."""
     kinds = itertools.cycle(itertools.product(COLOURS, SHAPES))
     return [
         (f"{colour}-{shape}-{seed}.png", colour, shape, seed)
@@ -43,7 +43,7 @@ def pictures(count: int, first_seed: int = 0) -> list[tuple[str, str, str, int]]
 def write_table(folder: Path, train: int, val: int = 0, *, first_seed: int = 0, suffix: str = ".csv") -> Path:
     """A table; without ``val`` it has no split column."""
     rows = []
-    for place, (name, colour, shape, seed) in enumerate(pictures(train + val, first_seed)):
+    for place, (name, colour, shape, seed) in enumerate(drawings(train + val, first_seed)):
         draw(folder / "images" / name, colour, shape, seed)
         for text in captions(colour, shape):
             split = {"split": "train" if place < train else "val"} if val else {}
@@ -60,7 +60,7 @@ def write_table(folder: Path, train: int, val: int = 0, *, first_seed: int = 0, 
 
 
 def write_flickr8k(folder: Path, train: int, val: int, *, first_seed: int = 0) -> None:
-    drawn = pictures(train + val, first_seed)
+    drawn = drawings(train + val, first_seed)
     tokens = []
     for name, colour, shape, seed in drawn:
         draw(folder / "images" / name, colour, shape, seed)
@@ -73,7 +73,7 @@ def write_flickr8k(folder: Path, train: int, val: int, *, first_seed: int = 0) -
 
 def write_karpathy(folder: Path, train: int, val: int, *, first_seed: int = 0) -> None:
     images = []
-    for place, (name, colour, shape, seed) in enumerate(pictures(train + val, first_seed)):
+    for place, (name, colour, shape, seed) in enumerate(drawings(train + val, first_seed)):
         draw(folder / "images" / name, colour, shape, seed)
         sentences = [{"raw": text} for text in captions(colour, shape)]
         split = "train" if place < train else "val"
@@ -83,14 +83,12 @@ def write_karpathy(folder: Path, train: int, val: int, *, first_seed: int = 0) -
 
 def write_coco(folder: Path, train: int, val: int, *, first_seed: int = 0) -> None:
     (folder / "annotations").mkdir(parents=True)
-    drawn = pictures(train + val, first_seed)
+    drawn = drawings(train + val, first_seed)
     for split, part in (("train2017", drawn[:train]), ("val2017", drawn[train:])):
         images, annotations = [], []
         for name, colour, shape, seed in part:
             draw(folder / split / name, colour, shape, seed)
             images.append({"id": seed, "file_name": name})
-            annotations += [
-                {"image_id": seed, "id": seed, "caption": text} for text in captions(colour, shape)
-            ]
+            annotations += [{"image_id": seed, "id": seed, "caption": text} for text in captions(colour, shape)]
         content = {"images": images, "annotations": annotations}
         (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))

@@ -1,4 +1,4 @@
-"""A trainer over made-up features and captions: a step takes milliseconds, and no photo is read."""
+"""A trainer over made-up features and captions: a step takes milliseconds, and no image is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captioner.training.trainer import Trainer
 from captioner.training.validation import ValidationSet
 from captioner.vocabulary import Vocabulary
 
-PHOTOS = 26
+IMAGES = 26
 CHANNELS = 12
 WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "the", "grass"]
 
@@ -39,23 +39,23 @@ OPTIONS = {
 
 
 def small_data() -> TrainingData:
-    """Photos with one to three captions of one to nine words; the last four are for validation."""
+    """Images with one to three captions of one to nine words; the last four are for validation."""
     chance = np.random.default_rng(0)
     vocabulary = Vocabulary.build([" ".join(WORDS)])
-    array = chance.normal(size=(PHOTOS, 2, CHANNELS)).astype(np.float16)
-    features = FeatureRows(array, np.arange(PHOTOS), [""] * PHOTOS, {})
+    array = chance.normal(size=(IMAGES, 2, CHANNELS)).astype(np.float16)
+    features = FeatureRows(array, np.arange(IMAGES), [""] * IMAGES, {})
     texts = [
         [" ".join(chance.choice(WORDS, chance.integers(1, 10))) for _ in range(chance.integers(1, 4))]
-        for _ in range(PHOTOS)
+        for _ in range(IMAGES)
     ]
-    train, held = range(PHOTOS - 4), range(PHOTOS - 4, PHOTOS)
+    train, held = range(IMAGES - 4), range(IMAGES - 4, IMAGES)
     records = [Record(f"{place}.jpg", Path(f"{place}.jpg"), tuple(texts[place]), "val") for place in held]
     references = References({record.image_id: record.captions for record in records})
     return TrainingData(
         vocabulary=vocabulary,
         captions=[[encode_caption(text, vocabulary, 30) for text in texts[place]] for place in train],
         texts=[texts[place] for place in train],
-        photos=list(train),
+        images=list(train),
         features=features,
         validation=[ValidationSet("some", records, list(held), features, references)],
         select_by="CIDEr",
@@ -77,9 +77,7 @@ def small_trainer(output: Path, *, resume: bool = False, **changes: object) -> T
     data, folder = small_data(), RunFolder(output)
     torch.manual_seed(options.seed)
     config = options.model_config(image_size=1, channels=CHANNELS, vocabulary_size=len(data.vocabulary))
-    checkpoint = Checkpoint(
-        CaptionNetwork(config), data.vocabulary, NO_PREPROCESSING, options.decoding_options()
-    )
+    checkpoint = Checkpoint(CaptionNetwork(config), data.vocabulary, NO_PREPROCESSING, options.decoding_options())
     folder.path.mkdir(exist_ok=True)
     state = load_state(folder.state) if resume else TrainingState({})
     return Trainer(checkpoint, data, options, state, folder, device=torch.device("cpu"), dtype=torch.float32)

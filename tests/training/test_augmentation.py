@@ -23,25 +23,25 @@ def _chance(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.fixture
-def photo(photos: list[Path]) -> Image.Image:
-    return open_image(next(path for path in photos if path.stem == "cat"))
+def image(images: list[Path]) -> Image.Image:
+    return open_image(next(path for path in images if path.stem == "cat"))
 
 
 @pytest.mark.parametrize("preprocessing", [SQUASH, CROP])
-def test_none_is_the_picture_as_it_will_be_seen_later(
-    photo: Image.Image, photos: list[Path], preprocessing: Preprocessing
+def test_none_is_the_image_as_it_will_be_seen_later(
+    image: Image.Image, images: list[Path], preprocessing: Preprocessing
 ) -> None:
-    path = next(path for path in photos if path.stem == "cat")
-    pixels = augmented_pixels(photo, preprocessing, "none", _chance(), mirror=True)
-    assert np.array_equal(pixels, preprocessing.pixels(photo))
+    path = next(path for path in images if path.stem == "cat")
+    pixels = augmented_pixels(image, preprocessing, "none", _chance(), mirror=True)
+    assert np.array_equal(pixels, preprocessing.pixels(image))
     assert np.abs(pixels.astype(int) - preprocessing.load(path)).mean() < 1
 
 
-def test_flip_mirrors_every_second_picture_and_changes_nothing_else(photo: Image.Image) -> None:
-    plain = SQUASH.pixels(photo)
+def test_flip_mirrors_every_second_image_and_changes_nothing_else(image: Image.Image) -> None:
+    plain = SQUASH.pixels(image)
     mirrored = 0
     for seed in range(200):
-        pixels = augmented_pixels(photo, SQUASH, "flip", _chance(seed), mirror=True)
+        pixels = augmented_pixels(image, SQUASH, "flip", _chance(seed), mirror=True)
         if not np.array_equal(pixels, plain):
             assert np.array_equal(pixels, plain[:, ::-1])
             mirrored += 1
@@ -49,21 +49,19 @@ def test_flip_mirrors_every_second_picture_and_changes_nothing_else(photo: Image
 
 
 @pytest.mark.parametrize("augment", ["flip", "crop"])
-def test_a_picture_that_must_not_be_mirrored_never_is(augment: str) -> None:
+def test_a_image_that_must_not_be_mirrored_never_is(augment: str) -> None:
     # The left half is black, the right half white.
-    picture = Image.fromarray(np.repeat(np.array([[0] * 50 + [255] * 50], np.uint8), 100, 0)).convert("RGB")
+    image = Image.fromarray(np.repeat(np.array([[0] * 50 + [255] * 50], np.uint8), 100, 0)).convert("RGB")
     for seed in range(50):
-        pixels = augmented_pixels(picture, SQUASH, augment, _chance(seed), mirror=False).astype(float)
+        pixels = augmented_pixels(image, SQUASH, augment, _chance(seed), mirror=False).astype(float)
         assert pixels[:, :5].mean() < pixels[:, -5:].mean()
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 @pytest.mark.parametrize("preprocessing", [SQUASH, CROP])
-def test_equal_chance_gives_equal_pixels(
-    photo: Image.Image, augment: str, preprocessing: Preprocessing
-) -> None:
+def test_equal_chance_gives_equal_pixels(image: Image.Image, augment: str, preprocessing: Preprocessing) -> None:
     first, second, other = (
-        augmented_pixels(photo, preprocessing, augment, _chance(seed), mirror=True) for seed in (5, 5, 6)
+        augmented_pixels(image, preprocessing, augment, _chance(seed), mirror=True) for seed in (5, 5, 6)
     )
     assert (first.shape, first.dtype) == ((48, 48, 3), np.uint8)
     assert np.array_equal(first, second)
@@ -72,13 +70,11 @@ def test_equal_chance_gives_equal_pixels(
 
 
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000), seed=st.integers(0, 1 << 30))
-def test_what_is_left_of_a_picture_lies_in_it_and_is_half_of_it_at_least(
-    width: int, height: int, seed: int
-) -> None:
+def test_what_is_left_of_a_image_lies_in_it_and_is_half_of_it_at_least(width: int, height: int, seed: int) -> None:
     left, top, right, bottom = random_box((width, height), np.random.default_rng(seed))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
-    # Whole pixels take their toll on small pictures.
+    # Whole pixels take their toll on small images.
     assert (right - left + 1) * (bottom - top + 1) >= 0.5 * width * height
     aspect = (right - left) / width / ((bottom - top) / height)
     if min(width, height) > 500:
@@ -99,11 +95,11 @@ def test_parts_are_of_all_sizes_and_lie_everywhere() -> None:
 
 def test_colours_change_in_light_and_strength_but_keep_their_names() -> None:
     colour = (180, 60, 50)
-    picture = Image.new("RGB", (64, 64), colour)
+    image = Image.new("RGB", (64, 64), colour)
     hue = colorsys.rgb_to_hsv(*colour)[0]
     seen = set()
     for seed in range(50):
-        pixels = augmented_pixels(picture, SQUASH, "crop", _chance(seed), mirror=True)
+        pixels = augmented_pixels(image, SQUASH, "crop", _chance(seed), mirror=True)
         changed = tuple(int(value) for value in pixels[24, 24])
         turned = abs(colorsys.rgb_to_hsv(*changed)[0] - hue)
         assert min(turned, 1 - turned) < 0.03

@@ -40,9 +40,7 @@ def options(weights: Path, cache: Path, **changes: object) -> ClassifierOptions:
     return ClassifierOptions(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_an_encoder_that_was_not_trained_gets_its_own_classifier(
-    checkpoint_file: Path, tmp_path: Path
-) -> None:
+def test_an_encoder_that_was_not_trained_gets_its_own_classifier(checkpoint_file: Path, tmp_path: Path) -> None:
     wanted = options(checkpoint_file, tmp_path, output=str(tmp_path / "x.safetensors"), tag_threshold=0.4)
     assert add_classifier(None, wanted) is None
     before, after = load_checkpoint(checkpoint_file), load_checkpoint(tmp_path / "x.safetensors")
@@ -59,7 +57,7 @@ def test_a_trained_encoder_gets_a_classifier_that_says_the_same(
 ) -> None:
     agreement = add_classifier(datasets, options(trained, cache))
     assert agreement is not None
-    assert (agreement.photos, agreement.held_out) == (24, 8)
+    assert (agreement.images, agreement.held_out) == (24, 8)
     assert agreement.same >= 0.5
     named = load_checkpoint(trained.parent / "named.safetensors")
     assert named.training == {"note": "kept", "classifier": {"fitted": vars(agreement)}}
@@ -67,8 +65,8 @@ def test_a_trained_encoder_gets_a_classifier_that_says_the_same(
     assert Captioner(named, device="cpu").tagger is not None
 
 
-def test_photos_are_asked_for_where_they_are_needed(trained: Path, cache: Path) -> None:
-    with pytest.raises(OptionError, match="say with `dataset` on which photos"):
+def test_images_are_asked_for_where_they_are_needed(trained: Path, cache: Path) -> None:
+    with pytest.raises(OptionError, match="say with `dataset` on which images"):
         add_classifier(None, options(trained, cache))
 
 
@@ -98,7 +96,7 @@ def test_the_command(
     flags = ["--weights", str(trained), "--output", str(output), "--device=cpu", "--cache", str(cache)]
     assert main(["classifier", *flags, "--dataset", f"table:{table}"]) == 0
     out = capsys.readouterr().out
-    assert "classifier: fitted on 24 photos; on 8 others the same class as the pretrained one for" in out
+    assert "classifier: fitted on 24 images; on 8 others the same class as the pretrained one for" in out
     assert out.endswith(f"{output}\n")
     assert main(["classifier", *flags, "--weights", str(output), "--dataset", "codes", "--data", "x"]) == 2
     assert "captioner: error: " in capsys.readouterr().err

@@ -94,9 +94,7 @@ def test_without_a_limit_on_weights_their_gradients_stay(limits: str) -> None:
 
 @given(norms=st.lists(st.floats(0.01, 1e6), min_size=1, max_size=60), percentile=st.floats(0.5, 100.0))
 @example(norms=[0.01, 0.010000000000000002], percentile=1.0)
-def test_the_automatic_limit_is_numpys_percentile_of_all_norms_so_far(
-    norms: list[float], percentile: float
-) -> None:
+def test_the_automatic_limit_is_numpys_percentile_of_all_norms_so_far(norms: list[float], percentile: float) -> None:
     parameter = nn.Parameter(torch.zeros(1))
     clipper = Clipper(ClipConfig(percentile=percentile))
     for step, norm in enumerate(norms, 1):

@@ -6,13 +6,9 @@ from hypothesis import strategies as st
 from captioner.training.data import encode_caption, epoch_batches, make_batch, steps_of, steps_per_epoch
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
-CAPTIONS = [
-    [[START, *range(4, 4 + length), END] for length in lengths] for lengths in ([3, 1], [0], [7, 2, 2])
-]
+CAPTIONS = [[[START, *range(4, 4 + length), END] for length in lengths] for lengths in ([3, 1], [0], [7, 2, 2])]
 
-photos = st.lists(
-    st.lists(st.lists(st.integers(4, 20), max_size=6), min_size=1, max_size=3), min_size=1, max_size=9
-)
+images = st.lists(st.lists(st.lists(st.integers(4, 20), max_size=6), min_size=1, max_size=3), min_size=1, max_size=9)
 
 
 def test_a_caption_is_cut_but_always_ends() -> None:
@@ -23,7 +19,7 @@ def test_a_caption_is_cut_but_always_ends() -> None:
     assert encode_caption("A dog, a cat!", vocabulary, 2) == [*ids[:3], END]
 
 
-def test_captions_are_padded_longest_first_and_know_their_photo() -> None:
+def test_captions_are_padded_longest_first_and_know_their_image() -> None:
     batch = make_batch([2, 0], CAPTIONS)
     assert batch.lengths.tolist() == [8, 4, 3, 3, 2]
     assert batch.owners.tolist() == [0, 1, 0, 0, 1]
@@ -32,44 +28,42 @@ def test_captions_are_padded_longest_first_and_know_their_photo() -> None:
         assert set(row[length + 1 :]) <= {PAD}
 
 
-@given(contents=photos, size=st.integers(1, 5), seed=st.integers(0, 5), epoch=st.integers(0, 3))
-def test_an_epoch_shows_every_caption_once(
-    contents: list[list[list[int]]], size: int, seed: int, epoch: int
-) -> None:
-    captions = [[[START, *ids, END] for ids in of_photo] for of_photo in contents]
+@given(contents=images, size=st.integers(1, 5), seed=st.integers(0, 5), epoch=st.integers(0, 3))
+def test_an_epoch_shows_every_caption_once(contents: list[list[list[int]]], size: int, seed: int, epoch: int) -> None:
+    captions = [[[START, *ids, END] for ids in of_image] for of_image in contents]
     batches = list(epoch_batches(captions, size, seed=seed, epoch=epoch))
     assert len(batches) == steps_per_epoch(len(captions), size, 1)
-    assert sorted(photo for batch in batches for photo in batch.photos) == list(range(len(captions)))
+    assert sorted(image for batch in batches for image in batch.images) == list(range(len(captions)))
     shown = sorted(
-        (batch.photos[owner], row[: length + 1])
+        (batch.images[owner], row[: length + 1])
         for batch in batches
         for owner, row, length in zip(batch.owners.tolist(), batch.words.tolist(), batch.lengths, strict=True)
     )
-    assert shown == sorted((photo, ids) for photo, of_photo in enumerate(captions) for ids in of_photo)
+    assert shown == sorted((image, ids) for image, of_image in enumerate(captions) for ids in of_image)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     many = [[[START, END]]] * 50
 
     def order(seed: int, epoch: int) -> list[int]:
-        return [photo for batch in epoch_batches(many, 8, seed=seed, epoch=epoch) for photo in batch.photos]
+        return [image for batch in epoch_batches(many, 8, seed=seed, epoch=epoch) for image in batch.images]
 
     assert order(1, 1) == order(1, 1)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-@given(photos=st.integers(1, 40), size=st.integers(1, 5), accumulate=st.integers(1, 6))
-def test_steps_take_the_batches_in_their_order(photos: int, size: int, accumulate: int) -> None:
-    captions = [[[START, END]]] * photos
-    batches = [batch.photos for batch in epoch_batches(captions, size, seed=0, epoch=0)]
+@given(images=st.integers(1, 40), size=st.integers(1, 5), accumulate=st.integers(1, 6))
+def test_steps_take_the_batches_in_their_order(images: int, size: int, accumulate: int) -> None:
+    captions = [[[START, END]]] * images
+    batches = [batch.images for batch in epoch_batches(captions, size, seed=0, epoch=0)]
     steps = list(steps_of(epoch_batches(captions, size, seed=0, epoch=0), accumulate))
-    assert [batch.photos for step in steps for batch in step] == batches
+    assert [batch.images for step in steps for batch in step] == batches
     assert [len(step) for step in steps[:-1]] == [accumulate] * (len(steps) - 1)
-    assert len(steps) == steps_per_epoch(photos, size, accumulate)
+    assert len(steps) == steps_per_epoch(images, size, accumulate)
 
 
 def test_an_epoch_can_begin_in_its_middle() -> None:
     many = [[[START, END]]] * 21
-    whole = [batch.photos for batch in epoch_batches(many, 4, seed=0, epoch=2)]
-    assert [batch.photos for batch in epoch_batches(many, 4, seed=0, epoch=2, start=2)] == whole[2:]
+    whole = [batch.images for batch in epoch_batches(many, 4, seed=0, epoch=2)]
+    assert [batch.images for batch in epoch_batches(many, 4, seed=0, epoch=2, start=2)] == whole[2:]
     assert list(epoch_batches(many, 4, seed=0, epoch=2, start=6)) == []

@@ -31,20 +31,18 @@ def test_shares_cover_everything_once_and_differ_by_one_at_most(count: int, size
     assert max(lengths) - min(lengths) <= 1
 
 
-@given(
-    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=5), st.integers(1, 7)
-)
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=5), st.integers(1, 7))
 def test_shares_of_a_batch_hold_each_caption_once(lengths: list[list[int]], size: int) -> None:
-    captions = [[list(range(length + 1)) for length in photo] for photo in lengths]
+    captions = [[list(range(length + 1)) for length in image] for image in lengths]
     batch = make_batch(list(range(len(captions))), captions)
     found = []
     for rank in range(size):
-        share = batch.part(*World(rank, size).span(len(batch.photos)))
+        share = batch.part(*World(rank, size).span(len(batch.images)))
         assert share.lengths.tolist() == sorted(share.lengths.tolist(), reverse=True)
         assert len(share.lengths) == 0 or share.words.shape[1] == share.lengths[0] + 1
         for owner, words, length in zip(share.owners, share.words, share.lengths, strict=True):
-            found.append((share.photos[owner], words[: length + 1].tolist()))
-    assert sorted(found) == sorted((photo, ids) for photo, all_ids in enumerate(captions) for ids in all_ids)
+            found.append((share.images[owner], words[: length + 1].tolist()))
+    assert sorted(found) == sorted((image, ids) for image, all_ids in enumerate(captions) for ids in all_ids)
 
 
 def test_a_process_without_torchrun_is_alone_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,7 @@ def test_a_killed_process_ends_the_run_which_resumed_ends_like_one_process(
     out, _ = launcher.communicate(timeout=90)
     assert launcher.returncode != 0
     assert out == ""
-    (said,) = [
-        line for line in (tmp_path / "killed.log").read_text().splitlines() if "captioner: error:" in line
-    ]
+    (said,) = [line for line in (tmp_path / "killed.log").read_text().splitlines() if "captioner: error:" in line]
     assert "another process of this run has ended or cannot be reached" in said
     assert "; everything is saved up to step " in said
 

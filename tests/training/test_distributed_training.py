@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(folder: Path, table: Path, cache: Path) -> Command:
-    """Arguments of ``captioner train`` for two epochs over 24 photos, without dropout unless asked for."""
+    """Arguments of ``captioner train`` for two epochs over 24 images, without dropout unless asked for."""
     defaults = {**TINY, "dropout": 0, "batch_size": 7, "lr": 1e-3, "cache": cache}
 
     def make(name: str, *more: str, **changes: object) -> list[str]:
@@ -59,7 +59,7 @@ EVERYTHING = ("--accumulate=2", "--clip=auto,hidden:0.01", "--ema=0.9", "--trunc
         ("plain", 2, 1, {}, ()),
         ("everything", 2, 1, {"batch_size": 5}, EVERYTHING),
         ("finetuning", 2, 1, {}, ("--finetune-from=3", "--augment=crop", "--clip=norm:1")),
-        # The last batch of an epoch has one photo: two of three processes have nothing to do.
+        # The last batch of an epoch has one image: two of three processes have nothing to do.
         ("idle", 3, 3, {"batch_size": 23, "cell": "gru"}, ("--clip=value:0.001",)),
     ],
 )
@@ -77,7 +77,7 @@ def test_losses_scores_and_weights_are_those_of_one_process(
         assert main(command(f"{name}-alone", *more, **changes)) == 0
     setups = [
         worlds.in_double,
-        functools.partial(worlds.record_photos, tmp_path),
+        functools.partial(worlds.record_images, tmp_path),
         functools.partial(worlds.record_captioned, tmp_path, 3),
     ]
     logs = tmp_path / "logs"
@@ -85,15 +85,15 @@ def test_losses_scores_and_weights_are_those_of_one_process(
     assert members.finish() == [0] * size, members.said()
     assert_like(folder / f"{name}.safetensors", folder / f"{name}-alone.safetensors")
 
-    # Each photo, with all of its captions, was trained on once an epoch, in one of the processes.
+    # Each image, with all of its captions, was trained on once an epoch, in one of the processes.
     seen: dict[int, list[int]] = {0: [], 1: []}
     for file in tmp_path.glob("photos-*"):
         for line in file.read_text().splitlines():
-            epoch, _, photos = json.loads(line)
-            seen[epoch] += photos
-    assert {epoch: sorted(photos) for epoch, photos in seen.items()} == {0: [*range(24)], 1: [*range(24)]}
+            epoch, _, images = json.loads(line)
+            seen[epoch] += images
+    assert {epoch: sorted(images) for epoch, images in seen.items()} == {0: [*range(24)], 1: [*range(24)]}
 
-    # Each of the 8 validation photos was captioned once an epoch, in batches of 3, 3 and 2.
+    # Each of the 8 validation images was captioned once an epoch, in batches of 3, 3 and 2.
     counts = [(tmp_path / f"captioned-{rank}").read_text().split() for rank in range(size)]
     assert counts == {2: [["3", "2"] * 2, ["3"] * 2], 3: [["3"] * 2, ["3"] * 2, ["2"] * 2]}[size]
 
@@ -122,9 +122,7 @@ def test_processes_draw_the_captions_that_one_process_draws(
     assert float(read_rows(folder / f"{name}.run" / "epochs.csv")[0]["reward"]) > 0
 
 
-def test_only_rank_0_writes_and_no_photo_is_encoded_twice(
-    tmp_path: Path, folder: Path, command: Command
-) -> None:
+def test_only_rank_0_writes_and_no_image_is_encoded_twice(tmp_path: Path, folder: Path, command: Command) -> None:
     # The second process, on another machine, has neither a folder for the output nor a cache yet.
     own = command("writes", cache=tmp_path / "cache-0")
     other = command("writes", cache=tmp_path / "cache-1", output=tmp_path / "absent" / "no.safetensors")
@@ -142,9 +140,7 @@ def test_only_rank_0_writes_and_no_photo_is_encoded_twice(
         assert len(rows) == len(set(rows)) == 32
 
 
-def test_processes_with_different_commands_do_not_begin(
-    tmp_path: Path, folder: Path, command: Command
-) -> None:
+def test_processes_with_different_commands_do_not_begin(tmp_path: Path, folder: Path, command: Command) -> None:
     pair = [(command("differ"),), (command("differ", lr=0.002),)]
     members = worlds.start(tmp_path, worlds.train, pair)
     assert members.finish() == [2, 2]
@@ -158,7 +154,7 @@ def test_processes_with_different_commands_do_not_begin(
 def test_a_step_without_a_number_in_one_process_is_skipped_by_all(
     tmp_path: Path, folder: Path, command: Command
 ) -> None:
-    setup = functools.partial(worlds.no_number_for, photo=5, epoch=0)
+    setup = functools.partial(worlds.no_number_for, image=5, epoch=0)
     members = together(tmp_path, command("skips"), worlds.in_double, setup)
     assert members.finish() == [0, 0], members.said()
     alone = worlds.start(tmp_path, worlds.train, [(command("skips-alone"), worlds.in_double, setup)])
@@ -179,9 +175,7 @@ def assert_resumes(folder: Path, logs: Path, command: list[str], whole: RunFolde
     """Two processes go on and end, to the bit, as if nothing had happened."""
     members = together(logs, [*command, "--resume"])
     assert members.finish() == [0, 0], members.said()
-    assert_same_run(
-        Path(next(flag for flag in command if "--output" in flag).partition("=")[2]), whole.output
-    )
+    assert_same_run(Path(next(flag for flag in command if "--output" in flag).partition("=")[2]), whole.output)
 
 
 @pytest.mark.parametrize(
@@ -237,9 +231,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     assert_resumes(folder, tmp_path / "resumed", arguments, whole)
 
 
-def test_a_run_may_go_on_with_another_number_of_processes(
-    tmp_path: Path, folder: Path, command: Command
-) -> None:
+def test_a_run_may_go_on_with_another_number_of_processes(tmp_path: Path, folder: Path, command: Command) -> None:
     stop = functools.partial(worlds.on_step, 3, 0, functools.partial(worlds.send_signal, signal.SIGINT))
     members = together(tmp_path / "three", command("grows"), worlds.in_double, stop, size=3)
     assert members.finish() == [130] * 3

@@ -19,9 +19,7 @@ SIDE = 64
 
 
 def _small_vit() -> Encoder:
-    network = VisionTransformer(
-        image_size=SIDE, patch_size=16, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32
-    )
+    network = VisionTransformer(image_size=SIDE, patch_size=16, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32)
     return Encoder("vit", _VisionTransformer(network))
 
 

@@ -32,9 +32,7 @@ def test_every_form_is_read(text: str, limits: ClipConfig) -> None:
 
 @given(norm=positive, value=positive, hidden=positive)
 def test_limits_are_read_to_the_last_digit(norm: float, value: float, hidden: float) -> None:
-    assert ClipConfig.parse(f"norm:{norm!r},value:{value!r},hidden:{hidden!r}") == ClipConfig(
-        norm, value, hidden
-    )
+    assert ClipConfig.parse(f"norm:{norm!r},value:{value!r},hidden:{hidden!r}") == ClipConfig(norm, value, hidden)
 
 
 @pytest.mark.parametrize(

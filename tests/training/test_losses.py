@@ -38,18 +38,16 @@ def _decoder(cell: str, attention: str, tie: bool) -> Decoder:
 def _oracle(decoder: Decoder, regions: Tensor, smoothing: float) -> Tensor:
     """One caption at a time, one word at a time, padded; torch ignores the padding."""
     rows, targets = [], []
-    for photo, captions in enumerate(CAPTIONS):
+    for image, captions in enumerate(CAPTIONS):
         for ids in captions:
-            state = decoder.initial_state(regions[photo : photo + 1])
+            state = decoder.initial_state(regions[image : image + 1])
             logits = []
             for word in ids[:-1] + [PAD] * (9 - len(ids)):
                 scores, state = decoder.step(torch.tensor([word]), state)
                 logits.append(scores)
             rows.append(torch.cat(logits))
             targets.append(torch.tensor(ids[1:] + [PAD] * (9 - len(ids))))
-    return nn.functional.cross_entropy(
-        torch.cat(rows), torch.cat(targets), ignore_index=PAD, label_smoothing=smoothing
-    )
+    return nn.functional.cross_entropy(torch.cat(rows), torch.cat(targets), ignore_index=PAD, label_smoothing=smoothing)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
@@ -67,9 +65,7 @@ def test_loss_and_gradient_equal_torchs_over_padded_logits(
     state = decoder.initial_state(regions).select(batch.owners)
     loss = cross_entropy(decoder, state, batch.words, batch.lengths, smoothing)
     loss.backward()  # type: ignore[no-untyped-call]
-    gradients = {
-        name: value.grad.clone() for name, value in decoder.named_parameters() if value.grad is not None
-    }
+    gradients = {name: value.grad.clone() for name, value in decoder.named_parameters() if value.grad is not None}
     decoder.zero_grad()
     expected = _oracle(decoder, regions, smoothing)
     expected.backward()  # type: ignore[no-untyped-call]
@@ -107,9 +103,7 @@ def test_dropped_words_are_read_as_unknown_and_still_predicted(monkeypatch: pyte
     captions, lengths = words[:2, :5] % 7 + 4, torch.tensor([4, 4])
     monkeypatch.setattr(losses, "drop_words", lambda read, share: read.clone().fill_(UNKNOWN))
     found = cross_entropy(decoder, decoder.initial_state(regions), captions, lengths, word_dropout=0.5)
-    logits = decoder.logits(
-        decoder.teacher_force(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions))
-    )
+    logits = decoder.logits(decoder.teacher_force(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions)))
     targets = captions[:, 1:].T.flatten()  # in the order of packed sequences
     torch.testing.assert_close(found, nn.functional.cross_entropy(logits, targets))
 
@@ -122,9 +116,7 @@ def test_narrowness_is_zero_for_even_looks_and_near_one_for_a_single_region() ->
     assert attention_regularisation(pack(even)) == 0
     torch.testing.assert_close(attention_regularisation(pack(single)), torch.tensor(0.75))
     mixed = torch.stack((even[0], single[0]))
-    torch.testing.assert_close(
-        attention_regularisation(pack(mixed)), torch.tensor(0.75 * 2 / 5)
-    )  # a mean over words
+    torch.testing.assert_close(attention_regularisation(pack(mixed)), torch.tensor(0.75 * 2 / 5))  # a mean over words
 
 
 @pytest.mark.parametrize("attention", ["additive", "adaptive"])
@@ -134,8 +126,7 @@ def test_the_spread_adds_the_narrowness_of_where_the_decoder_looks(attention: st
     batch = make_batch([0, 1], CAPTIONS)
     state = decoder.initial_state(regions).select(batch.owners)
     plain, spread = (
-        cross_entropy(decoder, state, batch.words, batch.lengths, regularisation=weight)
-        for weight in (0.0, 2.0)
+        cross_entropy(decoder, state, batch.words, batch.lengths, regularisation=weight) for weight in (0.0, 2.0)
     )
     found: list[PackedSequence] = []
     decoder.teacher_force(batch.words[:, :-1], batch.lengths, state, on_attention=found.append)

@@ -55,43 +55,43 @@ def test_several_data_sets_are_joined_to_train_and_kept_apart_to_validate(
     data = prepared(*(entry.replace(":", f":{tmp_path}/") for entry in entries), holdout=0.2)
     assert [part.label for part in data.validation] == ["flickr8k", "karpathy", "coco", "table", "table-2"]
     assert [len(part.records) for part in data.validation] == [4, 3, 2, 2, 2]
-    assert len(data.photos) == len(data.captions) == 8 + 6 + 5 + 4 + 7
+    assert len(data.images) == len(data.captions) == 8 + 6 + 5 + 4 + 7
     assert data.summary["training captions"] == 60
     assert data.summary["datasets"] == [
-        "flickr8k: 8 photos",
+        "flickr8k: 8 images",
         "karpathy: 6 photos",
-        "coco: 5 photos",
+        "coco: 5 images",
         "table: 4 photos",
         "table-2: 7 photos",
     ]
     for part in data.validation:
-        for record, photo in zip(part.records, part.photos, strict=True):
+        for record, image in zip(part.records, part.images, strict=True):
             colour = record.path.name.split("-")[0]
             assert all(colour in caption for caption in record.captions)
-            assert part.features.rows[photo] >= 0
+            assert part.features.rows[image] >= 0
 
 
-def test_proportions_are_of_the_photos_that_are_left(
+def test_proportions_are_of_the_images_that_are_left(
     tmp_path: Path, tiny: Tiny, prepared: Callable[..., TrainingData]
 ) -> None:
     shapes.write_flickr8k(tmp_path / "flickr", 8, 4)
     shapes.write_table(tmp_path / "table", 6, 2, first_seed=60)
     entries = (f"flickr8k:{tmp_path}/flickr", f"table:{tmp_path}/table")
-    photos = {int(path.stem.split("-")[-1]): path for path in tmp_path.glob("*/images/*")}
-    shutil.copy(photos[66], photos[0])  # one to validate on, two to train on
-    shutil.copy(photos[66], photos[61])
+    images = {int(path.stem.split("-")[-1]): path for path in tmp_path.glob("*/images/*")}
+    shutil.copy(images[66], images[0])  # one to validate on, two to train on
+    shutil.copy(images[66], images[61])
     data = prepared(*entries, options=tiny(proportions="1:3"))
     assert data.mixture_weights == [MixtureWeight(7, 3), MixtureWeight(5, 9)]
     assert prepared(*entries).mixture_weights is None
     with pytest.raises(OptionError, match="`proportions` has 3 numbers for 2 data sets"):
         prepared(*entries, options=tiny(proportions="1:1:1"))
     for seed in range(60, 66):
-        shutil.copy(photos[66], photos[seed])
-    with pytest.raises(DatasetError, match="table: no training photo is left, so `proportions`"):
+        shutil.copy(images[66], images[seed])
+    with pytest.raises(DatasetError, match="table: no training image is left, so `proportions`"):
         prepared(*entries, options=tiny(proportions="1:3"))
 
 
-def test_features_belong_to_the_captions_of_the_same_photo(
+def test_features_belong_to_the_captions_of_the_same_image(
     tmp_path: Path, prepared: Callable[..., TrainingData]
 ) -> None:
     shapes.write_table(tmp_path / "t", 8, 4)
@@ -99,18 +99,16 @@ def test_features_belong_to_the_captions_of_the_same_photo(
     again = prepared(f"table:{tmp_path}/t")
     device = torch.device("cpu")
     red = data.vocabulary.encode(["red"])[0]
-    features = data.features.fetch(data.photos, device).squeeze(1)
+    features = data.features.fetch(data.images, device).squeeze(1)
     is_red = torch.tensor([red in captions[0] for captions in data.captions])
     assert is_red.sum() == 2
-    # Red photos look alike even to one random layer.
+    # Red images look alike even to one random layer.
     distances = torch.cdist(features[is_red], features)
     assert distances[:, is_red].mean() < distances[:, ~is_red].mean()
-    assert torch.equal(features, again.features.fetch(again.photos, device).squeeze(1))
+    assert torch.equal(features, again.features.fetch(again.images, device).squeeze(1))
 
 
-def test_a_photo_to_validate_on_is_never_trained_on(
-    tmp_path: Path, prepared: Callable[..., TrainingData]
-) -> None:
+def test_a_image_to_validate_on_is_never_trained_on(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:
     shapes.write_table(tmp_path / "t", 8, 4)
     images = tmp_path / "t" / "images"
     val = sorted(path.name for path in images.iterdir() if int(path.stem.split("-")[-1]) >= 8)
@@ -118,11 +116,11 @@ def test_a_photo_to_validate_on_is_never_trained_on(
     shutil.copy(images / val[0], images / train[0])
     shutil.copy(images / val[0], images / train[5])
     data = prepared(f"table:{tmp_path}/t")
-    assert len(data.photos) == 6
+    assert len(data.images) == 6
     assert data.summary["training photos"] == 6
     assert data.summary["training photos left out as validation photos"] == 2
-    held_out = {data.features.digests[photo] for photo in data.validation[0].photos}
-    assert not held_out & {data.features.digests[photo] for photo in data.photos}
+    held_out = {data.features.digests[image] for image in data.validation[0].images}
+    assert not held_out & {data.features.digests[image] for image in data.images}
 
 
 def test_nothing_left_to_train_on_is_one_line(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:
@@ -130,35 +128,33 @@ def test_nothing_left_to_train_on_is_one_line(tmp_path: Path, prepared: Callable
     images = list((tmp_path / "t" / "images").iterdir())
     for image in images[1:]:
         shutil.copy(images[0], image)
-    with pytest.raises(DatasetError, match="no training photo is left"):
+    with pytest.raises(DatasetError, match="no training image is left"):
         prepared(f"table:{tmp_path}/t")
 
 
-def test_absent_photos_stop_the_run_or_are_left_out_and_named(
+def test_absent_images_stop_the_run_or_are_left_out_and_named(
     tmp_path: Path, prepared: Callable[..., TrainingData], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shapes.write_table(tmp_path / "t", 8, 4)
     for name in ("red-square-0", "red-circle-1", "red-square-8"):
         (tmp_path / "t" / "images" / f"{name}.png").unlink()
-    with pytest.raises(DatasetError, match=r"2 of 8 photos are absent .*red-square-0\.png.*`skip_missing`"):
+    with pytest.raises(DatasetError, match=r"2 of 8 images are absent .*red-square-0\.png.*`skip_missing`"):
         prepared(f"table:{tmp_path}/t")
     data = prepared(f"table:{tmp_path}/t", skip_missing=True)
     said = capsys.readouterr().err
-    assert "table: left out 2 absent photos: red-square-0.png, red-circle-1.png\n" in said
-    assert "table: left out 1 absent photos: red-square-8.png\n" in said
-    assert (len(data.photos), len(data.validation[0].records)) == (6, 3)
+    assert "table: left out 2 absent images: red-square-0.png, red-circle-1.png\n" in said
+    assert "table: left out 1 absent images: red-square-8.png\n" in said
+    assert (len(data.images), len(data.validation[0].records)) == (6, 3)
 
 
-def test_broken_photos_stop_the_run_or_are_left_out_and_named(
+def test_broken_images_stop_the_run_or_are_left_out_and_named(
     tmp_path: Path, prepared: Callable[..., TrainingData], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shapes.write_table(tmp_path / "t", 8, 4)
     images = tmp_path / "t" / "images"
     for name in ("red-square-0", "red-circle-1", "green-square-2", "green-circle-3", "red-square-8"):
         (images / f"{name}.png").write_bytes((images / f"{name}.png").read_bytes()[:50])
-    with pytest.raises(
-        DatasetError, match=r"5 of 12 photos are broken: .*red-square-0.*`skip_missing`"
-    ) as raised:
+    with pytest.raises(DatasetError, match=r"5 of 12 images are broken: .*red-square-0.*`skip_missing`") as raised:
         prepared(f"table:{tmp_path}/t")
     assert "\n" not in str(raised.value)
     data = prepared(f"table:{tmp_path}/t", skip_missing=True)
@@ -166,38 +162,38 @@ def test_broken_photos_stop_the_run_or_are_left_out_and_named(
     assert "left out 5 broken photos: " in said
     assert "red-circle-1.png" in said
     assert said.rstrip().endswith("...")
-    assert (len(data.photos), len(data.validation[0].records)) == (4, 3)
+    assert (len(data.images), len(data.validation[0].records)) == (4, 3)
     assert data.summary["broken photos"] == 5
     assert all(
-        record.path.name != "red-square-8.png" and data.features.rows[photo] >= 0
-        for record, photo in zip(data.validation[0].records, data.validation[0].photos, strict=True)
+        record.path.name != "red-square-8.png" and data.features.rows[image] >= 0
+        for record, image in zip(data.validation[0].records, data.validation[0].images, strict=True)
     )
 
 
-def test_a_data_set_whose_validation_photos_are_all_broken_is_one_line(
+def test_a_data_set_whose_validation_images_are_all_broken_is_one_line(
     tmp_path: Path, prepared: Callable[..., TrainingData]
 ) -> None:
     shapes.write_table(tmp_path / "t", 4, 2)
     for image in (tmp_path / "t" / "images").iterdir():
         if int(image.stem.split("-")[-1]) >= 4:
             image.write_text("broken")
-    with pytest.raises(DatasetError, match="table: not one validation photo can be read"):
+    with pytest.raises(DatasetError, match="table: not one validation image can be read"):
         prepared(f"table:{tmp_path}/t", skip_missing=True)
 
 
-def test_photos_and_captions_that_do_not_meet_are_one_line(
+def test_images_and_captions_that_do_not_meet_are_one_line(
     tmp_path: Path, prepared: Callable[..., TrainingData]
 ) -> None:
     shapes.write_table(tmp_path / "t", 4, 2)
     (tmp_path / "t" / "images").rename(tmp_path / "moved")
     for skip in (False, True):
-        with pytest.raises(DatasetError, match="not one of the 4 photos is in"):
+        with pytest.raises(DatasetError, match="not one of the 4 images is in"):
             prepared(f"table:{tmp_path}/t", skip_missing=skip)
 
 
 def test_an_empty_data_set_is_one_line(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:
     (tmp_path / "captions.csv").write_text("image,caption\n")
-    with pytest.raises(DatasetError, match="no captioned picture in the split 'train'"):
+    with pytest.raises(DatasetError, match="no captioned image in the split 'train'"):
         prepared(f"table:{tmp_path}")
 
 
@@ -209,11 +205,9 @@ def test_a_minimum_count_that_no_word_reaches_is_one_line(
         prepared(f"table:{tmp_path}/t", options=tiny(min_count=1000))
 
 
-def test_one_photo_cannot_be_judged_by_cider(
-    tmp_path: Path, prepared: Callable[..., TrainingData], tiny: Tiny
-) -> None:
+def test_one_image_cannot_be_judged_by_cider(tmp_path: Path, prepared: Callable[..., TrainingData], tiny: Tiny) -> None:
     shapes.write_table(tmp_path / "t", 4, 1)
-    with pytest.raises(DatasetError, match=r"CIDEr of a single photo is always 0.*`select_by` BLEU-4"):
+    with pytest.raises(DatasetError, match=r"CIDEr of a single image is always 0.*`select_by` BLEU-4"):
         prepared(f"table:{tmp_path}/t", options=tiny(select_by="CIDEr"))
     data = prepared(f"table:{tmp_path}/t", options=tiny(select_by="BLEU-4"))
     assert len(data.validation[0].records) == 1
@@ -228,7 +222,7 @@ def test_where_one_image_is_held_out_bleu_chooses_by_itself(
     getattr(shapes, f"write_{kind}")(tmp_path / "data", 4, 1)
     data = prepared(f"{kind}:{tmp_path}/data")
     assert data.select_by == "BLEU-4"
-    assert str(data.summary["best epoch"]).startswith("chosen by BLEU-4: there is one validation photo")
+    assert str(data.summary["best epoch"]).startswith("chosen by BLEU-4: there is one validation image")
 
 
 @pytest.mark.parametrize(
@@ -240,15 +234,13 @@ def test_small_tables_without_splits_can_be_trained_on(
 ) -> None:
     shapes.write_table(tmp_path / "t", images)
     data = prepared(f"table:{tmp_path}/t")
-    assert (len(data.photos), len(data.validation[0].records)) == (images - held, held)
+    assert (len(data.images), len(data.validation[0].records)) == (images - held, held)
     assert data.select_by == chooses
 
 
 def test_a_table_of_one_image_is_one_line(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:
     shapes.write_table(tmp_path / "t", 1)
-    with pytest.raises(
-        DatasetError, match=r"in the split 'val'; it needs at least two images, and `holdout`"
-    ):
+    with pytest.raises(DatasetError, match=r"in the split 'val'; it needs at least two images, and `holdout`"):
         prepared(f"table:{tmp_path}/t")
 
 
@@ -278,10 +270,8 @@ def test_one_data_set_with_two_images_to_validate_on_is_enough_for_cider(
     assert prepared(*single, f"flickr8k:{tmp_path}/two").select_by == "CIDEr"
 
 
-@pytest.mark.parametrize("change", ["caption", "photo", "swap", "order"])
-def test_other_data_have_another_identity(
-    tmp_path: Path, prepared: Callable[..., TrainingData], change: str
-) -> None:
+@pytest.mark.parametrize("change", ["caption", "image", "swap", "order"])
+def test_other_data_have_another_identity(tmp_path: Path, prepared: Callable[..., TrainingData], change: str) -> None:
     table = shapes.write_table(tmp_path / "t", 4, 2)
     images = tmp_path / "t" / "images"
     before = prepared(f"table:{tmp_path}/t").identity

@@ -83,8 +83,7 @@ def test_ctrl_c_saves_tells_how_to_resume_and_exits_with_130(
     said = (tmp_path / "log").read_text()
     assert "finishing this step and saving; Ctrl-C again breaks off" in said
     assert said.splitlines()[-1] == (
-        "captioner: interrupted; everything is saved up to step 8; "
-        "to go on, give the same command with --resume"
+        "captioner: interrupted; everything is saved up to step 8; to go on, give the same command with --resume"
     )
     assert main(command("stopped", "--resume")) == 0
     assert_same_run(folder / "stopped.safetensors", whole.output)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import OptionError
-from captioner.training.data import MixtureWeight, draw_photos, epoch_batches, mixture_weights
+from captioner.training.data import MixtureWeight, draw_images, epoch_batches, mixture_weights
 from captioner.training.options import parse_proportions
 from captioner.vocabulary import END, START
 
@@ -17,7 +17,7 @@ data_sets = st.lists(st.tuples(st.integers(1, 30), st.floats(0.1, 10)), min_size
 
 
 @given(data_sets)
-def test_an_epoch_is_as_long_as_all_photos_and_keeps_the_proportions(parts: list[tuple[int, float]]) -> None:
+def test_an_epoch_is_as_long_as_all_images_and_keeps_the_proportions(parts: list[tuple[int, float]]) -> None:
     sizes, proportions = zip(*parts, strict=True)
     found = mixture_weights(sizes, proportions)
     assert [quota.size for quota in found] == list(sizes)
@@ -27,29 +27,29 @@ def test_an_epoch_is_as_long_as_all_photos_and_keeps_the_proportions(parts: list
 
 
 @given(data_sets, st.integers(0, 9))
-def test_photos_of_a_data_set_are_seen_equally_often(parts: list[tuple[int, float]], seed: int) -> None:
+def test_images_of_a_data_set_are_seen_equally_often(parts: list[tuple[int, float]], seed: int) -> None:
     sizes, proportions = zip(*parts, strict=True)
     found = mixture_weights(sizes, proportions)
-    seen = Counter(draw_photos(found, torch.Generator().manual_seed(seed)))
+    seen = Counter(draw_images(found, torch.Generator().manual_seed(seed)))
     ends = list(accumulate(sizes))
     assert set(seen) <= set(range(ends[-1]))
     for (size, share), end in zip(found, ends, strict=True):
-        times = [seen[photo] for photo in range(end - size, end)]
+        times = [seen[image] for image in range(end - size, end)]
         assert sum(times) == share
         assert max(times) - min(times) <= 1
 
 
-def test_other_photos_are_left_out_in_another_epoch_and_a_run_can_be_resumed() -> None:
+def test_other_images_are_left_out_in_another_epoch_and_a_run_can_be_resumed() -> None:
     captions = [[[START, END]]] * 40
     parts = [MixtureWeight(30, 10), MixtureWeight(10, 30)]
 
     def order(epoch: int, start: int = 0) -> list[list[int]]:
         batches = epoch_batches(captions, 8, seed=1, epoch=epoch, start=start, mixture_weights=parts)
-        return [batch.photos for batch in batches]
+        return [batch.images for batch in batches]
 
     assert order(2, start=3) == order(2)[3:]
-    first, second = ({photo for batch in order(epoch) for photo in batch} for epoch in (0, 1))
-    assert {photo for photo in first if photo < 30} != {photo for photo in second if photo < 30}
+    first, second = ({image for batch in order(epoch) for image in batch} for epoch in (0, 1))
+    assert {image for image in first if image < 30} != {image for image in second if image < 30}
     assert set(range(30, 40)) <= first & second
 
 

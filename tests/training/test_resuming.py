@@ -155,13 +155,11 @@ def test_a_run_is_resumed_with_the_same_settings_and_data_only(
     with pytest.raises(TrainingError, match=r": epochs, seed \(epochs was 2, is now 4\)"):
         train(datasets, tiny(epochs=4, seed=5), resume=True)
     shapes.write_table(tmp_path / "other", 16, 8)
-    with pytest.raises(TrainingError, match=r": data \(data was 24 photos .*, is now 16 photos"):
+    with pytest.raises(TrainingError, match=r": data \(data was 24 images .*, is now 16 images"):
         train(DatasetOptions(dataset=(f"table:{tmp_path}/other",)), half, resume=True)
 
 
-def test_a_damaged_state_or_a_lost_checkpoint_is_one_line(
-    half: TrainingOptions, datasets: DatasetOptions
-) -> None:
+def test_a_damaged_state_or_a_lost_checkpoint_is_one_line(half: TrainingOptions, datasets: DatasetOptions) -> None:
     folder = run_folder(half)
     folder.output.rename(folder.output.with_suffix(".moved"))
     with pytest.raises(TrainingError, match="the best checkpoint so far, is gone"):

@@ -21,22 +21,22 @@ WORDS = sorted({word for texts in HUMAN for text in texts for word in caption_wo
 CAPTIONS = st.lists(st.sampled_from(WORDS), max_size=14)
 
 
-def _like(caption: list[str], photo: int) -> list[str]:
+def _like(caption: list[str], image: int) -> list[str]:
     """The caption after the first words of a human one, so that long n-grams meet."""
-    return caption_words(HUMAN[photo][0])[: len(caption)] + caption
+    return caption_words(HUMAN[image][0])[: len(caption)] + caption
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(CAPTIONS, st.integers(0, 2), st.booleans()), min_size=1, max_size=7))
 def test_a_reward_is_the_cider_that_the_evaluator_finds(drawn: list[tuple[list[str], int, bool]]) -> None:
-    captions = [_like(words, photo) if like else words for words, photo, like in drawn]
-    photos = [photo for _, photo, _ in drawn]
-    rewards = CiderReward(HUMAN)(captions, photos, [False] * len(photos))
+    captions = [_like(words, image) if like else words for words, image, like in drawn]
+    images = [image for _, image, _ in drawn]
+    rewards = CiderReward(HUMAN)(captions, images, [False] * len(images))
     tokens = References(dict(enumerate(HUMAN))).tokens
     frequencies = DocumentFrequencies.from_tokens(list(tokens.values()))
-    for words, photo, reward in zip(captions, photos, rewards, strict=True):
-        references = References({photo: HUMAN[photo]}, frequencies)
-        found = score({photo: detokenize(words)}, references)
+    for words, image, reward in zip(captions, images, rewards, strict=True):
+        references = References({image: HUMAN[image]}, frequencies)
+        found = score({image: detokenize(words)}, references)
         assert reward == pytest.approx(found.figures["CIDEr"], abs=1e-9)
 
 
@@ -49,11 +49,11 @@ def test_a_human_caption_is_worth_more_than_its_half_and_nothing_is_worth_nothin
 
 def test_with_the_end_as_a_word_it_pays_to_come_to_it() -> None:
     words = caption_words(HUMAN[1][0])
-    captions, photos, ended = [words, words, words[:-1], words[:-1]], [1] * 4, [True, False] * 2
-    whole, cut, broken, broken_and_cut = CiderReward(HUMAN, eos_in_reward=True)(captions, photos, ended)
+    captions, images, ended = [words, words, words[:-1], words[:-1]], [1] * 4, [True, False] * 2
+    whole, cut, broken, broken_and_cut = CiderReward(HUMAN, eos_in_reward=True)(captions, images, ended)
     assert whole > cut > broken_and_cut > broken
     # By itself CIDEr does not care.
-    plain = CiderReward(HUMAN)(captions, photos, ended)
+    plain = CiderReward(HUMAN)(captions, images, ended)
     assert plain[0] == plain[1]
     # As if every human caption had one more word, the same for all.
     references = [[[*tokens, "close"] for tokens in human] for human in CiderReward(HUMAN).references]
@@ -62,6 +62,6 @@ def test_with_the_end_as_a_word_it_pays_to_come_to_it() -> None:
     assert [whole, cut] == pytest.approx(list(expected))
 
 
-def test_one_photo_is_too_few() -> None:
+def test_one_image_is_too_few() -> None:
     with pytest.raises(DatasetError, match="needs two training photos"):
         CiderReward(HUMAN[:1])

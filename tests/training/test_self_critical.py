@@ -28,19 +28,19 @@ WRITABLE = [words for count in range(LONGEST + 1) for words in itertools.product
 
 
 class Worth:
-    """A reward that is a table: any number for any caption of any photo; it remembers what it was asked."""
+    """A reward that is a table: any number for any caption of any image; it remembers what it was asked."""
 
     def __init__(self) -> None:
         chance = np.random.default_rng(5)
-        self.table = {(photo, words): chance.uniform(0, 3) for photo in range(2) for words in WRITABLE}
+        self.table = {(image, words): chance.uniform(0, 3) for image in range(2) for words in WRITABLE}
         self.asked: list[tuple[int, tuple[int, ...]]] = []
 
     def __call__(
-        self, captions: Sequence[Sequence[str]], photos: Sequence[int], ended: Sequence[bool]
+        self, captions: Sequence[Sequence[str]], images: Sequence[int], ended: Sequence[bool]
     ) -> npt.NDArray[np.float64]:
         assert ended == [len(caption) < LONGEST for caption in captions]
         words = [tuple("ab".index(word) + OWN[0] for word in caption) for caption in captions]
-        self.asked = list(zip(photos, words, strict=True))
+        self.asked = list(zip(images, words, strict=True))
         return np.array([self.table[asked] for asked in self.asked])
 
 
@@ -66,12 +66,12 @@ def _objective(decoder: Decoder, *, count: int = 2, share: float = 0.0, seed: in
     return SelfCritical(cross_entropy, share, Worth(), words, count=count, longest=LONGEST, seed=seed)
 
 
-def _regions(photos: int = 2) -> Tensor:
-    return torch.randn(photos, 3, 4, generator=torch.Generator().manual_seed(2))
+def _regions(images: int = 2) -> Tensor:
+    return torch.randn(images, 3, 4, generator=torch.Generator().manual_seed(2))
 
 
 def _log_probability(decoder: Decoder, regions: Tensor, words: Sequence[int]) -> Tensor:
-    """Of a caption of one photo, word by word, where only what may be written can be chosen."""
+    """Of a caption of one image, word by word, where only what may be written can be chosen."""
     state = decoder.initial_state(regions)
     total = torch.zeros(())
     for before, chosen in itertools.pairwise([START, *words, END][: LONGEST + 1]):
@@ -87,16 +87,16 @@ def _gradients(decoder: Decoder, loss: Tensor) -> Tensor:
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
 
 
-def _batch(*photos: int) -> Batch:
-    return make_batch(list(photos), CAPTIONS)
+def _batch(*images: int) -> Batch:
+    return make_batch(list(images), CAPTIONS)
 
 
 def test_the_baseline_is_the_mean_of_the_others() -> None:
     rewards = torch.rand(3, 4, dtype=torch.float64)
-    for photo, sample in itertools.product(range(3), range(4)):
-        others = [float(rewards[photo, other]) for other in range(4) if other != sample]
-        expected = float(rewards[photo, sample]) - sum(others) / 3
-        assert float(advantages(rewards)[photo, sample]) == pytest.approx(expected)
+    for image, sample in itertools.product(range(3), range(4)):
+        others = [float(rewards[image, other]) for other in range(4) if other != sample]
+        expected = float(rewards[image, sample]) - sum(others) / 3
+        assert float(advantages(rewards)[image, sample]) == pytest.approx(expected)
 
 
 @pytest.mark.usefixtures("double")
@@ -134,22 +134,22 @@ def test_captions_are_drawn_as_often_as_the_model_says() -> None:
     objective(_batch(0, 1), regions, 5, epoch=0, next_input=None)
     assert isinstance(objective.reward, Worth)
     assert len(objective.reward.asked) == 6000
-    for photo in (0, 1):
-        counts = Counter(words for owner, words in objective.reward.asked if owner == photo)
+    for image in (0, 1):
+        counts = Counter(words for owner, words in objective.reward.asked if owner == image)
         assert counts.total() == 3000
-        log_probs = [_log_probability(decoder, regions[photo : photo + 1], words) for words in WRITABLE]
+        log_probs = [_log_probability(decoder, regions[image : image + 1], words) for words in WRITABLE]
         expected = [3000 * value.exp().item() for value in log_probs]
         pairs = zip(WRITABLE, expected, strict=True)
         statistic = sum((counts[words] - times) ** 2 / times for words, times in pairs)
         assert statistic < 42.6  # 99.99th percentile of chi-square with 14 degrees of freedom
 
 
-def test_what_is_drawn_depends_on_seed_epoch_and_photo_alone() -> None:
+def test_what_is_drawn_depends_on_seed_epoch_and_image_alone() -> None:
     decoder, regions = _decoder(), _regions()
 
-    def drawn(photos: list[int], *, seed: int = 1, epoch: int = 3) -> list[tuple[int, tuple[int, ...]]]:
+    def drawn(images: list[int], *, seed: int = 1, epoch: int = 3) -> list[tuple[int, tuple[int, ...]]]:
         objective = _objective(decoder, count=8, seed=seed)
-        objective(_batch(*photos), regions[photos], 5, epoch=epoch, next_input=None)
+        objective(_batch(*images), regions[images], 5, epoch=epoch, next_input=None)
         assert isinstance(objective.reward, Worth)
         return objective.reward.asked
 

@@ -36,9 +36,7 @@ def _rows(trainer: Trainer, name: str = "steps.csv") -> list[dict[str, str]]:
     return read_rows(trainer.folder.path / name)
 
 
-def test_the_log_tells_the_reward_and_how_sentences_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_tells_the_reward_and_how_sentences_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = small_trainer(tmp_path / "model.safetensors", **OPTIONS)
     trainer.run()
     steps, epochs = _rows(trainer), _rows(trainer, "epochs.csv")
@@ -110,18 +108,16 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_reward_does_not_count(
     assert float(_rows(trainer, "epochs.csv")[0]["reward"]) > 0
 
 
-def test_features_that_are_no_numbers_skip_a_step_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_that_are_no_numbers_skip_a_step_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = small_trainer(tmp_path / "model.safetensors", **OPTIONS | {"epochs": 1})
     fetch, calls = trainer.inputs.fetch, 0
 
-    def spoilt(photos: Sequence[int]) -> torch.Tensor:
+    def spoilt(images: Sequence[int]) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return fetch(photos) * (float("nan") if calls == 2 else 1)
+        return fetch(images) * (float("nan") if calls == 2 else 1)
 
-    monkeypatch.setattr(type(trainer.inputs), "fetch", lambda _, photos: spoilt(photos))
+    monkeypatch.setattr(type(trainer.inputs), "fetch", lambda _, images: spoilt(images))
     trainer.run()
     assert [row["skipped"] for row in _rows(trainer)] == [*"010000"]
 

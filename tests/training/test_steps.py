@@ -73,7 +73,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path, monkeypatch: py
     large.run()
     whole = gradients.copy()
     gradients.clear()
-    # 22 photos with unequal captions: the second step has batches of 4, 4 and 2.
+    # 22 images with unequal captions: the second step has batches of 4, 4 and 2.
     parts = small_trainer(tmp_path / "parts.safetensors", batch_size=4, accumulate=3, clip="none")
     parts.run()
     assert len(whole) == len(gradients) == 4
@@ -82,9 +82,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path, monkeypatch: py
     assert [row["loss"] for row in _rows(parts)] == [row["loss"] for row in _rows(large)]
     bound = weight_bound(large.optimiser.state_dict(), large.state.step)
     torch.testing.assert_close(weights(parts), weights(large), rtol=0, atol=bound)
-    assert [row["loss"] for row in _rows(parts, "epochs.csv")] == [
-        row["loss"] for row in _rows(large, "epochs.csv")
-    ]
+    assert [row["loss"] for row in _rows(parts, "epochs.csv")] == [row["loss"] for row in _rows(large, "epochs.csv")]
 
 
 @pytest.mark.parametrize(
@@ -186,9 +184,7 @@ def test_a_run_is_saved_every_few_minutes_too(tmp_path: Path, monkeypatch: pytes
     assert {batch for _, batch in saved} == {0, 6}
 
 
-def _poison(
-    monkeypatch: pytest.MonkeyPatch, what: Callable[[Trainer, Tensor], Tensor], steps: Sequence[int]
-) -> None:
+def _poison(monkeypatch: pytest.MonkeyPatch, what: Callable[[Trainer, Tensor], Tensor], steps: Sequence[int]) -> None:
     """Spoil the loss of some steps, counted from 1."""
     backward, objective = Trainer._backward, losses.cross_entropy
 

@@ -36,9 +36,7 @@ def test_a_tiny_model_learns_to_name_colours_and_shapes(tmp_path: Path, tiny: Ti
     captioner = Captioner.load(output, device="cpu", precision="fp32")
     captions = {
         record.image_id: best.text
-        for record, (best, *_) in zip(
-            records, captioner.caption([record.path for record in records]), strict=True
-        )
+        for record, (best, *_) in zip(records, captioner.caption([record.path for record in records]), strict=True)
     }
     figures = score(captions, {record.image_id: record.captions for record in records}).figures
     assert figures["BLEU-4"] > 0.9
@@ -223,11 +221,11 @@ def test_other_architectures_train_and_load(
     assert Captioner(checkpoint, device="cpu").caption([next((table / "images").iterdir())])
 
 
-def test_what_cannot_work_is_refused_before_any_photo_is_read(
+def test_what_cannot_work_is_refused_before_any_image_is_read(
     datasets: DatasetOptions, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
-        raise AssertionError("photos are read")
+        raise AssertionError("images are read")
 
     monkeypatch.setattr(run_module, "prepare", unreachable)
     monkeypatch.setattr(run_module, "read_splits", unreachable)

@@ -68,9 +68,7 @@ def test_the_checkpoint_holds_an_encoder_that_was_changed_from_the_stage_on(tune
         assert all(same) if number < 8 else not any(same), number
 
 
-def test_the_scores_are_those_of_the_encoder_that_is_saved(
-    tuned: TrainingOptions, datasets: DatasetOptions
-) -> None:
+def test_the_scores_are_those_of_the_encoder_that_is_saved(tuned: TrainingOptions, datasets: DatasetOptions) -> None:
     records = read_records(datasets, "val")
     captioner = Captioner.load(run_folder(tuned).last, device="cpu", precision="fp32")
     found = captioner.caption([record.path for record in records])
@@ -91,8 +89,7 @@ def test_the_encoder_alone_can_lower_the_loss(datasets: DatasetOptions, tiny: Ti
 def _flags(folder: Path, name: str, table: Path, cache: Path, *more: str) -> list[str]:
     options = {**TINY, **TUNED, "output": folder / f"{name}.safetensors", "cache": cache}
     flags = [
-        f"--{option.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for option, value in options.items()
+        f"--{option.replace('_', '-')}" + ("" if value is True else f"={value}") for option, value in options.items()
     ]
     return ["train", f"--dataset=table:{table}", *flags, *more]
 
@@ -112,8 +109,7 @@ def test_after_kill_9_in_mid_epoch_the_run_ends_like_an_undisturbed_one(
 @pytest.mark.slow
 def test_two_processes_train_the_encoder_like_one(table: Path, cache: Path, tmp_path: Path) -> None:
     one, two = (
-        _flags(tmp_path, name, table, cache, "--dropout=0", "--epochs=1", "--batch-size=5")
-        for name in ("one", "two")
+        _flags(tmp_path, name, table, cache, "--dropout=0", "--epochs=1", "--batch-size=5") for name in ("one", "two")
     )
     with in_double():
         assert main(one) == 0
@@ -139,9 +135,7 @@ def test_training_goes_on_from_a_tuned_encoder_which_then_stays_as_it_is(
     distances = (rows.view(-1, expected.shape[1]).float() - expected).abs().amax(dim=1)
     assert distances.min() < 0.01 < distances.median()
     with torch.inference_mode():
-        image = captioner.preprocessing.normalise(
-            torch.from_numpy(captioner.preprocess(record.path)).unsqueeze(0)
-        )
+        image = captioner.preprocessing.normalise(torch.from_numpy(captioner.preprocess(record.path)).unsqueeze(0))
         assert (_pretrained()(image).mean(dim=1) - expected).abs().max() > 0.05
 
 
@@ -163,14 +157,12 @@ def test_a_tuned_encoder_cannot_be_left_out_of_a_checkpoint(
         tiny(finetune_from="all", external_encoder=True)
 
 
-def test_a_checkpoint_with_another_encoder_is_refused_before_photos_are_read(
+def test_a_checkpoint_with_another_encoder_is_refused_before_images_are_read(
     tuned: TrainingOptions, tiny: Tiny
 ) -> None:
     nowhere = DatasetOptions(dataset=("table:/nowhere",))
     for changes in ({"image_size": 96}, {"encoder": "efficientnet_lite1"}):
-        with pytest.raises(
-            TrainingError, match=r"cannot go on from .* encoder 'efficientnet_lite0', image_size 64"
-        ):
+        with pytest.raises(TrainingError, match=r"cannot go on from .* encoder 'efficientnet_lite0', image_size 64"):
             train(nowhere, tiny(init=tuned.output, **changes))
 
 
@@ -190,9 +182,7 @@ def test_an_untouched_encoder_stays_external_when_training_goes_on(
         ({"encoder_lr": 1e-4}, "`encoder_lr` 0.0001"),
     ],
 )
-def test_options_of_an_encoder_in_training_need_one(
-    tiny: Tiny, changes: dict[str, object], option: str
-) -> None:
+def test_options_of_an_encoder_in_training_need_one(tiny: Tiny, changes: dict[str, object], option: str) -> None:
     with pytest.raises(OptionError, match=f"{option} is for an encoder that is trained; .*`finetune_from`"):
         tiny(**changes)
 
@@ -208,7 +198,7 @@ def test_impossible_values_are_named_with_the_flag(tiny: Tiny, name: str, value:
 
 def test_vectors_have_no_encoder_that_could_be_trained(tiny: Tiny) -> None:
     for encoder in ("none", "resnet18", "auto"):
-        with pytest.raises(OptionError, match="`finetune_from` needs photos"):
+        with pytest.raises(OptionError, match="`finetune_from` needs images"):
             tiny(encoder=encoder, image_size=None, finetune_from="all").with_encoder_for(vectors=True)
 
 
@@ -230,16 +220,16 @@ def test_a_stage_that_is_not_there_ends_in_one_line_with_exit_code_2(
     assert not list(tmp_path.glob("never*"))
 
 
-def test_absent_and_broken_photos_are_told_before_the_training(tiny: Tiny, tmp_path: Path) -> None:
+def test_absent_and_broken_images_are_told_before_the_training(tiny: Tiny, tmp_path: Path) -> None:
     shapes.write_table(tmp_path / "t", 8, 4)
     images = tmp_path / "t" / "images"
     options = tiny(finetune_from="9", epochs=1)
     (images / "red-square-0.png").write_bytes((images / "red-square-0.png").read_bytes()[:50])
-    (images / "red-circle-1.png").write_text("no picture")
-    with pytest.raises(DatasetError, match=r"2 of 12 photos are broken: .*red-square-0.*`skip_missing`"):
+    (images / "red-circle-1.png").write_text("no image")
+    with pytest.raises(DatasetError, match=r"2 of 12 images are broken: .*red-square-0.*`skip_missing`"):
         train(DatasetOptions(dataset=(f"table:{tmp_path}/t",)), options)
     (images / "green-square-2.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 8 photos are absent .*green-square-2\.png.*`skip_missing`"):
+    with pytest.raises(DatasetError, match=r"1 of 8 images are absent .*green-square-2\.png.*`skip_missing`"):
         train(DatasetOptions(dataset=(f"table:{tmp_path}/t",)), options)
     assert not run_folder(options).path.exists()
     output = train(DatasetOptions(dataset=(f"table:{tmp_path}/t",), skip_missing=True), options)
@@ -251,9 +241,7 @@ def test_absent_and_broken_photos_are_told_before_the_training(tiny: Tiny, tmp_p
 @pytest.mark.slow
 def test_mixed_precision_trains_the_encoder(tiny: Tiny, tmp_path: Path) -> None:
     shapes.write_table(tmp_path / "t", 8, 2)
-    options = tiny(
-        precision="bf16", image_size=32, finetune_from="9", encoder_lr=1e-3, select_by="BLEU-4", epochs=1
-    )
+    options = tiny(precision="bf16", image_size=32, finetune_from="9", encoder_lr=1e-3, select_by="BLEU-4", epochs=1)
     output = train(DatasetOptions(dataset=(f"table:{tmp_path}/t",)), options)
     before, after = (
         network.stages[-1].parts[0]

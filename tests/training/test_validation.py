@@ -51,8 +51,8 @@ def _decoder() -> Decoder:
 def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     part, decoder, options = _set(70), _decoder(), DecodingOptions(beam_size=2, max_length=6)
     captions = {}
-    for record, photo in zip(part.records, part.photos, strict=True):
-        ((best,),) = decode(decoder, part.features.fetch([photo], CPU), options, special_ids(VOCABULARY))
+    for record, image in zip(part.records, part.images, strict=True):
+        ((best,),) = decode(decoder, part.features.fetch([image], CPU), options, special_ids(VOCABULARY))
         captions[record.image_id] = detokenize(VOCABULARY.decode(best.words))
     expected = score(captions, {record.image_id: record.captions for record in part.records})
 

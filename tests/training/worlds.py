@@ -45,8 +45,7 @@ class Members:
     def said(self) -> list[list[str]]:
         """What the processes have said, without progress bars and what torch itself says."""
         return [
-            [line for line in log.read_text().splitlines() if line and not _NOISE.search(line)]
-            for log in self.logs
+            [line for line in log.read_text().splitlines() if line and not _NOISE.search(line)] for log in self.logs
         ]
 
 
@@ -122,8 +121,8 @@ def in_validation(rank: int, epoch: int, act: Callable[[], None]) -> None:
     Trainer._validate = acting  # type: ignore[method-assign]
 
 
-def no_number_for(photo: int, epoch: int) -> None:
-    """A setup: in one epoch, the loss of batches (or shares of them) with a photo is not a number."""
+def no_number_for(image: int, epoch: int) -> None:
+    """A setup: in one epoch, the loss of batches (or shares of them) with an image is not a number."""
     from captioner.training.data import Batch
     from captioner.training.trainer import Trainer
 
@@ -131,13 +130,13 @@ def no_number_for(photo: int, epoch: int) -> None:
 
     def broken(trainer: Trainer, batch: Batch, words: int) -> torch.Tensor:
         loss = run(trainer, batch, words)
-        return loss * float("nan") if photo in batch.photos and trainer.state.epoch == epoch else loss
+        return loss * float("nan") if image in batch.images and trainer.state.epoch == epoch else loss
 
     Trainer._backward = broken  # type: ignore[method-assign]
 
 
-def record_photos(folder: Path) -> None:
-    """A setup: each process notes the photos that it trains on, a line a batch: epoch, step, photos."""
+def record_images(folder: Path) -> None:
+    """A setup: each process notes the images that it trains on, a line a batch: epoch, step, images."""
     from captioner.training.data import Batch
     from captioner.training.trainer import Trainer
 
@@ -146,14 +145,14 @@ def record_photos(folder: Path) -> None:
 
     def noting(trainer: Trainer, batch: Batch, words: int) -> torch.Tensor:
         with file.open("a") as out:
-            print(json.dumps([trainer.state.epoch, trainer.state.step, batch.photos]), file=out)
+            print(json.dumps([trainer.state.epoch, trainer.state.step, batch.images]), file=out)
         return run(trainer, batch, words)
 
     Trainer._backward = noting  # type: ignore[method-assign]
 
 
 def record_captioned(folder: Path, batch: int) -> None:
-    """A setup: validation in small batches; each process notes how many photos of each it captions."""
+    """A setup: validation in small batches; each process notes how many images of each it captions."""
     from captioner.training import validation
 
     run = validation.decode

@@ -32,7 +32,7 @@ def service(checkpoint_file: Path) -> Service:
 
 @pytest.fixture
 def narrow(checkpoint_file: Path) -> Iterator[Narrow]:
-    """A service that holds its first picture, and in which one may wait."""
+    """A service that holds its first image, and in which one may wait."""
     narrow = Narrow(checkpoint_file)
     yield narrow
     narrow.go_on()
@@ -40,7 +40,7 @@ def narrow(checkpoint_file: Path) -> Iterator[Narrow]:
 
 @pytest.fixture(params=sorted(HOSTILE))
 def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
-    """A file that is no good picture, and a part of what a visitor is told of it."""
+    """A file that is no good image, and a part of what a visitor is told of it."""
     content, message = HOSTILE[request.param]
     path = tmp_path / f"secret-folder-{request.param}"
     path.write_bytes(content())
@@ -48,8 +48,8 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A small picture in two colours."""
+def image(tmp_path: Path) -> Path:
+    """A small image in two colours."""
     image = Image.new("RGB", (96, 64), "navy")
     image.paste("orange", (20, 10, 60, 50))
     path = tmp_path / "picture.png"

@@ -50,8 +50,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated.jpg": (truncated_jpeg, "broken or incomplete JPEG"),
     "noise.png": (lambda: b"\x89PNG\r\n\x1a\n" + b"\0\xff" * 200, "broken or incomplete PNG"),
     "empty.jpg": (lambda: b"", "file is empty"),
-    "text.jpg": (lambda: b"hello, this is text" * 9, "not a picture in a known format"),
+    "text.jpg": (lambda: b"hello, this is text" * 9, "not an image in a known format"),
     "huge.png": (huge_png, "50000 x 50000 pixels are more than the limit"),
     "drawing.svg": (svg, "SVG drawings are not supported"),
-    "page.jpg": (lambda: b"<!doctype html><title>x</title>", "a web page, not a picture"),
+    "page.jpg": (lambda: b"<!doctype html><title>x</title>", "a web page, not an image"),
 }

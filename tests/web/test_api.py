@@ -12,7 +12,7 @@ import gradio as gr
 
 from captioner.captioner import Captioner
 from captioner.errors import BusyError
-from captioner.web.api import MOST_PICTURES, add_endpoints
+from captioner.web.api import MOST_IMAGES, add_endpoints
 from captioner.web.metrics import Metrics
 from captioner.web.service import Service
 
@@ -43,11 +43,9 @@ def upload(path: Path, name: str = "holiday.jpg") -> dict[str, Any]:
     return {"path": str(path), "orig_name": name}
 
 
-def test_caption_is_what_the_captioner_writes(
-    endpoints: Endpoints, captioner: Captioner, picture: Path
-) -> None:
-    text, details = endpoints.caption(upload(picture), *DEFAULTS)
-    (best, *_) = captioner.caption([picture])[0]
+def test_caption_is_what_the_captioner_writes(endpoints: Endpoints, captioner: Captioner, image: Path) -> None:
+    text, details = endpoints.caption(upload(image), *DEFAULTS)
+    (best, *_) = captioner.caption([image])[0]
     assert text == best.text
     assert details["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
     words = [word["log_prob"] for word in details["words"]]
@@ -57,46 +55,42 @@ def test_caption_is_what_the_captioner_writes(
     )
 
 
-def test_sampling_follows_its_seed(endpoints: Endpoints, picture: Path) -> None:
-    drawn = [
-        endpoints.caption(upload(picture), "sample", 0, 1.5, 1.0, 12, seed)[0] for seed in (1, 1, 2, 3, 4)
-    ]
+def test_sampling_follows_its_seed(endpoints: Endpoints, image: Path) -> None:
+    drawn = [endpoints.caption(upload(image), "sample", 0, 1.5, 1.0, 12, seed)[0] for seed in (1, 1, 2, 3, 4)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) > 1
 
 
-def test_score_of_the_own_caption_is_its_probability(endpoints: Endpoints, picture: Path) -> None:
-    text, details = endpoints.caption(upload(picture), *DEFAULTS)
-    log_prob, scored = endpoints.score(upload(picture), text)
+def test_score_of_the_own_caption_is_its_probability(endpoints: Endpoints, image: Path) -> None:
+    text, details = endpoints.caption(upload(image), *DEFAULTS)
+    log_prob, scored = endpoints.score(upload(image), text)
     assert log_prob == pytest.approx(details["log_prob"], abs=1e-4)
     assert scored["perplexity"] > 1
 
 
-def test_a_broken_picture_of_several_is_no_failure(
-    endpoints: Endpoints, picture: Path, hostile: tuple[Path, str]
-) -> None:
+def test_a_broken_image_of_several_is_no_failure(endpoints: Endpoints, image: Path, hostile: tuple[Path, str]) -> None:
     path, message = hostile
-    good, bad = endpoints.caption_batch([upload(picture, "good.png"), upload(path, "bad.jpg")])
-    assert (good["name"], good["caption"]) == ("good.png", endpoints.caption(upload(picture), *DEFAULTS)[0])
+    good, bad = endpoints.caption_batch([upload(image, "good.png"), upload(path, "bad.jpg")])
+    assert (good["name"], good["caption"]) == ("good.png", endpoints.caption(upload(image), *DEFAULTS)[0])
     assert bad["name"] == "bad.jpg"
     assert message in bad["error"]
     assert str(path) not in bad["error"]
 
 
 def test_refusals_are_sentences_and_are_counted(
-    endpoints: Endpoints, picture: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+    endpoints: Endpoints, image: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise BusyError("the server is busy; try again in a moment")
 
     cases: list[tuple[str, tuple[Any, ...], str]] = [
-        ("caption", (None, *DEFAULTS), "Choose a picture first."),
+        ("caption", (None, *DEFAULTS), "Choose an image first."),
         ("caption", (upload(Path(__file__)), *DEFAULTS), "This file was not uploaded"),
-        ("caption", (upload(picture), "fly", *DEFAULTS[1:]), "Method must be one of"),
-        ("caption_batch", ([],), "Send at least one picture."),
-        ("caption_batch", ([upload(picture)] * (MOST_PICTURES + 1),), "at most 100 pictures"),
-        ("score", (upload(picture), None), "The sentence must be a text."),
-        ("score", (upload(picture), "a zebra"), "does not know"),
+        ("caption", (upload(image), "fly", *DEFAULTS[1:]), "Method must be one of"),
+        ("caption_batch", ([],), "Send at least one image."),
+        ("caption_batch", ([upload(image)] * (MOST_IMAGES + 1),), "at most 100 images"),
+        ("score", (upload(image), None), "The sentence must be a text."),
+        ("score", (upload(image), "a zebra"), "does not know"),
     ]
     for name, arguments, message in cases:
         with pytest.raises(gr.Error) as caught:
@@ -104,7 +98,7 @@ def test_refusals_are_sentences_and_are_counted(
         assert message in caught.value.message
     monkeypatch.setattr(service, "encode", refuse)
     with pytest.raises(gr.Error, match="busy"):
-        endpoints.caption(upload(picture), *DEFAULTS)
+        endpoints.caption(upload(image), *DEFAULTS)
     text = endpoints.metrics.text().decode()
     assert 'captioner_errors_total{endpoint="/caption"} 4.0' in text
     assert 'captioner_errors_total{endpoint="/score"} 2.0' in text

@@ -35,7 +35,7 @@ def test_files_and_entries_come_in_order(tmp_path: Path) -> None:
     assert [item.read() for item in found] == [b"anything", good_png("red"), good_png("blue"), b"anything"]
 
 
-def test_only_pictures_are_looked_at(tmp_path: Path) -> None:
+def test_only_images_are_looked_at(tmp_path: Path) -> None:
     content = zip_of(
         ("readme.txt", b"x"),
         ("__MACOSX/._a.jpg", b"x"),
@@ -49,7 +49,7 @@ def test_only_pictures_are_looked_at(tmp_path: Path) -> None:
 def test_an_archive_is_told_by_its_content(tmp_path: Path) -> None:
     assert len(list(find_uploads(uploaded(tmp_path, zip_of(("a.jpg", b"")), "photo.jpg")))) == 1
     (found,) = find_uploads(uploaded(tmp_path, b"no archive", "photos.zip"))
-    assert found.read() == b"no archive"  # told by whoever opens it as a picture
+    assert found.read() == b"no archive"  # told by whoever opens it as an image
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_a_zip_in_a_zip_is_not_opened(tmp_path: Path) -> None:
     inner = zip_of(("a.png", good_png()))
     (found,) = find_uploads(uploaded(tmp_path, zip_of(("inner.zip", inner), ("inner.png", inner))))
     assert found.name == "inner.png"
-    assert found.read() == inner  # and the reader of pictures says that it is none
+    assert found.read() == inner  # and the reader of images says that it is none
 
 
-def test_too_many_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MOST_PICTURES", 3)
     with pytest.raises(CaptionerError, match="more than 3 pictures"):
         list(find_uploads(uploaded(tmp_path, zip_of(*((f"{n}.png", b"") for n in range(4))))))
@@ -98,7 +98,7 @@ def test_an_endless_directory_is_not_read(tmp_path: Path) -> None:
     assert "too many files" in failure(found)
 
 
-def test_a_locked_picture_is_told(tmp_path: Path) -> None:
+def test_a_locked_image_is_told(tmp_path: Path) -> None:
     content = bytearray(zip_of(("a.png", good_png())))
     for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(magic) + offset] |= 1
@@ -115,16 +115,14 @@ def test_an_unknown_compression_is_told(tmp_path: Path) -> None:
     assert "damaged" in failure(found)
 
 
-def test_an_archive_without_pictures_is_told(tmp_path: Path) -> None:
+def test_an_archive_without_images_is_told(tmp_path: Path) -> None:
     for content in (zip_of(), zip_of(("notes.txt", b"x"))):
         (found,) = find_uploads(uploaded(tmp_path, content))
-        assert failure(found) == "photos.zip: there are no pictures in the archive"
+        assert failure(found) == "images.zip: there are no images in the archive"
 
 
 def test_damage_anywhere_is_told_or_harmless(tmp_path: Path) -> None:
-    whole = zip_of(
-        *((f"{n}.png", good_png("red") + bytes(random.Random(n).randbytes(500))) for n in range(4))
-    )
+    whole = zip_of(*((f"{n}.png", good_png("red") + bytes(random.Random(n).randbytes(500))) for n in range(4)))
     for cut in range(4, len(whole), 37):
         (found,) = find_uploads(uploaded(tmp_path, whole[:cut]))
         assert failure(found) == "photos.zip: not a complete zip archive"

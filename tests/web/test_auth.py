@@ -25,9 +25,7 @@ def test_each_line_names_a_visitor(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_others_can_read_gets_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_others_can_read_gets_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = users_file(tmp_path, "anna:secret", mode=0o644)
     assert read_users(file) == [("anna", "secret")]
     assert f"chmod 600 {file}" in capsys.readouterr().err

@@ -21,9 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def steps() -> list[tuple[str, str]]:
     """Instructions of the Dockerfile with what follows them."""
-    text = "\n".join(
-        line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")
-    )
+    text = "\n".join(line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#"))
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
 

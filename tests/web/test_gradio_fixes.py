@@ -70,9 +70,7 @@ def test_only_what_needs_the_model_takes_a_place_in_the_queue(service: Service) 
         accepted, _, _ = run(page._queue.push(body=body, request=httpx.Request("POST", "/"), username=None))  # type: ignore[arg-type]
         return bool(accepted)
 
-    assert [admitted(name) for name in ("when_ready", "edit", "respond", "when_ready", "caption")] == [
-        True
-    ] * 5
+    assert [admitted(name) for name in ("when_ready", "edit", "respond", "when_ready", "caption")] == [True] * 5
     assert len(page._queue) == 5
     assert [admitted(name) for name in ("respond", "caption", "when_ready")] == [False, False, True]
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _unharmed(server: Server) -> Iterator[None]:
-    """After each test the server captions a good picture."""
+    """After each test the server captions a good image."""
     yield
     answer = server.call("caption", image=server.upload(good_png()))
     assert answer.values, answer.error
@@ -35,7 +35,7 @@ def refusal(answer: Answer) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-def test_bad_pictures_are_refused_by_name(server: Server, name: str) -> None:
+def test_bad_images_are_refused_by_name(server: Server, name: str) -> None:
     content, message = HOSTILE[name]
     data = content()
     upload = server.upload(data, name)
@@ -48,7 +48,7 @@ def test_bad_pictures_are_refused_by_name(server: Server, name: str) -> None:
 
 
 @pytest.mark.parametrize("forged", [ROOT / "data" / "samples" / "cat.jpg", "/etc/passwd", "../../etc/passwd"])
-def test_files_of_the_server_are_no_pictures(server: Server, forged: object) -> None:
+def test_files_of_the_server_are_no_images(server: Server, forged: object) -> None:
     for image in (record(str(forged)), {"path": str(forged)}):
         assert "was not uploaded" in refusal(server.call("caption", image=image))
         assert "was not uploaded" in refusal(server.call("score", image=image, text="a dog"))

@@ -36,7 +36,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def test_page_and_tools_over_https(
-    certificate: Pair, checkpoint_file: Path, captioner: Captioner, picture: Path, tmp_path: Path
+    certificate: Pair, checkpoint_file: Path, captioner: Captioner, image: Path, tmp_path: Path
 ) -> None:
     cert, key = certificate
     flags = ["--ssl-certfile", str(cert), "--ssl-keyfile", str(key), "--mcp"]
@@ -45,9 +45,9 @@ def test_page_and_tools_over_https(
         address = str(server.http.base_url).rstrip("/")
         assert address.startswith("https://127.0.0.1:")
         assert f"{address}, and MCP tools at {address}/mcp" in server.log.read_text()
-        answer = server.call("caption", image=server.upload(picture.read_bytes()))
+        answer = server.call("caption", image=server.upload(image.read_bytes()))
         assert answer.values is not None, answer.error
-        assert answer.values[0] == captioner.caption([picture])[0][0].text
+        assert answer.values[0] == captioner.caption([image])[0][0].text
         accepted = {"accept": "application/json, text/event-stream"}
         asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         tools = server.http.post("/mcp", json=asked, headers=accepted).raise_for_status().json()

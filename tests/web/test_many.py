@@ -30,42 +30,40 @@ def run(service: Service, uploads: list[tuple[Path, str]]) -> Album:
 
 
 @pytest.fixture
-def mixed(tmp_path: Path, photos: list[Path]) -> list[tuple[Path, str]]:
-    """Good and bad uploads: photographs, a hostile file, an archive with a broken entry."""
+def mixed(tmp_path: Path, images: list[Path]) -> list[tuple[Path, str]]:
+    """Good and bad uploads: images, a hostile file, an archive with a broken entry."""
     broken = tmp_path / "broken"
     broken.write_bytes(truncated_jpeg())
     archive = tmp_path / "archive"
     archive.write_bytes(
-        zip_of(("x/dogs.jpg", photos[3].read_bytes()), ("bad.png", b"x" * 99), ("../up.png", good_png()))
+        zip_of(("x/dogs.jpg", images[3].read_bytes()), ("bad.png", b"x" * 99), ("../up.png", good_png()))
     )
     return [
-        (photos[0], "astronaut.jpg"),
+        (images[0], "astronaut.jpg"),
         (broken, "<b>broken</b>.jpg"),
         (archive, "all.zip"),
-        (photos[1], "cat.jpg"),
+        (images[1], "cat.jpg"),
     ]
 
 
-def test_captions_are_those_of_single_pictures(
-    service: Service, captioner: Captioner, photos: list[Path]
-) -> None:
-    album = run(service, [(photo, photo.name) for photo in photos])
-    assert [item.name for item in album.items] == [photo.name for photo in photos]
-    assert [item.caption for item in album.items] == [c[0].text for c in captioner.caption(photos)]
-    assert album.total == len(photos)
+def test_captions_are_those_of_single_images(service: Service, captioner: Captioner, images: list[Path]) -> None:
+    album = run(service, [(image, image.name) for image in images])
+    assert [item.name for item in album.items] == [image.name for image in images]
+    assert [item.caption for item in album.items] == [c[0].text for c in captioner.caption(images)]
+    assert album.total == len(images)
     assert album.speed > 0
     assert not album.running
     assert {item.thumbnail[:23] for item in album.items} == {"data:image/jpeg;base64,"}
 
 
-def test_broken_pictures_are_listed_and_the_others_go_on(
+def test_broken_images_are_listed_and_the_others_go_on(
     service: Service, mixed: list[tuple[Path, str]], tmp_path: Path
 ) -> None:
     album = run(service, mixed)
     assert [item.name for item in album.captioned] == ["astronaut.jpg", "x/dogs.jpg", "cat.jpg"]
     assert [item.name for item in album.broken] == ["<b>broken</b>.jpg", "bad.png", "../up.png"]
     card = progress_card(album)
-    assert "Captioned 3 pictures" in card
+    assert "Captioned 3 images" in card
     assert "3 could not be read." in card
     assert card.count("<li>") == 3
     assert "<b>" not in card
@@ -85,46 +83,44 @@ def test_hostile_files_are_listed(service: Service, tmp_path: Path) -> None:
         assert HOSTILE[item.name][1] in item.error
 
 
-def test_stopping_ends_after_the_pictures_under_way(
-    service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
+def test_stopping_ends_after_the_images_under_way(
+    service: Service, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(many, "_REPORT", 0)
     monkeypatch.setattr(many, "_REPORT_MORE", 0)
     album = Album()
-    for _ in caption_album(service, album, [(picture, f"{n}.png") for n in range(60)], Settings()):
+    for _ in caption_album(service, album, [(image, f"{n}.png") for n in range(60)], Settings()):
         if len(album.items) == 3:
-            assert "3 of 60 pictures" in progress_card(album)
-            assert "pictures/s" in progress_card(album)
+            assert "3 of 60 images" in progress_card(album)
+            assert "images/s" in progress_card(album)
             album.stopping = True
     assert 3 <= len(album.items) <= 3 + many._AT_ONCE
-    assert f"Stopped after {len(album.items)} of 60 pictures" in progress_card(album)
-    assert len(run(service, [(picture, "again.png")]).items) == 1
+    assert f"Stopped after {len(album.items)} of 60 images" in progress_card(album)
+    assert len(run(service, [(image, "again.png")]).items) == 1
 
 
-def test_a_visitor_who_leaves_ends_the_work(
-    service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_visitor_who_leaves_ends_the_work(service: Service, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "_REPORT", 0)
     monkeypatch.setattr(many, "_REPORT_MORE", 0)
     album = Album()
-    many_pictures = [(picture, f"{n}.png") for n in range(400)]
-    work = caption_album(service, album, many_pictures, Settings())
+    many_images = [(image, f"{n}.png") for n in range(400)]
+    work = caption_album(service, album, many_images, Settings())
     next(work)
     work.close()  # type: ignore[attr-defined]
     assert not album.running
     assert len(album.items) < 400
 
 
-def test_a_second_run_begins_anew(service: Service, picture: Path) -> None:
+def test_a_second_run_begins_anew(service: Service, image: Path) -> None:
     album = Album()
     for name in ("one.png", "two.png"):
-        for _ in caption_album(service, album, [(picture, name)], Settings()):
+        for _ in caption_album(service, album, [(image, name)], Settings()):
             pass
     assert [item.name for item in album.items] == ["two.png"]
 
 
 def test_nothing_to_caption_is_told(service: Service) -> None:
-    with pytest.raises(CaptionerError, match="choose some pictures"):
+    with pytest.raises(CaptionerError, match="choose some images"):
         run(service, [])
 
 

@@ -97,10 +97,8 @@ def test_there_are_three_tools_and_nothing_else(assistant: Assistant) -> None:
     assert assistant.do(lambda client: client.list_prompts()).prompts == []
 
 
-def test_tools_answer_what_the_captioner_writes(
-    assistant: Assistant, captioner: Captioner, photos: list[Path]
-) -> None:
-    cat = next(photo for photo in photos if photo.stem == "cat")
+def test_tools_answer_what_the_captioner_writes(assistant: Assistant, captioner: Captioner, images: list[Path]) -> None:
+    cat = next(sample for sample in images if sample.stem == "cat")
     image = in_base64(cat.read_bytes())
     (best, *_) = captioner.caption([cat])[0]
     found = assistant.call("caption", image=image)
@@ -113,14 +111,14 @@ def test_tools_answer_what_the_captioner_writes(
     weighed = assistant.call("score", image=address, text=best.text)
     assert weighed["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
     assert weighed["perplexity"] > 1
-    good, bad = assistant.call("caption_batch", images=[image, in_base64(b"no picture")])["result"]
+    good, bad = assistant.call("caption_batch", images=[image, in_base64(b"no image")])["result"]
     assert (good["name"], good["caption"], good["error"]) == ("picture 1", best.text, None)
     assert bad["name"] == "picture 2"
     assert bad["error"].startswith("picture 2: ")
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-def test_bad_pictures_are_refused_and_the_next_is_captioned(assistant: Assistant, name: str) -> None:
+def test_bad_images_are_refused_and_the_next_is_captioned(assistant: Assistant, name: str) -> None:
     content, message = HOSTILE[name]
     assert message in assistant.refusal("caption", image=in_base64(content()))
     assert assistant.call("caption", image=GOOD)["caption"]
@@ -143,8 +141,8 @@ def test_no_file_of_the_server_is_read_and_no_address_asked(assistant: Assistant
             assert "send the file itself in base64" in assistant.refusal("score", image=image, text="a dog")
             (record,) = assistant.call("caption_batch", images=[image])["result"]
             assert "send the file itself in base64" in record["error"]
-        # A path of letters alone could be base64, of something that is no picture.
-        assert "not a picture" in assistant.refusal("caption", image="/etc/hosts/mcp12")
+        # A path of letters alone could be base64, of something that is no image.
+        assert "not an image" in assistant.refusal("caption", image="/etc/hosts/mcp12")
         for image in ({"path": str(cat), "meta": {"_type": "gradio.FileData"}}, {"url": address}, 5, None):
             assert "image: Input should be a valid string" in assistant.refusal("caption", image=image)
         elsewhere.shutdown()
@@ -159,16 +157,14 @@ def test_no_file_of_the_server_is_read_and_no_address_asked(assistant: Assistant
         ("caption", {}, "image: Field required"),
         ("caption", {"image": ""}, "file is empty"),
         ("caption", {"image": in_base64(bytes(1_000_001))}, "is larger than 1 MB"),
-        ("caption_batch", {"images": []}, "Send at least one picture"),
-        ("caption_batch", {"images": [""] * 101}, "Send at most 100 pictures"),
+        ("caption_batch", {"images": []}, "Send at least one image"),
+        ("caption_batch", {"images": [""] * 101}, "Send at most 100 images"),
         ("score", {"image": GOOD, "text": "dog " * 10_000}, "too long"),
         ("score", {"image": GOOD, "text": "<script>\x00"}, "does not know"),
         ("respond", {}, "Unknown tool"),
     ],
 )
-def test_what_does_not_fit_is_told(
-    assistant: Assistant, tool: str, arguments: dict[str, Any], message: str
-) -> None:
+def test_what_does_not_fit_is_told(assistant: Assistant, tool: str, arguments: dict[str, Any], message: str) -> None:
     assert message in assistant.refusal(tool, **arguments)
 
 
@@ -221,7 +217,5 @@ def test_a_full_queue_is_told(narrow: Narrow) -> None:
 def test_what_is_to_be_installed_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "captioner.web.mcp", raising=False)
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
-    with pytest.raises(
-        CaptionerError, match=r"`mcp` needs the package mcp; run: pip install 'captioner\[mcp\]'"
-    ):
+    with pytest.raises(CaptionerError, match=r"`mcp` needs the package mcp; run: pip install 'captioner\[mcp\]'"):
         build_app(service, ServingOptions(mcp=True))

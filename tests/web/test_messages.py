@@ -11,21 +11,17 @@ from captioner.web.messages import for_visitor, shown_name
 
 
 def test_a_known_failure_is_told_as_a_sentence() -> None:
-    assert for_visitor(CaptionerError("choose a picture first")) == "Choose a picture first."
-    assert for_visitor(ImageError("my dog.jpg: file is empty")) == (
-        "my dog.jpg: file is empty. Choose another file."
-    )
+    assert for_visitor(CaptionerError("choose an image first")) == "Choose an image first."
+    assert for_visitor(ImageError("my dog.jpg: file is empty")) == ("my dog.jpg: file is empty. Choose another file.")
     advised = ImageError("a.svg: SVG drawings are not supported", "convert it to PNG first")
     assert for_visitor(advised) == "a.svg: SVG drawings are not supported; convert it to PNG first."
 
 
 def test_advice_for_operators_is_not_for_visitors() -> None:
-    heic = NoDecoderError("a.heic: HEIC pictures cannot be read", "run: pip install 'captioner[heif]'")
-    assert for_visitor(heic) == ("a.heic: HEIC pictures cannot be read; save it as JPEG or PNG first.")
-    large = TooManyPixelsError(
-        "a.png: 9 x 9 pixels are more than the limit", "raise the limit or shrink the picture"
-    )
-    assert for_visitor(large) == "a.png: 9 x 9 pixels are more than the limit; shrink the picture."
+    heic = NoDecoderError("a.heic: HEIC images cannot be read", "run: pip install 'captioner[heif]'")
+    assert for_visitor(heic) == ("a.heic: HEIC images cannot be read; save it as JPEG or PNG first.")
+    large = TooManyPixelsError("a.png: 9 x 9 pixels are more than the limit", "raise the limit or shrink the image")
+    assert for_visitor(large) == "a.png: 9 x 9 pixels are more than the limit; shrink the image."
 
 
 def test_a_bug_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
@@ -41,8 +37,8 @@ def test_a_bug_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None
         ("../../etc/passwd", "passwd"),
         ("C:\\photos\\dog.jpg", "dog.jpg"),
         ("a\nb\x00\u202e.jpg", "a\ufffdb\ufffd\ufffd.jpg"),
-        ("", "the picture"),
-        (None, "the picture"),
+        ("", "the image"),
+        (None, "the image"),
         ("folder/", "folder"),
         ("<b>x</b>.jpg", "b>.jpg"),
     ],

@@ -12,11 +12,7 @@ from captioner.web.metrics import CONTENT_TYPE, Metrics
 def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """Every figure by its name and labels, as Prometheus reads them."""
     families = text_string_to_metric_families(metrics.text().decode())
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in families
-        for sample in family.samples
-    }
+    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
 def test_requests_and_errors_are_counted_by_endpoint() -> None:
@@ -30,9 +26,7 @@ def test_requests_and_errors_are_counted_by_endpoint() -> None:
     assert found["captioner_requests_total", "/caption"] == 2
     assert found["captioner_requests_total", "/score"] == 1
     assert found["captioner_errors_total", "/score"] == 1
-    assert ("captioner_errors_total", "/caption") not in found or found[
-        "captioner_errors_total", "/caption"
-    ] == 0
+    assert ("captioner_errors_total", "/caption") not in found or found["captioner_errors_total", "/caption"] == 0
     assert found["captioner_latency_seconds_count", "/caption"] == 2
     assert found["captioner_latency_seconds_count", "/score"] == 1
 
@@ -46,9 +40,7 @@ def test_the_histogram_holds_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
     monkeypatch.undo()
     found = figures(metrics)
-    buckets = {
-        le: found["captioner_latency_seconds_bucket", "/caption", le] for le in ("0.1", "0.2", "2.0", "5.0")
-    }
+    buckets = {le: found["captioner_latency_seconds_bucket", "/caption", le] for le in ("0.1", "0.2", "2.0", "5.0")}
     assert buckets == {"0.1": 0, "0.2": 1, "2.0": 1, "5.0": 2}
     assert found["captioner_latency_seconds_sum", "/caption"] == pytest.approx(3.15)
 

@@ -36,11 +36,9 @@ CHOICES = ["beam", 3, 0.8, 0.9, 5, 8, 0, "small"]
 """What the components hold: method, beam size, temperature, top-p, draws, longest caption, seed, weights."""
 
 
-def test_the_page_writes_what_the_captioner_writes(
-    service: Service, captioner: Captioner, photos: list[Path]
-) -> None:
-    card, decisions = caption_upload(service, upload(photos[0]), CHOICES)
-    assert captioner.caption([photos[0]])[0][0].text in card
+def test_the_page_writes_what_the_captioner_writes(service: Service, captioner: Captioner, images: list[Path]) -> None:
+    card, decisions = caption_upload(service, upload(images[0]), CHOICES)
+    assert captioner.caption([images[0]])[0][0].text in card
     assert "<table>" in decisions
 
 
@@ -54,12 +52,12 @@ def test_before_the_controls_are_set_the_weights_own_settings_count(service: Ser
     assert (beams["value"], length["value"]) == (5, 30)
 
 
-def test_without_a_picture_it_welcomes(service: Service) -> None:
+def test_without_a_image_it_welcomes(service: Service) -> None:
     assert caption_upload(service, None, CHOICES)[0] == WELCOME
 
 
-def test_a_hostile_picture_gets_a_message_and_the_next_visitor_a_caption(
-    service: Service, hostile: tuple[Path, str], picture: Path
+def test_a_hostile_image_gets_a_message_and_the_next_visitor_a_caption(
+    service: Service, hostile: tuple[Path, str], image: Path
 ) -> None:
     path, message = hostile
     card, decisions = caption_upload(service, upload(path, "<i>holiday.jpg"), CHOICES)
@@ -68,20 +66,20 @@ def test_a_hostile_picture_gets_a_message_and_the_next_visitor_a_caption(
     assert "<i>" not in card
     assert str(path) not in card
     assert decisions == ""
-    assert '<p class="caption">' in caption_upload(service, upload(picture), CHOICES)[0]
+    assert '<p class="caption">' in caption_upload(service, upload(image), CHOICES)[0]
 
 
 @pytest.mark.parametrize("place", range(len(CHOICES) - 1))
-def test_settings_from_elsewhere_are_checked(service: Service, picture: Path, place: int) -> None:
+def test_settings_from_elsewhere_are_checked(service: Service, image: Path, place: int) -> None:
     choices = [*CHOICES]
     choices[place] = "<script>"
-    card = caption_upload(service, upload(picture), choices)[0]
+    card = caption_upload(service, upload(image), choices)[0]
     assert 'class="notice error"' in card
     assert "<script>" not in card
 
 
-def test_unknown_weights_are_told(service: Service, picture: Path) -> None:
-    card = caption_upload(service, upload(picture), [*CHOICES[:-1], "../../etc/passwd"])[0]
+def test_unknown_weights_are_told(service: Service, image: Path) -> None:
+    card = caption_upload(service, upload(image), [*CHOICES[:-1], "../../etc/passwd"])[0]
     assert "There are no weights" in card
 
 
@@ -95,19 +93,19 @@ def test_unknown_weights_are_told(service: Service, picture: Path) -> None:
         ("\ud800", "not valid UTF-8"),
     ],
 )
-def test_strange_sentences_get_a_message(service: Service, picture: Path, text: str, message: str) -> None:
-    card = score_sentence(service, upload(picture), text, CHOICES)
+def test_strange_sentences_get_a_message(service: Service, image: Path, text: str, message: str) -> None:
+    card = score_sentence(service, upload(image), text, CHOICES)
     assert message in card
     assert "<b>moon" not in card
-    assert "comparison" in score_sentence(service, upload(picture), "a dog", CHOICES)
+    assert "comparison" in score_sentence(service, upload(image), "a dog", CHOICES)
 
 
-def test_an_album_reports_and_ends(service: Service, photos: list[Path]) -> None:
+def test_an_album_reports_and_ends(service: Service, images: list[Path]) -> None:
     album = Album()
-    files = [upload(photo, photo.name) for photo in photos[:3]]
+    files = [upload(image, image.name) for image in images[:3]]
     reports = list(run_album(service, album, files, CHOICES))
     assert reports[0][1] == ""  # the gallery of a run before is cleared
-    assert "Captioned 3 pictures" in reports[-1][0]
+    assert "Captioned 3 images" in reports[-1][0]
     assert reports[-1][1].count("<textarea") == 3
     saved = download(album, "CSV")
     assert saved["name"] == "captions.csv"
@@ -116,7 +114,7 @@ def test_an_album_reports_and_ends(service: Service, photos: list[Path]) -> None
 
 def test_an_album_of_nothing_is_told(service: Service) -> None:
     for nothing in (None, []):
-        assert "Choose some pictures" in [*run_album(service, Album(), nothing, CHOICES)][-1][0]
+        assert "Choose some images" in [*run_album(service, Album(), nothing, CHOICES)][-1][0]
 
 
 def test_status_and_busy_texts_follow_the_service(service: Service, checkpoint_file: Path) -> None:
@@ -180,19 +178,19 @@ def handlers(service: Service) -> dict[str, Callable[..., Any]]:
     return {function.fn.__name__: function.fn for function in build_page(service).fns.values() if function.fn}
 
 
-def test_an_answer_that_was_overtaken_is_not_shown(service: Service, photos: list[Path]) -> None:
+def test_an_answer_that_was_overtaken_is_not_shown(service: Service, images: list[Path]) -> None:
     page, turns, skipped = handlers(service), Turns(), (gr.skip(),) * 3
-    overtaken = page["respond"](turns, upload(photos[0]), *CHOICES)
+    overtaken = page["respond"](turns, upload(images[0]), *CHOICES)
     assert 'class="notice busy"' in next(overtaken)[0]
-    later = page["respond_again"](turns, upload(photos[1]), "greedy", *CHOICES[1:])
+    later = page["respond_again"](turns, upload(images[1]), "greedy", *CHOICES[1:])
     assert '<p class="caption">' in later[0]
     assert [*overtaken] == [skipped]
     assert page["respond_again"](turns, None, *CHOICES) == skipped[:2]
 
 
-def test_an_answer_is_not_told_twice(service: Service, photos: list[Path]) -> None:
+def test_an_answer_is_not_told_twice(service: Service, images: list[Path]) -> None:
     # The last that a generator yields is sent to the browser once more at its end.
-    busy, answer, last = handlers(service)["respond"](Turns(), upload(photos[0]), *CHOICES)
+    busy, answer, last = handlers(service)["respond"](Turns(), upload(images[0]), *CHOICES)
     assert 'class="notice busy"' in busy[0]
     assert '<p class="caption">' in answer[0]
     assert last == (gr.skip(),) * 3

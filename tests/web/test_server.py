@@ -28,13 +28,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def coloured(number: int) -> bytes:
-    """One of many different pictures."""
+    """One of many different images."""
     return good_png(f"#{number * 48271 % (1 << 24):06x}")
 
 
-def rotated_jpeg(photo: Path) -> bytes:
-    """A photo that lies on its side, with an EXIF entry that says so."""
-    with Image.open(photo) as image:
+def rotated_jpeg(path: Path) -> bytes:
+    """An image that lies on its side, with an EXIF entry that says so."""
+    with Image.open(path) as image:
         turned = image.convert("RGB").resize((200, 120)).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -68,48 +68,45 @@ def test_health_is_503_without_a_model(weights: str | None, state: str) -> None:
     assert (answer.json()["status"], answer.json()["digest"]) == (state, None)
 
 
-def test_one_picture_has_one_caption_everywhere(
-    server: Server, service: Service, captioner: Captioner, photos: list[Path], tmp_path: Path
+def test_one_image_has_one_caption_everywhere(
+    server: Server, service: Service, captioner: Captioner, images: list[Path], tmp_path: Path
 ) -> None:
     turned = tmp_path / "turned.jpg"
-    turned.write_bytes(rotated_jpeg(photos[0]))
-    for photo in (turned, photos[1]):
-        data = photo.read_bytes()
+    turned.write_bytes(rotated_jpeg(images[0]))
+    for path in (turned, images[1]):
+        data = path.read_bytes()
         if len(data) > 1_000_000:
             continue
-        expected = captioner.caption([photo])[0][0].text
+        expected = captioner.caption([path])[0][0].text
         answer = server.call("caption", image=server.upload(data))
         assert answer.values is not None, answer.error
         assert answer.values[0] == expected
-        assert service.caption(service.encode(photo))[0].text == expected
+        assert service.caption(service.encode(path))[0].text == expected
 
 
-def test_gradios_client_knows_the_endpoints(server: Server, captioner: Captioner, picture: Path) -> None:
+def test_gradios_client_knows_the_endpoints(server: Server, captioner: Captioner, image: Path) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(str(server.http.base_url), verbose=False)
-    text, details = client.predict(handle_file(picture), api_name="/caption")
-    (best, *_) = captioner.caption([picture])[0]
+    text, details = client.predict(handle_file(image), api_name="/caption")
+    (best, *_) = captioner.caption([image])[0]
     assert text == best.text
     assert details["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
-    greedy, _ = client.predict(handle_file(picture), method="greedy", api_name="/caption")
-    assert (
-        greedy
-        == captioner.caption([picture], DecodingOptions(beam_size=1, min_length=4, max_length=8))[0][0].text
-    )
-    log_prob, _ = client.predict(handle_file(picture), text, api_name="/score")
+    greedy, _ = client.predict(handle_file(image), method="greedy", api_name="/caption")
+    assert greedy == captioner.caption([image], DecodingOptions(beam_size=1, min_length=4, max_length=8))[0][0].text
+    log_prob, _ = client.predict(handle_file(image), text, api_name="/score")
     assert log_prob == pytest.approx(best.log_prob, abs=1e-4)
-    (record,) = client.predict([handle_file(picture)], api_name="/caption_batch")
+    (record,) = client.predict([handle_file(image)], api_name="/caption_batch")
     assert record["caption"] == text
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_manuals_curl_example(server: Server, captioner: Captioner, photos: list[Path]) -> None:
+def test_the_manuals_curl_example(server: Server, captioner: Captioner, images: list[Path]) -> None:
     manual = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
     (script,) = (block for block in re.findall(r"```sh\n(.*?)```", manual, re.DOTALL) if "curl" in block)
     script = script.replace("http://127.0.0.1:7860", str(server.http.base_url).rstrip("/"))
     done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    cat = next(photo for photo in photos if photo.stem == "cat")
+    cat = next(path for path in images if path.stem == "cat")
     assert f'data: ["{captioner.caption([cat])[0][0].text}"' in done.stdout
 
 
@@ -123,20 +120,18 @@ def test_every_parameter_but_the_first_has_a_default_and_all_are_described(serve
     assert endpoints["/caption"]["returns"][0]["python_type"]["type"] == "str"
 
 
-def test_32_programs_at_once_all_get_their_own_captions(
-    server: Server, captioner: Captioner, tmp_path: Path
-) -> None:
-    pictures = [coloured(number) for number in range(32)]
+def test_32_programs_at_once_all_get_their_own_captions(server: Server, captioner: Captioner, tmp_path: Path) -> None:
+    images = [coloured(number) for number in range(32)]
     before = requests_of(server, "/caption")
 
     def ask(data: bytes) -> Any:
         return server.call("caption", image=server.upload(data), max_length=5)
 
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(ask, pictures))
+        answers = list(pool.map(ask, images))
     assert [answer.error for answer in answers] == [None] * 32
     paths = [tmp_path / f"{number}.png" for number in range(32)]
-    for path, data in zip(paths, pictures, strict=True):
+    for path, data in zip(paths, images, strict=True):
         path.write_bytes(data)
     alone = captioner.caption(paths, DecodingOptions(min_length=4, max_length=5))
     assert [answer.values[0] for answer in answers] == [captions[0].text for captions in alone]

@@ -16,17 +16,17 @@ from captioner.web.service import MOST_WORDS, Service
 from tests.small_model import small_checkpoint
 
 
-def test_it_says_what_the_captioner_says(service: Service, captioner: Captioner, photos: list[Path]) -> None:
+def test_it_says_what_the_captioner_says(service: Service, captioner: Captioner, images: list[Path]) -> None:
     # One has an EXIF orientation, one is grey.
     for options in (DecodingOptions(beam_size=3), DecodingOptions(temperature=0.9, num_captions=3)):
-        for photo, expected in zip(photos, captioner.caption(photos, options), strict=True):
-            found = service.caption(service.encode(photo), options)
+        for image, expected in zip(images, captioner.caption(images, options), strict=True):
+            found = service.caption(service.encode(image), options)
             assert [caption.text for caption in found] == [caption.text for caption in expected]
             assert found[0].log_prob == pytest.approx(expected[0].log_prob, abs=1e-4)
 
 
-def test_the_score_of_its_own_caption_is_that_of_decoding(service: Service, photos: list[Path]) -> None:
-    encoded = service.encode(photos[0])
+def test_the_score_of_its_own_caption_is_that_of_decoding(service: Service, images: list[Path]) -> None:
+    encoded = service.encode(images[0])
     best = service.caption(encoded)[0]
     score = service.score(encoded, best.text, runners_up=3)
     assert score.words == best.words
@@ -34,40 +34,40 @@ def test_the_score_of_its_own_caption_is_that_of_decoding(service: Service, phot
     assert [len(place) for place in score.runners_up] == [3] * (len(best.words) + 1)
 
 
-def test_bytes_and_file_are_one_picture(service: Service, photos: list[Path]) -> None:
-    assert service.encode(photos[1].read_bytes()) is service.encode(photos[1])
+def test_bytes_and_file_are_one_image(service: Service, images: list[Path]) -> None:
+    assert service.encode(images[1].read_bytes()) is service.encode(images[1])
 
 
-def test_pictures_are_remembered_within_a_bound(
-    service: Service, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_images_are_remembered_within_a_bound(
+    service: Service, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MOST_ENCODED", 2)
     service._encoded.clear()
-    first = service.encode(photos[0])
-    service.encode(photos[1])
-    assert service.encode(photos[0]) is first  # used again, so photos[1] goes first
-    service.encode(photos[2])
-    assert service.encode(photos[0]) is first
+    first = service.encode(images[0])
+    service.encode(images[1])
+    assert service.encode(images[0]) is first  # used again, so images[1] goes first
+    service.encode(images[2])
+    assert service.encode(images[0]) is first
     assert len(service._encoded) == 2
-    service.encode(photos[3], remember=False)
-    assert service.encode(photos[0]) is first
+    service.encode(images[3], remember=False)
+    assert service.encode(images[0]) is first
 
 
 @pytest.mark.parametrize("text", ["", "  ", "!?", "..."])
-def test_a_sentence_without_words_is_refused(service: Service, photos: list[Path], text: str) -> None:
+def test_a_sentence_without_words_is_refused(service: Service, images: list[Path], text: str) -> None:
     with pytest.raises(OptionError, match="no words"):
-        service.score(service.encode(photos[0]), text)
+        service.score(service.encode(images[0]), text)
 
 
 @pytest.mark.parametrize("text", ["dog " * 10_000, "x" * 1_000_000, "a\n" * 10_000])
-def test_a_long_sentence_is_refused(service: Service, photos: list[Path], text: str) -> None:
+def test_a_long_sentence_is_refused(service: Service, images: list[Path], text: str) -> None:
     with pytest.raises(OptionError, match=f"at most {MOST_WORDS} words"):
-        service.score(service.encode(photos[0]), text)
+        service.score(service.encode(images[0]), text)
 
 
-def test_unknown_words_are_named(service: Service, photos: list[Path]) -> None:
+def test_unknown_words_are_named(service: Service, images: list[Path]) -> None:
     with pytest.raises(UnknownWordsError, match="skateboard"):
-        service.score(service.encode(photos[0]), "a dog on a skateboard")
+        service.score(service.encode(images[0]), "a dog on a skateboard")
 
 
 def test_hostile_files_are_named_by_the_visitors_name(service: Service, hostile: tuple[Path, str]) -> None:
@@ -84,13 +84,13 @@ def test_a_file_that_has_gone_is_told_without_its_path(service: Service, tmp_pat
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_other_weights_are_found_by_name(service: Service, photos: list[Path]) -> None:
+def test_other_weights_are_found_by_name(service: Service, images: list[Path]) -> None:
     assert service.models.default == "small"
     assert service.models.weights[0] == "small"
     assert "captioner" in service.models.weights
     shipped = Captioner.load(device="cpu")
-    encoded = service.encode(photos[0], weights="captioner")
-    assert service.caption(encoded)[0].text == shipped.caption([photos[0]])[0][0].text
+    encoded = service.encode(images[0], weights="captioner")
+    assert service.caption(encoded)[0].text == shipped.caption([images[0]])[0][0].text
     about = service.models.about("captioner")
     assert about.digest == shipped.digest
     assert about.words == len(shipped.vocabulary)
@@ -99,9 +99,9 @@ def test_other_weights_are_found_by_name(service: Service, photos: list[Path]) -
 
 
 @pytest.mark.parametrize("name", ["nothing", "../small", "/etc/passwd", "captioner.safetensors"])
-def test_weights_are_no_paths(service: Service, photos: list[Path], name: str) -> None:
+def test_weights_are_no_paths(service: Service, images: list[Path], name: str) -> None:
     with pytest.raises(OptionError, match="there are no weights"):
-        service.encode(photos[0], weights=name)
+        service.encode(images[0], weights=name)
 
 
 def test_few_models_are_in_memory(checkpoint_file: Path, tmp_path: Path) -> None:
@@ -121,20 +121,20 @@ def test_few_models_are_in_memory(checkpoint_file: Path, tmp_path: Path) -> None
     assert service.options() == small_checkpoint().decoding
 
 
-def test_a_visitor_waits_for_the_model(checkpoint_file: Path, photos: list[Path]) -> None:
+def test_a_visitor_waits_for_the_model(checkpoint_file: Path, images: list[Path]) -> None:
     service = Service(checkpoint_file, device="cpu")
     assert service.models.status.state == "loading"
     assert service.models.weights == []
     with pytest.raises(CaptionerError, match="still loading"):
         service.models.wait(0.01)
     threading.Timer(0.2, service.models.start).start()
-    assert service.caption(service.encode(photos[0]))[0].text
+    assert service.caption(service.encode(images[0]))[0].text
     assert service.models.status.state == "ready"
     assert service.models.status.seconds > 0
 
 
 def test_weights_that_cannot_be_loaded_are_told(
-    tmp_path: Path, photos: list[Path], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, images: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = Service(tmp_path / "absent.safetensors")
     service.models.start()
@@ -142,21 +142,21 @@ def test_weights_that_cannot_be_loaded_are_told(
         service.models.wait(60)
     assert service.models.status.state == "failed"
     with pytest.raises(CaptionerError) as caught:
-        service.encode(photos[0])
+        service.encode(images[0])
     assert str(tmp_path) not in str(caught.value) + service.models.status.message
     assert str(tmp_path) in caplog.text  # for the operator
 
 
-def test_many_threads_get_their_own_answers(service: Service, photos: list[Path]) -> None:
-    photos = photos[:4]
-    expected = {photo: service.caption(service.encode(photo))[0].text for photo in photos}
+def test_many_threads_get_their_own_answers(service: Service, images: list[Path]) -> None:
+    images = images[:4]
+    expected = {image: service.caption(service.encode(image))[0].text for image in images}
     answers: list[tuple[Path, str]] = []
 
-    def ask(photo: Path) -> None:
-        encoded = service.encode(photo, remember=False)
-        answers.append((photo, service.caption(encoded)[0].text))
+    def ask(image: Path) -> None:
+        encoded = service.encode(image, remember=False)
+        answers.append((image, service.caption(encoded)[0].text))
 
-    threads = [threading.Thread(target=ask, args=(photo,)) for photo in photos * 3]
+    threads = [threading.Thread(target=ask, args=(image,)) for image in images * 3]
     for thread in threads:
         thread.start()
     for thread in threads:

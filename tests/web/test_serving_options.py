@@ -15,9 +15,7 @@ from captioner.web.options import ServingOptions
 def test_flags_and_options_are_the_same() -> None:
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
-    assert {action.dest for action in parser._actions} - {"help"} == {
-        item.name for item in fields(ServingOptions)
-    }
+    assert {action.dest for action in parser._actions} - {"help"} == {item.name for item in fields(ServingOptions)}
 
 
 def test_flags_become_options() -> None:

@@ -28,11 +28,9 @@ def text_of(page: str) -> str:
     return html.unescape(re.sub("<[^>]*>", " ", page))
 
 
-def test_an_answer_is_what_the_captioner_says(
-    service: Service, captioner: Captioner, photos: list[Path]
-) -> None:
-    for photo, (best, *_) in zip(photos, captioner.caption(photos), strict=True):
-        found = answer(service, upload(photo), Settings())
+def test_an_answer_is_what_the_captioner_says(service: Service, captioner: Captioner, images: list[Path]) -> None:
+    for image, (best, *_) in zip(images, captioner.caption(images), strict=True):
+        found = answer(service, upload(image), Settings())
         assert found.captions[0].text == best.text
         assert found.score.log_prob == pytest.approx(best.log_prob, abs=1e-4)
         assert len(found.captions) == captioner.options.beam_size
@@ -41,10 +39,10 @@ def test_an_answer_is_what_the_captioner_says(
         assert not found.options.sampling
 
 
-def test_sampling_is_repeatable_and_depends_on_the_seed(service: Service, photos: list[Path]) -> None:
+def test_sampling_is_repeatable_and_depends_on_the_seed(service: Service, images: list[Path]) -> None:
     def texts(seed: int) -> list[str]:
         settings = Settings(method="sample", temperature=2, top_p=1, seed=seed)
-        found = answer(service, upload(photos[0]), settings)
+        found = answer(service, upload(images[0]), settings)
         assert found.options.sampling
         return [caption.text for caption in found.captions]
 
@@ -52,35 +50,35 @@ def test_sampling_is_repeatable_and_depends_on_the_seed(service: Service, photos
     assert texts(1) != texts(2)
 
 
-def test_the_longest_caption_is_kept(service: Service, photos: list[Path]) -> None:
-    found = answer(service, upload(photos[0]), Settings(max_length=2))
+def test_the_longest_caption_is_kept(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings(max_length=2))
     assert {len(caption.words) <= 2 for caption in found.captions} == {True}
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"path": ""}, {"path": None}])
-def test_no_picture_is_told_kindly(service: Service, nothing: dict[str, Any] | None) -> None:
-    with pytest.raises(CaptionerError, match="choose a picture first"):
+def test_no_image_is_told_kindly(service: Service, nothing: dict[str, Any] | None) -> None:
+    with pytest.raises(CaptionerError, match="choose an image first"):
         answer(service, nothing, Settings())
-    with pytest.raises(CaptionerError, match="choose a picture first"):
+    with pytest.raises(CaptionerError, match="choose an image first"):
         compare(service, nothing, SENTENCE, Settings())
 
 
-def test_a_comparison_has_both_sentences(service: Service, photos: list[Path]) -> None:
-    found = compare(service, upload(photos[0]), SENTENCE, Settings())
+def test_a_comparison_has_both_sentences(service: Service, images: list[Path]) -> None:
+    found = compare(service, upload(images[0]), SENTENCE, Settings())
     assert found.own.words == tuple(SENTENCE.split())
-    best = answer(service, upload(photos[0]), Settings()).captions[0]
+    best = answer(service, upload(images[0]), Settings()).captions[0]
     assert found.model.words == best.words
     assert found.model.log_prob == pytest.approx(best.log_prob, abs=1e-4)
 
 
-def test_the_sentence_is_checked(service: Service, photos: list[Path]) -> None:
+def test_the_sentence_is_checked(service: Service, images: list[Path]) -> None:
     for text, error in (("", OptionError), ("a unicorn", UnknownWordsError), ("dog " * 10_000, OptionError)):
         with pytest.raises(error):
-            compare(service, upload(photos[0]), text, Settings())
+            compare(service, upload(images[0]), text, Settings())
 
 
-def test_the_card_shows_the_caption_and_its_alternatives(service: Service, photos: list[Path]) -> None:
-    found = answer(service, upload(photos[0]), Settings())
+def test_the_card_shows_the_caption_and_its_alternatives(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings())
     card = render.answer_card(found)
     assert card.count('<p class="caption">') == 1
     assert f'data-copy="{html.escape(found.captions[0].text)}"' in card
@@ -94,8 +92,8 @@ def test_the_card_shows_the_caption_and_its_alternatives(service: Service, photo
         assert width == pytest.approx(100 * share, abs=0.06)
 
 
-def test_an_order_that_is_not_that_of_the_bars_is_explained(service: Service, photos: list[Path]) -> None:
-    found = answer(service, upload(photos[0]), Settings())
+def test_an_order_that_is_not_that_of_the_bars_is_explained(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings())
     better, worse = sorted(found.captions[:2], key=lambda caption: -caption.log_prob)
     longer, many = "favours longer sentences", "many of them say"
     for captions, values, told in (
@@ -110,21 +108,21 @@ def test_an_order_that_is_not_that_of_the_bars_is_explained(service: Service, ph
         assert [hint for hint in (longer, many) if hint in card] == [told] * bool(told)
 
 
-def test_a_caption_that_is_more_likely_bad_says_so(service: Service, photos: list[Path]) -> None:
-    found = answer(service, upload(photos[0]), Settings())
+def test_a_caption_that_is_more_likely_bad_says_so(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings())
     for confidence, said in ((None, False), (0.1, True), (0.32, True), (0.34, False), (0.9, False)):
         best = replace(found.captions[0], confidence=confidence)
         card = text_of(render.answer_card(replace(found, captions=(best, *found.captions[1:]))))
         assert ("I am not sure about this one." in card) == said
 
 
-def test_greedy_search_has_no_alternatives(service: Service, photos: list[Path]) -> None:
-    card = render.answer_card(answer(service, upload(photos[0]), Settings(method="greedy")))
+def test_greedy_search_has_no_alternatives(service: Service, images: list[Path]) -> None:
+    card = render.answer_card(answer(service, upload(images[0]), Settings(method="greedy")))
     assert "alternatives" not in card
 
 
-def test_the_decisions_name_each_word_with_runners_up(service: Service, photos: list[Path]) -> None:
-    found = answer(service, upload(photos[0]), Settings())
+def test_the_decisions_name_each_word_with_runners_up(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings())
     score, table = found.score, render.decisions(found)
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", table)
     assert len(rows) == len(score.words) + 1
@@ -138,38 +136,34 @@ def test_the_decisions_name_each_word_with_runners_up(service: Service, photos: 
     assert "&lt;end&gt;" not in table
 
 
-def test_the_decisions_show_where_a_model_with_attention_looked(
-    attentive_file: Path, photos: list[Path]
-) -> None:
+def test_the_decisions_show_where_a_model_with_attention_looked(attentive_file: Path, images: list[Path]) -> None:
     service = Service(attentive_file, device="cpu")
     service.models.start()
-    found = answer(service, upload(photos[0]), Settings())
+    found = answer(service, upload(images[0]), Settings())
     maps = found.score.attention
     assert maps is not None
     table = render.decisions(found)
     shades = re.findall(r'data-shade="data:image/png;base64,([^"]+)"', table)
     assert len(shades) == len(found.score.words)
     for shade, weights in zip(shades, maps, strict=True):
-        with Image.open(io.BytesIO(base64.b64decode(shade))) as picture:
-            darkness = np.asarray(picture.convert("LA"))[..., 1].astype(int)
+        with Image.open(io.BytesIO(base64.b64decode(shade))) as image:
+            darkness = np.asarray(image.convert("LA"))[..., 1].astype(int)
         assert darkness.shape == weights.shape
         assert darkness[np.unravel_index(weights.argmax(), weights.shape)] == 0
         lighter = weights.ravel()[:, None] > weights.ravel()[None]
         assert (darkness.ravel()[:, None] <= darkness.ravel()[None])[lighter].all()
     (seen,) = re.findall(r'img src="data:image/jpeg;base64,([^"]+)"', table)
-    with Image.open(io.BytesIO(base64.b64decode(seen))) as picture:
-        assert picture.size == (64, 64)
+    with Image.open(io.BytesIO(base64.b64decode(seen))) as image:
+        assert image.size == (64, 64)
 
 
-def test_without_attention_there_is_nothing_to_point_at(service: Service, photos: list[Path]) -> None:
-    table = render.decisions(answer(service, upload(photos[0]), Settings()))
+def test_without_attention_there_is_nothing_to_point_at(service: Service, images: list[Path]) -> None:
+    table = render.decisions(answer(service, upload(images[0]), Settings()))
     assert "look" not in table
 
 
-def test_the_comparison_says_who_is_preferred_and_what_surprised(
-    service: Service, photos: list[Path]
-) -> None:
-    found = compare(service, upload(photos[0]), SENTENCE, Settings())
+def test_the_comparison_says_who_is_preferred_and_what_surprised(service: Service, images: list[Path]) -> None:
+    found = compare(service, upload(images[0]), SENTENCE, Settings())
     card = text_of(render.comparison_card(found))
     surprises = card.split("Found unlikely:")[1].split("Its own caption")[0]
     gain = found.model.log_prob - found.own.log_prob

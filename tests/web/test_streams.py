@@ -93,9 +93,7 @@ def test_the_pages_that_were_heard_of_longest_ago_are_forgotten(monkeypatch: pyt
     assert [server.join(session) for session in ("first", "second", "third")] == [2, 0, 1]
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"no JSON", b"[]", b"7", b'{"session_hash":["mine"]}', b"[" * 100_000, b"\xff"]
-)
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b"7", b'{"session_hash":["mine"]}', b"[" * 100_000, b"\xff"])
 def test_who_names_no_session_is_told_of_no_end(body: bytes) -> None:
     server = _Server(END)
     server.stream("mine")

@@ -23,8 +23,8 @@ from tests.web.hostile import good_png
 from tests.web.serving import served
 
 
-def test_uploads_are_what_lies_in_their_folder(picture: Path) -> None:
-    assert uploaded_file({"path": str(picture)}) == picture
+def test_uploads_are_what_lies_in_their_folder(image: Path) -> None:
+    assert uploaded_file({"path": str(image)}) == image
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "{}/../../x.png", "a\0b", "{}/link", "captioner/errors.py"])
@@ -36,18 +36,18 @@ def test_nothing_else_is(tmp_path: Path, path: str) -> None:
 
 @pytest.mark.parametrize("upload", [None, {}, {"path": None}, {"path": ""}])
 def test_no_file_is_told(upload: dict[str, str] | None) -> None:
-    with pytest.raises(CaptionerError, match="choose a picture first"):
+    with pytest.raises(CaptionerError, match="choose an image first"):
         uploaded_file(upload)
 
 
 @pytest.mark.parametrize("kind", [gr.Image, gr.File])
-def test_addresses_are_not_fetched(kind: type, picture: Path) -> None:
+def test_addresses_are_not_fetched(kind: type, image: Path) -> None:
     component = no_addresses(kind())
     for address in ("http://127.0.0.1:1/x.png", "HTTPS://127.0.0.1:1/x.png"):
         with pytest.raises(gr.Error, match="not its address"):
             run(component.async_move_resource_to_block_cache(address))
-    kept = run(component.async_move_resource_to_block_cache(str(picture)))
-    assert Path(kept).read_bytes() == picture.read_bytes()
+    kept = run(component.async_move_resource_to_block_cache(str(image)))
+    assert Path(kept).read_bytes() == image.read_bytes()
 
 
 def test_the_private_folder_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

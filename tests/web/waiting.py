@@ -12,7 +12,7 @@ from captioner.web.service import Service
 
 
 class Narrow:
-    """A service in which one picture is encoded at a time and one may wait; it begins when it is told to."""
+    """A service in which one image is encoded at a time and one may wait; it begins when it is told to."""
 
     def __init__(self, checkpoint_file: Path) -> None:
         self.service = Service(checkpoint_file, device="cpu", max_batch_size=1, queue_size=1)
@@ -22,10 +22,10 @@ class Narrow:
         encodings: Any = self.service._encodings
         encode = encodings._compute
 
-        def held(model: Any, pictures: Sequence[Any]) -> Any:
+        def held(model: Any, images: Sequence[Any]) -> Any:
             self._begun.set()
             self._may_go_on.wait()
-            return encode(model, pictures)
+            return encode(model, images)
 
         encodings._compute = held
 
@@ -34,7 +34,7 @@ class Narrow:
         self._may_go_on.set()
 
     def wait_until_busy(self, waiting: int) -> None:
-        """Wait until it has begun a picture, and others wait."""
+        """Wait until it has begun an image, and others wait."""
         assert self._begun.wait(60)
         end = time.monotonic() + 60
         while self.service.waiting != waiting:

@@ -173,9 +173,7 @@ class Scanner:
 
 def _compile_atom(atom: str) -> re.Pattern[str]:
     caseless = len(atom) == 1 and atom.isascii() and atom.isalpha()
-    return re.compile(
-        f"[{atom.lower()}{atom.upper()}]" if caseless else re.escape(atom) if len(atom) == 1 else atom
-    )
+    return re.compile(f"[{atom.lower()}{atom.upper()}]" if caseless else re.escape(atom) if len(atom) == 1 else atom)
 
 
 class _Reader:
@@ -194,9 +192,7 @@ class _Reader:
         """
         part = self._choice()
         if self._at < len(self._pattern):
-            raise ValueError(
-                f"pattern {self._pattern!r}: unexpected {self._pattern[self._at]!r} at {self._at}"
-            )
+            raise ValueError(f"pattern {self._pattern!r}: unexpected {self._pattern[self._at]!r} at {self._at}")
         return part(start)
 
     def _choice(self) -> _Part:
