@@ -1,7 +1,5 @@
 """A caption and what is known of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

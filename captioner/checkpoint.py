@@ -5,8 +5,6 @@ the metadata, and nothing is unpickled. Nothing in this module trusts the file: 
 configuration before memory is taken for them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

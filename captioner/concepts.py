@@ -1,7 +1,5 @@
 """What the classes of ImageNet are called in captions: the table ``concepts.txt`` beside this module."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

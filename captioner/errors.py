@@ -7,8 +7,6 @@ Messages name an option by its field in Python, between backticks: `` `beam_size
 names its own way with :func:`reworded`, the command line as ``--beam-size``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

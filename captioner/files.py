@@ -1,7 +1,5 @@
 """Writing files so that a crash never leaves half of one behind."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What pages have in common that are one file and need nothing else: no script, no outside request."""
 
-from __future__ import annotations
-
 from html import escape
 
 _OPENING = """<!doctype html>

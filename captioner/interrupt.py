@@ -1,7 +1,5 @@
 """Ctrl-C that lets the step in hand finish."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator

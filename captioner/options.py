@@ -3,8 +3,6 @@
 Flags (:mod:`captioner.cli.options`), configuration files and the page's sliders read the same metadata.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import types

@@ -1,7 +1,5 @@
 """How probable a model finds given captions, and where it looks at each word: one replay of known words."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import unicodedata

@@ -1,7 +1,5 @@
 """Where checkpoints lie, and what one says of itself, without loading torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

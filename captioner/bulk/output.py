@@ -1,7 +1,5 @@
 """Captions in one file, which a run can be interrupted at and go on with."""
 
-from __future__ import annotations
-
 import enum
 import os
 import sys

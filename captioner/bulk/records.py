@@ -1,7 +1,5 @@
 """What is known of one image: what is written of it, and by what its file is known again."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The list of images that a run is about, from whatever names them."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

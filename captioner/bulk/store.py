@@ -6,8 +6,6 @@ grow. It is an SQLite database, because that one survives ``kill -9`` and power 
 among ten million.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

@@ -3,8 +3,6 @@
 A file is ``header``, the records with ``separator`` between them, and ``footer``.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

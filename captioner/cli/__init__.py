@@ -1,7 +1,5 @@
 """The command line: parse, call, print. One module a sub-command; no logic lives here."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib

@@ -1,7 +1,5 @@
 """``captioner calibrate``: teach a checkpoint how sure its captions are."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

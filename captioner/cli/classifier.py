@@ -1,7 +1,5 @@
 """``captioner classifier``: let a checkpoint name what its encoder's own classifier sees."""
 
-from __future__ import annotations
-
 import argparse
 
 from captioner.cli.options import add_options, read_options

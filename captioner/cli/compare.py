@@ -1,7 +1,5 @@
 """``captioner compare``: is one set of captions better than another, or is it chance?"""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """``captioner explain``: where the model looked at each word of a caption."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

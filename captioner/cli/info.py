@@ -1,7 +1,5 @@
 """``captioner info``: what is inside a checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping

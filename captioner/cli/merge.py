@@ -1,7 +1,5 @@
 """``captioner merge``: the outputs of shards become the output that one run would have written."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """Command-line flags made from the fields of options dataclasses, so that the two cannot drift apart."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import json

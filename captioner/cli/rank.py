@@ -1,7 +1,5 @@
 """``captioner rank``: which of many texts suits an image best."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

@@ -1,7 +1,5 @@
 """``captioner serve``: the page in the browser."""
 
-from __future__ import annotations
-
 import argparse
 
 from captioner.cli.options import add_options, read_options

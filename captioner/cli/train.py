@@ -1,7 +1,5 @@
 """``captioner train``: fit a model to captioned images."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``captioner tune``: the decoding options that suit a checkpoint best become its defaults."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -3,8 +3,6 @@
 A block of the dataset is a part. If a worker or a machine dies, Ray gives its blocks to others.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import pickle

@@ -5,8 +5,6 @@ captioned twice, because a machine went down after the first time, is there once
 what is done: a part is done if its file is there.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence

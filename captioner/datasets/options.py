@@ -1,7 +1,5 @@
 """Which data sets to read and where they lie."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Beam search; greedy search is a beam of one."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

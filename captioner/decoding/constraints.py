@@ -1,7 +1,5 @@
 """Words that a caption must hold (Anderson et al. 2017, "Guided open vocabulary image captioning ...")."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """Rules on which word may come next. Each filter strikes out words; none changes a probability."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol

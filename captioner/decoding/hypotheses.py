@@ -4,8 +4,6 @@ A strategy begins with ``width`` captions for each image, as rows ``image * widt
 there are stand in :mod:`captioner.decoding.beam` and :mod:`captioner.decoding.sampling`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 

@@ -9,8 +9,6 @@ et al. 2015, "Exploring Nearest Neighbor Approaches for Image Captioning", the c
 that two captions share, as a share of those of the caption that has more.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Captions drawn from the model's distribution."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What the image formats have in common: blocks one after the other, two of which hold EXIF and XMP."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import BinaryIO, ClassVar, NamedTuple

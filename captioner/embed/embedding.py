@@ -4,8 +4,6 @@ Photo managers show the description, screen readers read the alt text. Pixels ar
 the compressed data changes, nor of any other metadata.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

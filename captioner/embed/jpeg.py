@@ -1,7 +1,5 @@
 """JPEG: segments before the compressed data, and after them everything else, which is never touched."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from typing import ClassVar

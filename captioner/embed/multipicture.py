@@ -1,7 +1,5 @@
 """The index of a JPEG file with several images (MPO, previews, gain maps), which tells where these lie."""
 
-from __future__ import annotations
-
 import struct
 
 from captioner.embed.tiff import Tiff

@@ -1,7 +1,5 @@
 """PNG: chunks, each with a checksum."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

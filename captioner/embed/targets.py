@@ -1,7 +1,5 @@
 """``captioner caption --embed``: captions inside images, in copies of them or in the files themselves."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Sequence

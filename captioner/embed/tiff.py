@@ -4,8 +4,6 @@ Offsets in EXIF count from its beginning, also those that only the maker of the 
 ever moved: what is new goes to the end.
 """
 
-from __future__ import annotations
-
 import struct
 
 EMPTY = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"

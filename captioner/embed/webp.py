@@ -1,7 +1,5 @@
 """WebP: chunks in a RIFF file. Metadata need a header that simple files lack; it is added then."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 

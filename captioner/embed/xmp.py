@@ -1,7 +1,5 @@
 """XMP, which is RDF in XML: read two texts, and set them while every other byte stays."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import NamedTuple

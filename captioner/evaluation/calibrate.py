@@ -1,7 +1,5 @@
 """Caption images, see which captions are good, and learn to tell from their log-probabilities."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What an evaluation does besides scoring."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from captioner.options import check, option

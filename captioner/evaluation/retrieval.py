@@ -4,8 +4,6 @@ The protocol of Hodosh, Young and Hockenmaier 2013 ("Framing Image Description a
 section 5): each sentence is a query over all images, and what counts is the rank of its own image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

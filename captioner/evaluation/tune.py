@@ -1,7 +1,5 @@
 """Which decoding options suit a model best, on images that it was not trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product

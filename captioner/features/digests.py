@@ -4,8 +4,6 @@ A file counts as unchanged as long as its size, its times of change and its inod
 times are kept since programs can set back the one (mtime) but not the other (ctime).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The norm of the gradient of one word's loss by the states before it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

@@ -1,7 +1,5 @@
 """What is measured: fresh and trained decoders, each with sequences to run over."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What is measured, and where the figures go, as data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Real captions with the features of their images, for trained models to run over."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Attention: which regions of the image matter for the next word."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import torch

@@ -4,8 +4,6 @@ Every cell reads an input ``x_t`` and its own last state and makes the next one.
 ``b`` is a vector, products without a sign are matrix products, ``*`` works on each element.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast

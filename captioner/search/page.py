@@ -1,7 +1,5 @@
 """The images that a search found as one HTML page: no script, no outside request, images embedded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path

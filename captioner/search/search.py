@@ -1,7 +1,5 @@
 """Log-probabilities of many texts for many images: each text with each image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

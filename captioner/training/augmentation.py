@@ -4,8 +4,6 @@ What is changed must stay true to the captions. Nothing is cut off but margins, 
 because captions name colours, and an image is mirrored only where no caption says left or right.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

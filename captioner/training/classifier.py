@@ -1,7 +1,5 @@
 """Giving a checkpoint the classifier of its encoder, fitted to it where the encoder was trained further."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

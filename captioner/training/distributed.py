@@ -7,8 +7,6 @@ processes, which is wrong where they hold unequal numbers of words, and needs a 
 process, also in one that has no image of a small last batch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """An encoder that is trained from one of its stages on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """How the region features of training images come to the training loop."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -48,7 +46,7 @@ class ImageInputs:
 
         Args:
             steps: the steps of an epoch.
-            photos_of: returns the images that will be fetched for a step.
+            images_of: returns the images that will be fetched for a step.
             epoch: epochs before this one.
         """
         with readers() as threads:

@@ -1,7 +1,5 @@
 """The log of a run: CSV files, a plot, TensorBoard events where that is installed, and checkpoints."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import io

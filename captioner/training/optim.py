@@ -1,7 +1,5 @@
 """What changes the weights: clipping, parameter groups, schedules, scheduled sampling, a moving average."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """From data sets on disk to what the training loop runs over."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """A whole training: from options and data on disk to the best checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path

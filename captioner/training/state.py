@@ -1,7 +1,5 @@
 """The files of a run, and the state that an interrupted one goes on from."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil

@@ -1,7 +1,5 @@
 """Judging a model in training by captions that it writes itself, never under teacher forcing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

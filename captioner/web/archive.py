@@ -4,8 +4,6 @@ Nothing is ever unpacked to disk, so that a name in an archive cannot lead anywh
 only as far as its limit, so that a small archive cannot fill the memory.
 """
 
-from __future__ import annotations
-
 import io
 import lzma
 import zipfile

@@ -1,7 +1,5 @@
 """What a visitor is told when something goes wrong: what to do, and never a path or a traceback."""
 
-from __future__ import annotations
-
 import logging
 
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError, reworded

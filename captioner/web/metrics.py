@@ -1,7 +1,5 @@
 """What a monitoring system may read at ``/metrics``, in Prometheus' text format."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

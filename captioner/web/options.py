@@ -1,7 +1,5 @@
 """How the page is served, as data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from captioner.errors import OptionError

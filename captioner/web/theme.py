@@ -3,8 +3,6 @@
 All fonts are those of the visitor's machine, so that nothing is fetched from elsewhere.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypedDict
 

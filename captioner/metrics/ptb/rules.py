@@ -7,8 +7,6 @@ ones the one that stands first. ``{NAME}`` stands for that entry of
 class (``[A-Z]``) for itself.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import product
