@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("embed", "cluster"), "captions inside image files; folders on a Ray cluster"),
     (("web",), "the page over one captioner"),
     (("cli",), "the command line: parse, call, print"),
-    (("__main__",), "python -m captioner"),
+    (("__main__", "batch"), "python -m captioner; module paths of earlier releases"),
 )
 FLOOR = {room: number for number, (rooms, _) in enumerate(FLOORS, start=1) for room in rooms}
 
