@@ -57,7 +57,7 @@ def test_names_are_listed_without_loading_what_they_name() -> None:
 
 
 def test_type_checkers_see_every_public_name() -> None:
-    (block,) = (node for node in house.read_package()["captioner"].tree.body if isinstance(node, house.ast.If))
+    block = next(node for node in house.read_package()["captioner"].tree.body if isinstance(node, house.ast.If))
     imported = {
         alias.asname or alias.name: (f"{node.module}".removeprefix("captioner."), alias.name)
         for node in block.body
