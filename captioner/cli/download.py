@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from captioner.download.catalog import COLLECTIONS
-from captioner.download.disk import free_space, readable_size
 from captioner.errors import OptionError
 from captioner.options import with_flags
 
@@ -72,6 +71,8 @@ def run(
 
 
 def _description(plan: Plan) -> str:
+    from captioner.download.fetch import free_space, readable_size
+
     lines = [f"{plan.collection.name}: {plan.collection.title}"]
     lines += [f"  {readable_size(plan.to_fetch(archive)):>9}  {archive.address}" for archive in plan.archives]
     lines.append(f"licence: {plan.collection.licence}")
@@ -83,6 +84,8 @@ def _description(plan: Plan) -> str:
 
 
 def _confirmed(plan: Plan) -> bool:
+    from captioner.download.fetch import readable_size
+
     if not sys.stdin.isatty():
         raise OptionError("nobody is there to confirm the download", "give --yes to fetch without asking")
     print(f"fetch {readable_size(plan.bytes_to_fetch)}? [y/N] ", end="", file=sys.stderr, flush=True)

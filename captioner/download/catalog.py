@@ -1,17 +1,12 @@
 """The one table of what can be fetched: addresses, sizes, licences and the layout each archive leaves."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from captioner.datasets.records import ALL, canonical_split
 from captioner.errors import OptionError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

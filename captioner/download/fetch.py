@@ -1,27 +1,24 @@
 """Fetching one large file over HTTP: resumes, retries, and never takes a wrong file for the right one."""
 
-from __future__ import annotations
-
+import errno
 import re
+import shutil
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
-from typing import TYPE_CHECKING, BinaryIO
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
 from urllib.error import HTTPError
 
-from captioner.download.disk import disk_errors, readable_size
 from captioner.errors import DatasetError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from http.client import HTTPResponse
-    from pathlib import Path
-
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many bytes are done and how many there are."""
+"""Called with what is being done, how many bytes are done and how many there are."""
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 1 << 18  # bytes read at once
 _LONGEST_PAUSE = 30.0  # seconds
 _PARTIAL_CONTENT = 206
@@ -31,7 +28,7 @@ _WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a connection is put up with.
+    """How long to wait for a connection, and how often to try again.
 
     Attributes:
         timeout: seconds without a single byte after which a connection counts as dead.
@@ -49,7 +46,7 @@ class _ConnectionLostError(Exception):
 
 
 def fetch(address: str, target: Path, size: int, patience: Patience, progress: Progress) -> None:
-    """Fetches ``address`` into ``target``, going on from what an earlier call left there.
+    """Fetch ``address`` into ``target``, going on from what an earlier call left there.
 
     Args:
         address: an http or https address.
@@ -59,8 +56,7 @@ def fetch(address: str, target: Path, size: int, patience: Patience, progress: P
         progress: called after every block.
 
     Raises:
-        DatasetError: when the server refuses, offers another size, cannot be reached in spite of patience,
-            or the disk is full.
+        DatasetError: when the server refuses, offers another size, stays out of reach, or the disk is full.
     """
     furthest = failures = 0
     while size_on_disk(target) != size:
@@ -73,8 +69,7 @@ def fetch(address: str, target: Path, size: int, patience: Patience, progress: P
         if failures >= patience.attempts:
             raise DatasetError(
                 f"{address}: gave up after {failures} attempts ({lost})",
-                f"{readable_size(reached)} of "
-                f"{readable_size(size)} are here, give the same command again to go on from there",
+                f"{readable_size(reached)} of {readable_size(size)} are here, give the same command again to go on",
             )
         time.sleep(min(patience.pause * 2**failures, _LONGEST_PAUSE))
     with disk_errors(target):
@@ -87,12 +82,12 @@ def size_on_disk(target: Path) -> int:
 
 
 def _tag_file(target: Path) -> Path:
-    """Remembers which version of the file was begun."""
+    """The file that holds which version of the target was begun."""
     return target.with_name(target.name + ".tag")
 
 
 def _attempt(address: str, target: Path, size: int, timeout: float, progress: Progress) -> str:
-    """One connection: goes on from a partial file if the server can, else starts over.
+    """Use one connection: go on from a partial file if the server can, else start over.
 
     Returns:
         Why the connection was lost; nothing when the file is whole.
@@ -142,7 +137,7 @@ def _connect(address: str, target: Path, start: int, timeout: float) -> HTTPResp
 
 
 def _check_offer(response: HTTPResponse, address: str, start: int, size: int) -> None:
-    """Compares what the server is about to send with what is expected."""
+    """Compare what the server is about to send with what is expected."""
     if response.status == _PARTIAL_CONTENT:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != start:
@@ -187,3 +182,30 @@ def _blocks(response: HTTPResponse) -> Iterator[bytes]:
         if not block:
             return
         yield block
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn a failed write below ``place`` into one clear line.
+
+    Raises:
+        DatasetError: for a full disk, missing permission and every other ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise DatasetError(f"{place}: the disk is full", "make room and give the same command again") from error
+        raise DatasetError(f"{place}: cannot be written ({error.strerror or error})") from error
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where ``folder`` lies or will lie."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    with disk_errors(existing):
+        return shutil.disk_usage(existing).free
+
+
+def readable_size(size: int) -> str:
+    """A size in decimal gigabytes, that of a small file in megabytes."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

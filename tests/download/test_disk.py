@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from captioner.download.disk import disk_errors, free_space, readable_size
+from captioner.download.fetch import disk_errors, free_space, readable_size
 from captioner.errors import DatasetError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captioner.download.catalog import Archive, Piece
-from captioner.download.unpack import unpack
+from captioner.download.plan import unpack
 from captioner.errors import DatasetError
 from tests.download.small import zipped
 
