@@ -8,7 +8,7 @@ from pathlib import Path
 from captioner.cli.model import add_model_arguments, load_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
-from captioner.evaluation.calibrate import CalibrationOptions
+from captioner.evaluation.options import CalibrationOptions
 
 SUMMARY = "Learn on images that were not trained on how sure captions are, and note it in the checkpoint."
 EXAMPLES = """\

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from captioner.cli.model import add_model_arguments, read_checkpoint
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
-from captioner.search.search import RetrievalOptions
+from captioner.search import RetrievalOptions
 
 if TYPE_CHECKING:
     from captioner.evaluation.retrieval import Retrieval

@@ -12,7 +12,7 @@ from captioner.cli.model import add_model_arguments, read_checkpoint
 from captioner.cli.options import add_options, one_line, read_options
 from captioner.errors import ImageError, OptionError
 from captioner.files import check_output
-from captioner.search.search import SearchOptions
+from captioner.search import SearchOptions
 
 if TYPE_CHECKING:
     from captioner.search.search import Answer, Gallery

@@ -27,10 +27,8 @@ from captioner.datasets.records import Record, refuse_train_split
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.captions import HumanCaptions
 from captioner.evaluation.generate import generate
-from captioner.files import check_output
 from captioner.metrics.evaluate import score
-from captioner.options import option
-from captioner.plots import PLOT_SUFFIXES, check_plotting, write_figure
+from captioner.plots import write_figure
 
 FEWEST = 50
 """Images below which a calibration would be chance."""
@@ -123,32 +121,6 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
         ece=calibration_error(reliability(predicted, good)),
     )
     return Calibrated(calibration, predicted, good)
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """Options of a calibration; each field is a command-line flag.
-
-    Raises:
-        OptionError: a file cannot be written, or plots cannot be drawn.
-    """
-
-    output: str | None = option(
-        None, "write the calibrated checkpoint here (default: replace `weights`)", metavar="FILE"
-    )
-    plot: str | None = option(None, "draw how confidence and outcome agree, cross-validated", metavar="FILE")
-
-    def __post_init__(self) -> None:
-        """Checks the files."""
-        check_output("output", self.output)
-        check_output("plot", self.plot)
-        if self.plot is None:
-            return
-        if Path(self.plot).suffix.lower() not in PLOT_SUFFIXES:
-            raise OptionError(f"`plot` must end in {', '.join(PLOT_SUFFIXES)}, not {self.plot!r}")
-        if self.plot == self.output:
-            raise OptionError(f"`output` and `plot` are one file, {self.output}")
-        check_plotting("leave out `plot`")
 
 
 def calibration_table(found: Calibrated) -> str:

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
-from captioner.errors import OptionError, UnknownWordsError
+from captioner.errors import UnknownWordsError
 from captioner.features.store import FeatureStore
 from captioner.model.decoder import Decoder
 from captioner.model.devices import choose_device, choose_dtype
-from captioner.options import check, option
 from captioner.scoring import Score, known_words
 from captioner.vocabulary import END, START
 
@@ -243,46 +242,6 @@ class Gallery:
     def _blocks(self) -> Iterator[Tensor]:
         for start in range(0, len(self._sound), IMAGES):
             yield self._features.fetch(self._sound[start : start + IMAGES], self._device)
-
-
-@dataclass(frozen=True)
-class GalleryOptions:
-    """Where encoded images are kept.
-
-    Raises:
-        OptionError: the cache has no name.
-    """
-
-    cache: str = option("~/.cache/captioner", "folder that keeps the features of encoded images")
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        check(self)
-        if not self.cache:
-            raise OptionError("`cache` must name a folder")
-
-
-@dataclass(frozen=True)
-class SearchOptions(GalleryOptions):
-    """How to search; each field is a command-line flag.
-
-    Raises:
-        OptionError: a value is out of range.
-    """
-
-    top: int = option(20, "how many images to show", low=1)
-    recursive: bool = option(True, "look into sub-folders")
-
-
-@dataclass(frozen=True)
-class RetrievalOptions(GalleryOptions):
-    """How to judge a model by retrieval; each field is a command-line flag.
-
-    Raises:
-        OptionError: a value is out of range.
-    """
-
-    limit: int | None = option(None, "take only the first N images, to have an answer sooner", low=1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import OptionError
-from captioner.evaluation.calibrate import CalibrationOptions
+from captioner.evaluation.options import CalibrationOptions
 
 
 @pytest.mark.parametrize(
