@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.model import add_model_arguments, open_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.evaluation.options import CalibrationOptions
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.weights import find_weights, write_metadata
 
     images = find_images(dataset, args.split, None)
-    captioner, _ = load_captioner(args)
+    captioner = open_captioner(args)
     with tqdm(total=len(images.records), unit="image", file=sys.stderr) as bar:
         found = calibrate(
             captioner,

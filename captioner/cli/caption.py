@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from captioner.bulk.options import FolderOptions
-from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.model import add_model_arguments, load_captioner, open_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, OptionError
@@ -142,7 +142,7 @@ def _model(args: argparse.Namespace) -> Model:
     }
 
     def load(device: str | None = None) -> Captioner:
-        captioner, _ = load_captioner(args, device=device)
+        captioner = open_captioner(args, device=device)
         captioner.check_sees_images()
         return captioner
 

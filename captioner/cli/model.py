@@ -82,19 +82,32 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, batches: bool = True
         group.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
 
 
-def load_captioner(args: argparse.Namespace, *, device: str | None = None) -> tuple[Captioner, DecodingOptions]:
+def load_captioner(args: argparse.Namespace) -> tuple[Captioner, DecodingOptions]:
     """The captioner of the flags, and how it is to decode: the decoding flags over the checkpoint's own.
 
     Args:
         args: with the flags of :func:`add_model_arguments`, and of ``DecodingOptions`` as far as there are.
+
+    Raises:
+        CaptionerError: the checkpoint, the encoder, the device or an option is not available.
+    """
+    captioner = open_captioner(args)
+    return captioner, read_options(args, DecodingOptions, captioner.options)
+
+
+def open_captioner(args: argparse.Namespace, *, device: str | None = None) -> Captioner:
+    """The captioner of the flags, without decoding flags.
+
+    Args:
+        args: with the flags of :func:`add_model_arguments`.
         device: another one than that of the flags.
 
     Raises:
-        CaptionerError: the checkpoint, the encoder, the device or an option is not to be had.
+        CaptionerError: the checkpoint, the encoder or the device is not available.
     """
     from captioner.captioner import Captioner
 
-    captioner = Captioner.load(
+    return Captioner.load(
         args.weights,
         device=device or args.device,
         precision=args.precision,
@@ -102,7 +115,6 @@ def load_captioner(args: argparse.Namespace, *, device: str | None = None) -> tu
         image_size=args.image_size,
         resize=args.resize,
     )
-    return captioner, read_options(args, DecodingOptions, captioner.options)
 
 
 def read_checkpoint(args: argparse.Namespace) -> Checkpoint:

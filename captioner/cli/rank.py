@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from captioner.cli.model import add_model_arguments, load_captioner, read_lines
+from captioner.cli.model import add_model_arguments, open_captioner, read_lines
 from captioner.cli.options import one_line
 from captioner.cli.score import score_record
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from captioner.scoring import Score
     from captioner.search.search import rank
 
-    captioner, _ = load_captioner(args)
+    captioner = open_captioner(args)
     regions = captioner.encode([captioner.preprocess(args.image)])
     ranked = rank(captioner, regions, texts, per_word=args.per_word)
     for judged in ranked:

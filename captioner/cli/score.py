@@ -8,7 +8,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from captioner.cli.model import add_model_arguments, load_captioner, read_lines
+from captioner.cli.model import add_model_arguments, open_captioner, read_lines
 from captioner.cli.options import one_line
 from captioner.errors import OptionError
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.file is None and not text_words(args.text):
         raise OptionError("there is no word in TEXT")
-    captioner, _ = load_captioner(args)
+    captioner = open_captioner(args)
     if args.file is None:
         known_words(args.text, captioner.vocabulary)
     regions = captioner.encode([captioner.preprocess(args.image)])

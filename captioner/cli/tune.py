@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
-from captioner.cli.model import add_model_arguments, load_captioner
+from captioner.cli.model import add_model_arguments, open_captioner
 from captioner.cli.options import add_options, read_options
 from captioner.datasets.options import DatasetOptions
 from captioner.decoding.options import DecodingOptions
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             kind = hints[item.name]
             group.add_argument(
                 flag_of(item.name),
-                dest=f"{item.name}_values",  # what load_captioner reads is a single value
+                dest=f"{item.name}_values",  # what read_options reads is a single value
                 nargs="+",
                 type=_yes_or_no if kind is bool else kind,
                 metavar={int: "N", float: "X", bool: "yes/no"}[kind],
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     choices = {name: getattr(args, f"{name}_values") or () for name in _CHOICES}
     grid(DecodingOptions(), choices)  # wrong values are told before minutes of work
     parts = [(label, present(records, datasets.skip_missing)[0]) for label, records in read_each(datasets, args.split)]
-    captioner, _ = load_captioner(args)
+    captioner = open_captioner(args)
     tries = grid(captioner.options, choices)
     total = sum(len(records) for _, records in parts)
     with tqdm(total=total, desc="encoding", unit="image", file=sys.stderr, leave=False) as bar:
