@@ -45,7 +45,7 @@ class Calibration:
         per_word: see above.
         good: CIDEr-D from which on a caption counts as good.
         data: data set and split that it was fitted on.
-        images: how many those were.
+        photos: how many those were.
         base_rate: share of their captions that were good.
         log_loss: mean negative log-likelihood in nats; like the next two cross-validated.
         brier: mean squared difference of confidence and outcome.

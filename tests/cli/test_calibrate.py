@@ -48,7 +48,7 @@ def test_from_calibrating_to_confidences(
     assert shown.err.endswith(f"wrote {weights}\n")
     known = read_header(weights).calibration
     assert known is not None
-    assert (known.images, known.data) == (IMAGES, "table val")
+    assert (known.photos, known.data) == (IMAGES, "table val")
     assert known.per_nat > 0
 
     assert main(["info", str(weights)]) == 0
