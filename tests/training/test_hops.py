@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from captioner.datasets import DatasetOptions
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from captioner.training.trainer import Trainer
+from tests.hops import passed
 
 MOST = 15
 
@@ -39,17 +38,9 @@ def test_a_training_step_passes_few_modules(
     modules: set[str] = set()
     step = Trainer._step
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        name = frame.f_globals.get("__name__", "")
-        if event == "call" and name.startswith("captioner."):
-            modules.add(name)
-
     def traced(trainer: Trainer, parts: Sequence[Any]) -> None:
-        sys.setprofile(note)
-        try:
+        with passed(modules):
             step(trainer, parts)
-        finally:
-            sys.setprofile(None)
 
     monkeypatch.setattr(Trainer, "_step", traced)
     train(datasets, tiny(epochs=1, **changes))
