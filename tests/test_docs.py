@@ -36,6 +36,23 @@ def test_every_relative_link_and_anchor_of_a_document_resolves(document: Path) -
     assert broken == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_files_that_a_document_names_exist(document: Path) -> None:
+    if "log" in document.parts or document.name == "CHANGELOG.md":  # they tell what was
+        return
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|txt))`", document.read_text(encoding="utf-8"))
+    assert [name for name in named if not ((ROOT / name).exists() or (ROOT / "captioner" / name).exists())] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_python_names_of_a_document_are_public(document: Path) -> None:
+    if "log" in document.parts:
+        return
+    text = document.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:`|\b(?:in|=) )captioner\.([A-Za-z_]+)(?=[(`.])", text)) - {"safetensors", "batch"}
+    assert named <= set(captioner.__all__)
+
+
 def test_the_readme_shows_a_command_and_its_true_answer_in_its_first_ten_lines() -> None:
     start = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:10]
     (command,) = (number for number, line in enumerate(start) if line.startswith("    $ captioner caption "))

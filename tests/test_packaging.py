@@ -42,7 +42,8 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_package_types_and_weights_but_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "captioner/weights/captioner.safetensors" in names
-    assert "captioner/py.typed" in names
+    assert {"captioner/py.typed", "captioner/concepts.txt"} <= set(names)
+    assert {"captioner/web/static/page.js", "captioner/web/static/style.css"} <= set(names)
     assert not [name for name in names if name.startswith("tests/")]
 
 
