@@ -191,19 +191,19 @@ def calibrated(checkpoint: Checkpoint) -> Captioner:
     return Captioner(replace(checkpoint, calibration=CALIBRATION), device="cpu")
 
 
-def test_captions_carry_their_confidence(calibrated: Captioner, captioner: Captioner, photos: list[Path]) -> None:
+def test_captions_carry_their_confidence(calibrated: Captioner, captioner: Captioner, images: list[Path]) -> None:
     options = DecodingOptions(num_captions=3, max_length=8)
-    for captions in calibrated.caption(photos[:3], options):
+    for captions in calibrated.caption(images[:3], options):
         for each in captions:
             assert each.confidence == CALIBRATION.confidence(each.log_prob, len(each.words))
-    drawn = calibrated.caption(photos[:1], DecodingOptions(temperature=1.0, max_length=8))
+    drawn = calibrated.caption(images[:1], DecodingOptions(temperature=1.0, max_length=8))
     assert drawn[0][0].confidence is None
-    assert captioner.caption(photos[:1])[0][0].confidence is None
+    assert captioner.caption(images[:1])[0][0].confidence is None
 
 
-def test_a_confidence_is_the_same_in_any_batch(calibrated: Captioner, photos: list[Path]) -> None:
+def test_a_confidence_is_the_same_in_any_batch(calibrated: Captioner, images: list[Path]) -> None:
     def confidences(batch_size: int) -> list[float | None]:
-        results = caption_paths(calibrated, photos[:5], calibrated.options, batch_size=batch_size)
+        results = caption_paths(calibrated, images[:5], calibrated.options, batch_size=batch_size)
         return [result.captions[0].confidence for result in results]
 
     one, five = confidences(1), confidences(5)

@@ -12,19 +12,19 @@ from captioner.model.encoder import LITE_SIZES, build_encoder, encoder_preproces
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", sorted(LITE_SIZES))
-def test_the_classifier_over_the_mean_region_is_the_packages_own_network(name: str, samples: list[Path]) -> None:
+def test_the_classifier_over_the_mean_region_is_the_packages_own_network(name: str, images: list[Path]) -> None:
     package = pytest.importorskip("efficientnet_lite_pytorch")
     preprocessing = encoder_preprocessing(name)
     network = package.EfficientNet.from_name(name.replace("_", "-"), image_size=preprocessing.size)
     network.load_state_dict(lite_states(name))
-    pixels = torch.stack([torch.from_numpy(preprocessing.load(image)) for image in samples[:3]])
-    images = preprocessing.normalise(pixels).double()
+    pixels = torch.stack([torch.from_numpy(preprocessing.load(image)) for image in images[:3]])
+    batch = preprocessing.normalise(pixels).double()
     with torch.inference_mode():
-        expected = network.eval()(images)
-        regions = build_encoder(name, preprocessing.size, pretrained=True)(images)
+        expected = network.eval()(batch)
+        regions = build_encoder(name, preprocessing.size, pretrained=True)(batch)
         found = pretrained_classifier(name)(regions.mean(dim=1))
     torch.testing.assert_close(found, expected)
-    classes = dict(zip((image.name for image in samples), found.argmax(dim=1).tolist(), strict=False))
+    classes = dict(zip((image.name for image in images), found.argmax(dim=1).tolist(), strict=False))
     assert classes["cat.jpg"] in range(281, 286)  # tabby to Egyptian cat
     assert classes["coffee.jpg"] in (504, 967, 968)  # mug, espresso, cup
 
