@@ -1,6 +1,6 @@
 """How much faster is beam search over a batch of images than over one image at a time?
 
-    python benchmarks/decoding.py [--weights FILE] [--pictures 32] [--beam-size 3]
+    python benchmarks/decoding.py [--weights FILE] [--images 32] [--beam-size 3]
 
 Encodes random images once, then times the decoder alone both ways in turn, and prints the ratio of the
 fastest rounds. The captions of both ways are compared as well. The batch is also written with consensus, for
@@ -24,7 +24,7 @@ ROUNDS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
-    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--beam-size", type=int, default=3)
     args = parser.parse_args()
 

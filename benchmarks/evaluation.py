@@ -1,8 +1,8 @@
-"""Scores 5,000 photos with 5 human captions each, with captioner and with the COCO code in one run.
+"""Scores 5,000 images with 5 human captions each, with captioner and with the COCO code in one run.
 
     python benchmarks/evaluation.py annotations/captions_val2017.json
 
-The first caption of each photo is the hypothesis, all of its captions are the references, so that both sides
+The first caption of each image is the hypothesis, all of its captions are the references, so that both sides
 have the whole file to tokenise. Each side runs in a process of its own and times everything from raw captions
 to figures: tokenising, BLEU, ROUGE-L and CIDEr-D. The COCO side (pycocoevalcap) needs Java.
 """

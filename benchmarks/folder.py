@@ -1,6 +1,6 @@
 """How fast is captioning a folder, compared with its encoder alone, and does memory grow?
 
-    python benchmarks/folder.py [--weights FILE] [--pictures 5000] [--batch-size 16] [--beam-size 3]
+    python benchmarks/folder.py [--weights FILE] [--images 5000] [--batch-size 16] [--beam-size 3]
                                 [--workers N] [--folder DIR]
 
 Makes a folder of different JPEGs of 640 x 480 pixels from the sample images, captions it through
@@ -47,7 +47,7 @@ ENCODED = 320  # images, in each of the two measurements of the encoder
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--beam-size", type=int, default=3)
     parser.add_argument("--workers", type=int, help="processes that read images")
@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:
-        images = Path(args.folder or temporary) / "pictures"
+        images = Path(args.folder or temporary) / "images"
         make_images(images, args.images)
         captioner = Captioner.load(args.weights)
         decoding = DecodingOptions(beam_size=args.beam_size)
@@ -103,7 +103,7 @@ def make_images(folder: Path, count: int) -> None:
 
 @torch.inference_mode()
 def encoder_speed(captioner: Captioner, folder: Path, batch_size: int) -> float:
-    """Pictures/s of the encoder alone on batches in memory."""
+    """Images/s of the encoder alone on batches in memory."""
     paths = list(itertools.islice(find_images([folder]), batch_size))
     pixels = np.stack([captioner.preprocess(path) for path in paths])
     images = torch.from_numpy(pixels).to(captioner.device)

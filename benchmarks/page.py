@@ -1,6 +1,6 @@
 """How fast is the page's server, and does it keep its memory? The table of docs/page.md.
 
-    python benchmarks/page.py PHOTOS [--weights FILE] [--requests 1000] [--clients 1 8 32]
+    python benchmarks/page.py IMAGES [--weights FILE] [--requests 1000] [--clients 1 8 32]
 
 Starts ``captioner serve``, lets 1, 8 and 32 clients caption different images over HTTP, upload included, and
 captions the same images as a folder in the same run, before and after, so that the ratio holds also on a
@@ -101,7 +101,7 @@ def load(server: Server, images: list[Path], requests: int, clients: int) -> tup
 
 
 def folder_speed(images: list[Path], weights: list[str]) -> float:
-    """Pictures/s of ``captioner caption``, without loading: of many images less the time for one."""
+    """Images/s of ``captioner caption``, without loading: of many images less the time for one."""
     seconds = []
     for chosen in (images[:1], images):
         with TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def folder_speed(images: list[Path], weights: list[str]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, help="folder")
+    parser.add_argument("images", type=Path, help="folder")
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
     parser.add_argument("--requests", type=int, default=1000, help="for each number of clients")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])

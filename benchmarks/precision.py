@@ -1,6 +1,6 @@
 """Does an encoder in bfloat16 write the same captions as one in float32, and how much faster is it?
 
-    python benchmarks/precision.py PHOTOS [--weights FILE] [--limit 1000] [--batch-size 16]
+    python benchmarks/precision.py IMAGES [--weights FILE] [--limit 1000] [--batch-size 16]
 
 Captions the images of a folder both ways and prints the share of equal captions and the ratio of the
 encoder's times. Where the processor has no bfloat16 arithmetic the ratio is far below 1, and
@@ -19,7 +19,7 @@ from captioner.images import find_images
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", help="folder of images")
+    parser.add_argument("images", help="folder of images")
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -1,9 +1,9 @@
 """How long does the first caption take from a cold start, against importing torch and torchvision alone?
 
-    python benchmarks/start.py [PHOTO] [--weights FILE] [--rounds 5]
+    python benchmarks/start.py [IMAGE] [--weights FILE] [--rounds 5]
 
 Starts a new Python for each measurement, in turn: one that only imports torch and torchvision, and
-``captioner caption PHOTO``, which also loads the checkpoint and captions one image. Prints the medians and
+``captioner caption IMAGE``, which also loads the checkpoint and captions one image. Prints the medians and
 their ratio.
 """
 
@@ -21,7 +21,7 @@ SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "dogs.jpg"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photo", nargs="?", default=str(SAMPLE))
+    parser.add_argument("image", nargs="?", default=str(SAMPLE))
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """How much faster is a step of the trainer than one of a plain training loop?
 
-    python benchmarks/training.py [--photos 32] [--encoder efficientnet_lite0] [--rounds 5] [--device cpu]
+    python benchmarks/training.py [--images 32] [--encoder efficientnet_lite0] [--rounds 5] [--device cpu]
 
 The plain loop is the one of many tutorials: each caption is a row with the features of its image, rows are
 padded to the longest, an LSTMCell walks over the time steps, all in float32. Both train the same model (same
@@ -212,13 +212,13 @@ def batches_of(trainer: Trainer) -> list[Batch]:
 
 
 def for_rows(fetch: Callable[[Sequence[int]], Tensor]) -> Callable[[Batch], Tensor]:
-    """Features ``(rows, channels)`` of the photo of each caption."""
+    """Features ``(rows, channels)`` of the image of each caption."""
     return lambda batch: fetch([batch.numbers[owner] for owner in batch.owners.tolist()]).squeeze(1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=int, default=32, help="in a batch")
+    parser.add_argument("--images", type=int, default=32, help="in a batch")
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--size", type=int, default=512, help="of the recurrent state and of word vectors")
     parser.add_argument("--rounds", type=int, default=5)
