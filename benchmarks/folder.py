@@ -37,7 +37,8 @@ from captioner.bulk.reading import ImageReader, default_workers
 from captioner.bulk.run import Model, caption_folder
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
-from captioner.images import DEFAULT_MAX_PIXELS, find_images
+from captioner.images import DEFAULT_MAX_PIXELS
+from captioner.images.find import find_images
 
 SIZE = (640, 480)
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from captioner.images import find_images
+from captioner.images.find import find_images
 
 CAPTIONER = [sys.executable, "-m", "captioner"]
 

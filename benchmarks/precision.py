@@ -14,7 +14,7 @@ import time
 from itertools import islice
 
 from captioner.captioner import Captioner
-from captioner.images import find_images
+from captioner.images.find import find_images
 
 
 def main() -> None:

@@ -51,11 +51,15 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def check(options: Any) -> None:
+def check(options: Any, what: str = "") -> None:
     """Check each field of a dataclass of options by its type and by the metadata of :func:`option`.
 
     Numbers must be finite and within their bounds, booleans are no numbers, and None is for fields whose
     type has it. Texts are checked only where they have choices, lists not at all.
+
+    Args:
+        options: the dataclass.
+        what: what messages call it where its fields are not options that a user gives.
 
     Raises:
         OptionError: a value is none of those allowed; the message begins with the field's name.
@@ -68,7 +72,8 @@ def check(options: Any) -> None:
             shown = repr(value)
             if len(shown) > _LONGEST_VALUE:
                 shown = shown[: _LONGEST_VALUE - 3] + "..."
-            raise OptionError(f"`{item.name}` must be {demand}, not {shown}")
+            name = f"{what}: {item.name}" if what else f"`{item.name}`"
+            raise OptionError(f"{name} must be {demand}, not {shown}")
 
 
 def from_dict(options: type[T], data: object, what: str) -> T:

@@ -135,7 +135,7 @@ class FolderOptions:
             raise OptionError(f"`log_prob` has no place in the format {self.kind}")
 
     def _check_sidecars(self) -> None:
-        from captioner.images import IMAGE_EXTENSIONS
+        from captioner.images.find import IMAGE_EXTENSIONS
 
         if self.kind == "sidecar":
             if self.input_tar:

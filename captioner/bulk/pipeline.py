@@ -31,7 +31,8 @@ from captioner.captioner import Captioner
 from captioner.datasets.codes import SUFFIX, Vectors, open_vectors
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import DatasetError, ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, Pixels, find_images
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels
+from captioner.images.find import find_images
 
 _WRITTEN_TOGETHER = 16
 _SEEN_TOGETHER = 16

@@ -14,7 +14,8 @@ from captioner.bulk.options import FolderOptions, Shard
 from captioner.bulk.store import Key, WorkList
 from captioner.bulk.tars import Tars
 from captioner.errors import ImageError, OptionError, os_errors_as
-from captioner.images import display_name, find_images, natural_order
+from captioner.images import display_name
+from captioner.images.find import find_images, natural_order
 
 _BLOCK_BYTES = 1 << 16  # many times the longest path
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from captioner.errors import ImageError
-from captioner.images import IMAGE_EXTENSIONS, display_name, printable, read_file
+from captioner.images import display_name, printable, read_file
+from captioner.images.find import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

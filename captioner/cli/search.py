@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"{folder}: no such folder")
     check_output("html", args.html)
 
-    from captioner.images import find_images
+    from captioner.images.find import find_images
     from captioner.scoring import known_words, text_words
 
     if not text_words(args.text):

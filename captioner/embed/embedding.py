@@ -18,7 +18,7 @@ from captioner.embed.tiff import EMPTY, IMAGE_DESCRIPTION, Tiff
 from captioner.embed.webp import WebP
 from captioner.embed.xmp import ALT_TEXT, DESCRIPTION, read_packet, write_packet
 from captioner.errors import ImageError
-from captioner.images import identify
+from captioner.images.open import identify
 
 _CONTAINERS: dict[str, type[Container]] = {"JPEG": Jpeg, "PNG": Png, "WebP": WebP}
 _HEAD_BYTES = 512

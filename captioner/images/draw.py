@@ -1,34 +1,30 @@
-"""An image of how a caption came about: where the model looked at each of its words."""
-
-from __future__ import annotations
+"""Images to show: thumbnails, and drawings of where a model looked at each word of its caption."""
 
 import base64
 import io
 import math
 import textwrap
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from captioner.caption import Caption
 from captioner.errors import OptionError
-from captioner.images.open import DEFAULT_MAX_PIXELS, open_image
+from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from captioner.caption import Caption
-    from captioner.images.open import Source
-
+Weights = np.typing.NDArray[np.float32]
 
 _SHADE = 0.25  # of its light that an image keeps where nobody looked
 _GLOW = np.array([255.0, 190.0, 90.0])  # warm, so that bright and dark images both show it
 _GLOWS = 0.35  # share of the glow where the weight is largest
+_COLUMNS = 4
+_GAP, _TITLE = 12, 30  # px between panels, and for the word above each
+_LETTER = 18  # px, height of the letters
 
 
-def overlay(image: Image.Image, weights: npt.NDArray[np.float32]) -> Image.Image:
-    """An image that is bright where weights are large, and dark elsewhere (as in Xu et al. 2015, figure 5).
+def overlay(image: Image.Image, weights: Weights) -> Image.Image:
+    """Light an image where weights are large, and darken it elsewhere (as in Xu et al. 2015, figure 5).
 
     Args:
         image: RGB.
@@ -43,8 +39,8 @@ def overlay(image: Image.Image, weights: npt.NDArray[np.float32]) -> Image.Image
     return Image.fromarray(np.uint8(lit + _GLOWS * heat * (_GLOW - lit)), "RGB")
 
 
-def shade(weights: npt.NDArray[np.float32]) -> Image.Image:
-    """The darkness alone, one pixel a region, for a page that stretches it over the image.
+def shade(weights: Weights) -> Image.Image:
+    """Make the darkness alone, one pixel a region, for a page that stretches it over the image.
 
     Args:
         weights: ``(rows, columns)``, at least 0. Only their proportions count.
@@ -56,17 +52,12 @@ def shade(weights: npt.NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(np.dstack((np.zeros_like(darkness), darkness)), "LA")
 
 
-def _shares(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _shares(weights: Weights) -> Weights:
     return weights / max(float(weights.max()), 1e-12)
 
 
-_COLUMNS = 4
-_GAP, _TITLE = 12, 30  # px between panels, and for the word above each
-_LETTER = 18  # px, height of the letters
-
-
 def draw_explanation(image: Image.Image, caption: Caption, *, side: int = 280) -> Image.Image:
-    """The image with its caption, then the image once for each word, bright where the model looked.
+    """Draw the image with its caption, then the image once for each word, bright where the model looked.
 
     Args:
         image: RGB, all that the encoder saw of it.
@@ -123,18 +114,18 @@ def thumbnail_uri(path: Path, side: int) -> str:
     return data_uri(make_thumbnail(path, side))
 
 
-def image_uri(image: Image.Image, kind: Literal["jpeg", "png"], **options: int) -> str:
+def image_uri(image: Image.Image, kind: str, **options: int) -> str:
     """Return an image as a `data:` address.
 
     Args:
-        image: The image as it is to be.
-        kind: Format of the file.
+        image: The image, saved as it is.
+        kind: Format of the file, `jpeg` or `png`.
         options: Pillow's, for this format.
     """
     return data_uri(_file(image, kind, **options), kind)
 
 
-def data_uri(content: bytes, kind: Literal["jpeg", "png"] = "jpeg") -> str:
+def data_uri(content: bytes, kind: str = "jpeg") -> str:
     """Return an image file as a `data:` address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 

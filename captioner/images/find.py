@@ -1,16 +1,12 @@
 """Find images: from the files and folders that a user names to a stream of paths in a stable order."""
 
-from __future__ import annotations
-
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from captioner.errors import ImageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} | {".avif", ".heic", ".heif"}
@@ -73,10 +69,8 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
             entered.add(identity)
         try:
             with os.scandir(folder) as entries:
-                listed = sorted(
-                    (e for e in entries if not e.name.startswith(".")),
-                    key=lambda entry: natural_order(entry.name),
-                )
+                shown = (entry for entry in entries if not entry.name.startswith("."))
+                listed = sorted(shown, key=lambda entry: natural_order(entry.name))
         except OSError:
             yield None, folder
             continue
@@ -89,7 +83,7 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
             elif _is_listed(entry.name):
                 yield identity, folder / entry.name
         if _is_listed(folder.name) and not folders and not any(_is_listed(e.name) for e in listed):
-            yield identity, folder  # Its name promises an image, and nothing else would tell of it.
+            yield identity, folder  # Its name promises an image, and nothing else would report it.
         if recursive:
             waiting.extend(reversed(folders))
 

@@ -1,23 +1,21 @@
 """Open an image: any common file becomes an upright RGB image, or one clear error.
 
-The format is told by the file's first bytes, never by its name, and only the formats listed here are
+The format is detected from the file's first bytes, never from its name, and only the formats listed here are
 tried: a hostile file cannot reach the decoders of rarer formats.
 """
-
-from __future__ import annotations
 
 import io
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import (
     BmpImagePlugin,
-    ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -29,15 +27,12 @@ from PIL import (
 
 from captioner.errors import ImageError, NoDecoderError, TooManyPixelsError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 DEFAULT_MAX_PIXELS = 100_000_000
 _FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
 _HEAD_BYTES = 512
-# A file may be this much longer than its header lets expect: 8 bytes for each pixel (16-bit RGBA) that the
+# A file may be this much longer than its header suggests: 8 bytes for each pixel (16-bit RGBA) that the
 # limit allows, and room for profiles, thumbnails and metadata.
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 * 2**20
@@ -47,6 +42,7 @@ _CHUNK_BYTES = 2**20
 # full decode, and all of 48 images enlarged fourfold keep their caption. With 2 they differ by 0.21 and
 # reading gains twice as much (8 times as fast as in full), but 5 of the 48 captions change.
 _DRAFT_MARGIN = 4
+_ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSE: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -137,13 +133,10 @@ def read_file(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
     Raises:
         ImageError: The file is absent, unreadable, or longer than an image within the limit can be.
     """
-    return _read(source, display_name(source), max_bytes=max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
-
-
-def _read(source: Source, name: str, *, max_bytes: int) -> bytes:
-    """Read the whole file: decoding then needs no open file, and no lock is ever held over slow storage."""
     if isinstance(source, bytes):
         return source
+    # Read whole: decoding then needs no open file, and no lock is ever held over slow storage.
+    name, max_bytes = display_name(source), max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
     try:
         if isinstance(source, str | os.PathLike):
             with _open_file(Path(source), name) as file:
@@ -204,7 +197,7 @@ def _too_long(name: str, max_bytes: int) -> ImageError:
 
 
 def identify(data: bytes, name: str) -> str:
-    """Tell the format from a file's first bytes.
+    """Detect the format from a file's first bytes.
 
     Args:
         data: At least the first 512 of them, or the whole file.
@@ -299,7 +292,7 @@ def _upright(image: ImageFile.ImageFile) -> Image.Image:
     """Apply the EXIF orientation; metadata that cannot be read leave the image as it is."""
     try:
         with _muted_warnings():
-            method = _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
+            method = _TRANSPOSE.get(image.getexif().get(_ORIENTATION))
     except Exception:  # As in `open_image`; but here the image itself is good.
         return image
     return image if method is None else image.transpose(method)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from collections.abc import Callable
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from captioner.errors import OptionError
 from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image, read_file, to_rgb
+from captioner.options import check, from_dict, option
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import torch
 
+Pixels: TypeAlias = "np.typing.NDArray[np.uint8]"
 
-Pixels: TypeAlias = "npt.NDArray[np.uint8]"
-Resize = Literal["squash", "crop"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-
+_WHAT = "preprocessing"
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _MAX_SIZE = 4096
 _MAX_ASPECT = 20
 
@@ -46,34 +45,30 @@ class Preprocessing:
         OptionError: A value is impossible.
     """
 
-    size: int
+    size: int = option(low=1, high=_MAX_SIZE)
     _: KW_ONLY
-    resize: Resize = "squash"
-    resize_size: int | None = None
-    interpolation: Interpolation = "bicubic"
+    resize: str = option("squash", choices=("squash", "crop"))
+    resize_size: int | None = option(None, low=1, high=_MAX_SIZE)
+    interpolation: str = option("bicubic", choices=_INTERPOLATIONS)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        _check_side("size", self.size)
-        _check_choice("resize", self.resize, get_args(Resize))
-        _check_choice("interpolation", self.interpolation, get_args(Interpolation))
-        _check_colour("mean", self.mean)
-        _check_colour("std", self.std)
+        check(self, _WHAT)
+        for name in ("mean", "std"):
+            colour = getattr(self, name)
+            if not (isinstance(colour, tuple) and len(colour) == 3 and all(map(_is_finite, colour))):
+                raise OptionError(f"{_WHAT}: {name} must be three finite numbers, not {colour!r}")
         if min(self.std) <= 0:
-            raise OptionError(f"preprocessing: std must be above 0, not {self.std}")
+            raise OptionError(f"{_WHAT}: std must be above 0, not {self.std}")
         if self.resize == "squash":
             if self.resize_size is not None:
-                raise OptionError("preprocessing: resize_size is for resize 'crop' only")
+                raise OptionError(f"{_WHAT}: resize_size is for resize 'crop' only")
         elif self.resize_size is None:
             # Filled in, so that equal preprocessings compare equal.
             object.__setattr__(self, "resize_size", self.size)
-        else:
-            _check_side("resize_size", self.resize_size)
-            if self.resize_size < self.size:
-                raise OptionError(
-                    f"preprocessing: resize_size must be at least size, {self.size}, not {self.resize_size}"
-                )
+        elif self.resize_size < self.size:
+            raise OptionError(f"{_WHAT}: resize_size must be at least size, {self.size}, not {self.resize_size}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,9 +117,7 @@ class Preprocessing:
         Returns:
             float32 (batch, 3, size, size) on the same device, in channels-last memory order.
         """
-        import torch
-
-        channels = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        channels = pixels.permute(0, 3, 1, 2).float() / 255
         mean, std = (channels.new_tensor(colour).view(1, 3, 1, 1) for colour in (self.mean, self.std))
         return (channels - mean) / std
 
@@ -139,11 +132,13 @@ class Preprocessing:
         Raises:
             OptionError: A key is missing or unknown, or a value has the wrong type or is impossible.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
-            raise OptionError(f"preprocessing: must be a mapping with the keys {', '.join(sorted(names))}")
-        colours = {key: tuple(data[key]) for key in ("mean", "std") if isinstance(data[key], list)}
-        return cls(**{**data, **colours})
+        if isinstance(data, dict):
+            data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return from_dict(cls, data, _WHAT)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:
@@ -154,26 +149,6 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
-def _check_side(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_SIZE:
-        raise OptionError(f"preprocessing: {name} must be a whole number 1 to {_MAX_SIZE}, not {value!r}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"preprocessing: {name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _check_colour(name: str, value: object) -> None:
-    numbers = isinstance(value, tuple) and len(value) == 3 and all(_is_finite(v) for v in value)
-    if not numbers:
-        raise OptionError(f"preprocessing: {name} must be three finite numbers, not {value!r}")
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 @dataclass(frozen=True)
 class Preprocessings:
     """Preprocessings that take turns on an image; what they make travels as one array.
@@ -181,7 +156,7 @@ class Preprocessings:
     The pixels of a single one stay as they are. Those of several follow each other in one row of bytes.
 
     Attributes:
-        members: at least one.
+        members: At least one.
     """
 
     members: tuple[Preprocessing, ...]
@@ -204,7 +179,7 @@ class Preprocessings:
         """
         if not isinstance(source, str | bytes | os.PathLike) and not source.seekable():
             source = read_file(source, max_pixels=max_pixels)  # it can be read only once
-        return self._packed([member.load(source, max_pixels=max_pixels) for member in self.members])
+        return self._packed(lambda member: member.load(source, max_pixels=max_pixels))
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Scale an upright image for each member.
@@ -212,8 +187,8 @@ class Preprocessings:
         Returns:
             uint8 array of `shape`.
         """
-        return self._packed([member.pixels(image) for member in self.members])
+        return self._packed(lambda member: member.pixels(image))
 
-    @staticmethod
-    def _packed(parts: Sequence[Pixels]) -> Pixels:
+    def _packed(self, scale: Callable[[Preprocessing], Pixels]) -> Pixels:
+        parts = [scale(member) for member in self.members]
         return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captioner.errors import CaptionerError, ImageError
-from captioner.images import IMAGE_EXTENSIONS
+from captioner.images.find import IMAGE_EXTENSIONS
 from captioner.web.messages import shown_name
 
 MOST_IMAGES = 500

@@ -70,7 +70,7 @@ def test_wrong_use_ends_in_one_line(
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / "photo.jpg"
     copy.write_bytes(images[0].read_bytes())
-    names = {"photo": str(copy)}
+    names = {"image": str(copy)}
     flags = ["--weights", str(attentive_file), "--device", "cpu"]
     assert main(["explain", names.get(image, image), "-o", names.get(output, output), *flags]) == 2
     error = capsys.readouterr().err

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import ImageError
-from captioner.images import IMAGE_EXTENSIONS, find_images, natural_order, open_image
+from captioner.images import open_image
+from captioner.images.find import IMAGE_EXTENSIONS, find_images, natural_order
 
 
 def make(folder: Path, *names: str) -> None:

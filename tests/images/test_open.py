@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.images import open_image, to_rgb
+from captioner.images.open import open_image, to_rgb
 from tests.images.pictures import (
     ALL_KINDS,
     BLUE,

@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from captioner.errors import ImageError, OptionError
-from captioner.images import Preprocessing, find_images, open_image
+from captioner.images import Preprocessing, open_image
+from captioner.images.find import find_images
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

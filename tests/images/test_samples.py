@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.images import find_images, open_image
+from captioner.images import open_image
+from captioner.images.find import find_images
 
 FOLDER = Path(__file__).parents[2] / "data" / "samples"
 SAMPLES = list(find_images([FOLDER]))
