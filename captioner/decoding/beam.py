@@ -1,12 +1,16 @@
-"""Beam search; greedy search is a beam of one."""
+"""Beam search, for captions that hold given words if need be; greedy search is a beam of one."""
+
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from captioner.decoding.constraints import Constraints
-from captioner.decoding.hypotheses import NEVER, Choice, Hypothesis, hypotheses
+from captioner.decoding.hypotheses import NEVER, Choice, Hypothesis, by_mbr, hypotheses
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.rerank import by_consensus
+
+Wanted: TypeAlias = "Sequence[Sequence[Collection[int]]]"
+"""For each image some sets of ids, of each of which one word at least must stand in its captions."""
 
 
 def length_normalisation(length: int, exponent: float) -> float:
@@ -32,6 +36,39 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     indices = chosen.nonzero()[:, 1].view(len(scores), count)
     values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
     return values, indices.gather(1, order)
+
+
+class Constraints:
+    """The finite-state machine over captions: which of the wanted sets their words have met so far.
+
+    Anderson et al. 2017 ("Guided open vocabulary image captioning with constrained beam search").
+
+    A state is a number with one binary digit a set. Of an image with fewer sets than another, the sets
+    that it lacks count as met from the start.
+
+    Args:
+        wanted: the sets of each image, at least one in all.
+        device: where the tensors live.
+
+    Attributes:
+        states: number of states; in the last one all sets are met.
+        starts: ``(images,)`` state of the empty caption.
+    """
+
+    def __init__(self, wanted: Wanted, device: torch.device) -> None:
+        most = max(map(len, wanted))
+        self.states = 1 << most
+        self.wanted = wanted
+        self.starts = torch.tensor([self.states - (1 << len(sets)) for sets in wanted], device=device)
+
+    def targets(self, vocabulary: int) -> Tensor:
+        """The state after each word, from each state: ``(images, states, vocabulary)``."""
+        meets = torch.zeros(len(self.wanted), vocabulary, dtype=torch.long)
+        for image, sets in enumerate(self.wanted):
+            for place, ids in enumerate(sets):
+                meets[image, list(ids)] |= 1 << place
+        states = torch.arange(self.states, device=self.starts.device)
+        return states.view(1, -1, 1) | meets.to(states.device).unsqueeze(1)
 
 
 class BeamSearch:
@@ -97,7 +134,7 @@ class BeamSearch:
         # always holds enough that go on.
         totals, flat = top(self._by_state(totals), min(2 * self.beam, width * vocabulary))
         ends = flat % vocabulary == self.end
-        history = self._of_states(self.history, flat // vocabulary)
+        history = _take(self.history, (flat // vocabulary).view(images, -1)).view(*flat.shape, -1)
         grown = log_probs.view(images, width * vocabulary).gather(1, flat.view(images, -1))
         history[..., length] = grown.view_as(flat)
         best = slice(0, self.beam)
@@ -127,10 +164,6 @@ class BeamSearch:
         elsewhere = targets.unsqueeze(1) != states
         return totals.unsqueeze(1).masked_fill(elsewhere, NEVER).view(-1, totals[0].numel())
 
-    def _of_states(self, values: Tensor, beams: Tensor) -> Tensor:
-        """``(images, width, time)`` at ``(images * states, n)`` -> ``(images * states, n, time)``."""
-        return _take(values, beams.view(len(values), -1)).view(*beams.shape, -1)
-
     def _finish(self, totals: Tensor, words: Tensor, history: Tensor) -> None:
         """Let captions that end here compete for the pool.
 
@@ -159,7 +192,7 @@ class BeamSearch:
         found = hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
         if not self.options.consensus:
             return found
-        return [by_consensus(of_image)[: self.options.num_captions] for of_image in found]
+        return [by_mbr(of_image)[: self.options.num_captions] for of_image in found]
 
 
 def _take(values: Tensor, beams: Tensor) -> Tensor:

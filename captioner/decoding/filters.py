@@ -35,7 +35,7 @@ SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 
 
 def special_ids(vocabulary: Vocabulary) -> SpecialIds:
-    """The ids that decoding treats apart, the joining words of a vocabulary among them."""
+    """Find the ids that decoding treats apart, the joining words of a vocabulary among them."""
     joining = tuple(number for number in vocabulary.encode(_JOINING) if number != UNKNOWN)
     return replace(SPECIAL_IDS, joining=joining)
 
@@ -43,7 +43,7 @@ def special_ids(vocabulary: Vocabulary) -> SpecialIds:
 class Filter(Protocol):
     """A rule on the next word."""
 
-    def strike(self, words: Tensor, allowed: Tensor) -> None:
+    def apply(self, words: Tensor, allowed: Tensor) -> None:
         """Set forbidden entries of ``allowed`` to false, in place.
 
         Args:
@@ -53,12 +53,12 @@ class Filter(Protocol):
 
 
 class BanWords:
-    """Some words are never written."""
+    """Never write some words."""
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = list(ids)
 
-    def strike(self, words: Tensor, allowed: Tensor) -> None:
+    def apply(self, words: Tensor, allowed: Tensor) -> None:
         """See :class:`Filter`."""
         allowed[:, self.ids] = False
 
@@ -69,7 +69,7 @@ class Length:
     def __init__(self, shortest: int, longest: int, end: int) -> None:
         self.shortest, self.longest, self.end = shortest, longest, end
 
-    def strike(self, words: Tensor, allowed: Tensor) -> None:
+    def apply(self, words: Tensor, allowed: Tensor) -> None:
         """See :class:`Filter`."""
         length = words.shape[1]
         if length < self.shortest:
@@ -86,7 +86,7 @@ class NoRepeatWord:
     def __init__(self, joining: Sequence[int] = ()) -> None:
         self.joining = list(joining)
 
-    def strike(self, words: Tensor, allowed: Tensor) -> None:
+    def apply(self, words: Tensor, allowed: Tensor) -> None:
         """See :class:`Filter`."""
         latest = words[:, -1:]
         allowed.scatter_(1, latest, False)
@@ -101,7 +101,7 @@ class NoRepeatNgram:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def strike(self, words: Tensor, allowed: Tensor) -> None:
+    def apply(self, words: Tensor, allowed: Tensor) -> None:
         """See :class:`Filter`."""
         if words.shape[1] < self.size:
             return
@@ -113,7 +113,7 @@ class NoRepeatNgram:
 
 
 def build_filters(options: DecodingOptions, special: SpecialIds) -> list[Filter]:
-    """The filters that the options ask for."""
+    """Make the filters that the options ask for."""
     filters: list[Filter] = [BanWords(special.banned)]
     if options.no_repeat_ngram:
         filters.append(NoRepeatNgram(options.no_repeat_ngram))
@@ -124,10 +124,10 @@ def build_filters(options: DecodingOptions, special: SpecialIds) -> list[Filter]
 
 
 def allowed_words(filters: Sequence[Filter], words: Tensor, vocabulary_size: int, end: int) -> Tensor:
-    """Words that no filter strikes out: ``(rows, vocab)`` booleans, at least one true in each row."""
+    """Find the words that no filter strikes out: ``(rows, vocab)`` booleans, at least one true in each row."""
     allowed = torch.ones(len(words), vocabulary_size, dtype=torch.bool, device=words.device)
     for rule in filters:
-        rule.strike(words, allowed)
+        rule.apply(words, allowed)
     # Rules can contradict each other (nothing left to say, yet too short): then the caption ends.
     allowed[:, end] |= ~allowed.any(dim=1)
     return allowed

@@ -7,8 +7,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from captioner.decoding.beam import BeamSearch
-from captioner.decoding.constraints import Constraints, Wanted
+from captioner.decoding.beam import BeamSearch, Constraints, Wanted
 from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
 from captioner.decoding.hypotheses import Hypothesis, Strategy
 from captioner.decoding.options import DecodingOptions
@@ -19,14 +18,11 @@ from captioner.errors import OptionError
 class DecodingState(Protocol):
     """What the loop asks of a decoder's state."""
 
-    def expand(self: S, width: int) -> S:
-        """Each row ``width`` times."""
-
     def reorder(self: S, rows: Tensor) -> S:
-        """Other rows of the same image."""
+        """Give each place another row of the same image."""
 
     def select(self: S, rows: Tensor) -> S:
-        """Some of the rows."""
+        """Give some of the rows, in any order, perhaps several times."""
 
 
 S = TypeVar("S", bound=DecodingState)
@@ -72,11 +68,19 @@ def decode(
     if images == 0:
         return []
     device = regions.device
-    strategy = _build_strategy(options, seeds or [options.seed] * images, special.end, device, wanted)
+    constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
+    strategy: Strategy
+    if not options.sampling:
+        strategy = BeamSearch(images, options, special.end, device, constraints)
+    elif constraints is None:
+        strategy = Sampling(seeds or [options.seed] * images, options, special.end)
+    else:
+        raise OptionError("words can be asked of captions that are searched for, not of drawn ones")
     filters = build_filters(options, special)
-    state = model.initial_state(regions).expand(strategy.width)
-    words = torch.empty(images * strategy.width, 0, dtype=torch.long, device=device)
-    latest = torch.full((len(words),), special.start, dtype=torch.long, device=device)
+    rows = torch.arange(images, device=device).repeat_interleave(strategy.width)
+    state = model.initial_state(regions).select(rows)
+    words = torch.empty(len(rows), 0, dtype=torch.long, device=device)
+    latest = torch.full_like(rows, special.start)
     for _ in range(options.max_length + 1):
         logits, state = model.step(latest, state)
         log_probs = logits.float().log_softmax(dim=-1)
@@ -87,19 +91,3 @@ def decode(
         state = state.reorder(parents) if len(parents) == len(words) else state.select(parents)
         words = torch.cat((words[parents], latest.unsqueeze(1)), dim=1)
     return strategy.hypotheses()
-
-
-def _build_strategy(
-    options: DecodingOptions,
-    seeds: list[int],
-    end: int,
-    device: torch.device,
-    wanted: Wanted | None = None,
-) -> Strategy:
-    """The strategy that the options ask for, over ``len(seeds)`` images."""
-    constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
-    if not options.sampling:
-        return BeamSearch(len(seeds), options, end, device, constraints)
-    if constraints is not None:
-        raise OptionError("words can be asked of captions that are searched for, not of drawn ones")
-    return Sampling(seeds, options, end)

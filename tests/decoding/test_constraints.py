@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding.constraints import Wanted
+from captioner.decoding.beam import Wanted
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode

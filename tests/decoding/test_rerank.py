@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.translate.gleu_score import sentence_gleu
 
-from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.hypotheses import Hypothesis, by_mbr, expected_gleu
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.rerank import by_consensus, expected_gleu
 from captioner.decoding.search import decode
 from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, images
 
@@ -49,20 +48,20 @@ def test_what_is_added_up_by_length_equals_nltk_pair_by_pair(captions: list[Word
 def test_two_that_agree_outweigh_a_likelier_one_alone() -> None:
     alone, first, second = (7, 8, 9), (1, 2, 3, 4), (1, 2, 3, 5)
     found = [hypothesis_of(alone, 0.4), hypothesis_of(first, 0.35), hypothesis_of(second, 0.25)]
-    assert [each.words for each in by_consensus(found)] == [first, second, alone]
+    assert [each.words for each in by_mbr(found)] == [first, second, alone]
 
 
 def test_one_that_is_likely_enough_stays_first() -> None:
     found = [hypothesis_of((7, 8, 9), 0.8), hypothesis_of((1, 2, 3), 0.1), hypothesis_of((1, 2, 4), 0.1)]
-    assert by_consensus(found)[0].words == (7, 8, 9)
+    assert by_mbr(found)[0].words == (7, 8, 9)
 
 
 def test_only_order_and_score_change_and_ties_keep_their_order() -> None:
     found = [hypothesis_of((1, 2), 0.5), hypothesis_of((3, 4), 0.5)]
-    for before, after in zip(found, by_consensus(found), strict=True):
+    for before, after in zip(found, by_mbr(found), strict=True):
         assert (after.words, after.log_prob, after.end_log_prob) == (before.words, before.log_prob, 0.0)
         assert after.score == pytest.approx(0.5)
-    assert by_consensus([]) == []
+    assert by_mbr([]) == []
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -97,7 +96,7 @@ def test_it_chooses_among_what_the_same_search_finds_however_many_are_asked_for(
     for found, chosen in zip(
         decode(model, images(2), plain, SPECIAL), decode(model, images(2), few, SPECIAL), strict=True
     ):
-        assert chosen == by_consensus(found)[:asked]
+        assert chosen == by_mbr(found)[:asked]
 
 
 def test_a_beam_of_one_has_nobody_to_agree_with() -> None:

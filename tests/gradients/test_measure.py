@@ -74,7 +74,7 @@ def _difference_quotients(decoder: Decoder, row: int, lag: int) -> Tensor:
     nudges = 1e-5 * torch.eye(numbers, dtype=torch.float64).view(numbers, *state.cell.shape[1:])
     losses = []
     for sign in (1, -1):
-        wide = state.expand(numbers)
+        wide = state.select(torch.zeros(numbers, dtype=torch.long))
         nudged = replace(wide, cell=wide.cell + sign * nudges)
         logits = decoder.logits(decoder.shown(nudged)[0])
         for word in words[4 - lag : 4]:

@@ -62,7 +62,7 @@ def test_teacher_forcing_gives_the_logits_of_single_steps(changes: dict[str, obj
 def test_expanded_and_reordered_states_follow_their_rows(attention: str) -> None:
     decoder = small_decoder(attention=attention)
     regions = torch.randn(2, 4, 6, dtype=torch.float64)
-    wide = decoder.initial_state(regions).expand(3)
+    wide = decoder.initial_state(regions).select(torch.arange(len(regions)).repeat_interleave(3))
     words = torch.tensor([1, 2, 3, 4, 5, 6])
     _, wide = decoder.step(words, wide)
     swapped = wide.reorder(torch.tensor([2, 1, 0, 3, 3, 4]))
