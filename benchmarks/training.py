@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from captioner.checkpoint import Checkpoint
 from captioner.features.store import FeatureRows
-from captioner.model.devices import choose_device, choose_dtype, fuse
 from captioner.model.encoder import (
     NO_PREPROCESSING,
     CaptionNetwork,
@@ -38,6 +37,7 @@ from captioner.model.encoder import (
     encoder_preprocessing,
     output_shape,
 )
+from captioner.model.inference import choose_device, choose_dtype, fuse
 from captioner.training.data import Batch, make_batch
 from captioner.training.options import TrainingOptions
 from captioner.training.preparation import TrainingData

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -28,10 +28,9 @@ from captioner.decoding.search import decode
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, Pixels, Source
 from captioner.model.config import NO_ENCODER
-from captioner.model.devices import choose_device, choose_dtype, fuse
 from captioner.model.encoder import CANNOT_SEE, output_shape
-from captioner.model.ensemble import EncoderKey, EnsembleDecoder, PackedEncoder, Packing
-from captioner.scoring import Score, replay, score_texts
+from captioner.model.inference import EnsembleDecoder, PackedEncoder, choose_device, choose_dtype, fuse
+from captioner.scoring import Replay, Score, replay, score_texts
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 
@@ -58,7 +57,7 @@ class Captioner:
         names: what messages call several models, such as their files.
 
     Raises:
-        OptionError: the device or the precision is not to be had, or the models do not go together.
+        OptionError: the device or the precision is not available, or the models do not go together.
     """
 
     def __init__(
@@ -117,8 +116,8 @@ class Captioner:
 
         Raises:
             CheckpointError: the file is absent, broken or foreign.
-            EncoderError: the encoder is not to be had, or gives other vectors than the checkpoint takes.
-            OptionError: the device or the precision is not to be had, there is an encoder already, or
+            EncoderError: the encoder is not available, or gives other vectors than the checkpoint takes.
+            OptionError: the device or the precision is not available, there is an encoder already, or
                 several checkpoints do not go together.
         """
         names = [weights] if weights is None or isinstance(weights, str | Path) else list(weights)
@@ -165,28 +164,21 @@ class Captioner:
         """
         self.check_sees_images()
         if isinstance(source, np.ndarray):
-            return self._checked(source)
+            if source.dtype != np.uint8 or source.shape != self.preprocessing.shape:
+                raise ImageError(
+                    f"an array must be uint8 {self.preprocessing.shape} as preprocess() makes it, "
+                    f"not {source.dtype} {source.shape}",
+                    "others go through PIL.Image.fromarray",
+                )
+            return source
         if isinstance(source, Image.Image):
             try:
                 return self.preprocessing.pixels(source)
-            except (
-                OSError,
-                ValueError,
-                SyntaxError,
-            ) as error:  # Pillow reads a file when pixels are asked for
+            except (OSError, ValueError, SyntaxError) as error:  # Pillow reads a file when pixels are asked for
                 raise ImageError(f"broken Pillow image ({error})") from error
         if not isinstance(source, str | bytes | os.PathLike) and not hasattr(source, "read"):
             raise ImageError(f"not an image: {type(source).__name__}", "give a path, bytes or a Pillow image")
         return self.preprocessing.load(source, max_pixels=max_pixels)
-
-    def _checked(self, pixels: Pixels) -> Pixels:
-        shape = self.preprocessing.shape
-        if pixels.dtype != np.uint8 or pixels.shape != shape:
-            raise ImageError(
-                f"an array must be uint8 {shape} as preprocess() makes it, not {pixels.dtype} {pixels.shape}",
-                "others go through PIL.Image.fromarray",
-            )
-        return pixels
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Tensor:
@@ -248,7 +240,7 @@ class Captioner:
                 ``(images, channels)``, one vector an image.
             options: decoding options; the checkpoint's own if absent.
             seeds: see :meth:`seeds`.
-            attention: whether captions of a model with attention tell where it looked, which takes a second
+            attention: whether captions of a model with attention say where it looked, which takes a second
                 pass over their words.
 
         Raises:
@@ -262,21 +254,15 @@ class Captioner:
         written = self._write(regions, options, seeds)
         # What was learnt of captions searched for says nothing of captions drawn by chance.
         rating = None if options.sampling else self.calibration
-        maps = iter(self._attention(regions, written) if attention and self.decoder.attends else ())
+        replays: Iterator[Replay] = iter(())
+        if attention and self.decoder.attends:
+            owners = [image for image, each in enumerate(written) for _ in each.hypotheses]
+            sentences = [hypothesis.words for each in written for hypothesis in each.hypotheses]
+            replays = iter(replay(self.decoder, regions, sentences, owners=owners, attention=True))
         return [
-            [
-                replace(self._caption(hypothesis, of_image, rating), attention=next(maps, None))
-                for hypothesis in of_image.hypotheses
-            ]
+            [self._caption(hypothesis, of_image, rating, next(replays, None)) for hypothesis in of_image.hypotheses]
             for of_image in written
         ]
-
-    def _attention(self, regions: Tensor, written: Sequence[Written]) -> list[npt.NDArray[np.float32] | None]:
-        """Where the model looked at each word of all captions, in order."""
-        found = [(image, h.words) for image, each in enumerate(written) for h in each.hypotheses]
-        owners, sentences = [image for image, _ in found], [words for _, words in found]
-        replays = replay(self.decoder, regions, sentences, owners=owners, attention=True)
-        return [each.attention for each in replays]
 
     def _write(self, regions: Tensor, options: DecodingOptions, seeds: list[int] | None) -> list[Written]:
         if options.sampling or not options.tag_threshold:
@@ -291,7 +277,8 @@ class Captioner:
     def _regions(self, vectors: Tensor) -> Tensor:
         """Vectors from anywhere as float32 ``(images, regions, channels)`` where the decoder is."""
         regions = vectors[:, None] if vectors.ndim == 2 else vectors
-        width, most = self.encoder.packing.width, 1 if self._several else math.inf
+        shapes = self.decoder.shapes
+        width, most = (sum(map(math.prod, shapes)), 1) if self._several else (self.config.channels, math.inf)
         if regions.ndim != 3 or not 1 <= regions.shape[1] <= most or regions.shape[2] != width:
             self.check_takes_vectors()
             shape = tuple(vectors.shape)
@@ -310,7 +297,7 @@ class Captioner:
             regions: as :meth:`decode` takes them.
             texts: one for each image.
             runners_up: how many of the most probable words to list at each place of a text.
-            attention: whether scores of a model with attention tell where it looks at each word.
+            attention: whether scores of a model with attention say where it looks at each word.
 
         Raises:
             UnknownWordsError: a text holds words that the model does not know.
@@ -328,7 +315,9 @@ class Captioner:
         digests = (hashlib.blake2b(array.tobytes(), digest_size=7, key=key).digest() for array in pixels)
         return [int.from_bytes(digest, "big") for digest in digests]
 
-    def _caption(self, hypothesis: Hypothesis, written: Written, rating: Calibration | None) -> Caption:
+    def _caption(
+        self, hypothesis: Hypothesis, written: Written, rating: Calibration | None, replayed: Replay | None
+    ) -> Caption:
         words = tuple(self.vocabulary.decode(hypothesis.words))
         confidence = rating.confidence(hypothesis.log_prob, len(words)) if rating else None
         return Caption(
@@ -337,6 +326,7 @@ class Captioner:
             words=words,
             word_log_probs=hypothesis.word_log_probs,
             end_log_prob=hypothesis.end_log_prob,
+            attention=replayed and replayed.attention,
             confidence=confidence,
             tags=tuple(tag.name for tag in written.tags),
         )
@@ -361,27 +351,23 @@ def combine(
     names = names or [f"checkpoint {number}" for number in range(1, len(checkpoints) + 1)]
     for name, checkpoint in zip(names[1:], checkpoints[1:], strict=True):
         _check_same_words(checkpoints[0].vocabulary, checkpoint.vocabulary, names[0], name)
-    keys = [_encoder_key(checkpoint, compared=len(checkpoints) > 1) for checkpoint in checkpoints]
-    # In an order of their own, so that the order of the checkpoints changes nothing.
-    distinct = sorted(set(keys), key=repr)
     networks = [checkpoint.network for checkpoint in checkpoints]
-    encoders = [networks[keys.index(key)].encoder.eval() for key in distinct]
-    packing = Packing([(1, distinct[0].channels)])
-    if len(distinct) > 1:
+    digests = [""] if len(networks) == 1 else [encoder_digest(network.encoder) for network in networks]
+    keys = [
+        (repr(checkpoint.preprocessing), digest, checkpoint.network.config.channels)
+        for checkpoint, digest in zip(checkpoints, digests, strict=True)
+    ]
+    distinct = sorted(set(keys))  # an order of their own, so that the order of the checkpoints changes nothing
+    chosen = [checkpoints[keys.index(key)] for key in distinct]
+    shapes: list[tuple[int, ...]] = [()]
+    if len(chosen) > 1:
         if any(network.config.encoder == NO_ENCODER for network in networks):
             raise OptionError(f"{' and '.join(names)}: were not trained on the same kind of vectors")
-        sizes = [key.preprocessing.size for key in distinct]
-        packing = Packing([output_shape(*pair) for pair in zip(encoders, sizes, strict=True)])
+        shapes = [output_shape(each.network.encoder.eval(), each.preprocessing.size) for each in chosen]
     # Fused before they are rounded: folding batch-norm in bfloat16 would cost accuracy.
-    encoder = PackedEncoder([fuse(each) for each in encoders], distinct, packing)
+    encoder = PackedEncoder([fuse(each.network.encoder) for each in chosen], [each.preprocessing for each in chosen])
     places = [distinct.index(key) for key in keys]
-    return encoder, EnsembleDecoder([network.decoder.eval() for network in networks], places, packing)
-
-
-def _encoder_key(checkpoint: Checkpoint, *, compared: bool) -> EncoderKey:
-    network = checkpoint.network
-    digest = encoder_digest(network.encoder) if compared else ""  # which takes time
-    return EncoderKey(checkpoint.preprocessing, digest, network.config.channels)
+    return encoder, EnsembleDecoder([network.decoder.eval() for network in networks], places, shapes)
 
 
 def _check_same_words(first: Vocabulary, other: Vocabulary, first_name: str, name: str) -> None:
@@ -409,7 +395,7 @@ def load_model(
 ) -> Checkpoint:
     """Load a checkpoint; see :meth:`Captioner.load`."""
     if encoder is None and not (image_size is None and resize is None):
-        raise OptionError("`image_size` and `resize` tell of `encoder`", "give it too, or leave them out")
+        raise OptionError("`image_size` and `resize` belong to `encoder`", "give it too, or leave them out")
     checkpoint = load_checkpoint(find_weights(weights))
     if encoder is None:
         return checkpoint

@@ -20,10 +20,17 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
 from captioner.files import write_atomically
 from captioner.images import Preprocessing
-from captioner.model.classifier import classifier_blueprint, classifier_of
 from captioner.model.config import NO_ENCODER
 from captioner.model.decoder import decoder_blueprint
-from captioner.model.encoder import CaptionNetwork, Encoder, encoder_preprocessing, listed, output_shape
+from captioner.model.encoder import (
+    CaptionNetwork,
+    Encoder,
+    classifier_blueprint,
+    classifier_of,
+    encoder_preprocessing,
+    listed,
+    output_shape,
+)
 from captioner.vocabulary import Vocabulary
 from captioner.weights import (
     FORMAT,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from captioner.errors import OptionError, UnknownWordsError
-from captioner.model.ensemble import EnsembleDecoder
+from captioner.model.inference import EnsembleDecoder
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, caption_words, tokenize
 
 MOST_RUNNERS_UP = 100

@@ -20,7 +20,7 @@ from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
-from captioner.model.devices import choose_device, choose_dtype
+from captioner.model.inference import choose_device, choose_dtype
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 from tests.small_model import SIZE, in_double, small_checkpoint
@@ -140,7 +140,7 @@ def test_devices() -> None:
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "vulkan", "hpu", "opengl", "nonsense", "", "cpu:-1", "cuda:x\n"])
 def test_a_device_that_is_not_there_is_one_clear_line(name: str) -> None:
-    with pytest.raises(OptionError, match="is not to be had here") as caught:
+    with pytest.raises(OptionError, match="is not available") as caught:
         choose_device(name)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300

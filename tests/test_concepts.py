@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from captioner.concepts import Concept, parse, read_concepts
-from captioner.model.classifier import CLASSES
+from captioner.model.encoder import CLASSES
 from captioner.vocabulary import caption_words
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from captioner import scoring as module
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, OptionError, UnknownWordsError
-from captioner.model.ensemble import EnsembleDecoder, Packing
+from captioner.model.inference import EnsembleDecoder
 from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, replay, score_texts, text_words
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
-from tests.search.small import CHANNELS, REGIONS, VOCABULARY, images, log_prob_by_steps
+from tests.search.small import REGIONS, VOCABULARY, images, log_prob_by_steps
 from tests.search.small import small_decoder as small_member
 from tests.small_model import WORDS, in_double, small_checkpoint
 
@@ -26,7 +26,7 @@ FEW_WORDS = Vocabulary((*SPECIAL_WORDS, "a", "dog", "dogs", "runs", "skateboard"
 
 def small_decoder(cell: str = "lstm", attention: str = "none") -> EnsembleDecoder:
     """A decoder of one member."""
-    return EnsembleDecoder([small_member(cell, attention)], [0], Packing([(REGIONS, CHANNELS)]))
+    return EnsembleDecoder([small_member(cell, attention)])
 
 
 def _texts(count: int, longest: int = 12) -> list[str]:
@@ -125,8 +125,7 @@ def test_a_replay_shows_where_the_model_looked_when_it_wrote(attention: str, ima
 
 
 def test_what_has_no_map_of_its_own_gives_none() -> None:
-    packing = Packing([(REGIONS, CHANNELS)])
-    two = EnsembleDecoder([small_member("gru", "additive"), small_member("gru", "adaptive")], [0, 0], packing)
+    two = EnsembleDecoder([small_member("gru", "additive"), small_member("gru", "adaptive")])
     for decoder in (small_decoder(), two):
         (score,) = score_texts(decoder, VOCABULARY, images(1), ["a dog"], attention=True)
         assert score.attention is None

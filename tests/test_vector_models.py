@@ -130,7 +130,7 @@ def test_an_encoder_of_other_channels_is_refused(blind: Checkpoint) -> None:
 def test_a_model_with_an_encoder_keeps_it(checkpoint: Checkpoint, checkpoint_file: Path) -> None:
     with pytest.raises(OptionError, match="carries its own encoder, efficientnet_lite0; leave it out"):
         with_encoder(checkpoint, "resnet50")
-    with pytest.raises(OptionError, match="`image_size` and `resize` tell of `encoder`"):
+    with pytest.raises(OptionError, match="`image_size` and `resize` belong to `encoder`"):
         Captioner.load(checkpoint_file, device="cpu", image_size=64)
 
 

@@ -34,8 +34,8 @@ from captioner.errors import CacheError, ImageError, os_errors_as
 from captioner.features.digests import READERS, DigestIndex
 from captioner.images import Pixels, Preprocessing
 from captioner.images.open import display_name
-from captioner.model.devices import fuse
 from captioner.model.encoder import Encoder, output_shape
+from captioner.model.inference import fuse
 
 _BATCH = 32
 _LINE = re.compile(rb"[0-9a-f]{64}\n")

@@ -4,17 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from captioner.errors import EncoderError
-from captioner.model.encoder import LITE_SIZES, lite_states
-
-CLASSES = 1000
-"""Of ImageNet, in torchvision's order."""
+from captioner.model.encoder import LITE_SIZES, classifier_of, lite_states
 
 
 def pretrained_classifier(encoder: str) -> nn.Linear:
-    """The classifier that belongs to an encoder's pretrained weights.
+    """Read the classifier that belongs to an encoder's pretrained weights.
 
     Raises:
-        EncoderError: no classifier of this encoder is to be had.
+        EncoderError: no classifier of this encoder is available.
     """
     if encoder not in LITE_SIZES:
         known = ", ".join(LITE_SIZES)
@@ -23,25 +20,13 @@ def pretrained_classifier(encoder: str) -> nn.Linear:
     return classifier_of(states["_fc.weight"], states["_fc.bias"])
 
 
-def classifier_blueprint(channels: int) -> nn.Linear:
-    """A classifier's names and shapes without its weights."""
-    return nn.Linear(channels, CLASSES, device="meta")
-
-
-def classifier_of(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """The classifier with these weights, in evaluation mode, without gradients."""
-    layer = classifier_blueprint(weight.shape[1])
-    layer.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
-    return layer.requires_grad_(False).eval()
-
-
 @torch.inference_mode()
 def fit_classifier(classifier: nn.Linear, features: Tensor, logits: Tensor) -> nn.Linear:
-    """A classifier that sees through another encoder what a classifier sees through its own.
+    """Fit a classifier that sees through another encoder what a classifier sees through its own.
 
     Ridge regression of the change of its weights, so that little is changed where the encoders differ
     little or the images are few: as if one more image for each channel had asked for no change. Logits are
-    wanted up to a constant for each image, on which probabilities do not depend.
+    needed up to a constant for each image, on which probabilities do not depend.
 
     Args:
         classifier: of the first encoder.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 from captioner.errors import OptionError
@@ -69,10 +68,7 @@ class ModelConfig:
                 f"`attention_heads` must divide `attention_size`, which {self.attention_heads} does not for "
                 f"{self.attention_size}"
             )
-        self._check_effect()
-
-    def _check_effect(self) -> None:
-        """Refuse what would be asked for in vain."""
+        # What would have no effect is refused.
         if self.nonlinearity != "tanh" and self.cell != "rnn":
             raise OptionError("`nonlinearity` is a choice of the cell rnn", f"{self.cell} has its own")
         if self.residual_layers and self.layers == 1:
@@ -93,7 +89,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class GradientFlow:
+class BPTTConfig:
     """Limits on backpropagation through time. They change gradients, never values.
 
     Attributes:
@@ -110,19 +106,15 @@ class GradientFlow:
         OptionError: a value is of the wrong type or out of range.
     """
 
-    truncate: int | None = None
-    hidden_limit: float | None = None
+    truncate: int | None = option(None, low=1)
+    hidden_limit: float | None = option(None, above=0)
 
     def __post_init__(self) -> None:
-        if self.truncate is not None and (type(self.truncate) is not int or self.truncate < 1):
-            raise OptionError(f"truncate must be a whole number of at least 1, not {self.truncate!r}")
-        limit = self.hidden_limit
-        if limit is not None and (type(limit) not in (int, float) or not 0 < limit < math.inf):
-            raise OptionError(f"hidden_limit must be above 0 and finite, not {limit!r}")
+        check(self, "backpropagation through time")
 
     def stops_at(self, time: int) -> bool:
-        """Whether no gradient flows back out of the step ``time``, counted from 0, into the one before."""
+        """Say whether no gradient flows back out of the step ``time``, counted from 0, into the one before."""
         return self.truncate is not None and time > 0 and time % self.truncate == 0
 
 
-FULL_FLOW = GradientFlow()
+FULL_BPTT = BPTTConfig()

@@ -1,4 +1,4 @@
-"""The decoder: a recurrent language model whose first state is the image.
+"""The decoder: a recurrent language model whose first state is the image, and its attention to regions.
 
 Vinyals et al. 2015 ("Show and Tell") feed the image as the first input; here it sets the initial
 hidden and cell state through learned layers, as in Xu et al. 2015, section 3.1.2.
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
 
-from captioner.model.attention import AdaptiveAttention, AdditiveAttention, Memory
 from captioner.model.cells import build_cell
-from captioner.model.config import FULL_FLOW, GradientFlow, ModelConfig
+from captioner.model.config import FULL_BPTT, BPTTConfig, ModelConfig
 
 NextInput: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 OnAttention: TypeAlias = "Callable[[PackedSequence], None]"
+Memory: TypeAlias = "tuple[Tensor, Tensor]"
+"""What attention has computed of an image's regions, once; both have a row for each image."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ class State:
 
     def select(self, rows: Tensor) -> State:
         """The state of other rows, for instance one row for each caption of an image."""
-        if self.memory is None:
-            return State(self.cell[rows])
-        first, second = self.memory
-        return State(self.cell[rows], (first[rows], second[rows]))
+        memory = self.memory and (self.memory[0][rows], self.memory[1][rows])
+        return State(self.cell[rows], memory)
 
     def first(self, count: int) -> State:
         """The first ``count`` rows."""
@@ -48,11 +47,6 @@ class State:
             return self  # a slice of all rows would still cost a copy of their gradient
         memory = self.memory and (self.memory[0][:count], self.memory[1][:count])
         return State(self.cell[:count], memory)
-
-    def expand(self, width: int) -> State:
-        """Repeat every row ``width`` times, in place beside each other: ``(batch * width, ...)``."""
-        rows = torch.arange(len(self.cell), device=self.cell.device)
-        return self.select(rows.repeat_interleave(width))
 
     def reorder(self, rows: Tensor) -> State:
         """Exchange rows *of the same image*; their memory is equal and stays where it is."""
@@ -119,7 +113,7 @@ class Decoder(nn.Module):
         Returns:
             Logits of the next word ``(batch, vocab)`` and the state after ``words``.
         """
-        outputs, _, state = self._advance(self._embed(words), state)
+        outputs, _, state = self._advance(self.dropout(self.embedding(words)), state)
         return self.logits(outputs), state
 
     def shown(self, state: State) -> tuple[Tensor, Tensor | None]:
@@ -132,7 +126,7 @@ class Decoder(nn.Module):
         outputs = self.cell.output(state.cell)
         if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
             return outputs, None
-        context, weights = self.attention(self.attention.asked(outputs).unsqueeze(1), state.memory)
+        context, weights = self.attention(self.attention.of_state(outputs).unsqueeze(1), state.memory)
         return outputs + self.attention.of_context(context.squeeze(1)), weights.squeeze(1)
 
     def teacher_force(
@@ -140,7 +134,7 @@ class Decoder(nn.Module):
         words: Tensor,
         lengths: Tensor,
         state: State,
-        flow: GradientFlow = FULL_FLOW,
+        flow: BPTTConfig = FULL_BPTT,
         next_input: NextInput | None = None,
         on_attention: OnAttention | None = None,
     ) -> Tensor:
@@ -163,16 +157,12 @@ class Decoder(nn.Module):
         """
         true = pack_padded_sequence(words, lengths, batch_first=True)
         if not self.reads_context and next_input is None:
-            inputs = true._replace(data=self._embed(true.data))
+            inputs = true._replace(data=self.dropout(self.embedding(true.data)))
             outputs = inputs._replace(data=self._run_whole(inputs, state.cell, flow))
             return self._look(outputs, state, on_attention)
         return self._run_stepwise(true, state, flow, next_input, on_attention)
 
-    def _embed(self, words: Tensor) -> Tensor:
-        vectors: Tensor = self.dropout(self.embedding(words))
-        return vectors
-
-    def _run_whole(self, inputs: PackedSequence, cell: Tensor, flow: GradientFlow) -> Tensor:
+    def _run_whole(self, inputs: PackedSequence, cell: Tensor, flow: BPTTConfig) -> Tensor:
         """Whole sequences, or stretches between which no gradient flows, by the cell's fastest way."""
         stretch = flow.truncate or len(inputs.batch_sizes)
         sizes = torch.split(inputs.batch_sizes, stretch)
@@ -190,14 +180,14 @@ class Decoder(nn.Module):
         self,
         true: PackedSequence,
         state: State,
-        flow: GradientFlow,
+        flow: BPTTConfig,
         next_input: NextInput | None,
         on_attention: OnAttention | None,
     ) -> Tensor:
         """For inputs that depend on the state: the context of attention, words that the model chose."""
         sizes = true.batch_sizes.tolist()
         # Where all words are known beforehand, one look-up has one gradient to add up instead of many.
-        known = torch.split(self._embed(true.data), sizes) if next_input is None else None
+        known = torch.split(self.dropout(self.embedding(true.data)), sizes) if next_input is None else None
         outputs: list[Tensor] = []
         weights: list[Tensor] = []
         for time, words in enumerate(torch.split(true.data, sizes)):
@@ -206,7 +196,7 @@ class Decoder(nn.Module):
                 state = replace(state, cell=state.cell.detach())
             if next_input is not None and time:
                 words = next_input(outputs[-1][: len(words)], words)
-            vectors = self._embed(words) if known is None else known[time]
+            vectors = self.dropout(self.embedding(words)) if known is None else known[time]
             output, found, state = self._advance(vectors, state, flow.hidden_limit)
             outputs.append(output)
             if found is not None:
@@ -231,7 +221,7 @@ class Decoder(nn.Module):
         """Outputs of whole captions with what adaptive attention finds added, in packed order."""
         if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
             return outputs.data
-        asked = outputs._replace(data=self.attention.asked(outputs.data))
+        asked = outputs._replace(data=self.attention.of_state(outputs.data))
         padded, lengths = pad_packed_sequence(asked, batch_first=True)
         context, weights = self.attention(padded, state.memory)
         if on_attention is not None:
@@ -239,6 +229,94 @@ class Decoder(nn.Module):
         context = pack_padded_sequence(context, lengths, batch_first=True).data
         found: Tensor = outputs.data + self.attention.of_context(context)
         return found
+
+
+class AdditiveAttention(nn.Module):
+    """Soft additive attention (Bahdanau et al. 2015, eq. 6; for captions Xu et al. 2015, section 3.1.2).
+
+    ``e_i = v . tanh(W a_i + U h)``, ``alpha = softmax(e)``, ``context = sum_i alpha_i a_i``.
+    """
+
+    def __init__(self, channels: int, hidden_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.of_regions = nn.Linear(channels, attention_size)
+        self.of_state = nn.Linear(hidden_size, attention_size, bias=False)
+        self.score = nn.Linear(attention_size, 1, bias=False)
+
+    def memory(self, regions: Tensor) -> Memory:
+        """The regions as they are, and ``W a_i`` of each, ``(batch, regions, attention)``."""
+        return regions, self.of_regions(regions)
+
+    def forward(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend with one state.
+
+        Args:
+            hidden: ``(batch, hidden)``.
+            memory: from :meth:`memory`.
+
+        Returns:
+            Context ``(batch, channels)`` and weights ``(batch, regions)`` that sum to one.
+        """
+        regions, keys = memory
+        energies = self.score(torch.tanh(keys + self.of_state(hidden).unsqueeze(1))).squeeze(-1)
+        weights = energies.softmax(dim=-1)
+        context = torch.einsum("br,brc->bc", weights, regions)
+        return context, weights
+
+
+class AdaptiveAttention(nn.Module):
+    """Attention that may look away (Lu et al. 2017, "Knowing when to look", eq. 9 to 13), in several heads.
+
+    The state *after* the cell has read a word asks the regions, and a sentinel beside them that stands for
+    what the decoder knows without looking. The context ``c_t`` is their weighted mean; the next word is
+    predicted from ``h_t + W c_t``. Because the cell does not read the context, whole captions run through it
+    at once, and all of their words attend at once.
+
+    Two things differ from the paper. Energies are scaled dot products in several heads (Vaswani et al. 2017,
+    eq. 1) of normalised regions instead of a layer of tanh, so that they are one matrix product; and the
+    sentinel is made of ``h_t``, which every cell has, instead of an LSTM's memory. ``W`` begins as zero: a
+    fresh model is the one without attention, so that a trained one can be extended.
+    """
+
+    def __init__(self, channels: int, hidden_size: int, attention_size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.of_regions = nn.Linear(channels, 2 * attention_size)  # keys and values
+        self.of_state = nn.Linear(hidden_size, 3 * attention_size)  # query; key and value of the sentinel
+        self.of_context = nn.Linear(attention_size, hidden_size, bias=False)
+        nn.init.zeros_(self.of_context.weight)
+
+    def memory(self, regions: Tensor) -> Memory:
+        """Keys and values of all regions, each ``(batch, heads, regions, attention / heads)``."""
+        keys, values = self._split(self.of_regions(self.norm(regions)), 2)
+        # Laid out head by head once; else each step's products would do it again.
+        return keys.contiguous(), values.contiguous()
+
+    def forward(self, asked: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend with all states of some captions.
+
+        Args:
+            asked: ``(batch, time, 3 * attention)``, what ``of_state`` makes of the states.
+            memory: from :meth:`memory`, a row for each caption.
+
+        Returns:
+            Context ``(batch, time, attention)`` and weights ``(batch, time, regions)``, the mean over the
+            heads; what they lack to a sum of one is the sentinel's.
+        """
+        keys, values = memory
+        query, sentinel_key, sentinel_value = self._split(asked, 3)
+        query = query / query.shape[-1] ** 0.5
+        energies = torch.cat((query @ keys.transpose(-1, -2), (query * sentinel_key).sum(dim=-1, keepdim=True)), dim=-1)
+        weights = energies.softmax(dim=-1)
+        of_regions, of_sentinel = weights[..., :-1], weights[..., -1:]
+        context = of_regions @ values + of_sentinel * sentinel_value
+        return context.transpose(1, 2).flatten(2), of_regions.mean(dim=1)
+
+    def _split(self, vectors: Tensor, count: int) -> tuple[Tensor, ...]:
+        """``(batch, rows, count * attention)`` -> ``count`` of ``(batch, heads, rows, size of a head)``."""
+        parts = vectors.view(*vectors.shape[:2], count, self.heads, -1)
+        return parts.permute(2, 0, 3, 1, 4).unbind()
 
 
 def _build_attention(config: ModelConfig) -> AdditiveAttention | AdaptiveAttention | None:

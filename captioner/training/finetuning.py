@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from captioner.errors import OptionError
-from captioner.model.devices import fuse
 from captioner.model.encoder import Encoder, Stage, as_regions, listed
+from captioner.model.inference import fuse
 
 ALL_STAGES = "all"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from captioner.model.config import FULL_FLOW, GradientFlow
+from captioner.model.config import FULL_BPTT, BPTTConfig
 from captioner.model.decoder import Decoder, NextInput, State
 from captioner.training.data import Batch
 from captioner.vocabulary import START, UNKNOWN
@@ -35,7 +35,7 @@ class CrossEntropy:
     decoder: Decoder
     precision: Precision
     label_smoothing: float
-    flow: GradientFlow
+    flow: BPTTConfig
     regularisation: float = 0.0
     word_dropout: float = 0.0
     figures: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def cross_entropy(
     lengths: Tensor,
     label_smoothing: float = 0.0,
     *,
-    flow: GradientFlow = FULL_FLOW,
+    flow: BPTTConfig = FULL_BPTT,
     next_input: NextInput | None = None,
     regularisation: float = 0.0,
     word_dropout: float = 0.0,

@@ -11,8 +11,8 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.errors import TrainingError
 from captioner.images import Preprocessing
-from captioner.model.devices import choose_device, choose_dtype, precision_name
 from captioner.model.encoder import CaptionNetwork, Encoder
+from captioner.model.inference import choose_device, choose_dtype, precision_name
 from captioner.training.distributed import ALONE, World
 from captioner.training.encoding import ImageStore, open_source
 from captioner.training.log import say

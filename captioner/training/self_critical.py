@@ -25,7 +25,7 @@ from captioner.metrics.cider import DocumentFrequencies, cider_d
 from captioner.metrics.evaluate import References
 from captioner.metrics.ngrams import Corpus
 from captioner.metrics.ptb.tokenizer import tokenize
-from captioner.model.config import GradientFlow
+from captioner.model.config import BPTTConfig
 from captioner.model.decoder import Decoder, NextInput, State
 from captioner.training.data import Batch, make_batch
 from captioner.training.losses import CrossEntropy, Precision
@@ -199,7 +199,7 @@ Objective: TypeAlias = CrossEntropy | SelfCritical
 
 
 def objective_of(
-    options: TrainingOptions, data: TrainingData, decoder: Decoder, flow: GradientFlow, precision: Precision
+    options: TrainingOptions, data: TrainingData, decoder: Decoder, flow: BPTTConfig, precision: Precision
 ) -> Objective:
     """What the options say is to be minimised.
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from captioner.checkpoint import Checkpoint
 from captioner.errors import TrainingError
 from captioner.interrupt import Interrupted, on_interrupt
-from captioner.model.config import GradientFlow
+from captioner.model.config import BPTTConfig
 from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
 from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.inputs import inputs_of
@@ -74,7 +74,7 @@ class Trainer:
         world.send_weights(list(self.parameters.values()))
         self.optimiser = torch.optim.AdamW(parameter_groups(self.parameters, options), lr=options.lr)
         limits = ClipConfig.parse(options.clip)
-        self.flow = GradientFlow(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
+        self.flow = BPTTConfig(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
         self.objective = objective_of(options, data, self.decoder, self.flow, self._precision)
         self.clipper = Clipper(limits, state.norms)
         self.average = EMA(self.parameters if options.ema else {}, options.ema)

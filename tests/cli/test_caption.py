@@ -157,7 +157,7 @@ def test_words_of_a_hostile_vocabulary_stay_on_one_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--device", "nonsense"], "device 'nonsense' is not to be had here"),
+        (["--device", "nonsense"], "device 'nonsense' is not available"),
         (["--weights", "absent.safetensors"], "absent.safetensors: no such checkpoint"),
         (["--beam-size", "0"], "--beam-size must be"),
         (["--temperature", "-1"], "--temperature must be"),

@@ -189,7 +189,7 @@ def test_every_option_of_a_training_is_a_flag() -> None:
         (["--clip=norm:0"], "--clip must have a limit above 0 and finite after norm:, not 'norm:0'"),
         (["--nonlinearity=sigmoid"], "--nonlinearity is a choice of the cell rnn"),
         (["--image-size=16"], "at least 32 px"),
-        (["--device=toaster"], "device 'toaster' is not to be had"),
+        (["--device=toaster"], "device 'toaster' is not available"),
         (["--resume", "--overwrite"], "give one of them"),
         (["--dataset=imagenet:D"], "unknown kind 'imagenet'"),
         (["--data=D"], "names a folder already"),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.decoding.filters import SpecialIds
-from captioner.model.classifier import CLASSES, classifier_of
+from captioner.model.encoder import CLASSES, classifier_of
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary
 from tests.decoding.fakes import History, TableModel
 

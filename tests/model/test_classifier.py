@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from captioner.errors import EncoderError
-from captioner.model.classifier import CLASSES, classifier_of, fit_classifier, pretrained_classifier
-from captioner.model.encoder import LITE_SIZES, build_encoder, encoder_preprocessing, lite_states
+from captioner.model.classifier import fit_classifier, pretrained_classifier
+from captioner.model.encoder import (
+    CLASSES,
+    LITE_SIZES,
+    build_encoder,
+    classifier_of,
+    encoder_preprocessing,
+    lite_states,
+)
 
 
 @pytest.mark.usefixtures("double")

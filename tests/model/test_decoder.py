@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from captioner.model.attention import AdaptiveAttention, AdditiveAttention
 from captioner.model.config import CELLS, ModelConfig
-from captioner.model.decoder import Decoder
+from captioner.model.decoder import AdaptiveAttention, AdditiveAttention, Decoder
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -125,7 +124,7 @@ def test_adaptive_attention_weighs_regions_and_a_sentinel_in_each_head() -> None
     torch.manual_seed(1)
     attention = AdaptiveAttention(channels=6, hidden_size=4, attention_size=6, heads=2)
     regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 3, 4)
-    context, weights = attention(attention.asked(hidden), attention.memory(regions))
+    context, weights = attention(attention.of_state(hidden), attention.memory(regions))
     for image, time in itertools.product(range(2), range(3)):
         keys, values = attention.of_regions(attention.norm(regions[image])).chunk(2, dim=-1)
         query, sentinel_key, sentinel_value = attention.of_state(hidden[image, time]).chunk(3)

@@ -15,7 +15,6 @@ from captioner.checkpoint import encoder_digest
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
 from captioner.model import encoder as encoder_module
-from captioner.model.devices import fuse
 from captioner.model.encoder import (
     build_encoder,
     encoder_names,
@@ -23,6 +22,7 @@ from captioner.model.encoder import (
     output_shape,
     torchvision_weights_file,
 )
+from captioner.model.inference import fuse
 
 # One of each family: name, regions, channels.
 FAMILIES = [

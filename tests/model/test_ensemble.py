@@ -13,7 +13,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.model.ensemble import EnsembleDecoder, Packing
+from captioner.model.inference import EnsembleDecoder, pack, unpack
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -50,7 +50,7 @@ def regions(images: int, count: int = 5, channels: int = 6, seed: int = 0) -> Te
 
 def together(*members: Decoder) -> EnsembleDecoder:
     """An ensemble whose members read the same regions."""
-    return EnsembleDecoder(members, [0] * len(members), Packing([(5, 6)]))
+    return EnsembleDecoder(members)
 
 
 @torch.inference_mode()
@@ -137,12 +137,12 @@ def test_whole_sentences_have_the_probabilities_of_their_steps() -> None:
 @torch.inference_mode()
 def test_members_with_encoders_of_their_own_read_their_own_regions() -> None:
     one, two = tiny(1, channels=6), tiny(2, channels=3, attention="additive")
-    packing = Packing([(7, 3), (5, 6)])
+    shapes = [(7, 3), (5, 6)]
     wide, narrow = regions(4), regions(4, 7, 3, seed=1)
-    packed = packing.pack([narrow, wide])
-    assert packed.shape == (4, 1, packing.width) == (4, 1, 51)
-    assert all(map(torch.equal, packing.unpack(packed), (narrow, wide)))
-    ensemble = EnsembleDecoder([one, two], [1, 0], packing)
+    packed = pack([narrow, wide])
+    assert packed.shape == (4, 1, 51)
+    assert all(map(torch.equal, unpack(packed, shapes), (narrow, wide)))
+    ensemble = EnsembleDecoder([one, two], [1, 0], shapes)
     words = torch.tensor([4, 5, 6, 4])
     found, _ = ensemble.step(words, ensemble.initial_state(packed))
     each = [m.step(words, m.initial_state(r))[0].softmax(dim=-1) for m, r in ((one, wide), (two, narrow))]
@@ -150,6 +150,6 @@ def test_members_with_encoders_of_their_own_read_their_own_regions() -> None:
 
 
 def test_regions_of_one_encoder_stay_as_they_are() -> None:
-    packing, seen = Packing([(5, 6)]), regions(2)
-    assert packing.pack([seen]) is seen
-    assert packing.unpack(seen) == [seen]
+    seen = regions(2)
+    assert pack([seen]) is seen
+    assert unpack(seen, [(5, 6)]) == [seen]

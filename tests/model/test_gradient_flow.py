@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.errors import OptionError
-from captioner.model.config import CELLS, GradientFlow
+from captioner.model.config import CELLS, BPTTConfig
 from captioner.model.decoder import Decoder, State
 from tests.model.test_decoder import small_decoder
 
@@ -35,7 +35,7 @@ def regions() -> Tensor:
 
 def results(
     decoder: Decoder,
-    flow: GradientFlow = GradientFlow(),  # noqa: B008 (frozen)
+    flow: BPTTConfig = BPTTConfig(),  # noqa: B008 (frozen)
     next_input: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Outputs of the captions above, and the gradients of a loss on them by image and weights."""
@@ -69,7 +69,7 @@ def unrolled_by_hand(decoder: Decoder, image: Tensor, cut: Callable[[int], bool]
 @pytest.mark.parametrize("truncate", [1, 2, 3])
 def test_truncation_equals_a_loop_whose_graph_is_cut(variant: dict[str, object], truncate: int) -> None:
     decoder = small_decoder(**variant)
-    outputs, found = results(decoder, GradientFlow(truncate=truncate))
+    outputs, found = results(decoder, BPTTConfig(truncate=truncate))
     image = regions()
     expected = unrolled_by_hand(decoder, image, lambda time: time > 0 and time % truncate == 0)
     torch.testing.assert_close(outputs, expected)
@@ -81,8 +81,8 @@ def test_truncation_beyond_the_longest_caption_is_full_backpropagation(variant: 
     decoder = small_decoder(**variant)
     full = results(decoder)
     for truncate in (6, 7, 1000):
-        torch.testing.assert_close(results(decoder, GradientFlow(truncate=truncate)), full)
-    cut = results(decoder, GradientFlow(truncate=5))
+        torch.testing.assert_close(results(decoder, BPTTConfig(truncate=truncate)), full)
+    cut = results(decoder, BPTTConfig(truncate=5))
     torch.testing.assert_close(cut[0], full[0])
     assert not torch.allclose(cut[1][0], full[1][0])
 
@@ -90,7 +90,7 @@ def test_truncation_beyond_the_longest_caption_is_full_backpropagation(variant: 
 def test_the_image_learns_from_the_first_stretch_alone() -> None:
     decoder = small_decoder()
     image = regions()
-    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(image), GradientFlow(truncate=2))
+    outputs = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(image), BPTTConfig(truncate=2))
     early, late = outputs.split([6, 7])  # two steps of three captions, then the rest
     assert torch.autograd.grad(early.sum(), image, retain_graph=True)[0].abs().min() > 0
     assert torch.autograd.grad(late.sum(), image)[0].abs().max() == 0
@@ -100,7 +100,7 @@ def test_the_image_learns_from_the_first_stretch_alone() -> None:
 def test_a_limit_changes_gradients_but_no_values(variant: dict[str, object]) -> None:
     decoder = small_decoder(**variant)
     full = results(decoder)
-    wide, narrow = (results(decoder, GradientFlow(hidden_limit=limit)) for limit in (1e6, 0.01))
+    wide, narrow = (results(decoder, BPTTConfig(hidden_limit=limit)) for limit in (1e6, 0.01))
     torch.testing.assert_close(wide, full)
     torch.testing.assert_close(narrow[0], full[0])
     if variant.get("attention") != "adaptive":  # from which a way leads back that meets no hidden state
@@ -127,7 +127,7 @@ def test_the_vanilla_cell_equals_a_backward_pass_written_by_hand(
     by_output = torch.randn(3, 6, 8, dtype=torch.float64)  # dL/dh_t that comes from the output at t
 
     start = first.clone().unsqueeze(1).requires_grad_()
-    outputs = decoder.teacher_force(WORDS, LENGTHS, State(start), GradientFlow(truncate, limit))
+    outputs = decoder.teacher_force(WORDS, LENGTHS, State(start), BPTTConfig(truncate, limit))
     weights = (core.weight_hh_l0, core.weight_ih_l0, core.bias_hh_l0)
     loss = (outputs * pack_padded_sequence(by_output, LENGTHS, batch_first=True).data).sum()
     found = torch.autograd.grad(loss, (start, *weights))
@@ -158,7 +158,7 @@ def test_a_limit_on_the_lstm_leaves_its_memory_alone() -> None:
     """By hand: a narrow limit on dL/dh_t cannot stop what flows along c."""
     decoder = small_decoder(cell="lstm")
     state = State(torch.zeros(3, 2, 8, dtype=torch.float64, requires_grad=True))
-    flow = GradientFlow(hidden_limit=1e-12)
+    flow = BPTTConfig(hidden_limit=1e-12)
     seen: list[Tensor] = []
     step = decoder.cell.step
 
@@ -179,7 +179,7 @@ def test_a_limit_on_the_lstm_leaves_its_memory_alone() -> None:
 @variants
 def test_feeding_the_true_words_is_teacher_forcing(variant: dict[str, object]) -> None:
     decoder = small_decoder(**variant)
-    for flow in (GradientFlow(), GradientFlow(truncate=2), GradientFlow(truncate=3, hidden_limit=0.01)):
+    for flow in (BPTTConfig(), BPTTConfig(truncate=2), BPTTConfig(truncate=3, hidden_limit=0.01)):
         torch.testing.assert_close(results(decoder, flow, lambda _, words: words), results(decoder, flow))
 
 
@@ -206,8 +206,8 @@ def test_the_words_of_the_feed_are_read_from_the_second_step_on(attention: str) 
 
 
 @variants
-@pytest.mark.parametrize("flow", [GradientFlow(), GradientFlow(truncate=2, hidden_limit=1.0)], ids=["full", "limited"])
-def test_mixed_precision_trains_every_cell(variant: dict[str, object], flow: GradientFlow) -> None:
+@pytest.mark.parametrize("flow", [BPTTConfig(), BPTTConfig(truncate=2, hidden_limit=1.0)], ids=["full", "limited"])
+def test_mixed_precision_trains_every_cell(variant: dict[str, object], flow: BPTTConfig) -> None:
     decoder = small_decoder(**variant).float()
     expected = decoder.teacher_force(WORDS, LENGTHS, decoder.initial_state(regions().float()), flow)
     with torch.autocast("cpu", torch.bfloat16):
@@ -235,4 +235,4 @@ def test_mixed_precision_trains_every_cell(variant: dict[str, object], flow: Gra
 )
 def test_impossible_limits_are_refused_by_name(change: dict[str, object]) -> None:
     with pytest.raises(OptionError, match=next(iter(change))):
-        GradientFlow(**change)  # type: ignore[arg-type]
+        BPTTConfig(**change)  # type: ignore[arg-type]

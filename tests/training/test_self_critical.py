@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.model.config import FULL_FLOW, ModelConfig
+from captioner.model.config import FULL_BPTT, ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training.data import Batch, make_batch
 from captioner.training.losses import CrossEntropy
@@ -61,7 +61,7 @@ def _decoder(attention: str = "none") -> Decoder:
 
 
 def _objective(decoder: Decoder, *, count: int = 2, share: float = 0.0, seed: int = 0) -> SelfCritical:
-    cross_entropy = CrossEntropy(decoder, nullcontext, label_smoothing=0.1, flow=FULL_FLOW)
+    cross_entropy = CrossEntropy(decoder, nullcontext, label_smoothing=0.1, flow=FULL_BPTT)
     words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "b"))
     return SelfCritical(cross_entropy, share, Worth(), words, count=count, longest=LONGEST, seed=seed)
 
@@ -175,7 +175,7 @@ def test_a_batch_is_the_sum_of_its_parts_and_of_its_two_objectives() -> None:
     own = gradient(0.0, batch, slice(0, 2))
     true = _gradients(
         decoder,
-        CrossEntropy(decoder, nullcontext, label_smoothing=0.1, flow=FULL_FLOW)(
+        CrossEntropy(decoder, nullcontext, label_smoothing=0.1, flow=FULL_BPTT)(
             batch, regions, 7, epoch=0, next_input=None
         )[0],
     )

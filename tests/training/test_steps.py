@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
-from captioner.model.config import GradientFlow
+from captioner.model.config import BPTTConfig
 from captioner.model.decoder import Decoder
 from captioner.training import losses
 from captioner.training import trainer as trainer_module
@@ -45,7 +45,7 @@ def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
-def _forced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GradientFlow, ScheduledSampling | None]]:
+def _forced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BPTTConfig, ScheduledSampling | None]]:
     """What ``Decoder.teacher_force`` is asked for from now on."""
     seen = []
     teacher_force = Decoder.teacher_force
@@ -126,7 +126,7 @@ def test_the_automatic_limit_is_a_percentile_of_the_norms_in_the_log(tmp_path: P
 def test_gradients_are_truncated_as_the_option_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flows = _forced(monkeypatch)
     small_trainer(tmp_path / "model.safetensors", truncate_bptt=3, epochs=1).run()
-    assert {flow for flow, _ in flows} == {GradientFlow(truncate=3)}
+    assert {flow for flow, _ in flows} == {BPTTConfig(truncate=3)}
 
 
 def test_the_models_own_words_come_in_gradually(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
