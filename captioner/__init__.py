@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from captioner.bulk.run import caption_folder
     from captioner.caption import Caption
     from captioner.captioner import Captioner
-    from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from captioner.checkpoint import Checkpoint, load_checkpoint
     from captioner.cluster.engine import caption_on_cluster
     from captioner.datasets import DatasetOptions, Record, read_records
     from captioner.decoding.options import DecodingOptions
@@ -44,9 +44,11 @@ if TYPE_CHECKING:
         OptionError,
         UnknownWordsError,
     )
-    from captioner.images import Preprocessing, find_images, open_image
+    from captioner.images import Preprocessing, open_image
+    from captioner.images.find import find_images
     from captioner.metrics.evaluate import score as score_captions
     from captioner.metrics.ptb.tokenizer import tokenize
+    from captioner.saving import save_checkpoint
     from captioner.scoring import Score
     from captioner.training.options import TrainingOptions
     from captioner.training.run import train
@@ -94,15 +96,17 @@ _MODULES = {
     "bulk.run": ("caption_folder",),
     "caption": ("Caption",),
     "captioner": ("Captioner",),
-    "checkpoint": ("Checkpoint", "load_checkpoint", "save_checkpoint"),
+    "checkpoint": ("Checkpoint", "load_checkpoint"),
     "cluster.engine": ("caption_on_cluster",),
     "datasets": ("DatasetOptions", "Record", "read_records"),
     "decoding.options": ("DecodingOptions",),
     "embed.targets": ("caption_inside",),
     "errors": ("CaptionerError", "CheckpointError", "DatasetError", "ImageError", "OptionError", "UnknownWordsError"),
-    "images": ("Preprocessing", "find_images", "open_image"),
+    "images": ("Preprocessing", "open_image"),
+    "images.find": ("find_images",),
     "metrics.evaluate": ("score_captions",),
     "metrics.ptb.tokenizer": ("tokenize",),
+    "saving": ("save_checkpoint",),
     "scoring": ("Score",),
     "training.options": ("TrainingOptions",),
     "training.run": ("train",),

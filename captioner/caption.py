@@ -1,9 +1,19 @@
-"""A caption and what is known of it."""
+"""A caption and what is known of it, such as how sure it is (docs/confidence.md)."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+
+from captioner.errors import OptionError
+from captioner.options import check, from_dict, option
+
+UNSURE = 1 / 3
+"""Confidence below which a caption is more than twice as likely to be bad as to be good."""
+_LARGEST = 1_000_000  # no fitted coefficient comes near
+_WHAT = "confidence"
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,83 @@ class Caption:
     words: tuple[str, ...]
     word_log_probs: tuple[float, ...]
     end_log_prob: float
-    attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    attention: np.typing.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     confidence: float | None = None
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns the log-probabilities of a caption into a confidence, and how well it does.
+
+    The confidence is ``1 / (1 + exp(-(intercept + per_nat * m + per_word * n)))`` with ``m`` the mean
+    log-probability over the words and the end, and ``n`` the number of words.
+
+    Attributes:
+        intercept: see above.
+        per_nat: see above.
+        per_word: see above.
+        good: CIDEr-D from which on a caption counts as good.
+        data: data set and split that it was fitted on.
+        photos: how many those images were.
+        base_rate: share of their captions that were good.
+        log_loss: mean negative log-likelihood in nats; like the next two cross-validated.
+        brier: mean squared difference of confidence and outcome.
+        ece: expected calibration error over ten bins.
+
+    Raises:
+        OptionError: a value is of the wrong type or impossible.
+    """
+
+    intercept: float = option(low=-_LARGEST, high=_LARGEST)
+    per_nat: float = option(low=-_LARGEST, high=_LARGEST)
+    per_word: float = option(low=-_LARGEST, high=_LARGEST)
+    good: float = option(low=-_LARGEST, high=_LARGEST)
+    data: str = option()
+    photos: int = option(low=0, high=_LARGEST)
+    base_rate: float = option(low=-_LARGEST, high=_LARGEST)
+    log_loss: float = option(low=-_LARGEST, high=_LARGEST)
+    brier: float = option(low=-_LARGEST, high=_LARGEST)
+    ece: float = option(low=-_LARGEST, high=_LARGEST)
+
+    def __post_init__(self) -> None:
+        check(self, _WHAT)
+        if not isinstance(self.data, str):
+            raise OptionError(f"{_WHAT}: data must be a text, not {str(self.data)[:40]!r}")
+
+    @property
+    def meaning(self) -> str:
+        """What a confidence is the probability of."""
+        return (
+            f"probability that the caption's CIDEr-D against the human captions of the image is at least "
+            f"{self.good:g}, with the document frequencies of {self.data}"
+        )
+
+    def confidence(self, log_prob: float, words: int) -> float:
+        """Compute the confidence of a caption.
+
+        Args:
+            log_prob: log P(caption | image), the end included.
+            words: how many it has, the end not counted.
+        """
+        mean, count = features(log_prob, words)
+        score = self.intercept + self.per_nat * mean + self.per_word * count
+        return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
+
+    def to_dict(self) -> dict[str, object]:
+        """Give plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Calibration:
+        """Rebuild from what :meth:`to_dict` gave.
+
+        Raises:
+            OptionError: no mapping, an absent or unknown field, or as the class.
+        """
+        return from_dict(cls, data, _WHAT)
+
+
+def features(log_prob: float, words: int) -> tuple[float, float]:
+    """Compute what a confidence is made of: the mean log-probability over words and end, and the number of words."""
+    return log_prob / (words + 1), float(words)

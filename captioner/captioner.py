@@ -17,10 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.caption import Caption
+from captioner.caption import Calibration, Caption
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, with_encoder
 from captioner.concepts import Tagger, Written, write_with_tags
-from captioner.confidence import Calibration
 from captioner.decoding.filters import special_ids
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions

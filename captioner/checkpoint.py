@@ -6,19 +6,16 @@ configuration before memory is taken for them.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from captioner.confidence import Calibration
+from captioner.caption import Calibration
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
-from captioner.files import write_atomically
+from captioner.errors import CheckpointError, EncoderError, OptionError
 from captioner.images import Preprocessing
 from captioner.model.config import NO_ENCODER
 from captioner.model.decoder import decoder_blueprint
@@ -28,26 +25,16 @@ from captioner.model.encoder import (
     classifier_blueprint,
     classifier_of,
     encoder_preprocessing,
-    listed,
     output_shape,
 )
 from captioner.vocabulary import Vocabulary
-from captioner.weights import (
-    FORMAT,
-    FORMAT_VERSION,
-    Header,
-    header_of,
-    open_checkpoint,
-    peek,
-    read_header,
-    reason_of,
-)
+from captioner.weights import Header, header_of, open_checkpoint, peek
 
 _LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 _MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-_ENCODER, _DECODER, _CLASSIFIER = "encoder.", "decoder.", "classifier."
-_TIED = "decoder.output.weight"  # the same tensor as the embedding, stored once
+ENCODER, DECODER, CLASSIFIER = "encoder.", "decoder.", "classifier."
+TIED = "decoder.output.weight"  # the same tensor as the embedding, stored once
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Checkpoint:
         decoding: decoding options that suit it best.
         training: how it came about (data, figures, date, versions), as plain values for JSON.
         digest: first 16 hexadecimal digits of the file's SHA-256; empty if it has no file yet.
-        calibration: how sure its captions are; None if nobody has found out.
+        calibration: how sure its captions are; None if not calibrated.
         classifier: logits of ImageNet's classes from the mean region, or None.
     """
 
@@ -75,78 +62,28 @@ class Checkpoint:
     classifier: nn.Linear | None = None
 
 
-def save_checkpoint(
-    path: str | Path,
-    checkpoint: Checkpoint,
-    *,
-    dtype: torch.dtype = torch.float16,
-    external_encoder: bool = False,
-) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Args:
-        path: the file; one that is there is replaced.
-        checkpoint: what to write.
-        dtype: type of the stored weights; tensors that it cannot hold (overflow, integers) stay as they are.
-        external_encoder: leave the encoder out and record its name and digest.
-
-    Raises:
-        CheckpointError: the file cannot be written, or a weight is not a number.
-    """
-    path, network = Path(path), checkpoint.network
-    tensors = {}
-    states = network.state_dict()
-    if checkpoint.classifier is not None:
-        states.update(checkpoint.classifier.state_dict(prefix=_CLASSIFIER))
-    for key, value in states.items():
-        tied = key == _TIED and network.config.tie_embeddings
-        external = external_encoder and key.startswith(_ENCODER)
-        if not (tied or external):
-            _check_values(path, key, value)
-            tensors[key] = _stored(value, dtype)
-    metadata = {
-        "format": FORMAT,
-        "version": str(FORMAT_VERSION),
-        "config": json.dumps(network.config.to_dict()),
-        "vocabulary": json.dumps(checkpoint.vocabulary.words),
-        "preprocessing": json.dumps(checkpoint.preprocessing.to_dict()),
-        "decoding": json.dumps(checkpoint.decoding.to_dict()),
-        "training": json.dumps(checkpoint.training, allow_nan=False),
-        "encoder": json.dumps({"embedded": not external_encoder, "digest": encoder_digest(network.encoder)}),
-    }
-    if checkpoint.calibration is not None:
-        metadata["confidence"] = json.dumps(checkpoint.calibration.to_dict())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save(tensors, metadata))
-    except CaptionerError as error:
-        raise CheckpointError(str(error)) from error
-    except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint {path}: {reason_of(error)}") from error
-
-
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
         CheckpointError: the file is absent, truncated, corrupt, foreign, of a newer format, or does not
             fit its own configuration.
-        EncoderError: the encoder was left out of the file and its weights cannot be had.
+        EncoderError: the encoder was left out of the file and its weights are not available.
     """
     path = Path(path)
     with open_checkpoint(path) as file:
         header = header_of(path, file)
-        network = _network(path, header, pretrained=not header.embedded)
+        network = build_network(path, header, pretrained=not header.embedded)
         for key, target in network.state_dict().items():  # these share their memory with the network
             # Counters and index tables come with the network; wrong ones would fail much later.
             if key in header.shapes and target.is_floating_point():
                 value = file.get_tensor(key)
-                _check_values(path, key, value)
+                check_values(path, key, value)
                 target.copy_(value)
-        parts = [_CLASSIFIER + name for name in ("weight", "bias")]
-        read = [file.get_tensor(key) for key in parts if key in header.shapes]
-        for key, value in zip(parts, read, strict=False):
-            _check_values(path, key, value)
+        parts = [key for key in (CLASSIFIER + "weight", CLASSIFIER + "bias") if key in header.shapes]
+        read = [file.get_tensor(key) for key in parts]
+        for key, value in zip(parts, read, strict=True):
+            check_values(path, key, value)
     if not header.embedded and encoder_digest(network.encoder) != header.encoder_digest:
         raise CheckpointError(
             f"{path}: was trained with other weights of {header.config.encoder} than the installed ones"
@@ -163,51 +100,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def describe(path: str | Path) -> dict[str, object]:
-    """What a person wants to know of a checkpoint, as plain values.
-
-    Raises:
-        CheckpointError: as :func:`load_checkpoint`.
-    """
-    path = Path(path)
-    header = read_header(path)
-    network = _network(path, header, pretrained=False)
-    blind = header.config.encoder == NO_ENCODER
-    return {
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "digest": peek(path).digest,
-        "format": f"{FORMAT} {FORMAT_VERSION}",
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "stored as": ", ".join(sorted(set(header.dtypes.values()))),
-        "encoder": _encoder_in_words(header),
-        "classifier": "ImageNet" if f"{_CLASSIFIER}weight" in header.shapes else "none",
-        "encoder stages": "none" if blind else listed(network.encoder.stages),
-        "model": header.config.to_dict(),
-        "preprocessing": "none" if blind else header.preprocessing.to_dict(),
-        "vocabulary": f"{len(header.vocabulary)} words",
-        "decoding": header.decoding.to_dict(),
-        "confidence": _confidence_in_words(header.calibration),
-        "training": dict(header.training),
-    }
-
-
-def _confidence_in_words(calibration: Calibration | None) -> object:
-    if calibration is None:
-        return "not calibrated"
-    return {"meaning": calibration.meaning, **calibration.to_dict()}
-
-
-def _encoder_in_words(header: Header) -> str:
-    if header.config.encoder == NO_ENCODER:
-        return f"none; captions vectors of {header.config.channels} features, see docs/training.md"
-    return "embedded" if header.embedded else f"external, digest {header.encoder_digest}"
-
-
 def with_encoder(
     checkpoint: Checkpoint, name: str, *, image_size: int | None = None, resize: str | None = None
 ) -> Checkpoint:
-    """Gives an encoder to a model that was trained on vectors, so that it captions images too.
+    """Give an encoder to a model that was trained on vectors, so that it captions images too.
 
     Args:
         checkpoint: a model without encoder; it is not changed.
@@ -217,7 +113,7 @@ def with_encoder(
 
     Raises:
         OptionError: the model has an encoder already, or the image size is impossible.
-        EncoderError: the encoder is unknown, its weights cannot be had, or it gives other vectors.
+        EncoderError: the encoder is unknown, its weights are not available, or it gives other vectors.
     """
     config = checkpoint.network.config
     if config.encoder != NO_ENCODER:
@@ -239,15 +135,16 @@ def with_encoder(
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """Fingerprint of an encoder's weights (as float16, so that storage does not change it)."""
+    """Make a fingerprint of an encoder's weights (as float16, so that storage does not change it)."""
     digest = hashlib.sha256()
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode())
-        digest.update(_stored(value, torch.float16).float().numpy().tobytes())
+        digest.update(stored_as(value, torch.float16).float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+def stored_as(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert a weight to a type, unless that cannot hold it; on the CPU."""
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point():
         return value
@@ -255,20 +152,25 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return smaller if smaller.isfinite().all() else value
 
 
-def _network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
-    """The network of a header, whose tensors are known to fit it."""
+def build_network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
+    """Build the network of a header, and check that the tensors of its file fit.
+
+    Raises:
+        CheckpointError: they do not fit the configuration.
+        EncoderError: the encoder is unknown, or its weights are not available.
+    """
     config = header.config
     # The decoder's sizes are free, so they are compared before memory is taken; an encoder has its name's.
-    _check_tensors(path, header, _DECODER, decoder_blueprint(config))
+    _check_tensors(path, header, DECODER, decoder_blueprint(config))
     try:
         network = CaptionNetwork(config, pretrained=pretrained)
     except EncoderError as error:
         raise EncoderError(f"{path}: {error}") from error
     if header.embedded:
-        _check_tensors(path, header, _ENCODER, network.encoder)
-    if any(key.startswith(_CLASSIFIER) for key in header.shapes):
-        _check_tensors(path, header, _CLASSIFIER, classifier_blueprint(config.channels))
-    known = (_DECODER, _CLASSIFIER, *([_ENCODER] if header.embedded else []))
+        _check_tensors(path, header, ENCODER, network.encoder)
+    if any(key.startswith(CLASSIFIER) for key in header.shapes):
+        _check_tensors(path, header, CLASSIFIER, classifier_blueprint(config.channels))
+    known = (DECODER, CLASSIFIER, *([ENCODER] if header.embedded else []))
     if foreign := [key for key in header.shapes if not key.startswith(known)]:
         raise CheckpointError(f"{path}: holds {foreign[0][:80]!r}, which is not part of its model")
     if config.encoder == NO_ENCODER:
@@ -284,7 +186,7 @@ def _network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
 def _check_tensors(path: Path, header: Header, prefix: str, module: nn.Module) -> None:
     expected = {prefix + key: value for key, value in module.state_dict().items()}
     if header.config.tie_embeddings:
-        expected.pop(_TIED, None)
+        expected.pop(TIED, None)
     odd = sorted(expected.keys() ^ {key for key in header.shapes if key.startswith(prefix)})
     if odd:
         raise CheckpointError(f"{path}: {len(odd)} tensors are absent or superfluous, such as {odd[0][:80]!r}")
@@ -297,7 +199,12 @@ def _check_tensors(path: Path, header: Header, prefix: str, module: nn.Module) -
             raise CheckpointError(f"{path}: {key} holds numbers of the wrong type, {header.dtypes[key]}")
 
 
-def _check_values(path: Path, key: str, value: Tensor) -> None:
+def check_values(path: Path, key: str, value: Tensor) -> None:
+    """Accept a tensor of finite numbers of a usual size.
+
+    Raises:
+        CheckpointError: it holds others.
+    """
     # Written so that not-a-number fails too.
     if value.is_floating_point() and not (value.float().abs() <= _LARGEST_WEIGHT).all():
         raise CheckpointError(f"{path}: {key} holds values that are infinite or not numbers")

@@ -1,121 +1,23 @@
-"""How sure a caption is: from its log-probabilities to the chance that it is a good one.
+"""Fitting how sure captions are: from their log-probabilities to the chance that they are good.
 
 Logistic regression on two numbers that every caption has, fitted as in Platt 1999 ("Probabilistic Outputs
 for Support Vector Machines and Comparisons to Regularized Likelihood Methods"), section 2.
 """
 
-from __future__ import annotations
-
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from captioner.errors import OptionError
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Booleans: TypeAlias = npt.NDArray[np.bool_]
+Floats: TypeAlias = np.typing.NDArray[np.float64]
+Booleans: TypeAlias = np.typing.NDArray[np.bool_]
 
 GOOD = 0.4
 """CIDEr-D from which on a caption counts as good. See docs/confidence.md for why this one."""
 
-UNSURE = 1 / 3
-"""Below it a caption is more than twice as likely to be bad as to be good."""
-
 BINS = 10
 _FOLDS = 10
 _MOST_STEPS = 100
-_LARGEST = 1e6  # no fitted coefficient comes near
-_TEXT, _COUNTS = ("data",), ("photos",)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What turns the log-probabilities of a caption into a confidence, and how well it does.
-
-    The confidence is ``1 / (1 + exp(-(intercept + per_nat * m + per_word * n)))`` with ``m`` the mean
-    log-probability over the words and the end, and ``n`` the number of words.
-
-    Attributes:
-        intercept: see above.
-        per_nat: see above.
-        per_word: see above.
-        good: CIDEr-D from which on a caption counts as good.
-        data: data set and split that it was fitted on.
-        photos: how many those were.
-        base_rate: share of their captions that were good.
-        log_loss: mean negative log-likelihood in nats; like the next two cross-validated.
-        brier: mean squared difference of confidence and outcome.
-        ece: expected calibration error over ten bins.
-
-    Raises:
-        OptionError: a value is of the wrong type or impossible.
-    """
-
-    intercept: float
-    per_nat: float
-    per_word: float
-    good: float
-    data: str
-    photos: int
-    base_rate: float
-    log_loss: float
-    brier: float
-    ece: float
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name in _TEXT:
-                sound = isinstance(value, str)
-            else:
-                kinds = (int,) if item.name in _COUNTS else (int, float)
-                sound = type(value) in kinds and -_LARGEST <= value <= _LARGEST
-            if not sound:
-                raise OptionError(f"confidence: {item.name} must not be {str(value)[:40]!r}")
-
-    @property
-    def meaning(self) -> str:
-        """What a confidence is the probability of."""
-        return (
-            f"probability that the caption's CIDEr-D against the human captions of the image is at least "
-            f"{self.good:g}, with the document frequencies of {self.data}"
-        )
-
-    def confidence(self, log_prob: float, words: int) -> float:
-        """The confidence of a caption.
-
-        Args:
-            log_prob: log P(caption | image), the end included.
-            words: how many it has, the end not counted.
-        """
-        mean, count = features(log_prob, words)
-        score = self.intercept + self.per_nat * mean + self.per_word * count
-        return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: object) -> Calibration:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            OptionError: no mapping, an absent or unknown field, or as the class.
-        """
-        names = {item.name for item in fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
-            raise OptionError(f"confidence: must be a mapping with the keys {', '.join(sorted(names))}")
-        return cls(**data)
-
-
-def features(log_prob: float, words: int) -> tuple[float, float]:
-    """What a confidence is made of: the mean log-probability over words and end, and the number of words."""
-    return log_prob / (words + 1), float(words)
 
 
 def fit(inputs: Floats, good: Booleans) -> Floats:

@@ -1,14 +1,17 @@
-"""Writing files so that a crash never leaves half of one behind."""
+"""Writing files, plots among them, so that a crash never leaves half of one behind."""
 
+import importlib.util
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from captioner.errors import CaptionerError, OptionError, os_errors_as
 
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _OPEN_FILES = Path("/proc/self/fd")
 
 
@@ -31,7 +34,7 @@ def check_output(name: str, file: str | None) -> None:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, replacing one that is there.
+    """Write a file whole or not at all, replacing one that is there.
 
     After a failure, Ctrl-C included, the file is as it was and nothing else is left.
 
@@ -48,7 +51,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Opens a new file that takes the place of another at the end: whole or not at all.
+    """Open a new file that takes the place of another at the end: whole or not at all.
 
     After a failure, Ctrl-C included, the file is as it was and nothing else is left. Where the system has
     files without a name (Linux), ``kill -9`` leaves no half of a file either, and nothing beside a new one.
@@ -80,7 +83,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _nameless(folder: Path) -> BinaryIO | None:
-    """A new file that gets its name when it is whole, so that even ``kill -9`` leaves no half of it.
+    """Open a new file that gets its name when it is whole, so that even ``kill -9`` leaves no half of it.
 
     None where the system or the file system does not offer that.
     """
@@ -103,3 +106,27 @@ def _name(file: BinaryIO, path: Path) -> bool:
         return False
     finally:
         os.close(folder)
+
+
+def check_plotting(instead: str) -> None:
+    """Refuse, before the work, plots that could not be drawn after it: matplotlib is an extra.
+
+    Args:
+        instead: what to do without a plot.
+
+    Raises:
+        OptionError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise OptionError(f"the plot needs matplotlib: pip install 'captioner[train]', or {instead}")
+
+
+def write_figure(path: str | Path, figure: Any) -> None:
+    """Write a figure of matplotlib in the format of the file's ending, whole or not at all.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    image = io.BytesIO()
+    figure.savefig(image, format=Path(path).suffix[1:].lower(), dpi=120)
+    write_atomically(path, image.getvalue())

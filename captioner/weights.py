@@ -12,10 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from captioner.confidence import Calibration
+from captioner.caption import Calibration
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, reworded
-from captioner.files import write_atomically
 from captioner.images import Preprocessing
 from captioner.model.config import ModelConfig
 from captioner.vocabulary import Vocabulary
@@ -89,27 +88,6 @@ def _peek(path: Path, _stamp: tuple[int, ...]) -> Peek:
         while block := file.read(1 << 20):
             digest.update(block)
     return Peek(metadata, digest.hexdigest()[:16])
-
-
-def write_metadata(path: Path, output: Path, entries: Mapping[str, str | None]) -> None:
-    """Write a checkpoint again with other metadata and the same bytes of tensors, whole or not at all.
-
-    Args:
-        path: a checkpoint that can be loaded.
-        output: the file to write, perhaps the same.
-        entries: metadata to add, or to put in the place of those of the same name; None leaves them out.
-
-    Raises:
-        CaptionerError: the file cannot be written.
-    """
-    content = path.read_bytes()
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    metadata = header["__metadata__"] | entries
-    header["__metadata__"] = {key: value for key, value in metadata.items() if value is not None}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    write_atomically(output, len(text).to_bytes(8, "little") + text + content[end:])
 
 
 T = TypeVar("T")

@@ -39,7 +39,7 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="session")
 def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model as a file; not to be changed."""
-    from captioner.checkpoint import save_checkpoint
+    from captioner.saving import save_checkpoint
 
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
     save_checkpoint(path, checkpoint)
@@ -49,7 +49,7 @@ def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def attentive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model with adaptive attention as a file; not to be changed."""
-    from captioner.checkpoint import save_checkpoint
+    from captioner.saving import save_checkpoint
     from tests.small_model import small_checkpoint
 
     path = tmp_path_factory.mktemp("attentive") / "small.safetensors"

@@ -15,10 +15,14 @@ PACKAGE = ROOT / "captioner"
 FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("errors",), "failures, each with one line that says what to do"),
     (
-        ("files", "interrupt", "options", "html", "caption", "confidence"),
-        "whole files or none; Ctrl-C; options as data; HTML pages; a caption and how sure it is",
+        ("files", "interrupt", "options", "html"),
+        "whole files or none; Ctrl-C; options as data; HTML pages",
     ),
-    (("images", "vocabulary", "plots"), "images become pixels; sentences become words; figures become files"),
+    (
+        ("caption", "confidence", "vocabulary"),
+        "a caption and how sure it is; the fit of that; sentences become words",
+    ),
+    (("images",), "images become pixels, or are drawn on"),
     (("model", "decoding"), "the network, in torch; choosing words"),
     (("weights",), "where a checkpoint lies and what its header says, without torch"),
     (
@@ -26,8 +30,9 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
         "one file a model; how probable a text is; what the classifier names; captioned images as records",
     ),
     (
-        ("captioner", "metrics", "features"),
-        "images in, captions out: the one service of all doors; judging captions; encoded images on disk",
+        ("captioner", "saving", "metrics", "features"),
+        "images in, captions out: the one service of all doors; checkpoints written and described; judging captions; "
+        "encoded images on disk",
     ),
     (
         ("bulk", "search", "training", "gradients", "download"),

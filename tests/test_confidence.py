@@ -12,16 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.bulk.pipeline import caption_paths
+from captioner.caption import Calibration, features
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.confidence import (
     Booleans,
-    Calibration,
     Floats,
     brier,
     calibration_error,
     cross_validated,
-    features,
     fit,
     log_loss,
     predict,
@@ -29,7 +28,8 @@ from captioner.confidence import (
 )
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, OptionError
-from captioner.weights import peek, write_metadata
+from captioner.saving import describe, save_checkpoint, write_metadata
+from captioner.weights import peek
 
 CALIBRATION = Calibration(
     intercept=6.4,

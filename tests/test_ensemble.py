@@ -13,13 +13,14 @@ import torch
 from captioner.bulk.pipeline import caption_paths
 from captioner.caption import Caption
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets.codes import open_vectors
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.images import Preprocessing
 from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import NO_PREPROCESSING, CaptionNetwork, encoder_preprocessing
+from captioner.saving import save_checkpoint
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.small_model import WORDS, in_double, small_checkpoint
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint, with_encoder
+from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
 from captioner.model.config import NO_ENCODER
+from captioner.saving import describe, save_checkpoint
 from tests.small_model import SIZE, small_checkpoint
 from tests.vectors import fake_codes, vector_checkpoint
 

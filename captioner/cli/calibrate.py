@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     from captioner.evaluation.calibrate import calibrate, calibration_table, write_reliability
     from captioner.evaluation.captions import find_images
-    from captioner.weights import find_weights, write_metadata
+    from captioner.saving import write_metadata
+    from captioner.weights import find_weights
 
     images = find_images(dataset, args.split, None)
     captioner = open_captioner(args)

@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     options = read_options(args, GradientOptions)
     records = _records(args, options)
 
+    from captioner.files import check_plotting
     from captioner.gradients.measure import measure
     from captioner.gradients.models import subjects
     from captioner.gradients.report import table, write_csv, write_plot
-    from captioner.plots import check_plotting
 
     if options.plot != NO_PLOT:
         check_plotting(f"give --plot {NO_PLOT}")

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CheckpointError: the file is absent, broken or foreign.
     """
-    from captioner.checkpoint import describe
+    from captioner.saving import describe
     from captioner.weights import find_weights, read_header
 
     path = find_weights(args.file)

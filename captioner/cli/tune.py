@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
     from captioner.datasets import present, read_each
     from captioner.evaluation.tune import best_of, encode_images, grid, trials_table, try_out
-    from captioner.weights import find_weights, peek, write_metadata
+    from captioner.saving import write_metadata
+    from captioner.weights import find_weights, peek
 
     choices = {name: getattr(args, f"{name}_values") or () for name in _CHOICES}
     grid(DecodingOptions(), choices)  # wrong values are told before minutes of work

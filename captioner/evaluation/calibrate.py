@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from captioner.caption import Calibration, features
 from captioner.captioner import Captioner
 from captioner.confidence import (
     BINS,
     GOOD,
     Booleans,
-    Calibration,
     Floats,
     brier,
     calibration_error,
     cross_validated,
-    features,
     fit,
     log_loss,
     reliability,
@@ -27,8 +26,8 @@ from captioner.datasets.records import Record, refuse_train_split
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.captions import HumanCaptions
 from captioner.evaluation.generate import generate
+from captioner.files import write_figure
 from captioner.metrics.evaluate import score
-from captioner.plots import write_figure
 
 FEWEST = 50
 """Images below which a calibration would be chance."""
@@ -94,7 +93,7 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
     """The calibration that follows from captions.
 
     Args:
-        inputs: ``(images, 2)``, see :func:`captioner.confidence.features`.
+        inputs: ``(images, 2)``, see :func:`captioner.caption.features`.
         good: ``(images,)``.
         data: what to call the images.
 

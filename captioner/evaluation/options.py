@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioner.errors import OptionError
-from captioner.files import check_output
+from captioner.files import PLOT_SUFFIXES, check_output, check_plotting
 from captioner.options import check, option
-from captioner.plots import PLOT_SUFFIXES, check_plotting
 
 
 @dataclass(frozen=True)

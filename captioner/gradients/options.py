@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioner.errors import OptionError
-from captioner.files import check_output
+from captioner.files import PLOT_SUFFIXES, check_output
 from captioner.model.config import CELLS, NONLINEARITIES
 from captioner.options import check, option
-from captioner.plots import PLOT_SUFFIXES
 
 NO_PLOT = "none"
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.files import write_atomically
+from captioner.files import write_atomically, write_figure
 from captioner.gradients.measure import Curve
-from captioner.plots import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

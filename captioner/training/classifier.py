@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, OptionError
 from captioner.features.store import FeatureStore
 from captioner.model.classifier import fit_classifier, pretrained_classifier
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.model.inference import choose_device, choose_dtype
+from captioner.saving import save_checkpoint
 from captioner.training.options import ClassifierOptions
 from captioner.training.preparation import read_splits
 from captioner.weights import find_weights

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from captioner import __version__
-from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint
 from captioner.errors import CheckpointError, TrainingError, os_errors_as
 from captioner.files import write_atomically
+from captioner.saving import save_checkpoint
 from captioner.training.options import TrainingOptions, recorded_options
 from captioner.training.preparation import TrainingData
 from captioner.training.state import RunFolder, TrainingState

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from captioner.confidence import UNSURE
+from captioner.caption import UNSURE
 from captioner.images import open_image
 from captioner.images.draw import image_uri, shade
 from captioner.vocabulary import END, SPECIAL_WORDS

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.saving import save_checkpoint
 from tests.checkpoint.altering import DECODER_BIAS, RUNNING_VAR, assert_refused, load_tensors, split
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import describe, load_checkpoint
+from captioner.checkpoint import load_checkpoint
 from captioner.errors import CheckpointError, EncoderError
+from captioner.saving import describe
 from tests.checkpoint.altering import ENTRIES, join, split
 
 JSON = st.recursive(

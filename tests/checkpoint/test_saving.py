@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint
 from captioner.errors import CheckpointError
+from captioner.saving import save_checkpoint
 from tests.checkpoint.altering import DECODER_BIAS, assert_refused, join, split
 from tests.small_model import small_checkpoint
 

@@ -250,7 +250,7 @@ def test_info_refuses_a_checkpoint_that_tells_no_options(
 def test_info_refuses_options_that_this_version_does_not_know(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: Any
 ) -> None:
-    from captioner.checkpoint import save_checkpoint
+    from captioner.saving import save_checkpoint
 
     for options in ({"clip_norm": 5.0}, {"lr": "fast"}):
         training = {"datasets": {"dataset": ["table:D"]}, "options": options}

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint
 from captioner.cli import build_parser, main
 from captioner.cli.caption import _model
 from captioner.decoding.options import DecodingOptions
 from captioner.model.encoder import CaptionNetwork
+from captioner.saving import save_checkpoint
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.small_model import WORDS
 

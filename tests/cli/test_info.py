@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.checkpoint import Checkpoint, describe, save_checkpoint
+from captioner.checkpoint import Checkpoint
 from captioner.cli import main
+from captioner.saving import describe, save_checkpoint
 
 
 def test_the_text_names_what_is_inside(checkpoint_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

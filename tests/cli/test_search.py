@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.checkpoint import save_checkpoint
 from captioner.cli import main
+from captioner.saving import save_checkpoint
 from tests.vectors import vector_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding.filters import SPECIAL_IDS
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.model.config import CELLS
 from captioner.model.encoder import CaptionNetwork
+from captioner.saving import save_checkpoint
 from tests.small_model import small_checkpoint
 
 VARIANTS = [

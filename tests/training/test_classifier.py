@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import load_checkpoint, save_checkpoint
+from captioner.checkpoint import load_checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions
 from captioner.errors import EncoderError, OptionError
 from captioner.model.classifier import pretrained_classifier
+from captioner.saving import save_checkpoint
 from captioner.training.classifier import add_classifier
 from captioner.training.options import ClassifierOptions
 from tests.small_model import small_checkpoint

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import describe, encoder_digest, load_checkpoint
+from captioner.checkpoint import encoder_digest, load_checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import DatasetError, OptionError, TrainingError
 from captioner.metrics.evaluate import score
 from captioner.model.encoder import Encoder, build_encoder
+from captioner.saving import describe
 from captioner.training.options import TrainingOptions
 from captioner.training.run import train
 from captioner.training.state import RunFolder, load_state

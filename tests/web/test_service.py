@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import save_checkpoint
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, ImageError, OptionError, UnknownWordsError
+from captioner.saving import save_checkpoint
 from captioner.web import service as module
 from captioner.web.service import MOST_WORDS, Service
 from tests.small_model import small_checkpoint
