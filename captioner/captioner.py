@@ -137,6 +137,10 @@ class Captioner:
         if not self.sees_images:
             raise EncoderError(CANNOT_SEE)
 
+    # The names of the release before.
+    sees_pictures = sees_images
+    check_sees_pictures = check_sees_images
+
     def check_takes_vectors(self) -> None:
         """Accept to be given ready-made vectors, as every single checkpoint does.
 

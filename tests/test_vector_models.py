@@ -42,6 +42,7 @@ def test_the_file_holds_no_encoder_and_captions_vectors(blind: Checkpoint, blind
     assert not list(loaded.network.encoder.parameters())
     captioner = Captioner.load(blind_file, device="cpu")
     assert not captioner.sees_images
+    assert not captioner.sees_pictures
     assert texts(captioner, VECTORS) == texts(Captioner(blind, device="cpu"), VECTORS)
 
 
@@ -62,6 +63,7 @@ def test_images_are_refused_with_what_to_do(blind_file: Path, images: list[Path]
         lambda: captioner.caption(images[:1]),
         lambda: captioner.preprocess(images[0]),
         lambda: captioner.check_sees_images(),
+        lambda: captioner.check_sees_pictures(),
         lambda: captioner.encoder(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.float32),
     ):
         with pytest.raises(EncoderError, match="images only when `encoder` NAME says what made the vectors"):
@@ -94,6 +96,7 @@ def test_with_its_encoder_it_is_the_model_it_was(blind_file: Path, images: list[
     whole = small_checkpoint()
     seeing = Captioner.load(blind_file, device="cpu", encoder="efficientnet_lite0", image_size=SIZE)
     assert seeing.sees_images
+    assert seeing.sees_pictures
     assert seeing.preprocessing == whole.preprocessing
     captions = [best.text for best, *_ in seeing.caption(images)]
     assert captions == [best.text for best, *_ in Captioner(whole, device="cpu").caption(images)]
