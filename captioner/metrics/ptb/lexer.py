@@ -10,17 +10,14 @@ the quantifiers ``* + ? {m} {m,n}``. **A literal letter stands for both of its c
 itself alone.**
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+# Adds one part of a pattern behind a node and returns the node behind that part.
+_Part = Callable[[int], int]
 
-    # Adds one part of a pattern behind a node and returns the node behind that part.
-    _Part = Callable[[int], int]
 
 _PIECE = re.compile(r"\[\^?(?:\\.|[^\]\\])+\]|\\.|.", re.DOTALL)
 _COUNTS = re.compile(r"\{(\d+)(?:,(\d+))?\}")
@@ -45,7 +42,7 @@ class _State:
 
 
 class _Classes(dict[int, str]):
-    """Maps a code point to a stand-in character, the same for all characters that no pattern tells apart."""
+    """Map a code point to a stand-in character, the same for all characters that no pattern tells apart."""
 
     def __init__(self, atoms: Sequence[re.Pattern[str]]) -> None:
         super().__init__()
@@ -65,7 +62,7 @@ class _Classes(dict[int, str]):
 
 
 class Scanner:
-    """Finds the longest match of any of ``patterns``; among equally long ones, the first listed wins.
+    """Find the longest match of any of ``patterns``; among equally long ones, the first listed wins.
 
     Args:
         patterns: One pattern per rule, most important first; syntax as in the module's description.
@@ -177,7 +174,7 @@ def _compile_atom(atom: str) -> re.Pattern[str]:
 
 
 class _Reader:
-    """Reads one pattern by recursive descent and adds it to a scanner's automaton."""
+    """Read one pattern by recursive descent and adds it to a scanner's automaton."""
 
     def __init__(self, pattern: str, scanner: Scanner) -> None:
         self._pattern = pattern

@@ -4,26 +4,23 @@ The COCO evaluation (Chen et al. 2015, "Microsoft COCO Captions: Data Collection
 hands every caption to the PTBTokenizer of Stanford CoreNLP 3.4.1 with ``-preserveLines -lowerCase`` and drops
 a list of punctuation tokens. Its steps, here:
 
-1. At each place of the text take the longest match of any rule in
-   :data:`~captioner.metrics.ptb.rules.RULES`; a character that no rule matches is dropped.
+1. At each place of the text take the longest match of any rule of the table ``rules.ini``; a character that no
+   rule matches is dropped.
 2. Spell the match as the treebank does: ``(`` becomes ``-LRB-``, a curly apostrophe a straight one.
 3. Put it in lower case.
 4. Drop it if it is in :data:`PUNCTUATION`. Brackets stay, since ``-lrb-`` is not in the list: so it is in the
    reference, and published figures are with brackets.
 """
 
-from __future__ import annotations
-
+import json
 import re
+from collections.abc import Iterator, Sequence
+from configparser import ConfigParser
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from captioner.metrics.ptb.lexer import Scanner
-from captioner.metrics.ptb.parts import PARTS
-from captioner.metrics.ptb.rules import RULES, Rule, expand
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 TOKENIZER_VERSION = "ptb-coco-1"
 """Changes whenever any text could be tokenised differently; part of every result's signature."""
@@ -33,9 +30,63 @@ PUNCTUATION = frozenset(
 )
 """The tokens that the COCO evaluation drops."""
 
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the table ``rules.ini``, which explains the fields."""
+
+    name: str
+    pattern: str
+    ahead: str
+    keep: int | None
+    becomes: str | None
+    spell: tuple[tuple[str, str], ...]
+    example: str
+    tokens: tuple[str, ...]
+
+
+def _read_rules() -> tuple[dict[str, str], tuple[Rule, ...]]:
+    """Return the named parts of patterns and the rules."""
+    file = ConfigParser(delimiters="=", interpolation=None)
+    file.read_string(Path(__file__).with_name("rules.ini").read_text(encoding="utf-8"))
+    table = {name: dict(file[name]) for name in file.sections()}
+    # "0041-005A 00AA" becomes the inside of a class, "\u0041-\u005A\u00AA"
+    characters = {
+        f"@{name}": re.sub(r"(\w+)\s*", r"\\u\1", ranges).strip() for name, ranges in table.pop("characters").items()
+    }
+    parts = {
+        name: re.sub(r"@[A-Z]+", lambda found: characters[found[0].lower()], pattern.replace("\n", ""))
+        for name, pattern in table.pop("parts").items()
+    }
+    spellings = {name: tuple(json.loads(pairs).items()) for name, pairs in table.pop("spellings").items()}
+    rules = tuple(
+        Rule(
+            name=name,
+            pattern=rule["pattern"].replace("\n", ""),
+            ahead=rule.get("ahead", ""),
+            keep=json.loads(rule.get("keep", "null")),
+            becomes=json.loads(rule.get("becomes", "null")),
+            spell=tuple(pair for name in rule.get("spell", "").split() for pair in spellings[name]),
+            example=json.loads(rule["example"]),
+            tokens=tuple(json.loads(rule["tokens"])),
+        )
+        for name, rule in table.items()
+    )
+    return parts, rules
+
+
+_PARTS, RULES = _read_rules()
+
+
+def expand(pattern: str) -> str:
+    """Return ``pattern`` with every ``{NAME}`` replaced, in brackets, by that part."""
+    expanded = re.sub(r"\{([A-Z_]+)\}", lambda name: f"({_PARTS[name[1].lower()]})", pattern)
+    return expanded if expanded == pattern else expand(expanded)
+
+
 # No rule reaches from a letter across a space, so words between spaces need no automaton; most are such.
 _PLAIN_WORDS = re.compile(
-    rf"(?:(?!(?:cannot|gonna|gotta|lemme|gimme|wanna)(?: |\Z))[A-Za-z]+(?: +(?!{PARTS['BLANK']})|\Z))+",
+    rf"(?:(?!(?:cannot|gonna|gotta|lemme|gimme|wanna)(?: |\Z))[A-Za-z]+(?: +(?!{_PARTS['blank']})|\Z))+",
     re.IGNORECASE | re.ASCII,
 )
 _BEYOND_BASIC_PLANE = re.compile("[\U00010000-\U0010ffff]")
@@ -121,7 +172,7 @@ def _spelling(rule: Rule, taken: str) -> str:
     """Return the token for the matched text, or the empty string where it is no token."""
     if rule.becomes is not None:
         return rule.becomes
-    for old, new in rule.replace:
+    for old, new in rule.spell:
         taken = taken.replace(old, new)
     # Only soft hyphens can have left nothing: alone, they are a hyphen.
     return _BEYOND_BASIC_PLANE_UNITS.sub(_joined, taken) if taken else "-"
