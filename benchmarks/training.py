@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.checkpoint import Checkpoint
-from captioner.features.store import FeatureRows
+from captioner.features import FeatureRows
 from captioner.model.encoder import (
     NO_PREPROCESSING,
     CaptionNetwork,

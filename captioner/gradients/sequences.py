@@ -9,7 +9,7 @@ from torch import Tensor
 from captioner.checkpoint import Checkpoint
 from captioner.datasets.records import Record
 from captioner.errors import DatasetError
-from captioner.features.store import FeatureRows, FeatureStore, VectorStore
+from captioner.features import FeatureRows, FeatureStore, VectorStore
 from captioner.gradients.options import GradientOptions
 from captioner.model.config import NO_ENCODER
 from captioner.vocabulary import END, START, caption_words

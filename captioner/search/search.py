@@ -11,7 +11,7 @@ from torch import Tensor
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
 from captioner.errors import UnknownWordsError
-from captioner.features.store import FeatureStore
+from captioner.features import FeatureStore
 from captioner.model.decoder import Decoder
 from captioner.model.inference import choose_device, choose_dtype
 from captioner.scoring import Score, known_words
@@ -185,7 +185,7 @@ class Gallery:
     Args:
         checkpoint: the model.
         paths: image files.
-        cache: folder that keeps features, see :class:`captioner.features.store.FeatureStore`.
+        cache: folder that keeps features, see :class:`captioner.features.FeatureStore`.
         device: ``auto`` or the name of a torch device.
         precision: of the encoder, as :class:`captioner.captioner.Captioner` takes it.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, OptionError
-from captioner.features.store import FeatureStore
+from captioner.features import FeatureStore
 from captioner.model.classifier import fit_classifier, pretrained_classifier
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.model.inference import choose_device, choose_dtype

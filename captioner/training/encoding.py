@@ -22,8 +22,7 @@ from captioner.checkpoint import Checkpoint, encoder_digest
 from captioner.datasets import DatasetOptions, Record
 from captioner.datasets.codes import codes_file
 from captioner.errors import ImageError, OptionError, TrainingError
-from captioner.features.digests import READERS, DigestIndex
-from captioner.features.store import FeatureRows, FeatureStore, VectorStore
+from captioner.features import READERS, DigestIndex, FeatureRows, FeatureStore, VectorStore
 from captioner.images import Pixels, Preprocessing, display_name, open_image
 from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import (

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.features import digests as module
-from captioner.features.digests import DigestIndex
+from captioner import features as module
+from captioner.features import DigestIndex
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_ctrl_c_does_not_wait_until_all_images_are_read(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from captioner.features import digests as module
+from captioner import features as module
 
 file, *paths = map(Path, sys.argv[1:])
 digest = module._digest

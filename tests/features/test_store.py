@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from captioner import features
 from captioner.errors import CacheError
-from captioner.features import store as features
-from captioner.features.store import FeatureStore
+from captioner.features import FeatureStore
 from captioner.images import Pixels, Preprocessing
 from captioner.model.encoder import Encoder
 from tests.training import processes, shapes

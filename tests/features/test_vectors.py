@@ -8,7 +8,7 @@ import torch
 
 from captioner.datasets.records import Record
 from captioner.errors import DatasetError
-from captioner.features.store import VectorStore
+from captioner.features import VectorStore
 from tests.vectors import fake_codes
 
 CPU = torch.device("cpu")

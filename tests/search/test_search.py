@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioner import features
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
 from captioner.errors import CacheError
-from captioner.features import digests
-from captioner.features.store import FeatureStore
+from captioner.features import FeatureStore
 from captioner.images import Pixels
 from captioner.search.search import Gallery
 from tests.small_model import small_checkpoint
@@ -61,11 +61,11 @@ def test_a_second_gallery_encodes_and_reads_nothing(
     encoded: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(digests, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(features, "_SETTLED_NS", -(10**12))
     paths = sorted(folder.iterdir())
     first = make_gallery(paths, cache=tmp_path / "own")
     assert encoded == [4]
-    monkeypatch.setattr(digests, "_digest", lambda path: pytest.fail("was read again"))
+    monkeypatch.setattr(features, "_digest", lambda path: pytest.fail("was read again"))
     again = make_gallery(paths[::-1], cache=tmp_path / "own")
     assert encoded == [4]
     assert torch.equal(first.log_probs([[5, 6]]), again.log_probs([[5, 6]]).flip(1))

@@ -9,7 +9,7 @@ import torch
 
 from captioner.checkpoint import Checkpoint
 from captioner.datasets import Record
-from captioner.features.store import FeatureRows
+from captioner.features import FeatureRows
 from captioner.metrics.evaluate import References
 from captioner.model.encoder import NO_PREPROCESSING, CaptionNetwork
 from captioner.training.data import encode_caption

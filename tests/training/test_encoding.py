@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captioner.datasets import DatasetOptions, Record
 from captioner.errors import TrainingError
-from captioner.features.store import FeatureStore
+from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.training import encoding

@@ -10,7 +10,7 @@ from torch import nn
 
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, OptionError
-from captioner.features.store import FeatureStore
+from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.training.data import MixtureWeight

@@ -10,7 +10,7 @@ from captioner.datasets import Record
 from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
-from captioner.features.store import FeatureRows
+from captioner.features import FeatureRows
 from captioner.metrics.evaluate import References, score
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder

@@ -1,1 +1,0 @@
-"""Features of images: what a frozen encoder made of them, kept on disk."""
