@@ -34,9 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from captioner.evaluation.captions import read_results
-    from captioner.evaluation.compare import check_same_images, compare_evaluations
-    from captioner.evaluation.evaluate import Provenance, evaluate
-    from captioner.evaluation.tables import comparison_table
+    from captioner.evaluation.evaluate import Provenance, check_same_images, compare_evaluations, evaluate
+    from captioner.evaluation.report import comparison_table
     from captioner.metrics.cider import DocumentFrequencies
     from captioner.metrics.evaluate import check_ids
 

@@ -68,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from captioner.evaluation.captions import training_captions, write_records
     from captioner.evaluation.evaluate import cross_check, evaluate
-    from captioner.evaluation.report import write_report
-    from captioner.evaluation.tables import evaluation_table
+    from captioner.evaluation.report import evaluation_table, write_report
     from captioner.metrics.cider import DocumentFrequencies
 
     options = read_options(args, EvaluationOptions)

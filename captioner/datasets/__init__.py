@@ -1,18 +1,11 @@
 """Captioned images as records, one module per format on disk."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from captioner.datasets import coco, codes, flickr8k, karpathy, table
-from captioner.datasets.options import KINDS, DatasetOptions
+from captioner.datasets.options import KINDS, DatasetOptions, Source
 from captioner.datasets.records import ImageId, Record, canonical_split, present
 from captioner.errors import DatasetError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from captioner.datasets.options import Source
 
 __all__ = ["KINDS", "DatasetOptions", "ImageId", "Record", "present", "read_each", "read_records"]
 
@@ -26,7 +19,7 @@ _READERS: dict[str, Callable[[Source, str], list[Record]]] = {
 
 
 def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Record]]]:
-    """Reads one split of each data set.
+    """Read one split of each data set.
 
     Args:
         options: which data sets, and where.

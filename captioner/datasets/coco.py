@@ -4,20 +4,15 @@
 annotations file and one folder of images named by hand (Chen et al. 2015, arXiv:1504.00325).
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from captioner.datasets.options import Source
 from captioner.datasets.reading import captions_place, image_folder, inside, read_json, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, Record
 from captioner.errors import DatasetError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from captioner.datasets.options import Source
 
 _YEARS = ("2017", "2014")
 _SPLIT_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
@@ -91,7 +86,7 @@ def _read_part(part: _Part) -> list[Record]:
 
 
 def _check_kind(contents: Any, file: Path) -> None:
-    """Tells the files apart that people mix up."""
+    """Tell the files apart that people mix up."""
     if isinstance(contents, list):
         raise DatasetError(f"{file}: a list, as in a results file", "give COCO's captions_*.json")
     match contents:

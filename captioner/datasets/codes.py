@@ -97,7 +97,7 @@ class Vectors:
 
 
 def open_vectors(path: Path) -> Vectors:
-    """Maps an array of vectors. Nothing in the file is trusted or executed.
+    """Map an array of vectors. Nothing in the file is trusted or executed.
 
     Args:
         path: a ``.npy`` file of float16 or float32, ``(images, channels)`` or

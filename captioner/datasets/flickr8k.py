@@ -3,19 +3,13 @@
 Hodosh, Young and Hockenmaier 2013, "Framing Image Description as a Ranking Task", JAIR 47.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from captioner.datasets.options import Source
 from captioner.datasets.reading import annotations_in, image_folder, inside, open_text, spoken
 from captioner.datasets.records import ALL, Record
 from captioner.errors import DatasetError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from captioner.datasets.options import Source
 
 _TOKENS = "Flickr8k.token.txt"
 _LISTS = {

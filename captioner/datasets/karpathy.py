@@ -4,18 +4,13 @@ Karpathy and Fei-Fei 2015, arXiv:1412.2306. COCO's ``restval`` (val2014 images o
 train, as in the literature.
 """
 
-from __future__ import annotations
+from pathlib import Path
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from captioner.datasets.options import Source
 from captioner.datasets.reading import annotations_in, image_folder, inside, read_json, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
 from captioner.errors import DatasetError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from captioner.datasets.options import Source
 
 _SPLITS = {**SPLIT_NAMES, "restval": "train"}
 
@@ -48,6 +43,24 @@ def read(source: Source, split: str) -> list[Record]:
     return records
 
 
+class _Images:
+    """Find images that lie in subfolders (``filepath``) or all in one folder."""
+
+    def __init__(self, source: Source, file: Path) -> None:
+        self._file = file
+        self._folder = image_folder(source, file)
+        self._roots = [self._folder]
+        if source.images is None:
+            self._roots.append(source.folder or file.parent)
+        self._found: dict[str, Path] = {"": self._folder}
+
+    def path(self, folder: str, name: str) -> Path:
+        if folder not in self._found:
+            places = [inside(root, folder, self._file) for root in self._roots]
+            self._found[folder] = next((place for place in places if place.is_dir()), self._folder)
+        return inside(self._found[folder], name, self._file)
+
+
 def _record(image: Any, images: _Images, where: str) -> Record:
     match image:
         case {"filename": str(name), "split": str(split), "sentences": [*sentences]}:
@@ -67,21 +80,3 @@ def _record(image: Any, images: _Images, where: str) -> Record:
     if not isinstance(number, int | str) or not isinstance(folder, str):
         raise DatasetError(f"{where} has a 'cocoid' that is no number or a 'filepath' that is no text")
     return Record(number, images.path(folder, name), spoken(captions), _SPLITS[split])
-
-
-class _Images:
-    """Finds images that lie in subfolders (``filepath``) or all in one folder."""
-
-    def __init__(self, source: Source, file: Path) -> None:
-        self._file = file
-        self._folder = image_folder(source, file)
-        self._roots = [self._folder]
-        if source.images is None:
-            self._roots.append(source.folder or file.parent)
-        self._found: dict[str, Path] = {"": self._folder}
-
-    def path(self, folder: str, name: str) -> Path:
-        if folder not in self._found:
-            places = [inside(root, folder, self._file) for root in self._roots]
-            self._found[folder] = next((place for place in places if place.is_dir()), self._folder)
-        return inside(self._found[folder], name, self._file)

@@ -55,7 +55,7 @@ class DatasetOptions:
     holdout_seed: int = option(0, "which images are held out")
 
     def __post_init__(self) -> None:
-        """Checks that every data set has a known kind and exactly one place, and no flag of another kind."""
+        """Check that every data set has a known kind and exactly one place, and no flag of another kind."""
         if not self.dataset:
             raise OptionError("`dataset` is missing", f"choose from {', '.join(KINDS)}")
         check(self)

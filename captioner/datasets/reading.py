@@ -1,26 +1,21 @@
 """What the readers share: opening text and JSON with one clear error, and finding files and images."""
 
-from __future__ import annotations
-
 import json
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
+from captioner.datasets.options import Source
 from captioner.errors import DatasetError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from captioner.datasets.options import Source
 
 _IMAGE_FOLDERS = ("images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Opens a UTF-8 file (with or without byte-order mark), line ends as they are in the file.
+    """Open a UTF-8 file (with or without byte-order mark), line ends as they are in the file.
 
     Raises:
         DatasetError: when the file is absent, unreadable, empty or not UTF-8, also while it is being read.

@@ -1,17 +1,11 @@
 """A captioned image, the names of splits, and the question whether the images are there."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from captioner.errors import DatasetError, OptionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
 
 ImageId = int | str
 
@@ -72,7 +66,7 @@ def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> N
 
 
 def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record], list[Record]]:
-    """Divides records into those whose image is on disk and those whose image is absent.
+    """Divide records into those whose image is on disk and those whose image is absent.
 
     Args:
         records: what a reader returned.

@@ -4,22 +4,16 @@ Columns ``image`` and ``caption``; optionally ``split`` and ``image_id`` (whole 
 ignored. Without a ``split`` column a seeded share of the images is held out for validation.
 """
 
-from __future__ import annotations
-
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from captioner.datasets.options import Source
 from captioner.datasets.reading import annotations_in, image_folder, inside, open_text, spoken
 from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out
 from captioner.errors import DatasetError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from captioner.datasets.options import Source
 
 _PATTERNS = ("captions.csv", "captions.jsonl", "*.csv", "*.jsonl")
 _DELIMITERS = ",;\t"

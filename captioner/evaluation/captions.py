@@ -1,25 +1,19 @@
 """Finds the human captions that the command line's options name."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from captioner.datasets import present, read_records
+from captioner.datasets.options import DatasetOptions
 from captioner.datasets.reading import read_json
-from captioner.datasets.records import ALL
+from captioner.datasets.records import ALL, ImageId, Record
 from captioner.errors import EvaluationError, OptionError
 from captioner.files import write_atomically
+from captioner.metrics.cider import DocumentFrequencies
 from captioner.metrics.evaluate import References, check_ids, name_some
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from captioner.datasets.options import DatasetOptions
-    from captioner.datasets.records import ImageId, Record
-    from captioner.metrics.cider import DocumentFrequencies
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,8 @@ class HumanCaptions:
     images: Mapping[ImageId, Path]
 
     @classmethod
-    def from_records(cls, records: Sequence[Record]) -> HumanCaptions:
-        """Takes the captions of a data set's records.
+    def from_records(cls, records: Sequence[Record]) -> "HumanCaptions":
+        """Take the captions of a data set's records.
 
         Raises:
             EvaluationError: two images have one id, as when joined data sets share images.
@@ -54,7 +48,7 @@ class HumanCaptions:
         source: str = "the captions",
         frequencies: DocumentFrequencies | None = None,
     ) -> References:
-        """Prepares the references of the images that have a caption to judge.
+        """Prepare the references of the images that have a caption to judge.
 
         Args:
             captions: the images with a caption to judge.
@@ -72,8 +66,8 @@ class HumanCaptions:
         return References(kept, frequencies)
 
 
-def read_annotations(path: str | Path, images: str | Path | None = None) -> HumanCaptions:
-    """Reads a COCO caption file of which only the captions matter.
+def read_annotations(path: str | Path, images: str | Path | None = None) -> "HumanCaptions":
+    """Read a COCO caption file of which only the captions matter.
 
     Unlike the reader of the data set ``coco`` it needs no image names, since nothing is captioned.
 
@@ -104,7 +98,7 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> Huma
 
 
 def _check_kind(contents: Any, file: Path) -> None:
-    """Tells the files apart that people mix up."""
+    """Tell the files apart that people mix up."""
     match contents:
         case [{"image_id": _, "caption": _}, *_]:
             raise EvaluationError(f"{file}: a results file, not annotations", "give it as `predictions`")
@@ -120,7 +114,7 @@ def _check_kind(contents: Any, file: Path) -> None:
 
 
 def _listed(contents: Any) -> dict[ImageId, str]:
-    """Returns the file names of the images under ``images``, as far as there are any."""
+    """Return the file names of the images under ``images``, as far as there are any."""
     images = contents.get("images")
     names: dict[ImageId, str] = {}
     for entry in images if isinstance(images, list) else ():
@@ -147,7 +141,7 @@ class Images(NamedTuple):
 
 
 def find_images(options: DatasetOptions, split: str | None, limit: int | None) -> Images:
-    """Finds the images to caption.
+    """Find the images to caption.
 
     Args:
         options: the data set.
@@ -166,7 +160,7 @@ def find_images(options: DatasetOptions, split: str | None, limit: int | None) -
 def find_references(
     options: DatasetOptions | None, split: str | None, *, annotations: str | None, images: str | None
 ) -> tuple[HumanCaptions, str]:
-    """Finds human captions to judge by; their images need not be on disk.
+    """Find human captions to judge by; their images need not be on disk.
 
     Args:
         options: a data set; None for a COCO caption file alone.
@@ -191,7 +185,7 @@ def find_references(
 
 
 def training_captions(options: DatasetOptions) -> list[str]:
-    """Returns all captions of the train split.
+    """Return all captions of the train split.
 
     Raises:
         DatasetError: the data set has no train split.
@@ -200,7 +194,7 @@ def training_captions(options: DatasetOptions) -> list[str]:
 
 
 def usual_split(options: DatasetOptions) -> str:
-    """Returns the split that is evaluated unless another is named: ``val``, or all of a COCO file."""
+    """Return the split that is evaluated unless another is named: ``val``, or all of a COCO file."""
     places = [source.annotations for source in options.sources() if source.kind == "coco"]
     return ALL if places and all(place is not None and place.is_file() for place in places) else "val"
 
@@ -211,7 +205,7 @@ def _name(options: DatasetOptions, split: str) -> str:
 
 
 def write_results(path: str | Path, captions: Mapping[ImageId, str]) -> None:
-    """Writes one caption for each image.
+    """Write one caption for each image.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -220,7 +214,7 @@ def write_results(path: str | Path, captions: Mapping[ImageId, str]) -> None:
 
 
 def write_records(path: str | Path, records: Iterable[Mapping[str, object]]) -> None:
-    """Writes one line of JSON for each image, all together a list.
+    """Write one line of JSON for each image, all together a list.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -231,7 +225,7 @@ def write_records(path: str | Path, records: Iterable[Mapping[str, object]]) -> 
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
-    """Reads a results file.
+    """Read a results file.
 
     Raises:
         EvaluationError: the file is no results file, or an image has two captions.

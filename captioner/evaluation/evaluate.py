@@ -1,29 +1,25 @@
-"""An evaluation as the command prints it: figures, intervals, METEOR where it can be had, signature."""
-
-from __future__ import annotations
+"""Judge one set of captions, or two side by side: figures, intervals, METEOR where it is available, a signature."""
 
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
+
+from captioner import __version__
+from captioner.datasets.records import ImageId
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError
+from captioner.evaluation.options import EvaluationOptions
 from captioner.metrics.bleu import STATISTICS, bleu
-from captioner.metrics.bootstrap import Interval, intervals
-from captioner.metrics.evaluate import References, score
+from captioner.metrics.bootstrap import Difference, Interval, compare, intervals
+from captioner.metrics.evaluate import References, Scores, name_some, score
 from captioner.metrics.meteor import meteor
 from captioner.metrics.ngrams import MAX_ORDER, split_tokens
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION, tokenize_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from captioner.datasets.records import ImageId
-    from captioner.decoding.options import DecodingOptions
-    from captioner.evaluation.options import EvaluationOptions
-    from captioner.metrics.evaluate import Scores
-
 
 METRIC_SET = "BLEU-1..4(coco,closest)+ROUGE-L(beta1.2)+CIDEr-D(n4,sigma6)"
 
@@ -53,58 +49,6 @@ class Provenance:
     unreadable: int = 0
 
 
-def signature(
-    scores: Scores,
-    provenance: Provenance,
-    captions: Mapping[ImageId, str],
-    references: Mapping[ImageId, Sequence[str]],
-    *,
-    bootstrap: str,
-    meteor: bool,
-) -> str:
-    """Describes an evaluation in one line of ``name:value`` pairs.
-
-    Args:
-        scores: what was found.
-        provenance: where the captions are from.
-        captions: the captions judged; a digest of them is part of the signature.
-        references: all human captions used; a digest of them is part of the signature.
-        bootstrap: resamples and seed of the intervals.
-        meteor: whether METEOR was computed.
-    """
-    from captioner import __version__
-
-    pairs = {
-        "captioner": __version__,
-        "metrics": METRIC_SET + ("+METEOR-1.5" if meteor else ""),
-        "tokenizer": TOKENIZER_VERSION,
-        "data": provenance.data,
-        "images": f"{scores.images} of {provenance.available}",
-        "absent": provenance.absent,
-        "unreadable": provenance.unreadable,
-        "references": f"{scores.references} sha256:{_digest(references)}",
-        "frequencies": scores.frequencies,
-        "bootstrap": bootstrap,
-        "checkpoint": provenance.checkpoint or _UNKNOWN,
-        "precision": provenance.precision or _UNKNOWN,
-        "decoding": _decoding(provenance.decoding),
-        "captions": f"sha256:{_digest(captions)}",
-    }
-    return "|".join(f"{name}:{value}" for name, value in pairs.items())
-
-
-def _decoding(options: DecodingOptions | None) -> str:
-    if options is None:
-        return _UNKNOWN
-    return ",".join(f"{name}={value}" for name, value in options.to_dict().items())
-
-
-def _digest(captions: Mapping[ImageId, object]) -> str:
-    """Returns a short digest that does not depend on the order of the images."""
-    ordered = sorted((str(image_id), texts) for image_id, texts in captions.items())
-    return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()[:12]
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """What was found about one set of captions.
@@ -130,7 +74,7 @@ class Evaluation:
     references: Mapping[ImageId, Sequence[str]]
 
     def to_dict(self) -> dict[str, object]:
-        """Returns plain values for JSON, not multiplied by 100: a CIDEr of 1.0 is printed as 100."""
+        """Return plain values for JSON, not multiplied by 100: a CIDEr of 1.0 is printed as 100."""
         found: dict[str, object] = {"scale": "0-1", **self.scores.figures}
         if self.meteor is not None:
             found["METEOR"] = self.meteor
@@ -147,7 +91,7 @@ class Evaluation:
         }
 
     def to_records(self) -> list[dict[str, object]]:
-        """Returns plain values for JSON of each image: its id, its caption and its scores from 0 to 1."""
+        """Return plain values for JSON of each image: its id, its caption and its scores from 0 to 1."""
         per_image = {name: values.tolist() for name, values in self.scores.per_image.items()}
         return [
             {"image_id": image_id, "caption": self.captions[image_id]}
@@ -165,7 +109,7 @@ def evaluate(
     seed: int = 0,
     training_captions: Iterable[str] | None = None,
 ) -> Evaluation:
-    """Judges one caption for each image.
+    """Judge one caption for each image.
 
     Args:
         captions: the captions to judge.
@@ -179,24 +123,71 @@ def evaluate(
         EvaluationError: captions and references are not of the same images.
     """
     scores = score(captions, references, training_captions=training_captions)
-    value, not_computed = _meteor(captions, references) if options.meteor else (None, "switched off")
+    value, not_computed = None, {"METEOR": "switched off"}
+    if options.meteor:
+        tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])
+        try:
+            value, not_computed = meteor(tokens, list(references.tokens.values())), {}
+        except EvaluationError as error:
+            not_computed = {"METEOR": str(error)}
+    bootstrap = f"{options.bootstrap} seed {seed}" if options.bootstrap else "none"
     return Evaluation(
         scores=scores,
         intervals=intervals(scores, options.bootstrap, seed) if options.bootstrap else {},
         meteor=value,
-        not_computed={} if value is not None else {"METEOR": not_computed},
+        not_computed=not_computed,
         signature=signature(
-            scores,
-            provenance,
-            captions,
-            references.captions,
-            bootstrap=f"{options.bootstrap} seed {seed}" if options.bootstrap else "none",
-            meteor=value is not None,
+            scores, provenance, captions, references.captions, bootstrap=bootstrap, meteor=value is not None
         ),
         provenance=provenance,
         captions=captions,
         references=references.captions,
     )
+
+
+def signature(
+    scores: Scores,
+    provenance: Provenance,
+    captions: Mapping[ImageId, str],
+    references: Mapping[ImageId, Sequence[str]],
+    *,
+    bootstrap: str,
+    meteor: bool,
+) -> str:
+    """Describe an evaluation in one line of ``name:value`` pairs.
+
+    Args:
+        scores: what was found.
+        provenance: where the captions are from.
+        captions: the captions judged; a digest of them is part of the signature.
+        references: all human captions used; a digest of them is part of the signature.
+        bootstrap: resamples and seed of the intervals.
+        meteor: whether METEOR was computed.
+    """
+    decoding = {} if provenance.decoding is None else provenance.decoding.to_dict()
+    pairs = {
+        "captioner": __version__,
+        "metrics": METRIC_SET + ("+METEOR-1.5" if meteor else ""),
+        "tokenizer": TOKENIZER_VERSION,
+        "data": provenance.data,
+        "images": f"{scores.images} of {provenance.available}",
+        "absent": provenance.absent,
+        "unreadable": provenance.unreadable,
+        "references": f"{scores.references} sha256:{_digest(references)}",
+        "frequencies": scores.frequencies,
+        "bootstrap": bootstrap,
+        "checkpoint": provenance.checkpoint or _UNKNOWN,
+        "precision": provenance.precision or _UNKNOWN,
+        "decoding": ",".join(f"{name}={value}" for name, value in decoding.items()) or _UNKNOWN,
+        "captions": f"sha256:{_digest(captions)}",
+    }
+    return "|".join(f"{name}:{value}" for name, value in pairs.items())
+
+
+def _digest(captions: Mapping[ImageId, object]) -> str:
+    """Return a short digest that does not depend on the order of the images."""
+    ordered = sorted((str(image_id), texts) for image_id, texts in captions.items())
+    return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()[:12]
 
 
 def cross_check(evaluation: Evaluation, references: References) -> dict[str, float | int | None]:
@@ -231,10 +222,97 @@ def cross_check(evaluation: Evaluation, references: References) -> dict[str, flo
     return {"nltk_bleu_4": theirs, "difference": ours - theirs, "images": len(rows)}
 
 
-def _meteor(captions: Mapping[ImageId, str], references: References) -> tuple[float | None, str]:
-    """Returns METEOR, or why it was not computed."""
-    try:
-        tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])
-        return meteor(tokens, list(references.tokens.values())), ""
-    except EvaluationError as error:
-        return None, str(error)
+class Contrast(NamedTuple):
+    """An image on which two captions differ: its CIDEr-D under each of them."""
+
+    image_id: ImageId
+    first: float
+    second: float
+    first_caption: str
+    second_caption: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations and their differences.
+
+    Attributes:
+        first: the evaluation to start from.
+        second: the evaluation that may be better.
+        differences: of each metric, second minus first, with interval and p-value.
+        contrasts: the images on whose CIDEr-D the two differ most, the largest difference first.
+        resamples: of the paired bootstrap.
+        seed: of the paired bootstrap.
+    """
+
+    first: Evaluation
+    second: Evaluation
+    differences: Mapping[str, Difference]
+    contrasts: tuple[Contrast, ...]
+    resamples: int
+    seed: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON, on the scale of :meth:`Evaluation.to_dict`."""
+        return {
+            "scale": "0-1",
+            "differences": {
+                name: {**found._asdict(), "interval": list(found.interval)} for name, found in self.differences.items()
+            },
+            "bootstrap": {"resamples": self.resamples, "seed": self.seed},
+            "contrasts": [contrast._asdict() for contrast in self.contrasts],
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+        }
+
+
+def check_same_images(first: Mapping[ImageId, str], second: Mapping[ImageId, str]) -> None:
+    """Check that two sets of captions are of the same images.
+
+    Raises:
+        EvaluationError: an image has a caption in only one of them.
+    """
+    if odd := first.keys() ^ second.keys():
+        raise EvaluationError(f"{len(odd)} images have a caption in one of the two files only: {name_some(odd)}")
+
+
+def compare_evaluations(first: Evaluation, second: Evaluation, *, resamples: int, seed: int, top: int) -> Comparison:
+    """Compare two evaluations by the paired bootstrap.
+
+    Args:
+        first: the evaluation to start from.
+        second: the evaluation that may be better.
+        resamples: of the paired bootstrap, at least 1.
+        seed: of the paired bootstrap.
+        top: how many of the images on which the two differ most are named.
+
+    Raises:
+        EvaluationError: the two are not of the same images.
+    """
+    check_same_images(first.captions, second.captions)
+    return Comparison(
+        first=first,
+        second=second,
+        differences=compare(first.scores, second.scores, resamples, seed),
+        contrasts=_contrasts(first, second, top),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _contrasts(first: Evaluation, second: Evaluation, top: int) -> tuple[Contrast, ...]:
+    places = {image_id: place for place, image_id in enumerate(second.scores.ids)}
+    order = [places[image_id] for image_id in first.scores.ids]
+    ours, theirs = first.scores.per_image["CIDEr"], second.scores.per_image["CIDEr"][order]
+    ranked = np.argsort(-np.abs(theirs - ours), kind="stable")[:top]
+    return tuple(
+        Contrast(
+            image_id=(image_id := first.scores.ids[place]),
+            first=float(ours[place]),
+            second=float(theirs[place]),
+            first_caption=first.captions[image_id],
+            second_caption=second.captions[image_id],
+        )
+        for place in ranked.tolist()
+        if ours[place] != theirs[place]
+    )

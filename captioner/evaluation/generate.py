@@ -1,26 +1,19 @@
-"""Captions for the images of a data set."""
+"""Caption the images of a data set."""
 
-from __future__ import annotations
-
-from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from captioner.bulk.pipeline import caption_rows, check_shape
+from captioner.caption import Caption
+from captioner.captioner import Captioner
+from captioner.datasets.codes import open_vectors
+from captioner.datasets.records import ImageId, Record
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, ImageError, OptionError
+from captioner.images import Pixels
 from captioner.metrics.evaluate import name_some
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from captioner.caption import Caption
-    from captioner.captioner import Captioner
-    from captioner.datasets.records import ImageId, Record
-    from captioner.decoding.options import DecodingOptions
-    from captioner.images import Pixels
-
-    Image = Pixels | ImageError
 
 
 @dataclass(frozen=True)
@@ -53,84 +46,82 @@ def generate(
     skip_unreadable: bool,
     on_progress: Callable[[int], Any] = lambda images: None,
 ) -> Generated:
-    """Captions the photos of some records, the best caption of each.
+    """Caption the images of some records, or their ready-made vectors; keep the best caption of each.
 
     Args:
         captioner: the model with its preprocessing.
-        records: the photos.
+        records: the images, or rows of one file of vectors.
         decoding: how to search for captions.
-        batch_size: photos captioned at once.
-        skip_unreadable: whether broken photos are left out instead of being an error.
-        on_progress: called with the number of photos done since the last call.
+        batch_size: images captioned at once.
+        skip_unreadable: whether broken images are left out instead of being an error.
+        on_progress: called with the number of images done since the last call.
 
     Raises:
         OptionError: the batch size is below 1.
-        EvaluationError: an image is broken, and ``skip_unreadable`` is false; or all photos are.
+        EvaluationError: an image is broken, and ``skip_unreadable`` is false; or all images are.
     """
     if batch_size < 1:
         raise OptionError(f"`batch_size` must be at least 1, not {batch_size}")
-    if records and records[0].row is not None:
-        return _generate_of_vectors(captioner, records, decoding, batch_size, skip_unreadable, on_progress)
     found = Generated({}, {})
-    for batch in readable_batches(captioner, records, batch_size, skip_unreadable):
-        found.unreadable.update(batch.broken)
-        if batch.pixels:
-            made = captioner.caption(batch.pixels, decoding, attention=False)
-            found.best.update((r.image_id, best) for r, (best, *_) in zip(batch.readable, made, strict=True))
-        on_progress(len(batch.readable) + len(batch.broken))
-    _check_some(found, records)
+    rows = [record.row for record in records if record.row is not None]
+    if rows:
+        vectors = open_vectors(records[0].path)
+        check_shape(captioner, vectors)
+        results = caption_rows(captioner, vectors, rows, decoding, batch_size=batch_size)
+        for record, result in zip(records, results, strict=True):
+            if result.error is None:
+                found.best[record.image_id] = result.captions[0]
+            else:
+                found.unreadable[record.image_id] = result.error
+            _check_readable(found.unreadable, skip_unreadable)
+            on_progress(1)
+    else:
+        for batch in readable_batches(captioner, records, batch_size, skip_unreadable):
+            found.unreadable.update(batch.broken)
+            if batch.pixels:
+                made = captioner.caption(batch.pixels, decoding, attention=False)
+                found.best.update((r.image_id, best) for r, (best, *_) in zip(batch.readable, made, strict=True))
+            on_progress(len(batch.readable) + len(batch.broken))
+    if not found.best:
+        raise EvaluationError(f"not one of {len(records)} images can be read")
     return found
 
 
 def readable_batches(
     captioner: Captioner, records: Sequence[Record], batch_size: int, skip_unreadable: bool
 ) -> Iterator[Readable]:
-    """Reads the photos of some records, batch by batch, one batch ahead.
+    """Read the images of some records, batch by batch; threads read one batch ahead.
 
     Args:
-        captioner: knows how its encoder sees photos.
-        records: the photos.
-        batch_size: photos read at once.
-        skip_unreadable: whether broken photos are left out instead of being an error.
+        captioner: knows how its encoder sees images.
+        records: the images.
+        batch_size: images read at once.
+        skip_unreadable: whether broken images are left out instead of being an error.
 
     Raises:
         EvaluationError: an image is broken, and ``skip_unreadable`` is false.
     """
+
+    def read(record: Record) -> "Pixels | ImageError":
+        try:
+            return captioner.preprocess(record.path)
+        except ImageError as error:
+            return error
+
     batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
-    for batch, images in zip(batches, _read_ahead(captioner, batches), strict=True):
-        pairs = list(zip(batch, images, strict=True))
-        broken = {r.image_id: str(p) for r, p in pairs if isinstance(p, ImageError)}
-        _check_readable(broken, skip_unreadable)
-        good = [(r, p) for r, p in pairs if not isinstance(p, ImageError)]
-        yield Readable([r for r, _ in good], [p for _, p in good], broken)
-
-
-def _generate_of_vectors(
-    captioner: Captioner,
-    records: Sequence[Record],
-    decoding: DecodingOptions,
-    batch_size: int,
-    skip_unreadable: bool,
-    on_progress: Callable[[int], Any],
-) -> Generated:
-    """Captions ready-made vectors, all of one file."""
-    from captioner.bulk.pipeline import caption_rows, check_shape
-    from captioner.datasets.codes import open_vectors
-
-    found = Generated({}, {})
-    vectors = open_vectors(records[0].path)
-    check_shape(captioner, vectors)
-    rows = [record.row for record in records if record.row is not None]
-    results = caption_rows(captioner, vectors, rows, decoding, batch_size=batch_size)
-    for record, result in zip(records, results, strict=True):
-        if result.error is None:
-            found.best[record.image_id] = result.captions[0]
-        else:
-            found.unreadable[record.image_id] = result.error
-        _check_readable(found.unreadable, skip_unreadable)
-        on_progress(1)
-    _check_some(found, records)
-    return found
+    with ThreadPoolExecutor() as pool:
+        coming = [pool.map(read, batch) for batch in batches[:1]]
+        for place, batch in enumerate(batches):
+            coming += [pool.map(read, following) for following in batches[place + 1 : place + 2]]
+            found = Readable([], [], {})
+            for record, image in zip(batch, coming.pop(0), strict=True):
+                if isinstance(image, ImageError):
+                    found.broken[record.image_id] = str(image)
+                else:
+                    found.readable.append(record)
+                    found.pixels.append(image)
+            _check_readable(found.broken, skip_unreadable)
+            yield found
 
 
 def _check_readable(broken: Mapping[ImageId, str], skip_unreadable: bool) -> None:
@@ -140,26 +131,3 @@ def _check_readable(broken: Mapping[ImageId, str], skip_unreadable: bool) -> Non
             f"{len(broken)} images cannot be read: {name_some(broken)} ({reason})",
             "give `skip_missing` to go on without them",
         )
-
-
-def _check_some(found: Generated, records: Sequence[Record]) -> None:
-    if not found.best:
-        raise EvaluationError(f"not one of {len(records)} images can be read")
-
-
-def _read_ahead(captioner: Captioner, batches: Sequence[Sequence[Record]]) -> Iterator[list[Image]]:
-    """Yields the images of each batch; threads read the next batch while the model works on this one."""
-
-    def read(path: Path) -> Image:
-        try:
-            return captioner.preprocess(path)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        coming = deque([pool.submit(read, record.path) for record in batch] for batch in batches[:1])
-        for batch in batches[1:]:
-            coming.append([pool.submit(read, record.path) for record in batch])
-            yield [image.result() for image in coming.popleft()]
-        for last in coming:
-            yield [image.result() for image in last]

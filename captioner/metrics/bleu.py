@@ -6,18 +6,10 @@ smoothing. Everything that BLEU needs to know about an image is ten whole number
 their sum, which makes the bootstrap a matter of adding rows.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
+import numpy.typing as npt
 
-from captioner.metrics.ngrams import MAX_ORDER
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from captioner.metrics.ngrams import Corpus, Integers
+from captioner.metrics.ngrams import MAX_ORDER, Corpus, Integers
 
 # correct 1..4, guessed 1..4, hypothesis length, closest reference length
 STATISTICS = 2 * MAX_ORDER + 2
@@ -29,7 +21,7 @@ _SMALL = 1e-9
 
 
 def bleu_statistics(corpus: Corpus) -> npt.NDArray[np.float64]:
-    """Returns the ten numbers by which each image enters BLEU.
+    """Return the ten numbers by which each image enters BLEU.
 
     Returns:
         (images, 10) clipped matches of order 1 to 4, n-grams in the hypothesis of order 1 to 4, length of the
@@ -48,7 +40,7 @@ def bleu_statistics(corpus: Corpus) -> npt.NDArray[np.float64]:
 
 
 def _closest_lengths(corpus: Corpus) -> Integers:
-    """Returns (images,) the reference length closest to the hypothesis's, the shorter one on a tie."""
+    """Return (images,) the reference length closest to the hypothesis's, the shorter one on a tie."""
     owners, lengths = corpus.owners[corpus.images :], corpus.ngrams.lengths[corpus.images :]
     differences = np.abs(lengths - corpus.ngrams.lengths[owners])
     order = np.lexsort((lengths, differences, owners))
@@ -56,7 +48,7 @@ def _closest_lengths(corpus: Corpus) -> Integers:
 
 
 def bleu(statistics: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Computes BLEU-1 to BLEU-4 from statistics that may have been summed over images.
+    """Compute BLEU-1 to BLEU-4 from statistics that may have been summed over images.
 
     Args:
         statistics: (..., 10) numbers of :func:`bleu_statistics`. Their sum over images gives corpus BLEU, a

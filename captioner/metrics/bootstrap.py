@@ -6,19 +6,14 @@ there are, with replacement, and computes every figure anew from the sums over t
 the document frequencies of the whole set.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from captioner.errors import EvaluationError
 from captioner.metrics.evaluate import METRICS, Scores, corpus_figures
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy.typing as npt
 
 _PERCENTILES = (2.5, 97.5)
 _DRAWS_AT_ONCE = 1_000_000  # bounds the memory: 8 bytes each, a few times over
@@ -50,7 +45,7 @@ class Difference(NamedTuple):
 
 
 def intervals(scores: Scores, resamples: int, seed: int) -> dict[str, Interval]:
-    """Returns the 95 % interval of every metric.
+    """Return the 95 % interval of every metric.
 
     Args:
         scores: what was found on the whole set.
@@ -63,7 +58,7 @@ def intervals(scores: Scores, resamples: int, seed: int) -> dict[str, Interval]:
 
 
 def compare(first: Scores, second: Scores, resamples: int, seed: int) -> dict[str, Difference]:
-    """Compares two sets of captions by the paired bootstrap: both are judged on the same draws of images.
+    """Compare two sets of captions by the paired bootstrap: both are judged on the same draws of images.
 
     Args:
         first: the set to start from.
@@ -94,7 +89,7 @@ def compare(first: Scores, second: Scores, resamples: int, seed: int) -> dict[st
 
 
 def _resampled(statistics: npt.NDArray[np.float64], resamples: int, seed: int) -> npt.NDArray[np.float64]:
-    """Returns (resamples, ..., 6) figures of resamples of (images, ..., 12) statistics."""
+    """Return (resamples, ..., 6) figures of resamples of (images, ..., 12) statistics."""
     images = len(statistics)
     flat = statistics.reshape(images, -1)
     totals = np.concatenate([counts @ flat for counts in _draws(images, resamples, seed)])
@@ -102,7 +97,7 @@ def _resampled(statistics: npt.NDArray[np.float64], resamples: int, seed: int) -
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
-    """Yields (some, images) how often each image is drawn, for all resamples in turn."""
+    """Yield (some, images) how often each image is drawn, for all resamples in turn."""
     generator = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // images)
     for start in range(0, resamples, at_once):

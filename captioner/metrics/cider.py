@@ -4,26 +4,19 @@ Vedantam, Zitnick, Parikh 2015, "CIDEr: Consensus-based Image Description Evalua
 CIDEr-D is the variant with clipped counts and a Gaussian penalty on the difference in length.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from captioner.errors import EvaluationError
 from captioner.files import write_atomically
-from captioner.metrics.ngrams import MAX_ORDER, Corpus, NGram
+from captioner.metrics.ngrams import MAX_ORDER, Corpus, Floats, NGram
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from captioner.metrics.ngrams import Floats
-
 
 _FORMAT = "captioner document frequencies 1"
 EVALUATED = "evaluated references"
@@ -54,15 +47,15 @@ class DocumentFrequencies:
             raise EvaluationError("an n-gram occurs in more images than the table counts")
 
     @classmethod
-    def from_tokens(cls, references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequencies:
-        """Counts references that are given as lists of words, one list of captions for each image."""
+    def from_tokens(cls, references: Sequence[Sequence[Sequence[str]]]) -> "DocumentFrequencies":
+        """Count references that are given as lists of words, one list of captions for each image."""
         corpus = Corpus.of([[]] * len(references), references)
         repeated = np.flatnonzero(corpus.document_frequencies > 1)
         counts = corpus.document_frequencies[repeated].tolist()
         return cls(corpus.images, dict(zip(corpus.ngrams.names(repeated), counts, strict=True)))
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as JSON.
+        """Write the table as JSON.
 
         Raises:
             CaptionerError: the file cannot be written.
@@ -76,8 +69,8 @@ class DocumentFrequencies:
         write_atomically(path, json.dumps(table, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> DocumentFrequencies:
-        """Reads a table that :meth:`save` wrote.
+    def load(cls, path: str | Path) -> "DocumentFrequencies":
+        """Read a table that :meth:`save` wrote.
 
         Raises:
             EvaluationError: the file is absent, is no such table, or was made with another tokeniser.
@@ -120,7 +113,7 @@ SCALE = 10.0
 
 
 def cider_d(corpus: Corpus, frequencies: DocumentFrequencies | None = None) -> Floats:
-    """Computes CIDEr-D of each image.
+    """Compute CIDEr-D of each image.
 
     Args:
         corpus: hypotheses and references.
@@ -149,7 +142,7 @@ def cider_d(corpus: Corpus, frequencies: DocumentFrequencies | None = None) -> F
 
 
 def _rarity(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Floats:
-    """Returns (columns,) the inverse document frequency of each n-gram."""
+    """Return (columns,) the inverse document frequency of each n-gram."""
     if frequencies is None:
         documents, counts = corpus.images, corpus.document_frequencies
     else:

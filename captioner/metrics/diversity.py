@@ -1,13 +1,8 @@
 """How varied a set of captions is: cheap figures that show a model which says the same of every image."""
 
-from __future__ import annotations
-
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Diversity:
 def diversity(
     captions: Collection[Sequence[str]], training_captions: Iterable[Sequence[str]] | None = None
 ) -> Diversity:
-    """Measures how varied captions are.
+    """Measure how varied captions are.
 
     Args:
         captions: words of each caption, at least one caption.
@@ -90,7 +85,7 @@ class Degeneration:
 
 
 def degeneration(captions: Collection[Sequence[str]]) -> Degeneration:
-    """Measures how broken captions are.
+    """Measure how broken captions are.
 
     Args:
         captions: words of each caption in lower case, at least one caption.

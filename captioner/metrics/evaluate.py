@@ -1,35 +1,26 @@
 """Scores a set of captions against human captions of the same images."""
 
-from __future__ import annotations
-
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from captioner.datasets.records import ImageId
 from captioner.errors import EvaluationError
 from captioner.metrics.bleu import STATISTICS, bleu, bleu_statistics
 from captioner.metrics.cider import EVALUATED, DocumentFrequencies, cider_d
-from captioner.metrics.diversity import degeneration, diversity
+from captioner.metrics.diversity import Degeneration, Diversity, degeneration, diversity
 from captioner.metrics.ngrams import Corpus
 from captioner.metrics.ptb.tokenizer import tokenize, tokenize_lines
 from captioner.metrics.rouge import rouge_l
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    import numpy.typing as npt
-
-    from captioner.datasets.records import ImageId
-    from captioner.metrics.diversity import Degeneration, Diversity
-
 
 _NAMED = 5
 
 
 def name_some(ids: Collection[ImageId]) -> str:
-    """Names the first few of some images and counts the others, for a one-line message."""
+    """Name the first few of some images and counts the others, for a one-line message."""
     named = ", ".join(repr(image_id) for image_id in list(ids)[:_NAMED])
     return named if len(ids) <= _NAMED else f"{named} and {len(ids) - _NAMED} more"
 
@@ -41,7 +32,7 @@ def check_ids(
     subset: bool = False,
     source: str = "the captions",
 ) -> None:
-    """Checks that every image has both a caption and references.
+    """Check that every image has both a caption and references.
 
     Args:
         captioned: images with a caption to judge.
@@ -72,7 +63,7 @@ def _absent(ids: Iterable[ImageId], among: Collection[ImageId]) -> list[ImageId]
 
 
 def _hint_at_types(unknown: Iterable[ImageId], referenced: Iterable[ImageId]) -> str:
-    """Explains ids that would match but for their type, as "139" and 139."""
+    """Explain ids that would match but for their type, as "139" and 139."""
     written = {str(image_id): image_id for image_id in referenced}
     for image_id in unknown:
         if str(image_id) in written:
@@ -84,7 +75,7 @@ METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
 def corpus_figures(totals: npt.NDArray[np.float64], images: int) -> npt.NDArray[np.float64]:
-    """Turns sums over images into the figures named by ``METRICS``.
+    """Turn sums over images into the figures named by ``METRICS``.
 
     Args:
         totals: (..., 12) the ten numbers of BLEU, ROUGE-L and CIDEr-D, summed over images.
@@ -173,7 +164,7 @@ def score(
     *,
     training_captions: Iterable[str] | None = None,
 ) -> Scores:
-    """Scores one caption for each image.
+    """Score one caption for each image.
 
     Args:
         hypotheses: the caption to judge, for every image that has references and for no other.
@@ -207,7 +198,7 @@ def _statistics(
     references: Sequence[Sequence[Sequence[str]]],
     frequencies: DocumentFrequencies | None,
 ) -> npt.NDArray[np.float64]:
-    """Returns (images, 12) the numbers by which each image enters the corpus figures."""
+    """Return (images, 12) the numbers by which each image enters the corpus figures."""
     corpus = Corpus.of(hypotheses, references)
     rouge = [rouge_l(*pair) for pair in zip(hypotheses, references, strict=True)]
     return np.column_stack([bleu_statistics(corpus), rouge, cider_d(corpus, frequencies)])

@@ -4,18 +4,13 @@ Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evalu
 Language".
 """
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from captioner.errors import EvaluationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _JAR = Path("meteor") / "meteor-1.5.jar"
 _PIPE = subprocess.PIPE
@@ -23,7 +18,7 @@ _SEPARATOR = " ||| "
 
 
 def meteor(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float:
-    """Computes METEOR of a set of captions.
+    """Compute METEOR of a set of captions.
 
     Args:
         hypotheses: words of one caption for each image.
@@ -72,7 +67,7 @@ def _converse(program: subprocess.Popen[str], images: Iterable[tuple[Sequence[st
 
 
 def _words(tokens: Sequence[str]) -> str:
-    """Joins a caption; it must not contain the sign that stands between captions, nor end the line."""
+    """Join a caption; it must not contain the sign that stands between captions, nor end the line."""
     return " ".join(" ".join(tokens).replace("|||", "").split())
 
 

@@ -1,17 +1,13 @@
 """The counts of word sequences that BLEU and CIDEr both work on, held as arrays for a whole set at once."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NGram: TypeAlias = tuple[str, ...]
 Integers: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -21,7 +17,7 @@ MAX_ORDER = 4
 
 @dataclass(frozen=True)
 class NGramCounts:
-    """Captions as the rows of a sparse matrix that has a column for each different n-gram, n = 1 to 4.
+    """Caption as the rows of a sparse matrix that has a column for each different n-gram, n = 1 to 4.
 
     Attributes:
         rows: (entries,) caption of each entry that is not 0.
@@ -41,8 +37,8 @@ class NGramCounts:
     codes: tuple[Integers, ...]
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]]) -> NGramCounts:
-        """Counts the n-grams of tokenised captions."""
+    def of(cls, captions: Sequence[Sequence[str]]) -> "NGramCounts":
+        """Count the n-grams of tokenised captions."""
         words: dict[str, int] = {}
         numbers = [[words.setdefault(word, len(words)) for word in split_tokens(caption)] for caption in captions]
         lengths = np.array([len(caption) for caption in numbers], dtype=np.int64)
@@ -70,11 +66,11 @@ class NGramCounts:
         return np.repeat(np.arange(MAX_ORDER), [len(codes) for codes in self.codes])
 
     def windows(self, order: int) -> Integers:
-        """Returns (captions,) how many n-grams of this order each caption has, counted with repetition."""
+        """Return (captions,) how many n-grams of this order each caption has, counted with repetition."""
         return np.maximum(0, self.lengths - order + 1)
 
     def names(self, columns: Integers) -> list[NGram]:
-        """Returns the words of some columns, which must be in ascending order."""
+        """Return the words of some columns, which must be in ascending order."""
         names: list[NGram] = []
         first_column = 0
         for order, codes in enumerate(self.codes):
@@ -89,7 +85,7 @@ class NGramCounts:
 
 
 def split_tokens(tokens: Sequence[str]) -> list[str]:
-    """Splits tokens at white space, as the COCO code does before BLEU and CIDEr, but not before ROUGE.
+    """Split tokens at white space, as the COCO code does before BLEU and CIDEr, but not before ROUGE.
 
     The tokeniser writes a mixed number as one token with a no-break space inside: "1\u00a01/2".
     """
@@ -113,8 +109,8 @@ class Corpus:
     shared: tuple[Integers, Integers]
 
     @classmethod
-    def of(cls, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> Corpus:
-        """Counts hypotheses and references.
+    def of(cls, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> "Corpus":
+        """Count hypotheses and references.
 
         Args:
             hypotheses: words of one caption for each image.
@@ -135,7 +131,7 @@ class Corpus:
         return np.bincount(pairs % max(1, width), minlength=width)
 
     def sum_by_order(self, rows: Integers, entries: Integers, values: npt.ArrayLike) -> Floats:
-        """Sums a value of some entries into (captions, 4): by row and by the order of the entry's n-gram."""
+        """Sum a value of some entries into (captions, 4): by row and by the order of the entry's n-gram."""
         orders = self.ngrams.orders[self.ngrams.columns[entries]]
         size = MAX_ORDER * len(self.owners)
         sums = np.bincount(MAX_ORDER * rows + orders, np.asarray(values, dtype=np.float64), size)
@@ -143,7 +139,7 @@ class Corpus:
 
 
 def _shared(ngrams: NGramCounts, owners: Integers, images: int) -> tuple[Integers, Integers]:
-    """Finds the entries of references whose n-gram the hypothesis of the image holds too."""
+    """Find the entries of references whose n-gram the hypothesis of the image holds too."""
     keys = owners[ngrams.rows] * len(ngrams.orders) + ngrams.columns
     ours, theirs = np.flatnonzero(ngrams.rows < images), np.flatnonzero(ngrams.rows >= images)
     ours = ours[np.argsort(keys[ours])]

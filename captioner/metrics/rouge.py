@@ -4,18 +4,13 @@ Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries" (section 3), 
 references, the best precision and the best recall are taken separately.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 BETA = 1.2
 
 
 def rouge_l(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Computes ROUGE-L of one caption.
+    """Compute ROUGE-L of one caption.
 
     Args:
         hypothesis: words of the caption to judge.
@@ -40,7 +35,7 @@ def rouge_l(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
 
 def _positions(words: Sequence[str]) -> dict[str, int]:
-    """Returns for each word an integer whose bit i is set where the word stands at place i."""
+    """Return for each word an integer whose bit i is set where the word stands at place i."""
     positions: dict[str, int] = {}
     for place, word in enumerate(words):
         positions[word] = positions.get(word, 0) | 1 << place
@@ -48,7 +43,7 @@ def _positions(words: Sequence[str]) -> dict[str, int]:
 
 
 def _common_subsequence(positions: Mapping[str, int], length: int, words: Sequence[str]) -> int:
-    """Returns the length of the longest common subsequence.
+    """Return the length of the longest common subsequence.
 
     One row of the usual table is held as the bits of one integer (Hyyrö 2004, "Bit-parallel LCS-length
     computation revisited"): a zero bit is a place where the row's value rises by one.

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from captioner.errors import EvaluationError
-from captioner.evaluation.compare import check_same_images, compare_evaluations
-from captioner.evaluation.evaluate import Evaluation, Provenance, evaluate
+from captioner.evaluation.evaluate import Evaluation, Provenance, check_same_images, compare_evaluations, evaluate
 from captioner.evaluation.options import EvaluationOptions
 from captioner.metrics.evaluate import References
 from tests.evaluation.small import CAPTIONS, REFERENCES

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from captioner.evaluation.compare import compare_evaluations
-from captioner.evaluation.tables import comparison_table, describe_images, evaluation_table
+from captioner.evaluation.evaluate import compare_evaluations
+from captioner.evaluation.report import comparison_table, describe_images, evaluation_table
 
 if TYPE_CHECKING:
     from captioner.evaluation.evaluate import Evaluation
