@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from captioner.metrics.ptb.rules import RULES, Rule
 from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.metrics.ptb import tokenizer
-from captioner.metrics.ptb.tokenizer import PUNCTUATION, tokenize, tokenize_lines
+from captioner.metrics.ptb.tokenizer import PUNCTUATION, RULES, Rule, tokenize, tokenize_lines
 from tests.oracle import ptb
 from tests.oracle.adversarial import KINDS, adversarial_lines
 
