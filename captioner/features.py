@@ -287,7 +287,7 @@ class VectorStore:
 
 
 _DIGEST = re.compile("[0-9a-f]{64}")
-_TABLE = "CREATE TABLE IF NOT EXISTS images (path BLOB PRIMARY KEY, stamp TEXT, digest TEXT) WITHOUT ROWID"
+_TABLE = "CREATE TABLE IF NOT EXISTS photos (path BLOB PRIMARY KEY, stamp TEXT, digest TEXT) WITHOUT ROWID"
 _WAIT_S = 5.0  # for another run that is writing
 _WRITTEN_AT_ONCE = 256
 # A file changed this short a time ago could change again without its times telling (they have the
@@ -346,13 +346,13 @@ class DigestIndex:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.file, timeout=_WAIT_S)) as database, database:
                 database.execute(_TABLE)
-                database.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?)", rows)
         except (sqlite3.Error, OSError):
             return
 
 
 def _look_up(database: sqlite3.Connection, key: bytes, stamp: str | None) -> str | None:
-    row = database.execute("SELECT digest FROM images WHERE path = ? AND stamp = ?", (key, stamp)).fetchone()
+    row = database.execute("SELECT digest FROM photos WHERE path = ? AND stamp = ?", (key, stamp)).fetchone()
     return str(row[0]) if row is not None and _DIGEST.fullmatch(str(row[0])) else None
 
 

@@ -31,12 +31,12 @@ def test_figures_are_cross_validated_and_beat_the_base_rate() -> None:
     inputs, good = honest()
     found = fitted(inputs, good, "made up")
     known = found.calibration
-    assert (known.images, known.data, known.base_rate) == (2000, "made up", good.mean())
+    assert (known.photos, known.data, known.base_rate) == (2000, "made up", good.mean())
     assert known.brier < known.base_rate * (1 - known.base_rate) - 0.02
     assert known.ece < 0.05
     assert known.per_nat == pytest.approx(4, rel=0.15)
     table = calibration_table(found)
-    assert table.startswith("made up: 2,000 photos, ")
+    assert table.startswith("made up: 2,000 images, ")
     assert len(table.splitlines()) == 18
 
 

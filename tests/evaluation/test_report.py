@@ -93,7 +93,7 @@ def test_a_image_that_is_not_at_hand_leaves_a_box(tmp_path: Path, evaluation: Ev
 
 
 def test_the_bars_count_every_image(tmp_path: Path, evaluation: Evaluation) -> None:
-    titles = re.findall(r"(\d+) to (\d+): (\d+) photos", page(tmp_path, evaluation).text)
+    titles = re.findall(r"(\d+) to (\d+): (\d+) images", page(tmp_path, evaluation).text)
     assert sum(int(count) for _, _, count in titles) == 6
     cider = 100 * evaluation.scores.per_image["CIDEr"]
     for low, high, count in titles[:-1]:

@@ -42,7 +42,7 @@ def _store(folder: Path, encoder: Encoder | None = None, **changes: object) -> F
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    drawn = shapes.images(7)
+    drawn = shapes.drawings(7)
     for name, colour, shape, seed in drawn:
         shapes.draw(tmp_path / "photos" / name, colour, shape, seed)
     return [tmp_path / "photos" / name for name, *_ in drawn]

@@ -53,7 +53,7 @@ def test_the_best_images_are_shown_in_order_and_embedded(tmp_path: Path, images:
             assert small.width / small.height == pytest.approx(large.width / large.height, rel=0.02)
     assert "+3.00" in page.text
     assert "log P -10.00" in page.text
-    assert f"The 3 best of {len(images)} pictures" in page.text
+    assert f"The 3 best of {len(images)} images" in page.text
     links = [attributes["href"] or "" for tag, attributes in page.tags if tag == "a"]
     assert [unquote(urlparse(link).path) for link in links] == [str(image.absolute()) for image in images[:3]]
 
