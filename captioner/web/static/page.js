@@ -1,18 +1,18 @@
-// Copying, announcing results to screen readers, pasting a picture anywhere on the page, and hearing every answer.
+// Copying, announcing results to screen readers, pasting an image anywhere on the page, and receiving every answer.
 (() => {
-  // Gradio listens for an answer on the stream that it takes for open. If the server has ended that one already, its reply waits
-  // here until Gradio has heard of the end (streams.py): Gradio aborts the request of a stream as soon as it has.
+  // Gradio waits for an answer on a stream that it believes to be open. If the server has already ended it, the server's reply
+  // is held back here until Gradio has processed the end (CountStreamEnds in gradio_fixes.py), when it aborts the stream's request.
   const ask = window.fetch;
-  const LONGEST_WAIT = 10_000; // milliseconds; an end that was lost on its way is not awaited for ever
-  let endsHeard = 0;
+  const LONGEST_WAIT = 10_000; // milliseconds; in case an end was lost on its way
+  let endsSeen = 0;
   window.fetch = async (request, options) => {
     const path = new URL(request.url ?? request, location.href).pathname;
-    if (path.endsWith("/queue/data")) request.signal?.addEventListener("abort", () => (endsHeard += 1));
+    if (path.endsWith("/queue/data")) request.signal?.addEventListener("abort", () => (endsSeen += 1));
     const reply = await ask(request, options);
     if (!path.endsWith("/queue/join")) return reply;
     const ended = Number(reply.headers.get("captioner-streams-ended"));
     const until = Date.now() + LONGEST_WAIT;
-    while (endsHeard < ended && Date.now() < until) await new Promise((goOn) => setTimeout(goOn, 10));
+    while (endsSeen < ended && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
     return reply;
   };
 
@@ -41,7 +41,7 @@
     }
   }
 
-  // What Gradio leaves to be desired by those who hear or speak to the page, or have no mouse.
+  // Repair what hinders those who use Gradio's components with a screen reader, by voice or without a mouse.
   function mend() {
     for (const inner of document.querySelectorAll("button.icon-button button.upload-container")) {
       const outer = inner.closest("button.icon-button"); // a button in a button: only the inner one acts
@@ -52,7 +52,7 @@
       inner.setAttribute("aria-label", "Add files");
     }
     for (const zone of document.querySelectorAll("button.upload-container[aria-label]")) {
-      const text = zone.innerText.replace(/\s+/g, " ").trim(); // the name is to be what is read
+      const text = zone.innerText.replace(/\s+/g, " ").trim(); // the name must be the text that is shown
       if (text && zone.getAttribute("aria-label") !== text) zone.setAttribute("aria-label", text);
     }
     for (const header of document.querySelectorAll(".toast-header[role=button]")) {
@@ -63,7 +63,7 @@
     awaitCamera();
   }
 
-  // Gradio ignores a press before the camera has sent its first frame, and nobody would know why.
+  // Gradio ignores a press before the camera has sent its first frame, without saying so.
   function awaitCamera() {
     const button = document.querySelector('#picture button[aria-label="capture photo"]');
     if (button) button.disabled = !document.querySelector("#picture video")?.videoWidth;
@@ -89,7 +89,7 @@
     setTimeout(() => (button.textContent = label), 1500);
   }
 
-  // Hand a picture over as if it had been chosen in the file dialogue.
+  // Hand an image over as if it had been chosen in the file dialogue.
   function give(file) {
     const input = document.querySelector("#picture input[type=file]");
     const files = new DataTransfer();
@@ -98,29 +98,30 @@
     input.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
-  function picture(transfer) {
+  function imageIn(transfer) {
     return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/"));
   }
 
   document.addEventListener("paste", (event) => {
-    const file = picture(event.clipboardData);
+    const file = imageIn(event.clipboardData);
     if (!file || !document.querySelector("#picture")) return;
     event.preventDefault();
     give(file);
   });
-  // Gradio takes a drop into its empty frame only.
+  // Gradio accepts a drop only in its empty frame.
   document.addEventListener("dragover", (event) => {
     if (event.target.closest?.("#picture .image-container")) event.preventDefault();
   });
   document.addEventListener("drop", (event) => {
     const shown = event.target.closest?.("#picture") && !event.target.closest("button.upload-container");
-    const file = picture(event.dataTransfer);
+    const file = imageIn(event.dataTransfer);
     if (!shown || !file) return;
     event.preventDefault();
     give(file);
   });
   document.addEventListener("loadeddata", awaitCamera, true); // of the video; such events do not bubble
-  // Where the model looked at a word: for as long as it is pointed at or has the focus, or until another is chosen.
+
+  // Show where the model looked at a word, while the word is pointed at or has the focus, or until another is chosen.
   function lookAt(button, chosen) {
     const place = button.closest(".decisions");
     const shade = place?.querySelector(".shade");
