@@ -1,30 +1,24 @@
-"""What programs are told, whichever way they ask: over HTTP or as MCP tools."""
+"""What programs get, whether they ask over HTTP or through MCP tools; and the figures of all their requests."""
 
-from __future__ import annotations
-
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from captioner.errors import CaptionerError
-from captioner.web.gradio_fixes import no_addresses
-from captioner.web.messages import for_visitor, shown_name
+from captioner.web import gradio_fixes, render, single
+from captioner.web.service import Encoded, Service
 from captioner.web.settings import METHODS, Settings
-from captioner.web.single import encode_upload
-
-if TYPE_CHECKING:
-    from captioner.caption import Caption
-    from captioner.scoring import Score
-    from captioner.web.metrics import Metrics
-    from captioner.web.service import Encoded, Service
-
 
 MOST_IMAGES = 100  # in one call
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 _AT_ONCE = 8  # images of one call that are under way together
+_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # buckets of the histogram
 
 
 @dataclass(frozen=True)
@@ -74,24 +68,54 @@ class Record:
     error: str | None = None
 
 
+class Metrics:
+    """Count the requests of one server, and those that wait for the model, for a monitoring system."""
+
+    def __init__(self, queue_length: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        labelled: dict[str, Any] = {"labelnames": ["endpoint"], "registry": self._registry}
+        self._requests = Counter("captioner_requests", "Requests, by endpoint.", **labelled)
+        self._errors = Counter("captioner_errors", "Requests that failed, by endpoint.", **labelled)
+        latency = "Time from a request to its answer, by endpoint."
+        self._latency = Histogram("captioner_latency_seconds", latency, buckets=_SECONDS, **labelled)
+        queue = Gauge("captioner_queue_length", "Requests that wait for the model.", registry=self._registry)
+        queue.set_function(queue_length)
+
+    @contextmanager
+    def request(self, endpoint: str) -> Iterator[None]:
+        """Count a request and time it; an exception counts as an error."""
+        self._requests.labels(endpoint).inc()
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception:
+            self._errors.labels(endpoint).inc()
+            raise
+        finally:
+            self._latency.labels(endpoint).observe(time.perf_counter() - start)
+
+    def refused(self, endpoint: str) -> None:
+        """Count a request that was refused at once."""
+        self._requests.labels(endpoint).inc()
+        self._errors.labels(endpoint).inc()
+
+    def text(self) -> bytes:
+        """Write all figures in Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+
 @contextmanager
 def answering(metrics: Metrics, endpoint: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
-    """Count a call; a failure becomes a sentence for the caller.
-
-    Args:
-        metrics: where it is counted.
-        endpoint: as what.
-        refusal: makes an exception of the sentence.
-    """
+    """Count a call, and turn a failure into a sentence for the caller, as an exception made by ``refusal``."""
     try:
         with metrics.request(endpoint):
             yield
     except Exception as error:
-        raise refusal(for_visitor(error)) from error
+        raise refusal(render.for_visitor(error)) from error
 
 
 def chosen(method: str, beam_size: float, temperature: float, top_p: float, max_length: float, seed: float) -> Settings:
-    """Settings of a program, which writes 0 for what suits the weights.
+    """Make settings of what a program gives; 0 stands for what suits the weights.
 
     Raises:
         OptionError: a value is out of its bounds.
@@ -107,11 +131,11 @@ def captioned(service: Service, encoded: Encoded, settings: Settings) -> Caption
     """
     best, *others = service.caption(encoded, settings.options(service.options()))
     alternatives = [Alternative(other.text, other.log_prob) for other in others]
-    return Captioned(best.text, best.log_prob, _words(best), best.end_log_prob, alternatives)
+    return Captioned(best.text, best.log_prob, _words(best.words, best.word_log_probs), best.end_log_prob, alternatives)
 
 
 def scored(service: Service, encoded: Encoded, text: object) -> Scored:
-    """Tell how probable a sentence is.
+    """Score a sentence.
 
     Raises:
         CaptionerError: as :meth:`captioner.web.service.Service.score`, or ``text`` is no text.
@@ -119,7 +143,7 @@ def scored(service: Service, encoded: Encoded, text: object) -> Scored:
     if not isinstance(text, str):
         raise CaptionerError("the sentence must be a text")
     found = service.score(encoded, text)
-    return Scored(found.log_prob, found.perplexity, _words(found), found.end_log_prob)
+    return Scored(found.log_prob, found.perplexity, _words(found.words, found.word_log_probs), found.end_log_prob)
 
 
 def recorded(service: Service, names: Sequence[str], encode: Callable[[int], Encoded]) -> list[Record]:
@@ -128,7 +152,7 @@ def recorded(service: Service, names: Sequence[str], encode: Callable[[int], Enc
     Args:
         service: the model.
         names: of the images.
-        encode: reads and encodes the image at a place of ``names``.
+        encode: reads and encodes the image at a place in ``names``.
 
     Raises:
         CaptionerError: there are none or too many.
@@ -143,22 +167,22 @@ def recorded(service: Service, names: Sequence[str], encode: Callable[[int], Enc
             best = service.caption(encode(place))[0]
             return Record(name, best.text, best.log_prob)
         except Exception as error:
-            return Record(name, error=for_visitor(error))
+            return Record(name, error=render.for_visitor(error))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(record, range(len(names)), names))
 
 
-def _words(sentence: Caption | Score) -> list[Word]:
-    return [Word(*pair) for pair in zip(sentence.words, sentence.word_log_probs, strict=True)]
+def _words(words: Sequence[str], log_probs: Sequence[float]) -> list[Word]:
+    return list(map(Word, words, log_probs))
 
 
 def add_endpoints(service: Service, metrics: Metrics) -> None:
-    """Add the endpoints to the page that is being built; nothing of them is seen there."""
+    """Add the endpoints to the page that is being built; none of them is visible there."""
     endpoints = _Endpoints(service, metrics)
     with gr.Column(visible=False):
-        image = no_addresses(gr.Image(type="filepath", label="image"))
-        images = no_addresses(gr.File(file_count="multiple", label="images"))
+        image = gradio_fixes.no_addresses(gr.Image(type="filepath", label="image"))
+        images = gradio_fixes.no_addresses(gr.File(file_count="multiple", label="images"))
         sentence = gr.Textbox(label="text")
         method = gr.Radio(METHODS, value="beam", label="method")
         beam_size = gr.Number(0, label="beam_size", precision=0)
@@ -167,22 +191,22 @@ def add_endpoints(service: Service, metrics: Metrics) -> None:
         max_length = gr.Number(0, label="max_length", precision=0)
         seed = gr.Number(0, label="seed", precision=0)
         choices = [method, beam_size, temperature, top_p, max_length, seed]
-        text, number, details = (
-            gr.Textbox(label="caption"),
-            gr.Number(label="log_prob"),
-            gr.JSON(label="details"),
-        )
-        _endpoint(endpoints.caption, [image, *choices], [text, details])
-        _endpoint(endpoints.caption_batch, [images], [details])
-        _endpoint(endpoints.score, [image, sentence], [number, details])
+        text, number, details = gr.Textbox(label="caption"), gr.Number(label="log_prob"), gr.JSON(label="details")
+        shared: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "show_progress": "hidden"}
+        for function, inputs, outputs in (
+            (endpoints.caption, [image, *choices], [text, details]),
+            (endpoints.caption_batch, [images], [details]),
+            (endpoints.score, [image, sentence], [number, details]),
+        ):
+            gr.Button(visible=False).click(function, inputs, outputs, api_name=function.__name__, **shared)
 
 
+@dataclass(frozen=True)
 class _Endpoints:
-    """The functions behind the endpoints, which are called as these are."""
+    """The functions behind the endpoints; their names, parameters and docstrings are those that programs see."""
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
-        self._service = service
-        self._metrics = metrics
+    service: Service
+    metrics: Metrics
 
     def caption(
         self,
@@ -208,9 +232,9 @@ class _Endpoints:
         Returns:
             The caption; and its words, log-probabilities and alternatives.
         """
-        with answering(self._metrics, "/caption", _refusal):
+        with answering(self.metrics, "/caption", _refusal):
             settings = chosen(method, beam_size, temperature, top_p, max_length, seed)
-            details = asdict(captioned(self._service, encode_upload(self._service, image), settings))
+            details = asdict(captioned(self.service, single.encode_upload(self.service, image), settings))
             return details.pop("caption"), details
 
     def caption_batch(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -222,9 +246,9 @@ class _Endpoints:
         Returns:
             In the same order: for each its name with caption and log_prob, or with error.
         """
-        with answering(self._metrics, "/caption_batch", _refusal):
-            names = [shown_name(image.get("orig_name")) for image in images or ()]
-            found = recorded(self._service, names, lambda place: encode_upload(self._service, images[place]))
+        with answering(self.metrics, "/caption_batch", _refusal):
+            names = [render.shown_name(image.get("orig_name")) for image in images or ()]
+            found = recorded(self.service, names, lambda place: single.encode_upload(self.service, images[place]))
             return [{k: v for k, v in asdict(record).items() if v is not None} for record in found]
 
     def score(self, image: Mapping[str, Any], text: str) -> tuple[float, dict[str, Any]]:
@@ -237,21 +261,9 @@ class _Endpoints:
         Returns:
             log P(text | image), the natural logarithm; and perplexity and the log-probability of each word.
         """
-        with answering(self._metrics, "/score", _refusal):
-            found = asdict(scored(self._service, encode_upload(self._service, image), text))
+        with answering(self.metrics, "/score", _refusal):
+            found = asdict(scored(self.service, single.encode_upload(self.service, image), text))
             return found.pop("log_prob"), found
-
-
-def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
-    gr.Button(visible=False).click(
-        function,
-        inputs,
-        outputs,
-        preprocess=False,
-        api_name=function.__name__,
-        concurrency_limit=None,
-        show_progress="hidden",
-    )
 
 
 def _refusal(message: str) -> gr.Error:

@@ -1,39 +1,39 @@
-"""Requests that fit nothing, are too large or too many get a clear answer, without Gradio's insides."""
+"""Repairs of Gradio: failures become sentences, the queue and uploads have bounds, and no answer is lost.
 
-from __future__ import annotations
+``page.js`` does the part of these repairs that belongs to the browser.
+"""
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import gradio as gr
-from gradio.exceptions import InvalidPathError
-from gradio.utils import get_upload_folder
 from pydantic import ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from captioner.errors import CaptionerError
-from captioner.web.messages import for_visitor
+from captioner.web.render import for_visitor
 
-if TYPE_CHECKING:
-    from gradio.block_function import BlockFunction
-    from gradio.queueing import Queue
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from captioner.web.metrics import Metrics
-
+ImageOrFile = TypeVar("ImageOrFile", gr.Image, gr.File)
 
 MODEL = "model"
-"""What events are called that need the model, for Gradio's ``concurrency_id``."""
+"""The ``concurrency_id`` of the page's events that need the model."""
+
+KEPT = 3600
+"""Seconds after which an upload is removed, and all that is remembered of a visitor who did nothing more."""
 
 _NOT_UPLOADED = "This file was not uploaded; upload it first."
 _BUSY = "The server is busy; try again in a moment."
-_NO_FIT = "The request does not fit this function; /?view=api tells what it takes."
+_NO_FIT = "The request does not fit this function; /?view=api shows what it takes."
+_STREAMS_ENDED = b"captioner-streams-ended"
+_LAST_MESSAGE = b'data: {"msg":"close_stream"'
+_MOST_SESSIONS = 10_000
 
 
 def guard(page: gr.Blocks) -> None:
-    """Turn whatever fails while the page answers into a sentence, without paths and types."""
+    """Turn every failure while the page answers into a sentence, without paths and types."""
     process = page.process_api
 
     async def guarded(block_fn: Any, inputs: list[Any], *args: Any, **more: Any) -> Any:
@@ -44,7 +44,7 @@ def guard(page: gr.Blocks) -> None:
             return await process(block_fn, inputs, *args, **more)
         except gr.Error:  # a sentence already
             raise
-        except InvalidPathError as error:
+        except gr.exceptions.InvalidPathError as error:
             raise _refusal(_NOT_UPLOADED) from error
         except ValidationError as error:
             raise _refusal(_NO_FIT) from error
@@ -58,50 +58,43 @@ def _refusal(message: str) -> gr.Error:
     return gr.Error(message, print_exception=False)
 
 
-def refuse_beyond(page: gr.Blocks, most: int, waiting: Callable[[], int], metrics: Metrics) -> None:
+def refuse_beyond(page: gr.Blocks, most: int, waiting: Callable[[], int], count_refusal: Callable[[str], None]) -> None:
     """Refuse requests for the model, with status 503, while as many wait as may.
 
-    Gradio lets 40 run at once and keeps the others, so what waits is in two places. What else Gradio keeps,
-    such as the first question of every page that is opened, takes nobody's place.
+    Gradio lets 40 run at once and keeps the others, so requests wait in two places. Other events that Gradio
+    keeps, such as the first one of every page that is opened, do not count.
 
     Args:
         page: a page with a queue.
         most: requests that may wait.
         waiting: how many of those that run wait for the model.
-        metrics: where refusals are counted.
+        count_refusal: counts a refusal at an endpoint.
     """
     queue = page._queue
     push = queue.push
 
     async def admit(body: Any, request: Any, username: str | None) -> Any:
         function = page.fns.get(body.fn_index)
-        if function is None or not _asks_model(function) or _queued(queue) + waiting() < most:
+        lines = queue.event_queue_per_concurrency_id.values()
+        queued = sum(_asks_model(event.fn) for line in lines for event in line.queue)
+        if function is None or not _asks_model(function) or queued + waiting() < most:
             return await push(body=body, request=request, username=username)
         if function.api_visibility == "public":
-            metrics.refused(f"/{function.api_name}")
+            count_refusal(f"/{function.api_name}")
         return False, _BUSY, "queue_full"
 
     queue.push = admit  # type: ignore[method-assign]
 
 
-def _queued(queue: Queue) -> int:
-    """How many requests for the model Gradio keeps until they may run."""
-    kept = queue.event_queue_per_concurrency_id.values()
-    return sum(_asks_model(event.fn) for line in kept for event in line.queue)
-
-
-def _asks_model(function: BlockFunction) -> bool:
+def _asks_model(function: gr.block_function.BlockFunction) -> bool:
     return function.api_visibility == "public" or function.concurrency_id == MODEL
 
 
-class HearingOut:
-    """Reads what is left of an upload before it is answered that it is too large.
+class DrainUploads:
+    """Read the rest of an upload before answering that it is too large.
 
-    A sender that is cut off in the middle of its upload may see a broken connection and no answer.
-
-    Args:
-        app: what answers.
-        most: bytes that are read and thrown away; who sends more is cut off.
+    A sender that is cut off in the middle of its upload may see a broken connection and no answer. Up to
+    ``most`` bytes are read and thrown away; senders of more are cut off.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -120,25 +113,17 @@ class HearingOut:
         await self._app(scope, receive, send_at_the_end if scope["type"] == "http" else send)
 
 
-_ENDED = b"captioner-streams-ended"
-_LAST_WORD = b'data: {"msg":"close_stream"'
-_MOST_SESSIONS = 10_000
+class CountStreamEnds:
+    """State in the reply to each request of a page how many of its streams have ended.
 
-
-class CountsEnds:
-    """Names, in the reply to each request of a page, how many of its streams have ended.
-
-    Gradio tells a page about all its requests on one stream (``/queue/data``), which ends when the last of
-    them is answered. A page that asks for more at just that moment (``/queue/join``) may take in the reply to
-    that before the end of the stream, for which it needs more steps. Then it takes the stream for open, and
-    waits for ever for an answer that nobody sends. So ``page.js`` compares the number with that of the ends
-    which Gradio has taken in, and holds the reply back until they agree. No fixed delay would do: a busy page
-    takes in both when it finds the time.
+    Gradio reports on all requests of a page over one stream (``/queue/data``), which ends when the last of
+    them is answered. If the page sends another request at that moment (``/queue/join``), it may process the
+    reply before the end of the stream. It then believes that the stream is still open, and waits forever for
+    an answer. So ``page.js`` compares the number in the reply with the number of ends that the page has
+    processed, and holds the reply back until they agree. No fixed delay would do, because a busy page may take
+    any time.
 
     The counts of the 10,000 latest pages are kept; a page whose count is forgotten does not wait.
-
-    Args:
-        app: what answers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -156,7 +141,7 @@ class CountsEnds:
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def count(message: Message) -> None:
-            if message.get("body", b"").startswith(_LAST_WORD):
+            if message.get("body", b"").startswith(_LAST_MESSAGE):
                 session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
                 self._ended[session] = self._ended.pop(session, 0) + 1
                 if len(self._ended) > _MOST_SESSIONS:
@@ -173,17 +158,17 @@ class CountsEnds:
             parts.append(message.get("body", b""))
             return message
 
-        async def tell(message: Message) -> None:
+        async def add_header(message: Message) -> None:
             if message["type"] == "http.response.start":
                 ended = self._ended.get(_session(b"".join(parts)), 0)
-                message["headers"] = [*message.get("headers", []), (_ENDED, b"%d" % ended)]
+                message["headers"] = [*message.get("headers", []), (_STREAMS_ENDED, b"%d" % ended)]
             await send(message)
 
-        await self._app(scope, listen, tell)
+        await self._app(scope, listen, add_header)
 
 
 def _session(body: bytes) -> str:
-    """The session that a request names, if it names one."""
+    """The session that a request names; empty if it names none."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
@@ -192,29 +177,18 @@ def _session(body: bytes) -> str:
     return session if isinstance(session, str) else ""
 
 
-KEPT = 3600
-"""Seconds after which an upload is removed, and all that is remembered of a visitor who did nothing more."""
-
-ImageOrFile = TypeVar("ImageOrFile", gr.Image, gr.File)
-
-_SCHEMES = ("http:", "https:")
-
-
 def no_addresses(component: ImageOrFile) -> ImageOrFile:
-    """Keep a component from fetching a file from an address: this server asks nobody else.
+    """Keep a component from fetching files from addresses, and return it: this server sends no requests.
 
     Args:
         component: a component of Gradio's that takes files. Gradio writes a file beside the code of each
             class that derives from one, so the method is replaced on the object.
-
-    Returns:
-        The same component.
     """
     keep = component.async_move_resource_to_block_cache
 
     async def keep_files(file_path: str | Path | None) -> str | None:
-        if str(file_path).lower().startswith(_SCHEMES):
-            raise gr.Error("Send the image itself, not its address.", print_exception=False)
+        if str(file_path).lower().startswith(("http:", "https:")):
+            raise _refusal("Send the image itself, not its address.")
         path: str | None = await keep(file_path)
         return path
 
@@ -223,10 +197,10 @@ def no_addresses(component: ImageOrFile) -> ImageOrFile:
 
 
 def uploaded_file(upload: Mapping[str, Any] | None) -> Path:
-    """Where a file lies that Gradio received.
+    """Find a file that Gradio received.
 
-    Gradio checks this only for records that say that they are files, so a forged one could name any file
-    of the server.
+    Gradio checks the path only in records that say that they are files, so a forged one could name any file of
+    the server.
 
     Args:
         upload: Gradio's record, with ``path``; None if there is none.
@@ -238,7 +212,7 @@ def uploaded_file(upload: Mapping[str, Any] | None) -> Path:
         raise CaptionerError("choose an image first")
     path = Path(str(upload["path"]))
     try:
-        inside = path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
+        inside = path.resolve().is_relative_to(Path(gr.utils.get_upload_folder()).resolve())
     except (OSError, ValueError, RuntimeError):  # a name with a zero byte, or a loop of links
         inside = False
     if not inside:

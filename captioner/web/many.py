@@ -1,35 +1,37 @@
-"""Many images: caption them in order while the visitor watches, edits and perhaps stops."""
+"""The tab for many images: caption them in order while the visitor watches, edits, downloads and perhaps stops."""
 
-from __future__ import annotations
-
+import base64
 import csv
 import io
 import json
 import re
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
+
+import gradio as gr
 
 from captioner.errors import CaptionerError
-from captioner.web.archive import Found, find_uploads
-from captioner.web.messages import for_visitor
-from captioner.web.render import thumbnail
-from captioner.web.settings import Settings
-
-if TYPE_CHECKING:
-    from captioner.web.service import Service
-
+from captioner.web import archive, gradio_fixes, render
+from captioner.web.service import Service
+from captioner.web.settings import Controls, Settings, read_choices
 
 _AT_ONCE = 4  # images of one visitor that are under way together
 _REPORT = 0.4  # seconds between two reports, and more the more there is to show
 _REPORT_MORE = 0.004  # seconds an image
 _THUMBNAIL = 240  # pixels
 _LONGEST_CAPTION = 1000  # characters
+_MOST_RUNS = 2  # albums that are captioned at once; single images go their own way
+_COCO_NAME = re.compile(r"(?:COCO_\w+_)?0*(\d{1,12})")
+_HINT = (
+    '<p class="hint">Several images or a zip archive. They are captioned with the settings of the first '
+    "tab. Captions can be edited before they are downloaded.</p>"
+)
 
 
 @dataclass
@@ -53,14 +55,14 @@ class Item:
 
 @dataclass
 class Album:
-    """A visitor's images; filled by :func:`caption_album` while other events read and edit it.
+    """A visitor's images, filled by :func:`caption_album` while other events read and edit it.
 
     Attributes:
         items: those that are done, in the order of the upload.
         total: how many there will be.
         seconds: how long it took so far.
         running: whether images are being captioned.
-        stopping: set by the visitor: no further image is begun.
+        stopping: set by the visitor, so that no further image is begun.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -101,11 +103,7 @@ class Album:
 
 
 def caption_album(
-    service: Service,
-    album: Album,
-    uploads: Sequence[tuple[Path, str]],
-    settings: Settings,
-    weights: str | None = None,
+    service: Service, album: Album, uploads: Sequence[tuple[Path, str]], settings: Settings, weights: str | None = None
 ) -> Iterator[None]:
     """Caption uploaded files and the images in uploaded archives.
 
@@ -119,7 +117,7 @@ def caption_album(
         weights: by name; the default ones if absent.
 
     Yields:
-        Now and then, for the visitor to be told; the last time when all is done.
+        Now and then, so that the visitor can see the progress; the last time when all is done.
 
     Raises:
         CaptionerError: there is nothing to caption, too much of it, or the model cannot be loaded.
@@ -127,27 +125,27 @@ def caption_album(
     album.items, album.total, album.seconds = [], 0, 0.0
     if not uploads:
         raise CaptionerError("choose some images or a zip archive first")
-    waiting = deque(find_uploads(uploads))
+    waiting = list(archive.find_uploads(uploads))
     options = settings.options(service.options(weights))
 
-    def caption(found: Found) -> Item:
+    def caption(found: archive.Found) -> Item:
         try:
             data = found.read()
             encoded = service.encode(data, name=found.name, weights=weights, remember=False)
             best = service.caption(encoded, options)[0]
-            return Item(found.name, best.text, best.log_prob, thumbnail(data, _THUMBNAIL))
+            return Item(found.name, best.text, best.log_prob, render.thumbnail(data, _THUMBNAIL))
         except Exception as error:
-            return Item(found.name, error=for_visitor(error))
+            return Item(found.name, error=render.for_visitor(error))
 
     album.total, album.running, album.stopping = len(waiting), True, False
     start = reported = time.monotonic()
-    under_way: deque[Future[Item]] = deque()
+    under_way: list[Future[Item]] = []
     try:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             while under_way or (waiting and not album.stopping):
                 while waiting and len(under_way) < _AT_ONCE and not album.stopping:
-                    under_way.append(pool.submit(caption, waiting.popleft()))
-                album.items.append(under_way.popleft().result())
+                    under_way.append(pool.submit(caption, waiting.pop(0)))
+                album.items.append(under_way.pop(0).result())
                 album.seconds = time.monotonic() - start
                 if time.monotonic() - reported >= _REPORT + _REPORT_MORE * len(album.items):
                     reported = time.monotonic()
@@ -157,17 +155,8 @@ def caption_album(
     yield
 
 
-_COCO_NAME = re.compile(r"(?:COCO_\w+_)?0*(\d{1,12})")
-
-
 class Download(NamedTuple):
-    """A file to save.
-
-    Attributes:
-        name: what it is called.
-        kind: media type.
-        data: its bytes.
-    """
+    """A file to save; ``kind`` is its media type."""
 
     name: str
     kind: str
@@ -175,7 +164,7 @@ class Download(NamedTuple):
 
 
 def as_csv(items: Sequence[Item]) -> Download:
-    """Columns ``image`` and ``caption``, as ``captioner train`` reads them; broken images are left out."""
+    """Write columns ``image`` and ``caption``, as ``captioner train`` reads them; leave broken images out."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("image", "caption"))
@@ -184,7 +173,7 @@ def as_csv(items: Sequence[Item]) -> Download:
 
 
 def as_jsonl(items: Sequence[Item]) -> Download:
-    """One record a line, as ``captioner caption --format jsonl`` writes them, errors included."""
+    """Write one record a line, as ``captioner caption --format jsonl`` does, errors included."""
     lines = "".join(json.dumps(_record(item), ensure_ascii=False) + "\n" for item in items)
     return Download("captions.jsonl", "application/jsonl", lines.encode())
 
@@ -199,7 +188,7 @@ def _record(item: Item) -> dict[str, object]:
 
 
 def as_coco(items: Sequence[Item]) -> Download:
-    """COCO results. Ids are the numbers in the names if all names are COCO's, or else count from 1."""
+    """Write COCO results. Ids are the numbers in the names if all names are COCO's, or else count from 1."""
     captioned = [item for item in items if item.error is None]
     matches = [_COCO_NAME.fullmatch(_stem(item.name).rpartition("/")[2]) for item in captioned]
     ids = [int(match[1]) for match in matches if match]
@@ -214,7 +203,7 @@ def as_coco(items: Sequence[Item]) -> Download:
 
 
 def as_sidecars(items: Sequence[Item]) -> Download:
-    """A zip with ``image.txt`` for ``photo.jpg``; of two with one name the second gets a number."""
+    """Write a zip with ``dog.txt`` for ``dog.jpg``; of two with the same name the second gets a number."""
     buffer = io.BytesIO()
     taken: set[str] = set()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -231,7 +220,7 @@ def as_sidecars(items: Sequence[Item]) -> Download:
 
 
 def _stem(name: str) -> str:
-    """A name without its extension; names of visitors may be anything, so :mod:`pathlib` would stumble."""
+    """A name without its extension. Names of visitors may be anything, so :mod:`pathlib` would fail."""
     before, dot, _ = name.rpartition(".")
     return before if dot and not before.endswith("/") and before else name
 
@@ -243,3 +232,119 @@ FORMATS: dict[str, Callable[[Sequence[Item]], Download]] = {
     "Text files (zip)": as_sidecars,
 }
 """Formats by the name that a visitor reads."""
+
+
+def progress_card(album: Album) -> str:
+    """Show how far the work is, or how it ended, and the images that could not be read."""
+    broken = "".join(f"<li>{escape(item.error or '')}</li>" for item in album.broken)
+    if broken:
+        broken = f'<h2>Could not be read</h2><ul class="broken">{broken}</ul>'
+    if album.running:
+        bar = f'<progress max="{album.total}" value="{len(album.items)}" aria-label="Images done"></progress>'
+        return f'<div class="progress">{bar}<p>{_running(album)}</p>{broken}</div>'
+    text = _ended(album)
+    return f'<div class="progress" data-announce="{text}"><p class="verdict">{text}</p>{broken}</div>'
+
+
+def gallery(album: Album) -> str:
+    """Show the captioned images, each with its caption in a field.
+
+    It only grows at its end, so that the browser, which compares old and new part by part, leaves alone what
+    a visitor is editing.
+    """
+    figures = []
+    for index, item in enumerate(album.items):
+        name = escape(item.name)
+        if item.error is None:
+            figures.append(
+                f'<figure class="shot"><img src="{item.thumbnail}" alt="{name}"><figcaption>'
+                f'<span class="name">{name}</span><textarea rows="3" data-index="{index}" '
+                f'aria-label="Caption of {name}">{escape(item.caption)}</textarea></figcaption></figure>'
+            )
+    return "".join(figures)
+
+
+def _running(album: Album) -> str:
+    done = f"{len(album.items)} of {_counted(album.total)}"
+    if not album.speed:
+        return done
+    left = (album.total - len(album.items)) / album.speed
+    return f"{done}, {album.speed:.1f} images/s, about {left:.0f} s left"
+
+
+def _ended(album: Album) -> str:
+    speed = f"in {album.seconds:.1f} s, {album.speed:.1f} images/s"
+    if len(album.items) < album.total:
+        return f"Stopped after {len(album.items)} of {_counted(album.total)} {speed}."
+    text = f"Captioned {_counted(len(album.captioned))} {speed}."
+    return f"{text} {len(album.broken)} could not be read." if album.broken else text
+
+
+def _counted(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def run_album(
+    service: Service, album: Album, uploads: Sequence[Mapping[str, Any]] | None, choices: Sequence[Any]
+) -> Iterator[tuple[str, str]]:
+    """Caption uploads (Gradio's records) into an album, and yield its progress and its gallery again and again."""
+    # Empty once, so that the browser keeps no field of the images before.
+    yield render.notice("Opening the images\N{HORIZONTAL ELLIPSIS}", kind="busy"), ""
+    try:
+        files = [(gradio_fixes.uploaded_file(file), render.shown_name(file.get("orig_name"))) for file in uploads or ()]
+        for _ in caption_album(service, album, files, *read_choices(choices)):
+            yield progress_card(album), gallery(album)
+    except Exception as error:
+        yield render.notice(render.for_visitor(error)), gallery(album)
+
+
+def download(album: Album, name: str) -> dict[str, str]:
+    """Write an album as a file for the browser to save."""
+    file = FORMATS[name](album.items)
+    data = base64.b64encode(file.data).decode("ascii")
+    # The browser acts on a change, and the same file may be wanted twice.
+    return {"name": file.name, "kind": file.kind, "data": data, "asked": str(time.time_ns())}
+
+
+def many_tab(service: Service, controls: Controls) -> None:
+    """Lay out the tab and say what happens in it."""
+    album = gr.State(Album(), time_to_live=gradio_fixes.KEPT)
+    with gr.Column(elem_id="many"):
+        gr.HTML(_HINT, apply_default_css=False)
+        files = gr.File(file_count="multiple", file_types=["image", ".zip"], label="Images or zip archives", height=170)
+        gradio_fixes.no_addresses(files)
+        with gr.Row(elem_id="run-buttons"):
+            start = gr.Button("Caption them", variant="primary", elem_id="start")
+            stop = gr.Button("Stop", interactive=False, elem_id="stop")
+        progress = gr.HTML(elem_id="progress", apply_default_css=False)
+        with gr.Row(visible=False, elem_id="downloads") as downloads:
+            gr.HTML("<p>Download as</p>", apply_default_css=False)
+            buttons = [gr.Button(name, size="sm") for name in FORMATS]
+        shots = gr.HTML(js_on_load=render.static("editing.js"), elem_id="gallery", apply_default_css=False)
+        saved = gr.HTML(html_template="", js_on_load=render.static("saving.js"), visible="hidden")
+
+    def run(album: Album, files: list[dict[str, Any]] | None, *choices: Any) -> Iterator[tuple[Any, ...]]:
+        for report, shown in run_album(service, album, files, choices):
+            yield report, shown, gr.update(interactive=album.running), gr.update(visible=bool(album.captioned))
+
+    def stop_album(album: Album) -> None:
+        album.stopping = True
+
+    def edit(album: Album, event: gr.EventData) -> None:
+        album.edit(int(event.index), str(event.text))
+
+    silent: dict[str, Any] = {"show_progress": "hidden", "preprocess": False, "api_visibility": "private"}
+    # Edits and downloads go one by one, so that a download has the edit before it.
+    in_turn = {**silent, "concurrency_limit": 1, "concurrency_id": "album"}
+    start.click(
+        run,
+        [album, files, *controls.values],
+        [progress, shots, stop, downloads],
+        concurrency_limit=_MOST_RUNS,
+        concurrency_id="album-run",
+        **silent,
+    )
+    stop.click(stop_album, album, None, queue=False, **silent)
+    shots.input(edit, album, None, trigger_mode="multiple", **in_turn)
+    for button, name in zip(buttons, FORMATS, strict=True):
+        button.click(lambda album, name=name: download(album, name), album, saved, **in_turn)

@@ -1,46 +1,29 @@
 """What programs may call, once more for assistants: as tools of the Model Context Protocol (MCP).
 
-An image comes inside the call, so that a tool reads no file of the server and asks no other machine.
+An image comes inside the call, so that a tool reads no file of the server and sends no request to another machine.
 """
 
-from __future__ import annotations
-
 import base64
-import binascii
 import logging
-from collections.abc import Callable
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
+from anyio import CapacityLimiter, to_thread
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from pydantic import Field, ValidationError
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from captioner import __version__
 from captioner.errors import CaptionerError
-from captioner.web.api import (
-    MOST_IMAGES,
-    Captioned,
-    Record,
-    Scored,
-    answering,
-    captioned,
-    chosen,
-    recorded,
-    scored,
-)
-from captioner.web.settings import Settings
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
-    from captioner.web.metrics import Metrics
-    from captioner.web.options import ServingOptions
-    from captioner.web.service import Encoded, Service
+from captioner.web import api, settings
+from captioner.web.options import ServingOptions
+from captioner.web.service import Encoded, Service
 
 PATH = "/mcp"
 
@@ -52,8 +35,8 @@ _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
 def _setting(name: str) -> Any:
-    """What :class:`Settings` says of a field, for the tool's schema."""
-    (item,) = (item for item in fields(Settings) if item.name == name)
+    """Describe a field of :class:`captioner.web.settings.Settings` for the tool's schema."""
+    item = settings.Settings.__dataclass_fields__[name]
     text = str(item.metadata["help"])
     if "low" in item.metadata:
         text += f"; {item.metadata['low']} to {item.metadata['high']}"
@@ -64,26 +47,26 @@ def _setting(name: str) -> Any:
 
 class _Server(MCPServer[Any]):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-        """Call a tool; arguments that do not fit are told in one line."""
+        """Call a tool; arguments that do not fit are reported in one line."""
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
             found = error.__cause__.errors(include_url=False, include_input=False)
-            told = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
-            raise ToolError("; ".join(told)) from error.__cause__
+            lines = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
+            raise ToolError("; ".join(lines)) from error.__cause__
 
 
-def build_tools(service: Service, metrics: Metrics, options: ServingOptions) -> Starlette:
-    """An application that offers ``caption``, ``caption_batch`` and ``score`` at :data:`PATH`.
+def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions) -> Starlette:
+    """Build an application that offers ``caption``, ``caption_batch`` and ``score`` at :data:`PATH`.
 
     Args:
         service: the model.
         metrics: where calls are counted.
         options: how to serve.
     """
-    # Else the server's log would get the look of the SDK.
+    # Otherwise the SDK would change the format of the server's log.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     server = _Server(
         "captioner",
@@ -92,8 +75,8 @@ def build_tools(service: Service, metrics: Metrics, options: ServingOptions) -> 
         log_level="WARNING",
     )
     _add_tools(server, service, metrics, options)
-    # By default the SDK refuses other names than those of this machine where it alone is served; a proxy
-    # may hand on any name.
+    # By default the SDK refuses names other than this machine's where only this machine is served; a proxy
+    # may pass on any name.
     any_name = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     return server.streamable_http_app(
         streamable_http_path=PATH,
@@ -105,8 +88,8 @@ def build_tools(service: Service, metrics: Metrics, options: ServingOptions) -> 
     )
 
 
-def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, options: ServingOptions) -> None:
-    # More than may wait, so that these are refused and not kept waiting here.
+def _add_tools(server: MCPServer[Any], service: Service, metrics: api.Metrics, options: ServingOptions) -> None:
+    # More than may wait, so that the surplus is refused and not kept waiting here.
     threads = CapacityLimiter(2 * options.queue_size + options.max_batch_size)
 
     def encode(image: str, name: str = "the image") -> Encoded:
@@ -114,10 +97,10 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, optio
 
     async def answer(tool: str, work: Callable[[], Result]) -> Result:
         def counted() -> Result:
-            with answering(metrics, f"{PATH}/{tool}", ToolError):
+            with api.answering(metrics, f"{PATH}/{tool}", ToolError):
                 return work()
 
-        return await run_sync(counted, limiter=threads)
+        return await to_thread.run_sync(counted, limiter=threads)
 
     @server.tool(annotations=_READS_ONLY)
     async def caption(
@@ -128,39 +111,34 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: Metrics, optio
         top_p: Annotated[float, _setting("top_p")] = 0.9,
         max_length: Annotated[int, _setting("max_length")] = 0,
         seed: Annotated[int, _setting("seed")] = 0,
-    ) -> Captioned:
+    ) -> api.Captioned:
         """Write a caption for an image; with log-probabilities, word by word, and alternatives."""
-        return await answer(
-            "caption",
-            lambda: captioned(
-                service,
-                encode(image),
-                chosen(method, beam_size, temperature, top_p, max_length, seed),
-            ),
-        )
+        values = (method, beam_size, temperature, top_p, max_length, seed)
+        return await answer("caption", lambda: api.captioned(service, encode(image), api.chosen(*values)))
 
     @server.tool(annotations=_READS_ONLY)
     async def caption_batch(
-        images: Annotated[list[str], Field(description=f"{MOST_IMAGES} at most, each {_IMAGE}")],
-    ) -> list[Record]:
+        images: Annotated[list[str], Field(description=f"{api.MOST_IMAGES} at most, each {_IMAGE}")],
+    ) -> list[api.Record]:
         """Caption several images; in the same order, each with its caption or an error."""
         names = [f"image {number}" for number in range(1, len(images) + 1)]
-        return await answer(
-            "caption_batch",
-            lambda: recorded(service, names, lambda place: encode(images[place], names[place])),
-        )
+
+        def encode_one(place: int) -> Encoded:
+            return encode(images[place], names[place])
+
+        return await answer("caption_batch", lambda: api.recorded(service, names, encode_one))
 
     @server.tool(annotations=_READS_ONLY)
     async def score(
         image: Annotated[str, Field(description=_IMAGE)],
         text: Annotated[str, Field(description="the sentence")],
-    ) -> Scored:
+    ) -> api.Scored:
         """Tell how probable a sentence is for an image: log P(text | image), perplexity, each word."""
-        return await answer("score", lambda: scored(service, encode(image), text))
+        return await answer("score", lambda: api.scored(service, encode(image), text))
 
 
 def decode_image(text: str, name: str, limit: int) -> bytes:
-    """The bytes of an image that was sent as text.
+    """Decode an image that was sent as text.
 
     Args:
         text: base64, perhaps behind the head of a ``data:`` address.
@@ -168,7 +146,7 @@ def decode_image(text: str, name: str, limit: int) -> bytes:
         limit: most bytes.
 
     Raises:
-        CaptionerError: it is something else or too large.
+        CaptionerError: it is not base64, or it is too large.
     """
     head, comma, data = text.partition(",")
     if not comma:
@@ -177,8 +155,32 @@ def decode_image(text: str, name: str, limit: int) -> bytes:
         raise CaptionerError(f"{name}: {_NOT_A_FILE}")
     try:
         found = base64.b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise CaptionerError(f"{name}: {_NOT_A_FILE}") from error
     if len(found) > limit:
         raise CaptionerError(f"{name}: is larger than {limit / 1e6:g} MB", "send a smaller one")
     return found
+
+
+class BasicAuth:
+    """Let those in who send a name and its password with each request (HTTP Basic)."""
+
+    def __init__(self, app: ASGIApp, users: Sequence[tuple[str, str]]) -> None:
+        self._app = app
+        self._known = [f"{name}:{password}".encode() for name, password in users]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        app = self._app
+        if not self._is_known(dict(scope["headers"]).get(b"authorization", b"")):
+            app = JSONResponse({"detail": "Not authenticated"}, 401, {"www-authenticate": 'Basic realm="captioner"'})
+        await app(scope, receive, send)
+
+    def _is_known(self, header: bytes) -> bool:
+        kind, _, code = header.partition(b" ")
+        try:
+            given = base64.b64decode(code, validate=True)
+        except ValueError:
+            return False
+        matches = [secrets.compare_digest(given, known) for known in self._known]  # all, in the same time
+        return kind.lower() == b"basic" and any(matches)

@@ -1,11 +1,12 @@
-"""How the page is served, as data."""
+"""How the page is served, as data; and the files that these options name, checked before anything is loaded."""
 
+import ssl
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from captioner.errors import OptionError
 from captioner.options import check, option
-
-LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ServingOptions:
     weights: str | None = option(None, "checkpoint (by default the shipped one)")
     host: str = option("127.0.0.1", "address to listen on; the default is this machine alone")
     port: int = option(7860, "port to listen on", low=0, high=(1 << 16) - 1)
-    auth_file: str | None = option(None, "file with a line USER:PASSWORD for each visitor that may come in")
+    auth_file: str | None = option(None, "file with a line USER:PASSWORD for each visitor who may come in")
     root_path: str = option("", "path under which a proxy offers the page, such as /captioner")
     ssl_keyfile: str | None = option(None, "private key for https")
     ssl_certfile: str | None = option(None, "certificate for https")
@@ -40,3 +41,52 @@ class ServingOptions:
     def max_upload_bytes(self) -> int:
         """The largest upload."""
         return int(self.max_upload_mb * 1e6)
+
+
+def read_users(file: Path) -> list[tuple[str, str]]:
+    """Read an ``--auth-file``: a line ``USER:PASSWORD`` for each visitor, and comments after ``#``.
+
+    Raises:
+        OptionError: the file cannot be read, or a line is not such a pair.
+    """
+    try:
+        text = _read(file).decode()
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{file}: cannot be read (not UTF-8)") from error
+    if sys.platform != "win32" and file.stat().st_mode & 0o044:  # readable by its group or by everybody
+        print(f"captioner: warning: others can read {file}; run: chmod 600 {file}", file=sys.stderr)
+    users = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, password = line.strip().partition(":")
+        if not (name and colon and password):
+            raise OptionError(f"{file}, line {number}: must be USER:PASSWORD")
+        users.append((name, password))
+    if not users:
+        raise OptionError(f"{file}: contains no visitors", "give a line USER:PASSWORD")
+    return users
+
+
+def check_certificate(certfile: str, keyfile: str) -> None:
+    """Check that a certificate and its private key can be used.
+
+    Raises:
+        OptionError: one cannot be read, or they do not belong together.
+    """
+    for file in (certfile, keyfile):
+        _read(Path(file))  # the loader below does not say which one it cannot read
+    try:
+        # Without a password OpenSSL would ask for it on the terminal, and a server may have none.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password="")
+    except OSError as error:
+        raise OptionError(
+            f"{certfile} and {keyfile}: not a certificate with its unlocked private key, as PEM"
+        ) from error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error

@@ -1,52 +1,256 @@
-"""The model as the page and its endpoints see it: encode an image, caption it, score a sentence.
+"""The model as the page and its endpoints see it: load it, encode an image, caption it, score a sentence.
 
-Importing this module imports neither torch nor gradio.
+Importing this module imports neither torch nor gradio, so that the page opens before the model is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from captioner.errors import BusyError, ImageError, OptionError
-from captioner.web.models import Models
+from captioner.caption import Caption
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageError, OptionError
+from captioner.images import Pixels
+from captioner.options import with_flags
+from captioner.weights import find_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from captioner.caption import Caption
     from captioner.captioner import Captioner
-    from captioner.decoding.options import DecodingOptions
-    from captioner.images import Pixels
     from captioner.scoring import Score
 
+MOST_WORDS = 100
+"""Longer sentences are not scored: no caption comes near."""
+
+_log = logging.getLogger(__name__)
+_MOST_MODELS = 2  # in memory at once: the default and the one that was used last
+_MOST_ENCODED = 64  # images; about 0.7 MB each
+_MOST_READERS = 4  # images decoded at once; one of the largest takes 300 MB
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Status:
+    """Whether the default weights can be used.
+
+    Attributes:
+        state: ``loading``, ``ready`` or ``failed``.
+        message: for visitors, in one line.
+        seconds: how long loading took; 0 while it goes on.
+    """
+
+    state: Literal["loading", "ready", "failed"]
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class About:
+    """Facts about some weights.
+
+    Attributes:
+        name: as in the list of weights.
+        digest: first 16 hexadecimal digits of the file's SHA-256.
+        card: model card in Markdown; empty if there is none.
+        training: how the weights were made, as the checkpoint says.
+        megabytes: size of the file.
+        parameters: number of weights.
+        words: size of the vocabulary.
+    """
+
+    name: str
+    digest: str
+    card: str
+    training: Mapping[str, object]
+    megabytes: float
+    parameters: int
+    words: int
+
+
+class Models:
+    """One or more checkpoints.
+
+    Every method may be called from any thread.
+
+    Args:
+        weights: a file or the name of shipped weights, as :func:`captioner.weights.find_weights` takes it;
+            the shipped default if absent. All weights in the folder of the shipped ones can be loaded by
+            name too.
+        device: see :class:`captioner.captioner.Captioner`.
+    """
+
+    def __init__(self, weights: str | Path | None = None, *, device: str = "auto") -> None:
+        self._wanted, self._device = weights, device
+        self._files: dict[str, Path] = {}
+        self._models: OrderedDict[str, Captioner] = OrderedDict()
+        self._lock = threading.Lock()  # over the models
+        self._loading = threading.Lock()  # one checkpoint is read at a time
+        self._done = threading.Event()
+        self._error: CaptionerError | None = None
+        self._seconds = 0.0
+
+    def start(self) -> None:
+        """Begin to load the default weights in a thread of their own."""
+        threading.Thread(target=self._load_default, name="load-weights", daemon=True).start()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the default weights are loaded.
+
+        Raises:
+            CaptionerError: they cannot be loaded, or are not within ``timeout`` seconds.
+        """
+        if not self._done.wait(timeout):
+            raise CaptionerError("the model is still loading", "try again in a moment")
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def status(self) -> Status:
+        """Whether the default weights can be used yet."""
+        if not self._done.is_set():
+            return Status("loading", "Loading the model", self._seconds)
+        if self._error is not None:
+            return Status("failed", "The model cannot be loaded; the server's log says why", self._seconds)
+        return Status("ready", "Model ready", self._seconds)
+
+    @property
+    def digest(self) -> str | None:
+        """First 16 hexadecimal digits of the default weights' SHA-256; None before they are loaded."""
+        with self._lock:
+            model = self._models.get(self.default)
+        return None if model is None else model.digest
+
+    @property
+    def default(self) -> str:
+        """Name of the default weights; empty before they are found."""
+        return next(iter(self._files), "")
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of all weights, the default first; empty before they are found."""
+        return list(self._files)
+
+    def load(self, weights: str | None = None) -> Captioner:
+        """Give the checkpoint of a name, or the default one; load it unless it is in memory.
+
+        Raises:
+            CaptionerError: it cannot be loaded, or there is none of this name.
+        """
+        self._done.wait()
+        if self._error is not None:  # it names a file of the server, which is not for visitors
+            raise CaptionerError(self.status.message) from self._error
+        name = weights or self.default
+        if name not in self._files:
+            raise OptionError(f"there are no weights {name!r}", f"there are {', '.join(self._files)}")
+        with self._lock:
+            if model := self._models.get(name):
+                self._models.move_to_end(name)
+                return model
+        try:
+            return self._load_file(name)
+        except CaptionerError as error:  # it names the file
+            _log.error("captioner: error: %s", with_flags(str(error)))
+            raise CaptionerError(f"the weights {name!r} cannot be loaded", "choose others") from error
+
+    def about(self, weights: str | None = None) -> About:
+        """Give facts about some weights.
+
+        Raises:
+            CaptionerError: as :meth:`load`.
+        """
+        model = self.load(weights)
+        name = weights or self.default
+        parts = (model.encoder, model.decoder)
+        return About(
+            name=name,
+            digest=model.digest,
+            card=_model_card(self._files[name]),
+            training=model.training,
+            megabytes=self._files[name].stat().st_size / 1e6,
+            parameters=sum(parameter.numel() for part in parts for parameter in part.parameters()),
+            words=len(model.vocabulary),
+        )
+
+    def _load_default(self) -> None:
+        start = time.monotonic()
+        try:
+            self._files = _find_files(self._wanted)
+            self._load_file(self.default)
+        except CaptionerError as error:
+            self._error = error
+            _log.error("captioner: error: %s", with_flags(str(error)))
+        except Exception:
+            self._error = CaptionerError("the model cannot be loaded")
+            raise  # a bug: its traceback goes to the operator's log
+        finally:
+            self._seconds = time.monotonic() - start
+            self._done.set()
+
+    def _load_file(self, name: str) -> Captioner:
+        from captioner.captioner import Captioner
+
+        with self._loading:
+            with self._lock:
+                if model := self._models.get(name):  # another thread was faster
+                    return model
+            model = Captioner.load(self._files[name], device=self._device)
+            with self._lock:
+                self._models[name] = model
+                idle = [other for other in self._models if other not in (name, self.default)]
+                for other in idle[: len(self._models) - _MOST_MODELS]:
+                    del self._models[other]
+            return model
+
+
+def _find_files(wanted: str | Path | None) -> dict[str, Path]:
+    """Checkpoints by name: the wanted one first, then those beside the shipped default."""
+    first = find_weights(wanted)
+    if not first.is_file():
+        raise CheckpointError(f"{first}: no such checkpoint")
+    try:
+        shipped = find_weights(None)
+    except CheckpointError:  # none are installed; the wanted ones are enough
+        return {first.stem: first}
+    others = {file.stem: file for file in sorted(shipped.parent.glob("*.safetensors"))}
+    return {first.stem: first} | others | {first.stem: first}
+
+
+def _model_card(file: Path) -> str:
+    """The text that comes with weights: ``NAME.md`` beside them, or a ``README.md`` that names the file."""
+    for card in (file.with_suffix(".md"), file.parent / "README.md"):
+        if card.is_file():
+            text = card.read_text(encoding="utf-8", errors="replace")
+            if card.stem == file.stem or file.name in text:
+                return text
+    return ""
+
+
 @dataclass
 class _Call(Generic[Key, Item, Result]):
     key: Key
     item: Item
-    future: Future[Result] = field(default_factory=Future)
+    future: futures.Future[Result] = field(default_factory=futures.Future)
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """One worker thread that computes what many threads ask for.
+    """One worker thread that computes batches for many threads.
 
-    Nothing waits for company: a call that finds the worker idle is computed at once, and those that come
-    while it works are its next batch. Calls that gave up waiting are not computed.
+    A call that finds the worker idle is computed at once, and those that come while it works are its next
+    batch. Calls that gave up waiting are not computed.
 
     Args:
         compute: from a key and some items to as many results; called by the worker alone.
@@ -56,12 +260,7 @@ class Batcher(Generic[Key, Item, Result]):
     """
 
     def __init__(
-        self,
-        compute: Callable[[Key, Sequence[Item]], Sequence[Result]],
-        *,
-        most: int,
-        queue_size: int,
-        timeout: float,
+        self, compute: Callable[[Key, Sequence[Item]], Sequence[Result]], *, most: int, queue_size: int, timeout: float
     ) -> None:
         self._compute, self._most, self._queue_size, self._timeout = compute, most, queue_size, timeout
         self._waiting: deque[_Call[Key, Item, Result]] = deque()
@@ -69,7 +268,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
-        """Calls that wait."""
+        """Count the calls that wait."""
         return len(self._waiting)
 
     def __call__(self, key: Key, item: Item) -> Result:
@@ -90,7 +289,7 @@ class Batcher(Generic[Key, Item, Result]):
             self._changed.notify()
         try:
             return call.future.result(self._timeout)
-        except FutureTimeoutError as error:
+        except futures.TimeoutError as error:
             # Since Python 3.11 this is the built-in TimeoutError, which compute could raise as well.
             if call.future.done() and not call.future.cancelled():
                 raise
@@ -100,8 +299,7 @@ class Batcher(Generic[Key, Item, Result]):
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._waiting)
                 batch = self._take()
             started = [call for call in batch if call.future.set_running_or_notify_cancel()]
             if started:
@@ -133,13 +331,6 @@ class Batcher(Generic[Key, Item, Result]):
             call.future.set_result(result)
 
 
-MOST_WORDS = 100
-"""Longer sentences are not scored: no caption comes near."""
-
-_MOST_ENCODED = 64  # images; about 0.7 MB each
-_MOST_READERS = 4  # images decoded at once; one of the largest takes 300 MB
-
-
 @dataclass(frozen=True)
 class Encoded:
     """An image as the decoder needs it.
@@ -165,10 +356,8 @@ class Service:
     Every method may be called from any thread.
 
     Args:
-        weights: see :class:`captioner.web.models.Models`.
+        weights: see :class:`Models`.
         device: see :class:`captioner.captioner.Captioner`.
-        precision: see :class:`captioner.captioner.Captioner`.
-        max_pixels: larger images are refused before they are decoded; None for the usual limit.
         max_batch_size: images of different visitors that go through a network together.
         queue_size: images that may wait for a network; more are refused.
         timeout: seconds that one may wait.
@@ -182,23 +371,19 @@ class Service:
         weights: str | Path | None = None,
         *,
         device: str = "auto",
-        precision: str = "auto",
-        max_pixels: int | None = None,
         max_batch_size: int = 8,
         queue_size: int = 64,
         timeout: float = 60,
     ) -> None:
-        self.models = Models(weights, device=device, precision=precision)
-        self._max_pixels = max_pixels
+        self.models = Models(weights, device=device)
         self._encoded: OrderedDict[tuple[str, str], Encoded] = OrderedDict()
         self._lock = threading.Lock()  # over the dictionary above
         self._reading = threading.BoundedSemaphore(_MOST_READERS)
         self._computing = threading.Lock()  # one batch goes through a network at a time
-        self._encodings: Batcher[Captioner, Pixels, Tensor] = Batcher(
-            self._encode, most=max_batch_size, queue_size=queue_size, timeout=timeout
-        )
+        bounds: dict[str, Any] = {"most": max_batch_size, "queue_size": queue_size, "timeout": timeout}
+        self._encodings: Batcher[Captioner, Pixels, Tensor] = Batcher(self._encode, **bounds)
         self._decodings: Batcher[tuple[Captioner, DecodingOptions], Encoded, list[Caption]] = Batcher(
-            self._decode, most=max_batch_size, queue_size=queue_size, timeout=timeout
+            self._decode, **bounds
         )
 
     @property
@@ -207,7 +392,7 @@ class Service:
         return len(self._encodings) + len(self._decodings)
 
     def options(self, weights: str | None = None) -> DecodingOptions:
-        """Decoding options that suit the weights best.
+        """Give the decoding options that suit the weights best.
 
         Raises:
             CaptionerError: as :meth:`encode`.
@@ -215,27 +400,25 @@ class Service:
         return self.models.load(weights).options
 
     def encode(
-        self,
-        source: Path | bytes,
-        *,
-        name: str = "the image",
-        weights: str | None = None,
-        remember: bool = True,
+        self, source: Path | bytes, *, name: str = "the image", weights: str | None = None, remember: bool = True
     ) -> Encoded:
-        """Read an image and encode it; one that was encoded lately is remembered by its content.
+        """Read an image and encode it, unless its content was encoded lately and is still in memory.
 
         Args:
             source: a file, or its bytes.
-            name: what messages call it; the server's path is no visitor's business.
+            name: what messages call it, since visitors must not see the server's path.
             weights: by name; the default ones if absent.
             remember: whether it may push other images out of memory.
 
         Raises:
-            ImageError: the image is broken or too large, or no image at all.
+            ImageError: the file is a broken or too large image, or not an image.
             CaptionerError: the weights cannot be loaded, or there are none of this name.
         """
         model = self.models.load(weights)
-        data = _bytes_of(source, name)
+        try:
+            data = source if isinstance(source, bytes) else source.read_bytes()
+        except OSError as error:
+            raise ImageError(f"{name}: is no longer there", "upload it again") from error
         key = (weights or self.models.default, hashlib.blake2b(data, digest_size=16).hexdigest())
         with self._lock:
             if known := self._encoded.get(key):
@@ -243,7 +426,7 @@ class Service:
                 return known
         start = time.perf_counter()
         with self._reading:
-            pixels = _read(model, data, name, self._max_pixels)
+            pixels = model.preprocess(_Upload(data, name))
         regions = self._encodings(model, pixels)
         encoded = Encoded(*key, pixels, regions, seconds=time.perf_counter() - start)
         if not remember:
@@ -267,20 +450,22 @@ class Service:
         return self._decodings((model, options or model.options), encoded)
 
     def score(self, encoded: Encoded, text: str, *, runners_up: int = 0, attention: bool = False) -> Score:
-        """How probable the model finds a sentence for an encoded image.
+        """Score a sentence for an encoded image.
 
         Args:
             encoded: the image.
             text: the sentence.
             runners_up: how many of the most probable words to name at each position.
-            attention: whether to find where a model with attention looks at each word.
+            attention: whether to record where a model with attention looks at each word.
 
         Raises:
             UnknownWordsError: the sentence has words that the model does not know.
             CaptionerError: it has no words or too many; or as :meth:`encode`.
         """
         model = self.models.load(encoded.weights)
-        _check_length(text)
+        # Spaces are counted, since splitting a text of megabytes would take long.
+        if text.count(" ") + 1 > MOST_WORDS or len(text) > 20 * MOST_WORDS:
+            raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
         with self._computing:
             regions = encoded.regions.to(model.device).unsqueeze(0)
             (score,) = model.score(regions, [text], runners_up=runners_up, attention=attention)
@@ -301,28 +486,6 @@ class Service:
         with self._computing:
             regions = torch.stack([image.regions for image in images]).to(model.device)
             return model.decode(regions, options, seeds=seeds, attention=False)
-
-
-def _bytes_of(source: Path | bytes, name: str) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: is no longer there", "upload it again") from error
-
-
-def _check_length(text: str) -> None:
-    # Told from the spaces: taking a text of megabytes apart would take long.
-    words = text.count(" ") + 1
-    if words > MOST_WORDS or len(text) > 20 * MOST_WORDS:
-        raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
-
-
-def _read(model: Captioner, data: bytes, name: str, max_pixels: int | None) -> Pixels:
-    from captioner.images import DEFAULT_MAX_PIXELS
-
-    return model.preprocess(_Upload(data, name), max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
 
 
 class _Upload(io.BytesIO):

@@ -1,67 +1,64 @@
-"""One image: its captions, how the best came about, and how a sentence of the visitor's own compares."""
-
-from __future__ import annotations
+"""The tab for one image: its captions, how the best came about, and how a visitor's own sentence compares."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from captioner.web.messages import shown_name
-from captioner.web.settings import Settings
+import gradio as gr
 
-if TYPE_CHECKING:
-    from captioner.caption import Caption
-    from captioner.decoding.options import DecodingOptions
-    from captioner.images import Pixels
-    from captioner.scoring import Score
-    from captioner.web.service import Encoded, Service
+from captioner.web import gradio_fixes, render
+from captioner.web.service import Encoded, Service
+from captioner.web.settings import Controls, Settings, build_controls, read_choices, suited
 
+Upload: TypeAlias = Mapping[str, Any] | None
+"""Gradio's record of a file, with ``path`` and ``orig_name``; None if there is none."""
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "samples"
+WELCOME = (
+    '<div class="welcome"><p class="caption">What does it see?</p><p>Give it an image, and it writes a '
+    "sentence about it. The image stays on this server for an hour at most and goes nowhere else.</p></div>"
+)
 _RUNNERS_UP = 4  # the word itself is often among them
+_SAMPLE_SIDE = 160  # pixels
+# What data/samples/README.md says that they show.
+_SAMPLES = {
+    "astronaut": "an astronaut",
+    "cat": "the face of a cat",
+    "coffee": "a cup of coffee",
+    "dogs": "two dogs at a window",
+    "mountains": "a meadow before mountains",
+    "pagoda": "a pagoda above a lake",
+    "photographer": "a man with a camera",
+    "tulips": "a field of tulips",
+}
+# The service makes batches, so that many may be under way together; of one visitor only the last counts.
+_MODEL_EVENT: dict[str, Any] = {
+    "preprocess": False,  # files as they were uploaded: our own reader knows what can be wrong with them
+    "concurrency_limit": 16,
+    "concurrency_id": gradio_fixes.MODEL,
+    "trigger_mode": "always_last",
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model says of an image.
-
-    Attributes:
-        captions: the first is the caption, the others its alternatives.
-        score: of the first, word by word with the runners-up and where the model looked.
-        seen: uint8 ``(size, size, 3)``, the image as the model saw it.
-        options: how the captions were written.
-        looking: seconds that reading and encoding took, if only once for several answers.
-        writing: seconds that the captions took.
-    """
-
-    captions: tuple[Caption, ...]
-    score: Score
-    seen: Pixels
-    options: DecodingOptions
-    looking: float
-    writing: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A visitor's sentence beside the model's caption of the same image."""
-
-    own: Score
-    model: Score
-
-
-def answer(
-    service: Service, upload: Mapping[str, Any] | None, settings: Settings, weights: str | None = None
-) -> Answer:
-    """Caption an uploaded image.
-
-    Args:
-        service: the model.
-        upload: Gradio's record of the file, with ``path`` and ``orig_name``; None if there is none.
-        settings: the visitor's choices.
-        weights: by name; the default ones if absent.
+def encode_upload(service: Service, upload: Upload, weights: str | None = None) -> Encoded:
+    """Encode a file that Gradio received.
 
     Raises:
         CaptionerError: there is no image, or it cannot be read; the message is for the visitor.
+    """
+    path = gradio_fixes.uploaded_file(upload)
+    return service.encode(path, name=render.shown_name((upload or {}).get("orig_name")), weights=weights)
+
+
+def answer(service: Service, upload: Upload, settings: Settings, weights: str | None = None) -> render.Answer:
+    """Caption an uploaded image with the weights of a name, or the default ones.
+
+    Raises:
+        CaptionerError: as :func:`encode_upload`.
     """
     encoded = encode_upload(service, upload, weights)
     start = time.perf_counter()
@@ -71,16 +68,12 @@ def answer(
     # From the words, not from the sentence: these go through the tokeniser unchanged.
     words = " ".join(captions[0].words)
     score = service.score(encoded, words, runners_up=_RUNNERS_UP, attention=True)
-    return Answer(captions, score, encoded.pixels, options, encoded.seconds, writing)
+    return render.Answer(captions, score, encoded.pixels, options, encoded.seconds, writing)
 
 
 def compare(
-    service: Service,
-    upload: Mapping[str, Any] | None,
-    text: str,
-    settings: Settings,
-    weights: str | None = None,
-) -> Comparison:
+    service: Service, upload: Upload, text: str, settings: Settings, weights: str | None = None
+) -> render.Comparison:
     """Score a visitor's sentence, and the model's own caption beside it.
 
     Raises:
@@ -90,17 +83,156 @@ def compare(
     encoded = encode_upload(service, upload, weights)
     own = service.score(encoded, text)
     best = service.caption(encoded, settings.options(service.options(weights)))[0]
-    return Comparison(own, service.score(encoded, " ".join(best.words)))
+    return render.Comparison(own, service.score(encoded, " ".join(best.words)))
 
 
-def encode_upload(service: Service, upload: Mapping[str, Any] | None, weights: str | None = None) -> Encoded:
-    """Encode a file that Gradio received.
+def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> tuple[str, str]:
+    """Answer a visitor who chose ``Controls.values``: the caption, and the decisions behind it, as HTML."""
+    if not upload:
+        return WELCOME, ""
+    try:
+        found = answer(service, upload, *read_choices(choices))
+    except Exception as error:
+        return render.notice(render.for_visitor(error)), ""
+    return render.answer_card(found), render.decisions(found)
 
-    Raises:
-        CaptionerError: as :func:`answer`.
-    """
-    from captioner.web.gradio_fixes import uploaded_file
 
-    path = uploaded_file(upload)
-    name = shown_name((upload or {}).get("orig_name"))
-    return service.encode(path, name=name, weights=weights or None)
+def score_sentence(service: Service, upload: Upload, text: str, choices: Sequence[Any]) -> str:
+    """Compare a visitor's sentence with the model's caption; takes what :func:`caption_upload` takes."""
+    try:
+        return render.comparison_card(compare(service, upload, text, *read_choices(choices)))
+    except Exception as error:
+        return render.notice(render.for_visitor(error))
+
+
+def busy_text(service: Service) -> str:
+    """Say what the model is busy with."""
+    if service.models.status.state == "loading":
+        return "The model is still loading. The caption will come right after."
+    return "Looking at the image\N{HORIZONTAL ELLIPSIS}"
+
+
+def find_samples(folder: Path = FOLDER) -> dict[str, Path]:
+    """Find the sample images by name; none where the project's data are not installed."""
+    files = sorted(folder.glob("*.*"))
+    return {file.stem: file for file in files if file.stem in _SAMPLES and file.suffix in (".jpg", ".png")}
+
+
+def sample_buttons(samples: Mapping[str, Path]) -> str:
+    """Show the samples as a row of buttons."""
+    buttons = "".join(
+        f'<li><button type="button" data-sample="{name}">'
+        f'<img src="{render.thumbnail(path, _SAMPLE_SIDE)}" alt="Sample: {_SAMPLES[name]}"></button></li>'
+        for name, path in samples.items()
+    )
+    return f'<h2>Or try one of these</h2><ul class="samples">{buttons}</ul>'
+
+
+@dataclass
+class Turns:
+    """Numbers a visitor's requests. Answers may overtake each other, and only that to the last one counts."""
+
+    last: int = 0
+
+    def take(self) -> int:
+        """Number a new request."""
+        self.last += 1
+        return self.last
+
+
+def single_tab(service: Service) -> Controls:
+    """Lay out the tab and say what happens in it."""
+    samples = find_samples()
+    with gr.Column(elem_id="one-picture"):
+        image = gr.Image(
+            type="filepath",
+            sources=["upload", "clipboard", "webcam"],
+            label="Your image",
+            placeholder="Drop an image here\nor click to choose one",
+            buttons=["fullscreen"],
+            alt_text="The image to caption",
+            height=340,
+            elem_id="picture",
+        )
+        gradio_fixes.no_addresses(image)
+        with gr.Column(elem_id="answer-side"):
+            result = gr.HTML(WELCOME, elem_id="answer", apply_default_css=False)
+            # These two are hidden by the style sheet while there is no caption: what Gradio is told to show
+            # while it still loads the page may never appear.
+            with gr.Accordion("How it decided", open=False, elem_id="decided"):
+                reasons = gr.HTML(elem_id="decisions", apply_default_css=False)
+            with gr.Accordion("Compare with a sentence of your own", open=False, elem_id="own"):
+                own = gr.Textbox(
+                    label="Your sentence about the image",
+                    placeholder="two dogs look out of a window",
+                    info="The model says how probable it finds it, and which words it did not expect.",
+                    max_lines=3,
+                )
+                button = gr.Button("Compare", variant="primary", elem_id="compare")
+                comparison = gr.HTML(elem_id="comparison", apply_default_css=False)
+        with gr.Column(elem_id="samples-side"):
+            buttons = gr.HTML(
+                sample_buttons(samples),
+                js_on_load=render.static("samples.js"),
+                visible=bool(samples),
+                elem_id="samples",
+                apply_default_css=False,
+            )
+            controls = build_controls()
+    _caption_on_events(service, controls, image, (buttons, samples), [result, reasons], comparison)
+    gr.on(
+        [own.submit, button.click],
+        lambda upload, text, *choices: score_sentence(service, upload, text, choices),
+        [image, own, *controls.values],
+        comparison,
+        **_MODEL_EVENT,
+    )
+    return controls
+
+
+def _caption_on_events(
+    service: Service,
+    controls: Controls,
+    image: gr.Image,
+    samples: tuple[gr.HTML, Mapping[str, Path]],
+    shown: list[gr.HTML],
+    comparison: gr.HTML,
+) -> None:
+    buttons, files = samples
+    turns = gr.State(Turns(), time_to_live=gradio_fixes.KEPT)
+
+    def respond(turns: Turns, upload: Upload, *choices: Any) -> Iterator[tuple[Any, ...]]:
+        turn = turns.take()
+        if upload:
+            yield render.notice(busy_text(service), kind="busy"), gr.skip(), ""
+        found = caption_upload(service, upload, choices)
+        if turn == turns.last:
+            yield *found, gr.skip() if upload else ""
+        # Gradio sends the last values once more at the end, which must not undo what came in between.
+        yield (gr.skip(),) * 3
+
+    def respond_again(turns: Turns, upload: Upload, *choices: Any) -> tuple[Any, ...]:
+        if not upload:
+            return (gr.skip(),) * 2
+        turn = turns.take()
+        found = caption_upload(service, upload, choices)
+        return found if turn == turns.last else (gr.skip(),) * 2
+
+    def respond_to_sample(event: gr.EventData, turns: Turns, *choices: Any) -> Iterator[tuple[Any, ...]]:
+        file = files[event.name]
+        path = gr.processing_utils.save_file_to_cache(file, cache_dir=image.GRADIO_CACHE)
+        for update in respond(turns, {"path": path, "orig_name": file.name}, *choices):
+            yield path, *update
+
+    chosen = [turns, image, *controls.values]
+    image.input(respond, chosen, [*shown, comparison], **_MODEL_EVENT)
+    buttons.select(respond_to_sample, [turns, *controls.values], [image, *shown, comparison], **_MODEL_EVENT)
+    # Input is what the visitor does; the page sets defaults too, which is no reason to caption again.
+    changes = [control.input for control in controls.values if control is not controls.weights]
+    gr.on(changes, respond_again, chosen, shown, **_MODEL_EVENT)
+    controls.weights.input(
+        lambda weights: suited(service, weights),
+        controls.weights,
+        [controls.beam_size, controls.max_length],
+        **_MODEL_EVENT,
+    ).then(respond_again, chosen, shown, **_MODEL_EVENT)

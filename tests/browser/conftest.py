@@ -62,7 +62,8 @@ def serve() -> Iterator[Callable[..., str]]:
     """Serves a page over a service, as ``captioner serve`` does; gives its address."""
     pytest.importorskip("gradio", reason="the page needs the extra 'app'")
     from captioner.web.options import ServingOptions
-    from captioner.web.server import build_app, private_uploads
+    from captioner.web.page import build_app
+    from captioner.web.server import private_uploads
 
     with private_uploads(), ExitStack() as servers:
 

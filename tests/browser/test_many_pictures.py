@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
 from captioner.captioner import Captioner
 from captioner.web import many
 from captioner.web.service import Encoded, Service

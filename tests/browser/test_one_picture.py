@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
 from captioner.captioner import Captioner
 from captioner.web.settings import Settings
 from tests.browser.acting import (

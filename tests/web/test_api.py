@@ -12,8 +12,7 @@ import gradio as gr
 
 from captioner.captioner import Captioner
 from captioner.errors import BusyError
-from captioner.web.api import MOST_IMAGES, add_endpoints
-from captioner.web.metrics import Metrics
+from captioner.web.api import MOST_IMAGES, Metrics, add_endpoints
 from captioner.web.service import Service
 
 DEFAULTS = ("beam", 0, 0.8, 0.9, 0, 0)

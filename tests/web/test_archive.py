@@ -87,8 +87,8 @@ def test_a_zip_in_a_zip_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_too_many_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MOST_PICTURES", 3)
-    with pytest.raises(CaptionerError, match="more than 3 pictures"):
+    monkeypatch.setattr(archive, "MOST_IMAGES", 3)
+    with pytest.raises(CaptionerError, match="more than 3 images"):
         list(find_uploads(uploaded(tmp_path, zip_of(*((f"{n}.png", b"") for n in range(4))))))
 
 
@@ -118,7 +118,7 @@ def test_an_unknown_compression_is_told(tmp_path: Path) -> None:
 def test_an_archive_without_images_is_told(tmp_path: Path) -> None:
     for content in (zip_of(), zip_of(("notes.txt", b"x"))):
         (found,) = find_uploads(uploaded(tmp_path, content))
-        assert failure(found) == "images.zip: there are no images in the archive"
+        assert failure(found) == "photos.zip: there are no images in the archive"
 
 
 def test_damage_anywhere_is_told_or_harmless(tmp_path: Path) -> None:

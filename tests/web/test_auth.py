@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import OptionError
-from captioner.web.auth import read_users
+from captioner.web.options import read_users
 
 
 def users_file(folder: Path, content: str | bytes, mode: int = 0o600) -> Path:
@@ -37,8 +37,8 @@ def test_a_file_that_others_can_read_gets_a_warning(tmp_path: Path, capsys: pyte
         ("anna", "line 1: must be USER:PASSWORD"),
         ("anna:secret\n:secret", "line 2: must be USER:PASSWORD"),
         ("anna:", "line 1: must be USER:PASSWORD"),
-        ("", "names nobody"),
-        ("# anna:secret\n\n", "names nobody"),
+        ("", "contains no visitors"),
+        ("# anna:secret\n\n", "contains no visitors"),
         (b"anna:\xff", "not UTF-8"),
     ],
 )

@@ -13,12 +13,10 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 
 from gradio.data_classes import PredictBodyInternal
 
-from captioner.web.api import add_endpoints
+from captioner.web.api import Metrics, add_endpoints
 from captioner.web.gradio_fixes import refuse_beyond
-from captioner.web.metrics import Metrics
 from captioner.web.options import ServingOptions
-from captioner.web.page import build_page
-from captioner.web.server import build_app
+from captioner.web.page import build_app, build_page
 from captioner.web.service import Service
 from tests.web.awaiting import run
 from tests.web.hostile import good_png
@@ -39,7 +37,7 @@ def test_only_what_needs_the_model_is_refused(service: Service) -> None:
         return True, "event", "success"
 
     page._queue.push = push  # type: ignore[method-assign]
-    refuse_beyond(page, 3, lambda: waiting, metrics)
+    refuse_beyond(page, 3, lambda: waiting, metrics.refused)
 
     def ask() -> dict[str, Any]:
         return {
@@ -62,7 +60,7 @@ def test_only_what_needs_the_model_is_refused(service: Service) -> None:
 def test_only_what_needs_the_model_takes_a_place_in_the_queue(service: Service) -> None:
     page = build_page(service, add_endpoints=lambda: add_endpoints(service, Metrics(lambda: 0)))
     page.queue()
-    refuse_beyond(page, 2, lambda: 0, Metrics(lambda: 0))
+    refuse_beyond(page, 2, lambda: 0, Metrics(lambda: 0).refused)
     functions = {function.name: number for number, function in page.fns.items()}
 
     def admitted(name: str) -> bool:
@@ -76,7 +74,7 @@ def test_only_what_needs_the_model_takes_a_place_in_the_queue(service: Service) 
 
 
 def test_what_is_kept_of_visitors_is_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.web.server._MOST_SESSIONS", 3)
+    monkeypatch.setattr("captioner.web.page._MOST_SESSIONS", 3)
     pages: list[Any] = []
     monkeypatch.setattr(
         "captioner.web.page.build_page", lambda *a, **more: pages.append(build_page(*a, **more)) or pages[0]

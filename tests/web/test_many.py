@@ -9,14 +9,27 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError
 from captioner.web import many
-from captioner.web.many import FORMATS, Album, Item, as_coco, as_csv, as_jsonl, as_sidecars, caption_album
-from captioner.web.many_tab import gallery, progress_card
+from captioner.web.many import (
+    FORMATS,
+    Album,
+    Item,
+    as_coco,
+    as_csv,
+    as_jsonl,
+    as_sidecars,
+    caption_album,
+    gallery,
+    progress_card,
+)
 from captioner.web.service import Service
 from captioner.web.settings import Settings
 from tests.web.hostile import HOSTILE, good_png, truncated_jpeg, zip_of

@@ -6,7 +6,7 @@ pytest.importorskip("prometheus_client", reason="the page needs the extra 'app'"
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from captioner.web.metrics import CONTENT_TYPE, Metrics
+from captioner.web.api import CONTENT_TYPE, Metrics
 
 
 def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -33,7 +33,7 @@ def test_requests_and_errors_are_counted_by_endpoint() -> None:
 
 def test_the_histogram_holds_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.15, 10.0, 13.0])
-    monkeypatch.setattr("captioner.web.metrics.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("captioner.web.api.time.perf_counter", lambda: next(clock))
     metrics = Metrics(lambda: 0)
     for _ in range(2):
         with metrics.request("/caption"):

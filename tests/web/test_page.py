@@ -15,21 +15,21 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 import gradio as gr
 
 from captioner.captioner import Captioner
-from captioner.web.many import Album
-from captioner.web.many_tab import download, run_album
-from captioner.web.one_tab import (
+from captioner.web.many import Album, download, run_album
+from captioner.web.page import about_facts, build_page, look, model_card, status_line
+from captioner.web.service import Service
+from captioner.web.single import (
+    FOLDER,
     WELCOME,
     Turns,
     busy_text,
     caption_upload,
+    find_samples,
     read_choices,
+    sample_buttons,
     score_sentence,
     suited,
 )
-from captioner.web.page import about_facts, build_page, model_card, status_line
-from captioner.web.render import FOLDER, find_samples, sample_buttons
-from captioner.web.service import Service
-from captioner.web.theme import look
 from tests.web.uploading import upload
 
 CHOICES = ["beam", 3, 0.8, 0.9, 5, 8, 0, "small"]
@@ -199,7 +199,7 @@ def test_an_answer_is_not_told_twice(service: Service, images: list[Path]) -> No
 def test_the_page_is_there_at_once_and_without_the_model() -> None:
     code = (
         "import gradio, sys, time; from captioner.web.options import ServingOptions;"
-        "from captioner.web.page import build_page; from captioner.web.server import build_app;"
+        "from captioner.web.page import build_app;"
         "from captioner.web.service import Service; start = time.process_time();"
         "build_app(Service('absent'), ServingOptions());"
         "print('torch' in sys.modules, time.process_time() - start)"

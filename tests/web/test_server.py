@@ -56,7 +56,7 @@ def test_health_tells_version_and_weights(server: Server, captioner: Captioner) 
 def test_health_is_503_without_a_model(weights: str | None, state: str) -> None:
     from fastapi.testclient import TestClient
 
-    from captioner.web.server import build_app
+    from captioner.web.page import build_app
 
     service = Service(weights)
     if weights:

@@ -4,6 +4,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
 from hypothesis import given
 from hypothesis import strategies as st
 

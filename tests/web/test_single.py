@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
 from PIL import Image
 
 from captioner.captioner import Captioner

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from captioner.web import gradio_fixes
-from captioner.web.gradio_fixes import CountsEnds
+from captioner.web.gradio_fixes import CountStreamEnds
 from tests.web.awaiting import run
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class _Server:
     """Answers every request with the same messages."""
 
     def __init__(self, *says: bytes) -> None:
-        self.app = CountsEnds(self._answer)
+        self.app = CountStreamEnds(self._answer)
         self.says = says
         self.body = b""
 

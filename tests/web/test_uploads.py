@@ -15,8 +15,8 @@ from captioner.errors import CaptionerError
 from captioner.web import page
 from captioner.web.gradio_fixes import no_addresses, uploaded_file
 from captioner.web.options import ServingOptions
-from captioner.web.page import build_page
-from captioner.web.server import build_app, private_uploads
+from captioner.web.page import build_app, build_page
+from captioner.web.server import private_uploads
 from captioner.web.service import Service
 from tests.web.awaiting import run
 from tests.web.hostile import good_png
