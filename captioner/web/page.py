@@ -193,4 +193,11 @@ def model_card(service: Service, weights: str | None = None) -> str:
 def look() -> dict[str, Any]:
     """Give the theme, style sheet and script of the page; all fonts are those of the visitor's machine."""
     theme = gr.themes.Base(font=_SANS, font_mono=_MONO, text_size=gr.themes.sizes.text_md)
+    # Gradio paints the body before it has the style sheet, which its login page never gets: there its own colours stay.
+    theme.set(
+        body_background_fill="var(--paper, white)",
+        body_background_fill_dark="var(--paper, #0f0f11)",
+        body_text_color="var(--ink, #27272a)",
+        body_text_color_dark="var(--ink, #f4f4f5)",
+    )
     return {"theme": theme, "css": render.static("style.css"), "head": f"<script>{render.static('page.js')}</script>"}

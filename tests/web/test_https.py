@@ -65,7 +65,7 @@ def test_what_is_no_certificate_is_told(certificate: Pair, tmp_path: Path) -> No
     other = tmp_path / "other.pem"
     other.write_bytes(good_png())
     for pair in ((key, cert), (cert, cert), (cert, str(other)), (str(other), key)):
-        with pytest.raises(OptionError, match="not a certificate with its unlocked key"):
+        with pytest.raises(OptionError, match="not a certificate with its unlocked private key"):
             check_certificate(*pair)
     with pytest.raises(OptionError, match=r"absent.pem: cannot be read \(No such file or directory\)"):
         check_certificate(cert, str(tmp_path / "absent.pem"))
