@@ -1,6 +1,6 @@
 """Options as dataclasses: one field with its help and its bounds, one check of them all.
 
-Flags (:mod:`captioner.cli.options`), configuration files and the page's sliders read the same metadata.
+Flags (:mod:`captioner.cli.flags`), configuration files and the page's sliders read the same metadata.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""``captioner caption``: images in, captions out."""
+"""``captioner caption``, ``merge`` and ``serve``: images in, captions out."""
 
 from __future__ import annotations
 
@@ -6,22 +6,146 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from captioner.bulk.options import FolderOptions
-from captioner.cli.model import add_model_arguments, load_captioner, open_captioner
-from captioner.cli.options import add_options, read_options
-from captioner.decoding.options import DecodingOptions
-from captioner.errors import CaptionerError, OptionError
+import captioner
+from captioner.bulk.progress import Progress, Summary
+from captioner.bulk.run import Model, caption_file, print_results
+from captioner.cli import flags
+from captioner.web.options import ServingOptions
 from captioner.weights import find_weights, peek
 
-if TYPE_CHECKING:
-    from captioner.bulk.progress import Progress, Summary
-    from captioner.bulk.run import Model
-    from captioner.captioner import Captioner
 
-SUMMARY = "Caption images and folders of images."
-EXAMPLES = """\
+def _add_caption(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="an image, a folder of images, or a .npy file of vectors"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="report failures only")
+    flags.add_options(parser, captioner.FolderOptions, "images and captions", skip=("batch_size",))
+    flags.add_model_arguments(parser)
+    flags.add_options(parser, captioner.DecodingOptions, "decoding (defaults may be stored in the checkpoint)")
+
+
+def _caption(args: argparse.Namespace) -> int:
+    options = flags.read_options(args, captioner.FolderOptions)
+    if not args.paths and options.from_file is None and not options.input_tar:
+        raise captioner.OptionError("name an image or a folder, or a list of them with `from_file`")
+    with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
+        # Where the suffix is absent, torch need not be imported to find out.
+        if any(path.lower().endswith(".npy") for path in args.paths):
+            summary = _caption_vectors(args, options, progress)
+        else:
+            summary = _caption_images(args.paths, options, _model(args), progress)
+        progress.summarise(summary)
+        return _exit_code(summary, options, progress, quiet=args.quiet)
+
+
+def _caption_images(paths: list[str], options: captioner.FolderOptions, model: Model, progress: Progress) -> Summary:
+    if options.engine == "ray":
+        return captioner.caption_on_cluster(paths, options, model, progress)
+    if options.embed:
+        return captioner.caption_inside(paths, options, model, progress)
+    if options.prints_lines and not _needs_list(options) and len(paths) == 1 and Path(paths[0]).is_file():
+        return caption_file(paths[0], options, model, progress)
+    return captioner.caption_folder(paths, options, model, progress)
+
+
+def _needs_list(options: captioner.FolderOptions) -> bool:
+    return bool(options.from_file or options.input_tar or options.shard or options.dry_run)
+
+
+def _shown(args: argparse.Namespace, options: captioner.FolderOptions) -> Literal["bar", "lines", "nothing"]:
+    # Captions on a terminal are progress enough, and a bar would run into them.
+    if args.quiet or options.dry_run or (options.prints and sys.stdout.isatty()):
+        return "nothing"
+    return "bar" if sys.stderr.isatty() else "lines"
+
+
+def _exit_code(summary: Summary, options: captioner.FolderOptions, progress: Progress, *, quiet: bool) -> int:
+    if options.dry_run:
+        if not quiet:
+            progress.say(f"{summary.remaining:,} to caption, {summary.skipped:,} to skip")
+        return flags.DONE
+    if not summary.interrupted:
+        return flags.FAILED if summary.failed else flags.DONE
+    how = "to go on, give the same command"
+    if options.prints:
+        how = "what was printed is whole; with --output FILE the same command would go on"
+    elif options.overwrite and options.output is not None:
+        how += " without --overwrite"
+    progress.say(f"interrupted; {how}")
+    return flags.INTERRUPTED
+
+
+def _model(args: argparse.Namespace) -> Model:
+    """The model of the flags, not yet loaded as far as that can be avoided."""
+    paths = [find_weights(name) for name in args.weights or [None]]
+    try:
+        stored = captioner.DecodingOptions.from_dict(json.loads(peek(paths[0]).metadata["decoding"]))
+        digest = "+".join(peek(path).digest for path in paths)
+    except (captioner.CaptionerError, LookupError, ValueError, OSError):
+        loaded, decoding = flags.load_captioner(args)  # which says what is wrong with the file
+        digest = loaded.digest
+    else:
+        decoding = flags.read_options(args, captioner.DecodingOptions, stored)
+    settings = {
+        "weights": digest,
+        "encoder": args.encoder,
+        "image_size": args.image_size,
+        "resize": args.resize,
+        "precision": "fp32" if args.precision == "auto" else args.precision,
+        "decoding": decoding.to_dict(),
+    }
+
+    def load(device: str | None = None) -> captioner.Captioner:
+        loaded = flags.open_captioner(args, device=device)
+        loaded.check_sees_images()
+        return loaded
+
+    return Model(settings, decoding, load, lambda: load("cpu").preprocessing, args.device)
+
+
+def _caption_vectors(args: argparse.Namespace, options: captioner.FolderOptions, progress: Progress) -> Summary:
+    from captioner.bulk.pipeline import caption_vectors, named_vectors
+
+    vectors = named_vectors(args.paths)
+    if not options.prints_lines or _needs_list(options):
+        raise captioner.OptionError(
+            "captions of vectors are printed as text, jsonl or csv", "leave out options for files of images"
+        )
+    model, decoding = flags.load_captioner(args)
+    results = caption_vectors(model, vectors, decoding, batch_size=options.batch_size)
+    return print_results(results, options, progress, several=decoding.num_captions > 1)
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", nargs="+", metavar="SHARD", help="output of one shard")
+    parser.add_argument("--output", required=True, metavar="FILE", help="write here")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from captioner.bulk.merge import merge
+
+    if not merge(args.shards, args.output, overwrite=args.overwrite):
+        flags.say("not every shard has its journal beside it: taken as they are, in the order given")
+    return flags.DONE
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    flags.add_options(parser, ServingOptions, "serving")
+
+
+def _serve(args: argparse.Namespace) -> int:
+    options = flags.read_options(args, ServingOptions)
+
+    from captioner.web.server import serve
+
+    serve(options)
+    return flags.DONE
+
+
+_CAPTION_EXAMPLES = """\
 examples:
   captioner caption photo.jpg
   captioner caption PHOTOS --output captions.jsonl          goes on where it was interrupted
@@ -39,125 +163,25 @@ examples:
 exit code: 0 all captioned, 1 some failed, 2 wrong use, 130 interrupted
 """
 
-_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
+_MERGE_EXAMPLES = """\
+examples:
+  captioner caption PHOTOS --shard 1/2 --output part-1.jsonl      on one machine
+  captioner caption PHOTOS --shard 2/2 --output part-2.jsonl      on another
+  captioner merge part-1.jsonl part-2.jsonl --output captions.jsonl
 
+The journals beside the shards (part-1.jsonl.journal) hold their order, and whether all shards are present
+and finished. Without journals the shards are taken as they are, in the order given.
+"""
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="an image, a folder of images, or a .npy file of vectors"
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but what has failed")
-    add_options(parser, FolderOptions, "images and captions", skip=("batch_size",))
-    add_model_arguments(parser)
-    add_options(parser, DecodingOptions, "decoding (defaults may be stored in the checkpoint)")
+_SERVE_EXAMPLES = """\
+examples:
+  captioner serve                                    on this machine, http://127.0.0.1:7860
+  captioner serve --weights mine.safetensors --port 8080
+  captioner serve --host 0.0.0.0 --auth-file users   for others, with a password
+"""
 
-
-def run(args: argparse.Namespace) -> int:
-    """Caption what the arguments name.
-
-    Raises:
-        CaptionerError: wrong use, absent weights, or a folder without images.
-    """
-    from captioner.bulk.progress import Progress
-
-    options = read_options(args, FolderOptions)
-    if not args.paths and options.from_file is None and not options.input_tar:
-        raise OptionError("name an image or a folder, or a list of them with --from-file")
-    with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
-        # Where the suffix is not there, torch need not be imported to tell.
-        if any(path.lower().endswith(".npy") for path in args.paths):
-            summary = _caption_vectors(args, options, progress)
-        else:
-            summary = _caption_images(args.paths, options, _model(args), progress)
-        progress.summarise(summary)
-        return _exit_code(summary, options, progress, quiet=args.quiet)
-
-
-def _caption_images(paths: list[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
-    if options.engine == "ray":
-        from captioner.cluster.engine import caption_on_cluster
-
-        return caption_on_cluster(paths, options, model, progress)
-    if options.embed:
-        from captioner.embed.targets import caption_inside
-
-        return caption_inside(paths, options, model, progress)
-
-    from captioner.bulk.run import caption_file, caption_folder
-
-    if options.prints_lines and not _names_more(options) and len(paths) == 1 and Path(paths[0]).is_file():
-        return caption_file(paths[0], options, model, progress)
-    return caption_folder(paths, options, model, progress)
-
-
-def _names_more(options: FolderOptions) -> bool:
-    """Whether it takes a list to know what is to be captioned."""
-    return bool(options.from_file or options.input_tar or options.shard or options.dry_run)
-
-
-def _shown(args: argparse.Namespace, options: FolderOptions) -> Literal["bar", "lines", "nothing"]:
-    # Captions on a terminal are progress enough, and a bar would run into them.
-    if args.quiet or options.dry_run or (options.prints and sys.stdout.isatty()):
-        return "nothing"
-    return "bar" if sys.stderr.isatty() else "lines"
-
-
-def _exit_code(summary: Summary, options: FolderOptions, progress: Progress, *, quiet: bool) -> int:
-    if options.dry_run:
-        if not quiet:
-            progress.say(f"{summary.remaining:,} to caption, {summary.skipped:,} to skip")
-        return _DONE
-    if not summary.interrupted:
-        return _FAILED if summary.failed else _DONE
-    how = "to go on, give the same command"
-    if options.prints:
-        how = "what was printed is whole; with --output FILE the same command would go on"
-    elif options.overwrite and options.output is not None:
-        how += " without --overwrite"
-    progress.say(f"interrupted; {how}")
-    return _INTERRUPTED
-
-
-def _model(args: argparse.Namespace) -> Model:
-    """The model of the flags, not yet loaded as far as that can be avoided."""
-    from captioner.bulk.run import Model
-
-    paths = [find_weights(name) for name in args.weights or [None]]
-    try:
-        stored = DecodingOptions.from_dict(json.loads(peek(paths[0]).metadata["decoding"]))
-        digest = "+".join(peek(path).digest for path in paths)
-    except (CaptionerError, LookupError, ValueError, OSError):
-        captioner, decoding = load_captioner(args)  # which says what is wrong with the file
-        digest = captioner.digest
-    else:
-        decoding = read_options(args, DecodingOptions, stored)
-    settings = {
-        "weights": digest,
-        "encoder": args.encoder,
-        "image_size": args.image_size,
-        "resize": args.resize,
-        "precision": "fp32" if args.precision == "auto" else args.precision,
-        "decoding": decoding.to_dict(),
-    }
-
-    def load(device: str | None = None) -> Captioner:
-        captioner = open_captioner(args, device=device)
-        captioner.check_sees_images()
-        return captioner
-
-    return Model(settings, decoding, load, lambda: load("cpu").preprocessing, args.device)
-
-
-def _caption_vectors(args: argparse.Namespace, options: FolderOptions, progress: Progress) -> Summary:
-    from captioner.bulk.pipeline import caption_vectors, named_vectors
-    from captioner.bulk.run import print_results
-
-    vectors = named_vectors(args.paths)
-    if not options.prints_lines or _names_more(options):
-        raise OptionError(
-            "captions of vectors are printed as text, jsonl or csv", "leave out options for files of images"
-        )
-    captioner, decoding = load_captioner(args)
-    results = caption_vectors(captioner, vectors, decoding, batch_size=options.batch_size)
-    return print_results(results, options, progress, several=decoding.num_captions > 1)
+COMMANDS = {
+    "caption": flags.Command(_add_caption, _caption, _CAPTION_EXAMPLES),
+    "merge": flags.Command(_add_merge, _merge, _MERGE_EXAMPLES),
+    "serve": flags.Command(_add_serve, _serve, _SERVE_EXAMPLES),
+}

@@ -75,6 +75,18 @@ def make_plan(collection: Collection, folder: Path, split: str) -> Plan:
     return plan
 
 
+def describe(plan: Plan) -> str:
+    """Say in some lines what a plan fetches, under which licence, and what room it takes."""
+    lines = [f"{plan.collection.name}: {plan.collection.title}"]
+    lines += [f"  {readable_size(plan.to_fetch(archive)):>9}  {archive.address}" for archive in plan.archives]
+    lines.append(f"licence: {plan.collection.licence}")
+    lines.append(
+        f"into {plan.folder}: {readable_size(plan.bytes_to_fetch)} to fetch, at most "
+        f"{readable_size(plan.bytes_needed)} of disk needed, {readable_size(free_space(plan.folder))} free"
+    )
+    return "\n".join(lines)
+
+
 def carry_out(plan: Plan, patience: Patience, progress: Progress) -> None:
     """Fetch, check and unpack every archive of a plan, one after the other.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from captioner.cli import download
+from captioner.cli.train import COMMANDS, download
 from captioner.download.catalog import COLLECTIONS
 from captioner.download.fetch import Patience
 from captioner.errors import DatasetError, OptionError
@@ -36,9 +36,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 def _run(server: FileServer, *words: str) -> int:
     parser = argparse.ArgumentParser()
-    download.add_arguments(parser)
+    COMMANDS["download"].add_arguments(parser)
     collections = {name: small_collection(entry, server) for name, entry in COLLECTIONS.items()}
-    return download.run(parser.parse_args(words), collections, QUICK)
+    return download(parser.parse_args(words), collections, QUICK)
 
 
 def test_fetches_and_says_how_to_use_it(server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +99,6 @@ def test_impossible_splits_and_refusals_are_errors(server: FileServer, tmp_path:
 
 
 def test_importing_the_command_imports_no_network_code() -> None:
-    code = "import sys, captioner.cli.download; print(*{'torch', 'urllib.request', 'tqdm'} & set(sys.modules))"
+    code = "import sys, captioner.cli.train; print(*{'torch', 'urllib.request', 'tqdm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

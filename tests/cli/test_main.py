@@ -96,7 +96,7 @@ def test_an_interruption_ends_with_130(
     def interrupt(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("captioner.checkpoint.describe", interrupt)
+    monkeypatch.setattr("captioner.saving.describe", interrupt)
     assert main(["info", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "captioner: interrupted\n"
 
@@ -106,7 +106,7 @@ def test_a_bug_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyP
     def fail(path: object) -> None:
         raise error
 
-    monkeypatch.setattr("captioner.checkpoint.describe", fail)
+    monkeypatch.setattr("captioner.saving.describe", fail)
     with pytest.raises(type(error)):
         main(["info", "x"])
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.cli.model import add_model_arguments, load_captioner
-from captioner.cli.options import add_options
+from captioner.cli.flags import add_model_arguments, add_options, load_captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 

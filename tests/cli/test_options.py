@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.cli.options import add_options, given_values, one_line, read_options
+from captioner.cli.flags import add_options, given_values, one_line, read_options
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 

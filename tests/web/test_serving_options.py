@@ -6,15 +6,16 @@ from dataclasses import fields
 
 import pytest
 
-from captioner.cli import build_parser, serve
-from captioner.cli.options import read_options
+from captioner.cli import build_parser
+from captioner.cli.caption import COMMANDS
+from captioner.cli.flags import read_options
 from captioner.errors import OptionError
 from captioner.web.options import ServingOptions
 
 
 def test_flags_and_options_are_the_same() -> None:
     parser = argparse.ArgumentParser()
-    serve.add_arguments(parser)
+    COMMANDS["serve"].add_arguments(parser)
     assert {action.dest for action in parser._actions} - {"help"} == {item.name for item in fields(ServingOptions)}
 
 
