@@ -12,7 +12,7 @@ import captioner
 from captioner.cli import flags
 from captioner.datasets import ImageId, present, read_records
 from captioner.evaluation import captions as files
-from captioner.evaluation import generate, report
+from captioner.evaluation import report
 from captioner.evaluation.evaluate import Provenance, check_same_images, compare_evaluations, cross_check, evaluate
 from captioner.evaluation.options import EvaluationOptions
 from captioner.files import check_output, check_plotting
@@ -114,12 +114,14 @@ def _generate(
     args: argparse.Namespace, options: EvaluationOptions
 ) -> tuple[Mapping[ImageId, str], files.HumanCaptions, Provenance]:
     """Caption the images of the data set."""
+    from captioner.evaluation.generate import generate
+
     dataset = flags.read_options(args, captioner.DatasetOptions)
     images = files.find_images(dataset, args.split, options.limit)
     human = files.HumanCaptions.from_records(images.records)
     model, decoding = flags.load_captioner(args)
     with flags.progress_bar(len(images.records)) as bar:
-        made = generate.generate(
+        made = generate(
             model,
             images.records,
             decoding,

@@ -98,40 +98,35 @@ _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 _COCO_LICENCE = "captions: CC BY 4.0 (COCO Consortium); images: each under its Flickr licence, see the file"
 
 
+def _coco(year: str, captions: Archive, *images: Archive) -> Collection:
+    title = f"MS COCO {year}, images and captions of train and val"
+    return Collection(f"coco{year}", title, _COCO_LICENCE, "`dataset` coco:{folder}", (captions, *images))
+
+
 def _coco_images(name: str, files: int, size: int, unpacked: int) -> Archive:
     split = "train" if name.startswith("train") else "val"
     return Archive(f"{_COCO}/zips/{name}.zip", size, unpacked, (Piece(f"{name}/", files),), split)
 
 
-def _coco_captions(year: str, size: int, unpacked: int) -> Archive:
+def _coco_captions(year: str, size: int) -> Archive:
     pieces = tuple(Piece(f"annotations/captions_{split}{year}.json") for split in ("train", "val"))
-    return Archive(f"{_COCO}/annotations/annotations_trainval{year}.zip", size, unpacked, pieces)
+    return Archive(f"{_COCO}/annotations/annotations_trainval{year}.zip", size, 105_000_000, pieces)
 
 
 COLLECTIONS: Mapping[str, Collection] = {
     collection.name: collection
     for collection in (
-        Collection(
-            "coco2014",
-            "MS COCO 2014, images and captions of train and val",
-            _COCO_LICENCE,
-            "`dataset` coco:{folder}",
-            (
-                _coco_captions("2014", 252_872_794, 105_000_000),
-                _coco_images("train2014", 82_783, 13_510_573_713, 14_200_000_000),
-                _coco_images("val2014", 40_504, 6_645_013_297, 7_000_000_000),
-            ),
+        _coco(
+            "2014",
+            _coco_captions("2014", 252_872_794),
+            _coco_images("train2014", 82_783, 13_510_573_713, 14_200_000_000),
+            _coco_images("val2014", 40_504, 6_645_013_297, 7_000_000_000),
         ),
-        Collection(
-            "coco2017",
-            "MS COCO 2017, images and captions of train and val",
-            _COCO_LICENCE,
-            "`dataset` coco:{folder}",
-            (
-                _coco_captions("2017", 252_907_541, 105_000_000),
-                _coco_images("train2017", 118_287, 19_336_861_798, 20_300_000_000),
-                _coco_images("val2017", 5_000, 815_585_330, 860_000_000),
-            ),
+        _coco(
+            "2017",
+            _coco_captions("2017", 252_907_541),
+            _coco_images("train2017", 118_287, 19_336_861_798, 20_300_000_000),
+            _coco_images("val2017", 5_000, 815_585_330, 860_000_000),
         ),
         Collection(
             "karpathy",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captioner import __version__
-from captioner.cli import COMMANDS, build_parser, main
+from captioner.cli import COMMANDS, GROUPS, build_parser, main
 
 HEAVY = ("torch", "torchvision", "gradio", "nltk", "numpy", "PIL", "tqdm", "matplotlib", "safetensors")
 MODULE = [sys.executable, "-m", "captioner"]
@@ -39,6 +39,27 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "examples:" in out
     assert all(re.search(rf"^    {name}\b", out, re.MULTILINE) for name in COMMANDS)
+
+
+def test_help_has_one_line_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) < 80
+    for group, summaries in GROUPS.items():
+        lines = "".join(f"    {name:<10}  {summary}\n" for name, summary in summaries.items())
+        assert f"\n{group}:\n{lines}\n" in out
+        assert all(re.fullmatch(r"[A-Z][^.]*[^.]", summary) for summary in summaries.values())
+
+
+def test_the_help_of_a_command_imports_nothing_that_takes_seconds() -> None:
+    code = (
+        "import sys, captioner.cli\n"
+        "captioner.cli.build_parser()\n"
+        "sys.exit(str([name for name in ('torch', 'gradio', 'nltk') if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "[]\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
