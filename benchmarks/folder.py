@@ -32,9 +32,8 @@ from PIL import Image, ImageEnhance
 
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.pipeline import Engine
-from captioner.bulk.progress import Progress
 from captioner.bulk.reading import ImageReader, default_workers
-from captioner.bulk.run import Model, caption_folder
+from captioner.bulk.run import Model, Progress, caption_folder
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.images import DEFAULT_MAX_PIXELS

@@ -20,6 +20,8 @@ _WHAT = "confidence"
 class Caption:
     """A caption and how probable the model finds it.
 
+    Outputs keep ``text``, ``log_prob`` and ``confidence``; a caption that is read back from one has no more.
+
     Attributes:
         text: readable sentence. It says the name of a tag that the vocabulary has no word for (penguin)
             where ``words`` has the one in its place (bird).
@@ -40,9 +42,9 @@ class Caption:
 
     text: str
     log_prob: float
-    words: tuple[str, ...]
-    word_log_probs: tuple[float, ...]
-    end_log_prob: float
+    words: tuple[str, ...] = ()
+    word_log_probs: tuple[float, ...] = ()
+    end_log_prob: float = 0.0
     attention: np.typing.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     confidence: float | None = None
     tags: tuple[str, ...] = ()

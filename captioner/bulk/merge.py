@@ -1,16 +1,14 @@
 """Put the outputs of shards together: the bytes that one run over everything would have written.
 
 Shards are consecutive parts of one list, so their outputs only have to follow each other in order. Their
-journals tell the order, and whether something is missing; without journals the order given is taken.
+journals hold the order, and show whether something is missing; without journals the order given is taken.
 """
-
-from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from captioner.bulk.options import Shard
 from captioner.bulk.output import differences, journal_of
@@ -22,19 +20,12 @@ from captioner.files import replacing
 _BLOCK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Part:
-    """The output of one shard.
-
-    Attributes:
-        path: its file.
-        shard: which part of which whole; None if there is no journal.
-        settings: what all parts must share.
-    """
+class _Part(NamedTuple):
+    """The output of one shard."""
 
     path: Path
-    shard: Shard | None
-    settings: dict[str, object]
+    shard: Shard | None  # None if there is no journal
+    settings: dict[str, object]  # what all parts must share
 
 
 def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool:
@@ -65,55 +56,33 @@ def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool
         merged.write(encoded(writer.header))
         between = b""
         for part in parts:
-            with _Body(part.path, writer) as body:
-                for block in body:
-                    merged.write(between + block)
-                    between = b""
-                if body.length:
-                    between = encoded(writer.separator)
+            before = between
+            for block in _body(part.path, writer):
+                merged.write(before + block)
+                before, between = b"", encoded(writer.separator)
         merged.write(encoded(writer.footer))
     return checked
 
 
-class _Body:
-    """The records of a file, without what stands before and after them.
-
-    Raises:
-        OutputError: the file cannot be read, or is not whole.
-    """
-
-    def __init__(self, path: Path, writer: Writer) -> None:
-        self._path = path
-        self._header, self._footer = encoded(writer.header), encoded(writer.footer)
-        self._grows = writer.grows
-        self.length = 0
-
-    def __enter__(self) -> _Body:
-        with os_errors_as(OutputError, f"{self._path}: cannot be read (", ")"):
-            self._file = self._path.open("rb")
-            size = self._file.seek(0, os.SEEK_END)
-            self.length = size - len(self._header) - len(self._footer)
-            self._file.seek(max(0, size - max(1, len(self._footer))))
-            end = self._file.read()
-            self._file.seek(0)
-            begins = self._file.read(len(self._header)) == self._header
-        ends = end.endswith(b"\n") if self._grows else end == self._footer
-        if not begins or self.length < 0 or (self.length and not ends):
-            raise OutputError(f"{self._path}: its end is missing", "finish this shard first")
-        return self
-
-    def __iter__(self) -> Iterator[bytes]:
-        rest = self.length
+def _body(path: Path, writer: Writer) -> Iterator[bytes]:
+    """Yield the records of a whole file, block by block, without what stands before and after them."""
+    header, footer = encoded(writer.header), encoded(writer.footer)
+    with os_errors_as(OutputError, f"{path}: cannot be read (", ")"), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        rest = size - len(header) - len(footer)
+        file.seek(max(0, size - max(1, len(footer))))
+        end = file.read()
+        file.seek(0)
+        begins = file.read(len(header)) == header
+        ends = end.endswith(b"\n") if writer.grows else end == footer
+        if not begins or rest < 0 or (rest and not ends):
+            raise OutputError(f"{path}: its end is missing", "finish this shard first")
         while rest:
-            with os_errors_as(OutputError, f"{self._path}: cannot be read (", ")"):
-                block = self._file.read(min(rest, _BLOCK_BYTES))
+            block = file.read(min(rest, _BLOCK_BYTES))
             if not block:
-                raise OutputError(f"{self._path}: was cut off while it was read")
+                raise OutputError(f"{path}: was cut off while it was read")
             rest -= len(block)
             yield block
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
 
 
 def _check_files(paths: Sequence[Path], target: Path, *, overwrite: bool) -> None:
@@ -129,12 +98,8 @@ def _check_files(paths: Sequence[Path], target: Path, *, overwrite: bool) -> Non
         raise OutputError(f"`output` {target}: is there already", "`overwrite` replaces it")
 
 
-def _check_folders(parts: Sequence[Part], target: Path) -> None:
-    """See that links to images, which start at the sheet, lead from the new one to the same places.
-
-    Raises:
-        OutputError: they would not.
-    """
+def _check_folders(parts: Sequence[_Part], target: Path) -> None:
+    """Check that links to images, which start at the sheet, lead from the new one to the same places."""
     folder = Path(os.path.realpath(target)).parent
     for part in parts:
         has_links = "folder" in part.settings or not part.settings
@@ -144,30 +109,22 @@ def _check_folders(parts: Sequence[Part], target: Path) -> None:
             )
 
 
-def _read_part(path: Path) -> Part:
-    """A shard, with what its journal says.
-
-    Raises:
-        OutputError: it is not finished, or being written.
-    """
+def _read_part(path: Path) -> _Part:
+    """A shard, with what its journal says; refuse one that is not finished, or being written."""
     if not journal_of(path).exists():
-        return Part(path, None, {})
+        return _Part(path, None, {})
     with closing(Journal(journal_of(path), new=False)) as journal:
         settings = dict(journal.settings or {})
         shard = settings.pop("shard", None)
         if journal.stale or journal.finished != journal.last_place():
             raise OutputError(f"{path}: is not finished", "give its command again")
-    return Part(path, Shard.parse(str(shard)) if shard else Shard(1, 1), settings)
+    return _Part(path, Shard.parse(str(shard)) if shard else Shard(1, 1), settings)
 
 
-def _in_order(parts: Sequence[tuple[Shard, Part]]) -> list[Part]:
-    """Shards by number, all of one whole.
-
-    Raises:
-        OutputError: one is missing, or they do not belong together.
-    """
+def _in_order(parts: Sequence[tuple[Shard, _Part]]) -> list[_Part]:
+    """Shards by number; refuse them where one is missing, or they do not belong together."""
     whole, first = parts[0]
-    by_number: dict[int, Part] = {}
+    by_number: dict[int, _Part] = {}
     for shard, part in parts:
         if differing := differences(first.settings, part.settings):
             raise OutputError(f"{part.path}: does not go with {first.path}: {differing}")
@@ -181,7 +138,7 @@ def _in_order(parts: Sequence[tuple[Shard, Part]]) -> list[Part]:
     return [by_number[number] for number in sorted(by_number)]
 
 
-def _common_writer(parts: Sequence[Part]) -> Writer:
+def _common_writer(parts: Sequence[_Part]) -> Writer:
     kinds = {part.path: kind for part in parts if (kind := _kind_of(part)) is not None}
     if len(set(kinds.values())) > 1:
         (one, first), *others = kinds.items()
@@ -190,7 +147,7 @@ def _common_writer(parts: Sequence[Part]) -> Writer:
     return WRITERS[next(iter(kinds.values()), "text")]()
 
 
-def _kind_of(part: Part) -> str | None:
+def _kind_of(part: _Part) -> str | None:
     """The format of a file; None if it is empty, as that of a shard without images may be."""
     if part.settings:
         return str(part.settings["format"])

@@ -1,20 +1,15 @@
 """What ``captioner caption`` does with its images, as data."""
 
-from __future__ import annotations
-
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from captioner.bulk.records import Line
+from captioner.caption import Caption
 from captioner.errors import OptionError
+from captioner.images import DEFAULT_MAX_PIXELS
+from captioner.images.find import IMAGE_EXTENSIONS
 from captioner.options import check, option
-
-if TYPE_CHECKING:
-    from captioner.caption import Caption
 
 FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "parquet")
 ENGINES = ("local", "ray")
@@ -38,7 +33,7 @@ class Shard:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
+    def parse(cls, text: str) -> "Shard":
         """Read ``I/N``.
 
         Raises:
@@ -135,8 +130,6 @@ class FolderOptions:
             raise OptionError(f"`log_prob` has no place in the format {self.kind}")
 
     def _check_sidecars(self) -> None:
-        from captioner.images.find import IMAGE_EXTENSIONS
-
         if self.kind == "sidecar":
             if self.input_tar:
                 raise OptionError("`format` sidecar writes beside images, not into tars", "name another")
@@ -184,10 +177,8 @@ class FolderOptions:
         """The format, also where it was not named; ``embed`` for none."""
         if self.embed:
             return "embed"
-        if self.format is not None:
-            return self.format
         default = "parquet" if self.engine == "ray" else "text"
-        return _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), default)
+        return self.format or _FORMAT_OF_ENDING.get(Path(self.output or "").suffix.lower(), default)
 
     @property
     def prints(self) -> bool:
@@ -200,14 +191,11 @@ class FolderOptions:
         return self.prints and self.kind in ("text", "jsonl", "csv")
 
     @property
-    def output_folder(self) -> Path:
-        """Where the output really lies; the current folder for standard output."""
-        return Path(os.path.realpath(self.output)).parent if self.output is not None else Path.cwd()
-
-    @property
     def link_folder(self) -> Path | None:
-        """Where links to the images start; None for images in tars, which no link leads into."""
-        return None if self.input_tar else self.output_folder
+        """Where links to images start: where the output really lies. None for images in tars, which have no links."""
+        if self.input_tar:
+            return None
+        return Path.cwd() if self.output is None else Path(os.path.realpath(self.output)).parent
 
     @property
     def sidecar_ending(self) -> str:
@@ -217,13 +205,11 @@ class FolderOptions:
     @property
     def pixel_limit(self) -> int:
         """Pixels above which an image is refused."""
-        from captioner.images import DEFAULT_MAX_PIXELS
-
         return DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels
 
-    def lines(self, captions: Iterable[Caption]) -> tuple[Line, ...]:
-        """What is written of captions."""
-        return tuple(Line(self.dressed(each.text), each.log_prob, each.confidence) for each in captions)
+    def dress(self, caption: Caption) -> Caption:
+        """A caption as it is written: with the texts before and after it, without its single words."""
+        return Caption(self.dressed(caption.text), caption.log_prob, confidence=caption.confidence)
 
     def dressed(self, caption: str) -> str:
         """A caption with the texts before and after it, one blank between unless they bring their own."""

@@ -1,23 +1,22 @@
-"""Captions in one file, which a run can be interrupted at and go on with."""
+"""Where captions go: the terminal, or one file with a journal, so that an interrupted run can go on."""
 
 import enum
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from captioner import __version__
+from captioner.bulk import reading, sources, store, tars, writers
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.reading import has_changed
-from captioner.bulk.records import Entry, Line
-from captioner.bulk.store import DamagedJournalError, Journal, Key, remove_journal
-from captioner.bulk.tars import Item, TarReader
-from captioner.bulk.writers import Writer, encoded
+from captioner.bulk.records import Captions, Item, Record
 from captioner.errors import CaptionerError, OutputError, os_errors_as
 from captioner.files import replacing
 
 Settings = dict[str, object]
+
+_BLOCK_BYTES = 1 << 20
+_SAFE = "what is written is whole, and the same command without `overwrite` goes on"
 
 
 def output_settings(model: Mapping[str, object], options: FolderOptions, whole: Mapping[str, int]) -> Settings:
@@ -42,12 +41,20 @@ def output_settings(model: Mapping[str, object], options: FolderOptions, whole: 
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """In words, how settings differ; empty if they do not. The version is noted, but may differ."""
-    return ", ".join(_differences(old, new))
+    """In words, how settings differ; empty if they do not. The version is recorded, but may differ."""
+    found = []
+    for name in {**old, **new}:
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found.append(differences(before, now))
+        elif before != now and name != "captioner":
+            # What is recorded keeps its old noun, so that runs that were begun with it go on.
+            found.append(f"{name.replace('pictures', 'images')} {_shown(before)}, not {_shown(now)}")
+    return ", ".join(filter(None, found))
 
 
 def check_same(output: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
-    """Accept to go on with an output.
+    """Check that this run can go on with an output.
 
     Raises:
         OutputError: it was begun with other settings.
@@ -57,15 +64,6 @@ def check_same(output: Path, old: Mapping[str, object], new: Mapping[str, object
             f"{output}: was begun with {differing}",
             "give the same options to go on, or `overwrite` to begin anew",
         )
-
-
-def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
-    for name in {**old, **new}:
-        before, now = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differences(before, now)
-        elif before != now and name != "captioner":
-            yield f"{name} {_shown(before)}, not {_shown(now)}"
 
 
 def _shown(value: object) -> str:
@@ -81,11 +79,12 @@ class State(enum.Enum):
     LEFT = "leave"  # the image has changed, but its caption was edited by hand
 
 
-class Target(Protocol):
-    """Where captions go. The methods are called in this order."""
+class Target:
+    """Where captions go. The methods are called in this order; a target overrides those that mean something to it."""
 
-    def key(self, image: str) -> Key | None:
+    def key(self, image: str) -> sources.Key | None:
         """What only one image may have, such as the file that its caption goes to; None for nothing."""
+        raise NotImplementedError
 
     def open(self, settings: Settings, *, overwrite: bool) -> None:
         """Look at what is there, without changing it.
@@ -100,25 +99,28 @@ class Target(Protocol):
         Raises:
             OutputError: as :meth:`open`.
         """
+        return State.DUE
 
     def begin(self) -> None:
-        """Make ready for writing."""
+        """Get ready for writing."""
 
     def forget(self, images: Iterable[str]) -> None:
-        """Drop what was written of failures that are no more, such as a tar that was missing."""
+        """Drop what was written of failures that no longer exist, such as a tar that was missing."""
 
-    def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
+    def captions_of(self, digest: bytes) -> Captions | None:
         """Captions of a file with this content, if there are any."""
+        return None
 
-    def write(self, entries: Sequence[Entry]) -> list[Entry]:
+    def write(self, records: Sequence[Record]) -> Sequence[Record]:
         """Write a batch, so that it survives the process.
 
         Returns:
-            The entries as they were written; some may have failed on the way.
+            The records as they were written; some may have failed on the way.
 
         Raises:
             OutputError: the disk is full, or the like.
         """
+        raise NotImplementedError
 
     def finish(self, images: Iterable[str], *, complete: bool) -> None:
         """Make the output whole.
@@ -132,84 +134,82 @@ class Target(Protocol):
         """Let others have it; also called after failures, and before :meth:`begin`."""
 
 
-class StandardOutput:
+def file_or_terminal(options: FolderOptions, *, several: bool) -> Target:
+    """One file, or standard output, for captions.
+
+    Args:
+        options: which format, and where.
+        several: there may be several captions for each image.
+
+    Raises:
+        DatasetError: the annotations that have the numbers of images cannot be read.
+    """
+    writer: writers.Writer
+    if options.kind == "text":
+        writer = writers.Text(log_prob=options.log_prob)
+    elif options.kind == "jsonl":
+        writer = writers.JsonLines(several=several)
+    elif options.kind == "html":
+        writer = writers.Html(options.link_folder)
+    else:
+        writer = writers.WRITERS[options.kind]()
+    number = writers.CocoNumbers(options.annotations) if writer.names_by_number else lambda image: None
+    if options.output is None:
+        return _StandardOutput(writer, number)
+    return _OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)
+
+
+class _StandardOutput(Target):
     """Prints records as they come, and remembers nothing."""
 
-    def __init__(self, writer: Writer, number: Callable[[str], int | None]) -> None:
-        self._writer, self.key = writer, number
+    def __init__(self, writer: writers.Writer, number: Callable[[str], int | None]) -> None:
+        self._writer, self._number = writer, number
         self._separator = ""
 
-    def open(self, settings: Settings, *, overwrite: bool) -> None:
-        """See :class:`Target`."""
-
-    def state(self, item: Item) -> State:
-        """See :class:`Target`."""
-        return State.DUE
+    def key(self, image: str) -> int | None:
+        return self._number(image)
 
     def begin(self) -> None:
-        """See :class:`Target`."""
-        self._print(self._writer.header)
+        sys.stdout.write(self._writer.header)
 
-    def forget(self, images: Iterable[str]) -> None:
-        """See :class:`Target`."""
-
-    def captions_of(self, digest: bytes) -> None:
-        """See :class:`Target`."""
-
-    def write(self, entries: Sequence[Entry]) -> list[Entry]:
-        """See :class:`Target`."""
-        for entry in entries:
-            if record := self._writer.record(entry):
-                self._print(self._separator + record)
+    def write(self, records: Sequence[Record]) -> Sequence[Record]:
+        for record in records:
+            if text := self._writer.record(record):
+                sys.stdout.write(self._separator + text)
                 self._separator = self._writer.separator
         sys.stdout.flush()
-        return list(entries)
+        return records
 
     def finish(self, images: Iterable[str], *, complete: bool) -> None:
-        """See :class:`Target`."""
-        self._print(self._writer.footer)
-
-    def close(self) -> None:
-        """See :class:`Target`."""
-
-    def _print(self, text: str) -> None:
-        sys.stdout.write(text)
+        sys.stdout.write(self._writer.footer)
 
 
-JOURNAL_ENDING = ".journal"
-_BLOCK_BYTES = 1 << 20
-_SAFE = "what is written is whole, and the same command without `overwrite` goes on"
-
-
-class OutputFile:
+class _OutputFile(Target):
     """One file, with a journal beside it (see :mod:`captioner.bulk.store`); a target.
 
     Formats that grow are appended to, batch by batch. Where that is not possible (a format that cannot grow,
     new images between old ones, a changed image) the file is replaced at the end, all at once.
-
-    Args:
-        path: the file.
-        writer: its format.
-        number: numbers of images, for formats that need them.
-        max_pixels: of images, see :func:`captioner.bulk.reading.has_changed`.
     """
 
-    def __init__(self, path: Path, writer: Writer, number: Callable[[str], int | None], *, max_pixels: int) -> None:
+    def __init__(
+        self, path: Path, writer: writers.Writer, number: Callable[[str], int | None], *, max_pixels: int
+    ) -> None:
         # A link stays a link, and what it leads to is written.
         self.path = Path(os.path.realpath(path))
-        self.key = number
-        self._writer, self._max_pixels = writer, max_pixels
-        self._tars = TarReader()
-        self._journal: Journal | None = None
-        self._file: GrowingFile | None = None
+        self._writer, self._number, self._max_pixels = writer, number, max_pixels
+        self._tars = tars.TarReader()
+        self._journal: store.Journal | None = None
+        self._file: _GrowingFile | None = None
         self._settings: Settings = {}
         self._anew = False  # with an empty journal
         self._last_place, self._new_before = 0, False
         self._disorder = False  # the order of the journal is not that of the images
         self._at_end = False  # the file is replaced when everything is known
 
+    def key(self, image: str) -> int | None:
+        return self._number(image)
+
     def open(self, settings: Settings, *, overwrite: bool) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
         self._settings, self._anew = settings, overwrite
         with os_errors_as(OutputError, f"cannot write {self.path}: "):
             exists = self._is_there()
@@ -220,14 +220,14 @@ class OutputFile:
             self._anew = True
             if exists:
                 raise OutputError(
-                    f"{self.path}: is there already, and no journal tells how to go on with it",
+                    f"{self.path}: is there already, and no journal of a run lies beside it",
                     "choose another `output`, or `overwrite`",
                 )
             return
         check_same(self.path, self._journal.settings, settings)
         if exists and not self._journal.stale and not self._follows(self._journal):
             raise OutputError(
-                f"{self.path}: was changed by somebody else",
+                f"{self.path}: was changed by another program",
                 "move it away, or `overwrite` to lose the change",
             )
 
@@ -241,85 +241,75 @@ class OutputFile:
         journal_of(self.path).exists()  # its name may be too long
         return self.path.exists() and self.path.stat().st_size > 0
 
-    def _open_journal(self, *, overwrite: bool) -> Journal | None:
+    def _open_journal(self, *, overwrite: bool) -> store.Journal | None:
         path = journal_of(self.path)
         if not path.exists():
             return None
         try:
-            return Journal(path, new=False)
-        except DamagedJournalError:
+            return store.Journal(path, new=False)
+        except store.DamagedJournalError:
             if not overwrite:
                 raise
-            remove_journal(path)
+            store.remove_journal(path)
             return None
 
-    def _follows(self, journal: Journal) -> bool:
+    def _follows(self, journal: store.Journal) -> bool:
         """Whether the file is what was written; its end may be missing where it grows."""
         grows = self._writer.grows
         if not grows and journal.finished is None:
             return False
-        entries = journal.entries(up_to=None if grows else journal.finished)
+        records = journal.records(up_to=None if grows else journal.finished)
         with self.path.open("rb") as file:
-            for piece in self._writer.pieces(entries):
+            for piece in self._writer.pieces(records):
                 found = file.read(len(piece))
                 if found != piece:
                     return grows and piece.startswith(found) and not file.read(1)
             return not file.read(1)
 
     def state(self, item: Item) -> State:
-        """See :class:`captioner.bulk.output.Target`."""
         image = str(item)
         found = None if self._anew or self._journal is None else self._journal.find(image)
         if found is None:
             self._new_before = True
             return State.DUE
-        entry, place = found
+        record, place = found
         if self._new_before or place < self._last_place:
             self._disorder = self._at_end = True
         self._last_place = place
-        if entry.error is not None:
+        if record.error is not None:
             return State.DUE
-        if entry.image_id != self.key(image):
+        if record.image_id != self.key(image):
             return State.CHANGED
-        changed = has_changed(item, entry.identity, self._tars, max_pixels=self._max_pixels)
+        changed = reading.has_changed(item, record.identity, self._tars, max_pixels=self._max_pixels)
         return State.CHANGED if changed else State.DONE
 
     def begin(self) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
         if self._journal is None:
-            self._journal = Journal(journal_of(self.path), new=True)
+            self._journal = store.Journal(journal_of(self.path), new=True)
         if self._anew:
             self._journal.begin(self._settings, stale=self.path.exists())
         if self._writer.grows and not self._journal.stale:
-            self._file = GrowingFile(self.path)
-            self._file.complete(self._writer.pieces(self._journal.entries()))
+            self._file = _GrowingFile(self.path)
+            self._file.complete(self._writer.pieces(self._journal.records()))
 
     def forget(self, images: Iterable[str]) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
         self._at_end |= self._begun.forget(images)
 
-    def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
-        """See :class:`captioner.bulk.output.Target`."""
+    def captions_of(self, digest: bytes) -> Captions | None:
         return self._begun.captions_of(digest)
 
-    def write(self, entries: Sequence[Entry]) -> list[Entry]:
-        """See :class:`captioner.bulk.output.Target`."""
-        known = [self._begun.find(entry.image) for entry in entries]
-        pairs = list(zip(entries, known, strict=True))
-        replaced = any(found is not None and found[0].outcome != entry.outcome for entry, found in pairs)
-        self._begun.commit(entries, stale=replaced)
+    def write(self, records: Sequence[Record]) -> Sequence[Record]:
+        new, replaced = self._begun.commit(records)
         self._at_end |= replaced
         if self._writer.grows and not self._at_end:
             if self._file is None:  # there is another file, which has waited for something to replace it
                 self._replace()
-                self._file = GrowingFile(self.path)
+                self._file = _GrowingFile(self.path)
             else:
-                new = (self._writer.record(entry) for entry, found in pairs if found is None)
-                self._file.append(encoded("".join(new)))
-        return list(entries)
+                self._file.append(writers.encoded("".join(map(self._writer.record, new))))
+        return records
 
     def finish(self, images: Iterable[str], *, complete: bool) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
         journal = self._begun
         if self._disorder:
             journal.reorder(images)
@@ -336,19 +326,18 @@ class OutputFile:
     def _replace(self, **state: object) -> None:
         try:
             with replacing(self.path) as file:
-                for piece in self._writer.pieces(self._begun.entries()):
+                for piece in self._writer.pieces(self._begun.records()):
                     file.write(piece)
         except CaptionerError as error:
             raise OutputError(str(error), _SAFE) from error
         self._begun.note(stale=False, **state)
 
     @property
-    def _begun(self) -> Journal:
+    def _begun(self) -> store.Journal:
         assert self._journal is not None, "begin() comes first"
         return self._journal
 
     def close(self) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
         self._tars.close()
         if self._journal is not None:
             self._journal.close()
@@ -356,15 +345,8 @@ class OutputFile:
             self._file.close()
 
 
-class GrowingFile:
-    """A file that whole records are appended to: all of them that are given together, or none.
-
-    Args:
-        path: the file; created if absent.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+class _GrowingFile:
+    """A file that whole records are appended to: all of them that are given together, or none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -386,11 +368,7 @@ class GrowingFile:
         self.append(bytes(missing))
 
     def append(self, data: bytes) -> None:
-        """Append to the file and to the disk.
-
-        Raises:
-            OutputError: that is not possible; the file is as it was.
-        """
+        """Append to the file and to the disk; where that is not possible, the file is as it was."""
         if not data:
             return
         with os_errors_as(OutputError, f"cannot write {self._path}: ", advice=_SAFE):
@@ -405,10 +383,9 @@ class GrowingFile:
         self._length += len(data)
 
     def close(self) -> None:
-        """Close it."""
         os.close(self._handle)
 
 
 def journal_of(path: Path) -> Path:
     """Where the journal of an output file lies."""
-    return path.with_name(path.name + JOURNAL_ENDING)
+    return path.with_name(path.name + ".journal")

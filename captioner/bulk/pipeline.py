@@ -8,24 +8,17 @@ their number: here each thread computes on its own, on other images than the oth
 The second is faster too. Threads that share the work of one layer wait for each other after each layer.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from captioner.bulk.reading import ImageReader, Loaded, Readers
-from captioner.bulk.records import Identity
-from captioner.bulk.tars import Item
+from captioner.bulk.records import Captions, Item, Record
 from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.datasets.codes import SUFFIX, Vectors, open_vectors
@@ -36,6 +29,8 @@ from captioner.images.find import find_images
 
 _WRITTEN_TOGETHER = 16
 _SEEN_TOGETHER = 16
+_REMEMBERED = 50_000  # images; a caption takes about 500 bytes
+_REPORTED = 4  # times the batch size: after as many images there is a report at the latest
 
 
 class Engine:
@@ -57,19 +52,12 @@ class Engine:
         self.seen_together = 1 if on_cpu else _SEEN_TOGETHER
         self._threads_before = torch.get_num_threads()
         self.threads = self._threads_before if on_cpu else 1
-        self._pool = ThreadPoolExecutor(
-            self.threads,
-            thread_name_prefix="network",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
+        self._pool = ThreadPoolExecutor(self.threads, "network", initializer=torch.set_num_threads, initargs=(1,))
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> "Engine":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
@@ -79,10 +67,40 @@ class Engine:
         Returns:
             Futures for consecutive parts of the batch; each gives the captions of its images.
         """
-        parts = [pixels[i : i + _WRITTEN_TOGETHER] for i in range(0, len(pixels), _WRITTEN_TOGETHER)]
-        return [_Part(self, self._pool, part).captions for part in parts]
+        return [self._begin(pixels[i : i + _WRITTEN_TOGETHER]) for i in range(0, len(pixels), _WRITTEN_TOGETHER)]
 
-    def see(self, pixels: list[Pixels]) -> Tensor:
+    def _begin(self, pixels: list[Pixels]) -> Future[list[list[Caption]]]:
+        """Begin with up to 16 images: all are encoded, and then written of together."""
+        captions: Future[list[list[Caption]]] = Future()
+        captions.set_running_or_notify_cancel()
+        starts = range(0, len(pixels), self.seen_together)
+        regions: dict[int, torch.Tensor] = {}
+        lock = threading.Lock()
+
+        def attempt(work: Callable[..., None], *arguments: int) -> None:
+            try:
+                work(*arguments)
+            except BaseException as error:  # handed to the thread that waits for the captions
+                if not captions.done():
+                    captions.set_exception(error)
+
+        def see(start: int) -> None:
+            seen = self._see(pixels[start : start + self.seen_together])
+            with lock:
+                regions[start] = seen
+                complete = len(regions) == len(starts)
+            if complete:
+                self._pool.submit(attempt, write)
+
+        def write() -> None:
+            seeds = self.captioner.seeds(pixels, self.options)
+            captions.set_result(self._write(torch.cat([regions[start] for start in starts]), seeds))
+
+        for start in starts:
+            self._pool.submit(attempt, see, start)
+        return captions
+
+    def _see(self, pixels: list[Pixels]) -> torch.Tensor:
         """Region features of at most ``seen_together`` images: ``(images, regions, channels)``.
 
         A decoder without attention asks for their mean only; that alone is kept.
@@ -91,75 +109,12 @@ class Engine:
         regions = self.captioner.encode(filled)[: len(pixels)]
         return regions.mean(dim=1, keepdim=True) if self.captioner.config.attention == "none" else regions
 
-    def write(self, regions: Tensor, seeds: list[int]) -> list[list[Caption]]:
+    def _write(self, regions: torch.Tensor, seeds: list[int]) -> list[list[Caption]]:
         """Captions of at most 16 encoded images."""
         missing = _WRITTEN_TOGETHER - len(regions)
         filled = torch.cat((regions, regions[:1].expand(missing, -1, -1)))
-        return self.captioner.decode(filled, self.options, seeds=seeds + seeds[:1] * missing, attention=False)[
-            : len(regions)
-        ]
-
-
-class _Part:
-    """Up to 16 images: all are encoded, and then written of together."""
-
-    def __init__(self, engine: Engine, pool: ThreadPoolExecutor, pixels: list[Pixels]) -> None:
-        self._engine, self._pool, self._pixels = engine, pool, pixels
-        self._lock = threading.Lock()
-        self.captions: Future[list[list[Caption]]] = Future()
-        self.captions.set_running_or_notify_cancel()
-        starts = range(0, len(pixels), engine.seen_together)
-        self._regions: dict[int, Tensor] = {}
-        self._missing = len(starts)
-        for start in starts:
-            pool.submit(self._try, self._see, start)
-
-    def _try(self, work: Any, *arguments: int) -> None:
-        try:
-            work(*arguments)
-        except BaseException as error:  # handed to whoever waits for the captions
-            if not self.captions.done():
-                self.captions.set_exception(error)
-
-    def _see(self, start: int) -> None:
-        regions = self._engine.see(self._pixels[start : start + self._engine.seen_together])
-        with self._lock:
-            self._regions[start] = regions
-            self._missing -= 1
-            complete = self._missing == 0
-        if complete:
-            self._pool.submit(self._try, self._write)
-
-    def _write(self) -> None:
-        engine = self._engine
-        seeds = engine.captioner.seeds(self._pixels, engine.options)
-        regions = torch.cat([self._regions[start] for start in sorted(self._regions)])
-        self.captions.set_result(engine.write(regions, seeds))
-
-
-_REMEMBERED = 50_000  # images; a caption takes about 500 bytes
-_REPORTED = 4  # times the batch size: after as many images there is a report at the latest
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one image.
-
-    Attributes:
-        image: its path, or where it is in a tar.
-        captions: its captions; empty if it failed, or if they are known.
-        error: why it failed, in one line; None if it did not.
-        identity: of its file; None if that could not be read.
-        known: whether there were captions of a file with the same bytes before.
-        thumbnail: a small JPEG of it, if asked for.
-    """
-
-    image: Item
-    captions: tuple[Caption, ...] = ()
-    error: str | None = None
-    identity: Identity | None = None
-    known: bool = False
-    thumbnail: bytes | None = None
+        seeds = seeds + seeds[:1] * missing
+        return self.captioner.decode(filled, self.options, seeds=seeds, attention=False)[: len(regions)]
 
 
 def caption_paths(
@@ -171,11 +126,11 @@ def caption_paths(
     batch_size: int = 16,
     max_pixels: int | None = None,
     workers: int = 0,
-) -> Iterator[Result]:
+) -> Iterator[Record]:
     """Caption images and folders of images.
 
     The next batch is read and scaled while the network works on the present one. An image that cannot
-    be read gives a result with an error, and the others go on. Files with the same bytes are captioned once.
+    be read gives a record with an error, and the others go on. Files with the same bytes are captioned once.
 
     Args:
         captioner: the model.
@@ -187,7 +142,7 @@ def caption_paths(
         workers: processes that read images; 0 for a thread, where a crash of a codec ends everything.
 
     Yields:
-        One result an image, in the order in which the images are found.
+        One record an image, in the order in which the images are found.
 
     Raises:
         OptionError: ``batch_size`` or ``max_pixels`` is below 1, or ``workers`` below 0.
@@ -219,97 +174,84 @@ def caption_loaded(
     engine: Engine,
     images: Iterable[tuple[Item, Loaded]],
     batch_size: int,
-    is_known: Callable[[bytes], bool] = lambda digest: False,
-) -> Iterator[list[Result]]:
+    *,
+    dress: Callable[[Caption], Caption] = lambda caption: caption,
+    known: Callable[[bytes], Captions | None] = lambda digest: None,
+) -> Iterator[list[Record]]:
     """Caption images that have been read.
 
     Args:
         engine: the network.
         images: each with what was read, in order.
         batch_size: images that go through the network together.
-        is_known: whether a file with this digest has been captioned before; asked for in this thread.
+        dress: what is made of each caption.
+        known: dressed captions of a file with this digest, if it has been captioned before; called in this thread.
 
     Yields:
-        Batch by batch the results of consecutive images.
+        Batch by batch the records of consecutive images.
     """
-    memory = _Memory(_REMEMBERED + 4 * batch_size)
+    memory: OrderedDict[bytes, Captions] = OrderedDict()  # of the files seen last; none yet for those in the making
     flying: deque[_Batch] = deque()
     batch = _Batch(memory)
     for item, loaded in images:
-        batch.add(item, loaded, is_known)
+        batch.add(item, loaded, known)
         if batch.is_full(batch_size):
             flying.append(batch.start(engine))
             batch = _Batch(memory)
             # One is written of while the next one is seen, and no thread is idle.
             if len(flying) > 1 + engine.threads // batch_size:
-                yield flying.popleft().finish()
+                yield flying.popleft().finish(dress)
+                while len(memory) > _REMEMBERED + 4 * batch_size:
+                    memory.popitem(last=False)
     if batch.images:
         flying.append(batch.start(engine))
     while flying:
-        yield flying.popleft().finish()
-
-
-class _Memory(OrderedDict[bytes, tuple[Caption, ...]]):
-    """Captions of the files seen last, by digest; none yet for those in the making."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forget(self) -> None:
-        """Drop what was not asked for longest."""
-        while len(self) > self.size:
-            self.popitem(last=False)
+        yield flying.popleft().finish(dress)
 
 
 class _Batch:
     """Consecutive images: those that the network has to see, and the others between them."""
 
-    def __init__(self, memory: _Memory) -> None:
-        self.images: list[tuple[Item, Loaded, bool]] = []
+    def __init__(self, memory: OrderedDict[bytes, Captions]) -> None:
+        self.images: list[tuple[Item, Loaded, Captions | None]] = []
         self._memory = memory
         self._fresh: dict[bytes, Pixels] = {}
         self._parts: list[Future[list[list[Caption]]]] = []
 
-    def add(self, item: Item, loaded: Loaded, is_known: Callable[[bytes], bool]) -> None:
-        """Take the next image."""
-        known = False
+    def add(self, item: Item, loaded: Loaded, known: Callable[[bytes], Captions | None]) -> None:
+        captions = None
         if loaded.pixels is not None and loaded.identity is not None:
             digest = loaded.identity.digest
             if digest in self._memory:
                 self._memory.move_to_end(digest)
-            elif is_known(digest):
-                known = True
-            else:
+            elif (captions := known(digest)) is None:
                 self._fresh[digest], self._memory[digest] = loaded.pixels, ()
-        self.images.append((item, loaded, known))
+        self.images.append((item, loaded, captions))
 
     def is_full(self, size: int) -> bool:
         """Whether it is time to begin, if only to report many images that need no network."""
         return len(self._fresh) >= size or len(self.images) >= _REPORTED * size
 
-    def start(self, engine: Engine) -> _Batch:
-        """Hand it to the network."""
+    def start(self, engine: Engine) -> "_Batch":
         self._parts = engine.submit(list(self._fresh.values()))
         return self
 
-    def finish(self) -> list[Result]:
+    def finish(self, dress: Callable[[Caption], Caption]) -> list[Record]:
         """Wait for the network; batches must finish in the order in which they were filled."""
-        captions = (tuple(each) for part in self._parts for each in part.result())
+        captions = (tuple(map(dress, each)) for part in self._parts for each in part.result())
         self._memory.update(zip(self._fresh, captions, strict=True))
-        results = [self._result(*image) for image in self.images]
-        self._memory.forget()
-        return results
+        return [self._record(*image) for image in self.images]
 
-    def _result(self, item: Item, loaded: Loaded, known: bool) -> Result:
-        if loaded.identity is None or loaded.error is not None:
-            return Result(item, error=loaded.error, identity=loaded.identity)
-        captions = () if known else self._memory[loaded.identity.digest]
-        return Result(item, captions, None, loaded.identity, known, loaded.thumbnail)
+    def _record(self, item: Item, loaded: Loaded, known: Captions | None) -> Record:
+        seen = loaded.identity
+        if seen is None or loaded.error is not None:
+            return Record(item, error=loaded.error, identity=seen)
+        captions = self._memory[seen.digest] if known is None else known
+        return Record(item, captions, identity=seen, thumbnail=loaded.thumbnail)
 
 
 def named_vectors(paths: Iterable[str | Path]) -> list[Vectors]:
-    """Opens files of vectors, if such are named by their suffix ``.npy``.
+    """Open files of vectors, if such are named by their suffix ``.npy``.
 
     Returns:
         The files; none where images and folders are named.
@@ -327,10 +269,10 @@ def named_vectors(paths: Iterable[str | Path]) -> list[Vectors]:
 
 def caption_vectors(
     captioner: Captioner, files: Sequence[Vectors], options: DecodingOptions, *, batch_size: int = 16
-) -> Iterator[Result]:
+) -> Iterator[Record]:
     """Caption the vectors of files.
 
-    A vector that holds no numbers gives a result with an error, and the others go on.
+    A vector that holds no numbers gives a record with an error, and the others go on.
 
     Args:
         captioner: the model; with or without encoder.
@@ -339,7 +281,7 @@ def caption_vectors(
         batch_size: vectors that go through the decoder together; does not change the captions.
 
     Yields:
-        One result a vector in the order of the rows, called ``FILE#ROW``; rows are counted from 0.
+        One record a vector in the order of the rows, called ``FILE#ROW``; rows are counted from 0.
 
     Raises:
         OptionError: ``batch_size`` is below 1.
@@ -353,16 +295,24 @@ def caption_vectors(
 
 def caption_rows(
     captioner: Captioner, vectors: Vectors, rows: Sequence[int], options: DecodingOptions, *, batch_size: int
-) -> Iterator[Result]:
+) -> Iterator[Record]:
     """Caption some rows of a file that :func:`check_shape` has accepted; see :func:`caption_vectors`."""
     if batch_size < 1:
         raise OptionError(f"`batch_size` must be at least 1, not {batch_size}")
     for start in range(0, len(rows), batch_size):
-        yield from _caption_batch(captioner, vectors, rows[start : start + batch_size], options)
+        some = rows[start : start + batch_size]
+        block = vectors.array[list(some)]
+        problems = vectors.problems(some, block)
+        sound = block[[row not in problems for row in some]]
+        seeds = captioner.seeds(list(sound), options)
+        captions = iter(captioner.decode(torch.from_numpy(sound), options, seeds=seeds, attention=False))
+        for row in some:
+            name = Path(vectors.name(row))
+            yield Record(name, error=problems[row]) if row in problems else Record(name, tuple(next(captions)))
 
 
 def check_shape(captioner: Captioner, vectors: Vectors) -> None:
-    """Accept vectors as what the encoder of a model makes, as far as their shape tells.
+    """Check that the encoder of a model could have made these vectors, as far as their shape shows.
 
     Raises:
         DatasetError: another encoder must have made them.
@@ -389,20 +339,3 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
             raise DatasetError(
                 f"{vectors.path}: has {regions} regions an image, the encoder of the checkpoint makes {made}"
             )
-
-
-def _caption_batch(
-    captioner: Captioner, vectors: Vectors, rows: Sequence[int], options: DecodingOptions
-) -> Iterator[Result]:
-    block = vectors.array[list(rows)]
-    problems = vectors.problems(rows, block)
-    sound = block[[row not in problems for row in rows]]
-    seeds = captioner.seeds(list(sound), options)
-    made = captioner.decode(torch.from_numpy(sound), options, seeds=seeds, attention=False)
-    captions = iter(made)
-    for row in rows:
-        name = Path(vectors.name(row))
-        if row in problems:
-            yield Result(name, error=problems[row])
-        else:
-            yield Result(name, captions=tuple(next(captions)))

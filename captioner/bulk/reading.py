@@ -1,7 +1,5 @@
 """Read one image for the encoder. Imports no torch, so that processes that only read start quickly."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -15,22 +13,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any
 
-from captioner.bulk.records import Identity
-from captioner.bulk.tars import Item, Member, TarReader
+from captioner.bulk.records import Identity, Item, Member
+from captioner.bulk.tars import TarReader
 from captioner.errors import CaptionerError, ImageError
-from captioner.images import Preprocessing, Preprocessings, display_name, read_file
+from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, read_file
 from captioner.images.draw import make_thumbnail
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-
-THUMBNAIL_SIDE = 256
+_THUMBNAIL_SIDE = 256
 _DIGEST_BYTES = 16
+_ATTEMPTS = 2
+# The path of the modules is set before anything is imported: Python would look for them in the current
+# folder first, and that may be a folder of downloaded images.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.bulk.reading import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Loaded:
     """
 
     identity: Identity | None = None
-    pixels: npt.NDArray[np.uint8] | None = None
+    pixels: "Pixels | None" = None
     error: str | None = None
     thumbnail: bytes | None = None
 
@@ -69,7 +65,7 @@ class ImageReader:
     _tars: TarReader = field(default_factory=TarReader, init=False, repr=False, compare=False)
 
     def __call__(self, item: Item) -> Loaded:
-        """Read one image; whatever is wrong with its file becomes an error in the answer."""
+        """Read one image; what is wrong with its file becomes an error in the answer."""
         identity = None
         try:
             # Before reading: a file that changes meanwhile will look changed later, not the other way round.
@@ -82,7 +78,7 @@ class ImageReader:
                 self.check(data, display_name(name))
             thumbnail = None
             if self.thumbnails:
-                thumbnail = make_thumbnail(_Named(data, name), THUMBNAIL_SIDE, max_pixels=self.max_pixels)
+                thumbnail = make_thumbnail(_Named(data, name), _THUMBNAIL_SIDE, max_pixels=self.max_pixels)
         except ImageError as error:
             return Loaded(identity, error=str(error))
         return Loaded(identity, pixels, thumbnail=thumbnail)
@@ -137,12 +133,6 @@ def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_p
         return True
 
 
-_ATTEMPTS = 2
-# The path of the modules is set before anything is imported: Python would look for them in the current
-# folder first, and that may be a folder of downloaded images.
-_START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.bulk.reading import serve; serve()"
-
-
 def default_workers() -> int:
     """One process for every two processors: reading takes a tenth of the time of encoding."""
     return max(1, min(8, processors() // 2))
@@ -170,21 +160,15 @@ class Readers:
         self._closed = False
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader")
 
-    def __enter__(self) -> Readers:
+    def __enter__(self) -> "Readers":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._end_processes()  # so that nobody waits for one that hangs
-        self._pool.shutdown(wait=True)
-        self._end_processes()  # those that were being started
-
-    def _end_processes(self) -> None:
-        for process in list(self._processes):
-            process.end()
+        for wait in (False, True):  # processes that hang, and then those that were being started
+            self._pool.shutdown(wait=wait, cancel_futures=True)
+            for process in list(self._processes):
+                process.end()
 
     def read(self, items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Loaded]]:
         """Read images in the order given.
@@ -220,8 +204,9 @@ class Readers:
                 self._processes.append(process)
             try:
                 if not process.ready:
-                    process.prepare(self._reader)
-                return process.read(item)
+                    process.ready = process.ask(self._reader)
+                loaded: Loaded = process.ask(item)
+                return loaded
             except (EOFError, OSError, pickle.UnpicklingError) as error:
                 how = process.end(patience=1)
                 self._processes.remove(process)
@@ -234,12 +219,7 @@ class Readers:
 
 
 class _Process:
-    """One process that reads images.
-
-    Attributes:
-        ready: it has been told how.
-        was_killed: a signal has ended it.
-    """
+    """One process that reads images; ``ready`` once it knows how."""
 
     def __init__(self) -> None:
         places = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 (entries may be "")
@@ -256,39 +236,25 @@ class _Process:
         self._to, self._from = self._popen.stdin, self._popen.stdout
         self.ready = self.was_killed = False
 
-    def prepare(self, reader: ImageReader) -> None:
-        """Tell it how to read.
-
-        Raises:
-            EOFError, OSError, pickle.UnpicklingError: it has died.
-        """
-        self._send(reader)
-        pickle.load(self._from)
-        self.ready = True
-
-    def read(self, item: Item) -> Loaded:
-        """Read one image.
+    def ask(self, value: object) -> Any:
+        """Send a value, the reader first and then places of images, and wait for the answer.
 
         Raises:
             EOFError, OSError, pickle.UnpicklingError: the process has died.
         """
-        self._send(item)
-        loaded: Loaded = pickle.load(self._from)
-        return loaded
-
-    def _send(self, value: object) -> None:
         pickle.dump(value, self._to, protocol=pickle.HIGHEST_PROTOCOL)
         self._to.flush()
+        return pickle.load(self._from)
 
     def end(self, patience: float = 0) -> str:
-        """Stop it, after some seconds in which it may end by itself, and say how it ended."""
+        """Wait some seconds for its end, or else stop it, and say how it ended."""
         try:
             code = self._popen.wait(patience)
         except subprocess.TimeoutExpired:
             self._popen.kill()  # it has nothing to save
             code = self._popen.wait()
         for stream in (self._to, self._from):
-            with suppress(OSError):  # what was left to send has nobody to receive it
+            with suppress(OSError):  # what was left to send goes nowhere
                 stream.close()
         self.was_killed = code < 0
         if self.was_killed:
@@ -297,7 +263,7 @@ class _Process:
 
 
 def serve() -> None:
-    """What a process does: read a :class:`ImageReader`, then answer images until the input ends."""
+    """Read an :class:`ImageReader`, then answer images until the input ends: the work of a reading process."""
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -309,5 +275,5 @@ def serve() -> None:
             pickle.dump(answer, outgoing, protocol=pickle.HIGHEST_PROTOCOL)
             outgoing.flush()
             answer = reader(pickle.load(incoming))
-    except (EOFError, BrokenPipeError):  # nobody asks any more, or listens
+    except (EOFError, BrokenPipeError):  # the other side has gone
         os._exit(0)

@@ -1,15 +1,40 @@
-"""What is known of one image: what is written of it, and by what its file is known again."""
+"""One image: where it lies, and the record of what became of it, which goes from the network into every output."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import TypeAlias
+
+from captioner.caption import Caption
+
+Captions: TypeAlias = tuple[Caption, ...]
 
 
-class Line(NamedTuple):
-    """A caption as it is written, log P(caption | image), natural, and its confidence, if it has one."""
+@dataclass(frozen=True)
+class Member:
+    """An image in a tar, or what is wrong where there should be one.
 
-    text: str
-    log_prob: float
-    confidence: float | None = None
+    Attributes:
+        name: as outputs name it: the tar, a slash and its name in there.
+        tar: path of the tar.
+        offset: where its bytes begin in the plain tar.
+        size: how many they are.
+        modified: time of the tar's last change, in nanoseconds since 1970.
+        error: why there is no image, in one line.
+    """
+
+    name: str
+    tar: str
+    offset: int = 0
+    size: int = 0
+    modified: int = 0
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Item: TypeAlias = Path | Member
+"""An image to caption: a file, or part of one. ``str()`` gives its name."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +53,27 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Record:
     """What became of one image.
 
     Attributes:
-        image: its path, as it was found.
-        captions: the best first when searching, in the order drawn when sampling; empty if it failed.
+        image: its path, or its place in a tar; only its name if the record was read back from an output.
+        captions: the best first when searching, in the order drawn when sampling; empty if the image failed.
+            Those that are written have ``text``, ``log_prob`` and ``confidence`` only.
         error: why it failed, in one line; None if it did not.
         image_id: its number, for formats that name images by number.
         identity: of the file that was captioned; None if it could not be read.
-        thumbnail: a small JPEG of it, for formats that show images.
+        thumbnail: a small JPEG of it, if asked for.
     """
 
-    image: str
-    captions: tuple[Line, ...] = ()
+    image: Item | str
+    captions: Captions = ()
     error: str | None = None
     image_id: int | None = None
     identity: Identity | None = None
     thumbnail: bytes | None = None
 
     @property
-    def outcome(self) -> tuple[tuple[Line, ...], str | None, int | None, bytes | None]:
-        """What is written of it."""
-        return self.captions, self.error, self.image_id, self.thumbnail
+    def name(self) -> str:
+        """What outputs call the image."""
+        return str(self.image)

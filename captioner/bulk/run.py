@@ -1,35 +1,33 @@
-"""``captioner caption`` from list to summary: what is due is captioned and written, the rest left alone."""
+"""``captioner caption`` from list to summary: what is due is captioned and written, the rest left alone.
+
+At the end is what a run says of itself on standard error: a bar or a line now and then, failures, and a summary.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from captioner.bulk import reading, sidecars, sources
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.output import OutputFile, StandardOutput, State, Target, output_settings
-from captioner.bulk.progress import Progress, Summary, Tally
-from captioner.bulk.records import Entry
-from captioner.bulk.sidecars import Sidecars
-from captioner.bulk.sources import Inputs
-from captioner.bulk.store import key_of
-from captioner.bulk.tars import Item
-from captioner.bulk.writers import CocoNumbers, build_writer
+from captioner.bulk.output import State, Target, file_or_terminal, output_settings
+from captioner.bulk.records import Item, Record
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
-from captioner.images import display_name
+from captioner.images import Preprocessing, Preprocessings, display_name
 from captioner.interrupt import on_interrupt
 
 if TYPE_CHECKING:
-    from captioner.bulk.pipeline import Result
     from captioner.captioner import Captioner
-    from captioner.decoding.options import DecodingOptions
-    from captioner.images import Preprocessing, Preprocessings
 
+_SECONDS_BETWEEN_LINES = 30
 _NOTICE = b"\nfinishing the batch in hand; Ctrl-C again breaks off\n"
 
 
@@ -38,10 +36,10 @@ class Model:
     """A model that is loaded only if there is something to caption.
 
     Attributes:
-        settings: plain values that tell it from others, weights and decoding included.
+        settings: plain values that distinguish it from others, weights and decoding included.
         decoding: how it writes.
         load: loads it.
-        preprocessing: tells what it makes of images, without loading it onto its device.
+        preprocessing: says what it makes of images, without loading it onto its device.
         device: where it is to work, as it was named.
     """
 
@@ -67,24 +65,32 @@ def caption_folder(
         paths: files and folders.
         options: what, where and how.
         model: the model.
-        progress: is told of failures and of the state of things.
+        progress: shows failures and how far the run is.
         target: where captions go, if not where the options say.
-        check: see :class:`captioner.bulk.reading.PictureReader`.
+        check: see :class:`captioner.bulk.reading.ImageReader`.
 
     Raises:
         CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
     """
     if target is None:
-        target = build_target(options, several=model.decoding.num_captions > 1)
-    with closing(target), closing(Inputs(paths, options, target.key)) as inputs:
-        if clash := inputs.work.clash():
+        if options.embed or options.engine != "local":
+            raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
+        if options.kind == "sidecar":
+            target = sidecars.Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
+        else:
+            target = file_or_terminal(options, several=model.decoding.num_captions > 1)
+    with closing(target), closing(sources.Inputs(paths, options, target.key)) as inputs:
+        if clash := inputs.clash():
             first, second = map(display_name, clash)
-            raise OptionError(f"{first} and {second} would both be {_shared(target, clash[0])}")
+            key = target.key(clash[0])
+            file = display_name(Path(os.fsdecode(key)).name) if isinstance(key, bytes) else None
+            shared = f"image_id {key!r}" if file is None else f"captioned in {file}"
+            raise OptionError(f"{first} and {second} would both be {shared}")
         settings = output_settings(model.settings, options, inputs.whole)
         target.open(settings, overwrite=options.overwrite)
         run = _Run(options, model, progress, target, inputs, check)
         run.plan()
-        return run.list_plan() if options.dry_run else run.execute()
+        return run.execute()
 
 
 def caption_file(path: str, options: FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -94,78 +100,45 @@ def caption_file(path: str, options: FolderOptions, model: Model, progress: Prog
         path: the image.
         options: a format that is printed line by line, and how.
         model: the model.
-        progress: is told if it fails.
+        progress: shows why, if it fails.
 
     Raises:
         CaptionerError: the model cannot be loaded.
     """
     captioner = model.load()
-
+    # After torch, which takes seconds to import, has been imported by the model.
     from captioner.bulk.pipeline import caption_paths
 
     progress.start(1)
     limit, workers = options.max_pixels, options.workers or 0
     with on_interrupt(lambda: None, notice=_NOTICE):
-        results = caption_paths(captioner, [path], model.decoding, max_pixels=limit, workers=workers)
-        return print_results(results, options, progress, several=model.decoding.num_captions > 1)
+        records = caption_paths(captioner, [path], model.decoding, max_pixels=limit, workers=workers)
+        return print_results(records, options, progress, several=model.decoding.num_captions > 1)
 
 
-def print_results(results: Iterable[Result], options: FolderOptions, progress: Progress, *, several: bool) -> Summary:
+def print_results(records: Iterable[Record], options: FolderOptions, progress: Progress, *, several: bool) -> Summary:
     """Print captions as they come.
 
     Args:
-        results: what became of each image.
+        records: what became of each image.
         options: the format, and what stands before and after captions.
-        progress: is told of failures.
+        progress: shows failures.
         several: there may be several captions for each image.
     """
-    target = build_target(options, several=several)
+    target = file_or_terminal(options, several=several)
     captioned = failed = 0
     target.begin()
-    for result in results:
-        target.write([Entry(str(result.image), options.lines(result.captions), result.error)])
-        if result.error is None:
+    for record in records:
+        target.write([replace(record, captions=tuple(map(options.dress, record.captions)))])
+        if record.error is None:
             captioned += 1
         else:
             failed += 1
-            progress.say(result.error)
+            progress.say(record.error)
             if options.fail_fast:
                 break
     target.finish((), complete=True)
     return Summary(captioned, 0, failed, seconds=progress.seconds)
-
-
-def build_target(options: FolderOptions, *, several: bool) -> Target:
-    """Where captions go.
-
-    Args:
-        options: which format, and where.
-        several: there may be several captions for each image.
-
-    Raises:
-        OptionError: captions go into the images, or are written by a cluster.
-    """
-    if options.embed or options.engine != "local":
-        raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
-    if options.kind == "sidecar":
-        return Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
-    folder = options.link_folder
-    writer = build_writer(options.kind, several=several, log_prob=options.log_prob, folder=folder)
-    number = CocoNumbers(options.annotations) if writer.names_by_number else _no_number
-    if options.output is None:
-        return StandardOutput(writer, number)
-    return OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)
-
-
-def _no_number(image: str) -> None:
-    """The number of an image, for formats that name images by their paths."""
-
-
-def _shared(target: Target, image: str) -> str:
-    key = target.key(image)
-    if isinstance(key, bytes):
-        return f"captioned in {display_name(Path(os.fsdecode(key)).name)}"
-    return f"image_id {key}"
 
 
 class _Run:
@@ -177,37 +150,33 @@ class _Run:
         model: Model,
         progress: Progress,
         target: Target,
-        inputs: Inputs,
+        inputs: sources.Inputs,
         check: Callable[[bytes, str], None] | None,
     ) -> None:
         self._options, self._model, self._progress = options, model, progress
-        self._target, self._inputs, self._work, self._check = target, inputs, inputs.work, check
+        self._target, self._inputs, self._check = target, inputs, check
         self._tally = Tally(progress)
 
     def plan(self) -> None:
         """Find out what is due."""
-        self._tally.due = self._work.choose(self._is_due)
-        self._tally.skipped = len(self._work) - self._tally.due
+        self._tally.due = self._inputs.choose(self._is_due)
+        self._tally.skipped = len(self._inputs) - self._tally.due
 
     def _is_due(self, item: Item) -> bool:
-        state, image = self._target.state(item), str(item)
+        state, name = self._target.state(item), display_name(str(item))
         if self._options.dry_run:
-            print(f"{state.value}\t{display_name(image)}")
+            print(f"{state.value}\t{name}")
         elif state is State.CHANGED:
-            self._progress.say(f"{display_name(image)}: has changed; it is captioned anew")
+            self._progress.say(f"{name}: has changed; it is captioned anew")
         elif state is State.LEFT:
-            self._progress.say(
-                f"{display_name(image)}: has changed, but its caption was edited by hand and stays as it is"
-            )
+            self._progress.say(f"{name}: has changed, but its caption was edited by hand and stays as it is")
         return state in (State.DUE, State.CHANGED)
 
-    def list_plan(self) -> Summary:
-        """What would be done; it has been printed."""
-        sys.stdout.flush()
-        return self._tally.summary()
-
     def execute(self) -> Summary:
-        """Caption what is due."""
+        """Caption what is due, unless this is a dry run."""
+        if self._options.dry_run:
+            sys.stdout.flush()
+            return self._tally.summary()
         captioner = self._model.load() if self._tally.due else None
         self._target.begin()
         self._target.forget(self._inputs.sound_tars)
@@ -215,50 +184,185 @@ class _Run:
         if captioner is not None:
             with on_interrupt(self._tally.interrupt, notice=_NOTICE):
                 self._caption(captioner)
-        self._target.finish(self._work, complete=not self._tally.remaining)
+        self._target.finish(self._inputs.names, complete=not self._tally.remaining)
         return self._tally.summary()
 
     def _caption(self, captioner: Captioner) -> None:
-        # Imported here, where torch has been imported: a run with nothing to do takes no seconds for that.
+        # After torch, as in caption_file: a run with nothing to do does not wait for it.
         from captioner.bulk.pipeline import Engine, caption_loaded, read_ahead
-        from captioner.bulk.reading import ImageReader, Readers, default_workers
 
         options = self._options
-        thumbnails = options.kind == "html"
-        reader = ImageReader(captioner.preprocessing, options.pixel_limit, self._check, thumbnails)
+        reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, self._check, options.kind == "html")
         workers = options.workers
         if workers is None:
-            workers = default_workers() if len(self._work) > 1 else 0  # one image is not worth a process
-        with Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
-            loaded = readers.read(self._work.due(), ahead=read_ahead(options.batch_size))
+            workers = reading.default_workers() if len(self._inputs) > 1 else 0  # one image is not worth a process
+        known = self._target.captions_of
+        with reading.Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
+            loaded = readers.read(self._inputs.due(), ahead=read_ahead(options.batch_size))
             wanted = takewhile(lambda _: not self._tally.interrupted, loaded)
-            for batch in caption_loaded(engine, wanted, options.batch_size, self._is_known):
+            for batch in caption_loaded(engine, wanted, options.batch_size, dress=options.dress, known=known):
                 if not self._write(batch):
                     return
 
-    def _is_known(self, digest: bytes) -> bool:
-        return self._target.captions_of(digest) is not None
-
-    def _write(self, results: Sequence[Result]) -> bool:
+    def _write(self, records: Sequence[Record]) -> bool:
         """Write a batch; whether to go on."""
-        entries = list(self._up_to_failure(map(self._entry, results)))
-        written = self._target.write(entries)
-        errors = [entry.error for entry in written if entry.error is not None]
+        if self._options.fail_fast:
+            failed = [record.error is not None for record in records]
+            records = records[: failed.index(True) + 1] if any(failed) else records
+        written = self._target.write([self._numbered(record) for record in records])
+        errors = [record.error for record in written if record.error is not None]
         self._tally.note(len(written) - len(errors), errors)
         return not (errors and self._options.fail_fast)
 
-    def _up_to_failure(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        for entry in entries:
-            yield entry
-            if entry.error is not None and self._options.fail_fast:
-                return
+    def _numbered(self, record: Record) -> Record:
+        number = None if isinstance(record.image, str) else sources.key_of(record.image, self._target.key)
+        return replace(record, image_id=number) if isinstance(number, int) else record
 
-    def _entry(self, result: Result) -> Entry:
-        image, seen = str(result.image), result.identity
-        number = key_of(result.image, self._target.key)
-        if result.known and seen is not None:
-            captions = self._target.captions_of(seen.digest) or ()
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the images of a run.
+
+    Attributes:
+        captioned: images that have got a caption.
+        skipped: those that had one.
+        failed: those that could not be captioned.
+        remaining: those that are left.
+        interrupted: whether Ctrl-C ended the run.
+        seconds: from the first image on; without loading the model.
+    """
+
+    captioned: int
+    skipped: int
+    failed: int
+    remaining: int = 0
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"{self.captioned:,} captioned", f"{self.skipped:,} skipped", f"{self.failed:,} failed"]
+        if self.remaining:
+            parts.append(f"{self.remaining:,} remaining")
+        done = self.captioned + self.failed
+        if done and self.seconds > 0:
+            parts.append(f"{done / self.seconds:.1f} images/s")
+        return ", ".join(parts)
+
+
+class Progress:
+    """Reports on standard error.
+
+    Args:
+        show: how the state of things is shown: a moving ``bar`` for terminals, ``lines`` now and then, or
+            ``nothing``.
+        summary: whether there is a last line.
+    """
+
+    def __init__(self, show: Literal["bar", "lines", "nothing"] = "nothing", *, summary: bool = False) -> None:
+        self._show, self._summary = show, summary
+        self._bar: Any = None
+        self._total = self._done = 0
+        self._start = self._reported = time.monotonic()
+
+    def start(self, total: int) -> None:
+        """Begin to count, up to a number of images."""
+        self._total, self._done = total, 0
+        self._start = self._reported = time.monotonic()
+        if self._show == "bar":
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=" images", file=sys.stderr, leave=False)
+
+    def advance(self, images: int) -> None:
+        """Some more are done."""
+        self._done += images
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(images)
+        elif self._show == "lines" and now - self._reported >= _SECONDS_BETWEEN_LINES:
+            self._reported = now
+            rate = self._done / (now - self._start)
+            left = _duration((self._total - self._done) / rate)
+            self.say(f"{self._done:,} of {self._total:,} images, {rate:.1f} images/s, {left} left")
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
+
+    def say(self, line: str) -> None:
+        """Print a line, whatever is shown."""
+        line = f"captioner: {line}"
+        if self._bar is None:
+            print(line, file=sys.stderr, flush=True)
         else:
-            captions = self._options.lines(result.captions)
-        image_id = number if isinstance(number, int) else None
-        return Entry(image, captions, result.error, image_id, seen, result.thumbnail)
+            self._bar.write(line, file=sys.stderr)
+
+    def summarise(self, summary: Summary) -> None:
+        """Print the last line."""
+        self.close()
+        if self._summary:
+            self.say(str(summary))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Tally:
+    """Counts what becomes of the images of a run, and has it shown.
+
+    Attributes:
+        due: images that are to be captioned.
+        skipped: images that have their captions already.
+        interrupted: whether Ctrl-C was pressed.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.due = self.skipped = 0
+        self.interrupted = False
+        self._captioned = self._failed = 0
+
+    def interrupt(self) -> None:
+        """Note that Ctrl-C was pressed."""
+        self.interrupted = True
+
+    def note(self, captioned: int, errors: Sequence[str]) -> None:
+        """Some more are done: those that have got a caption, and what went wrong with the others."""
+        for error in errors:
+            self._progress.say(error)
+        self._captioned += captioned
+        self._failed += len(errors)
+        self._progress.advance(captioned + len(errors))
+
+    @property
+    def remaining(self) -> int:
+        """Images that are due and are left."""
+        return self.due - self._captioned - self._failed
+
+    def summary(self) -> Summary:
+        """What has become of them so far."""
+        return Summary(
+            self._captioned,
+            self.skipped,
+            self._failed,
+            self.remaining,
+            interrupted=self.interrupted and self.remaining > 0,
+            seconds=self._progress.seconds,
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

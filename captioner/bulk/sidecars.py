@@ -1,26 +1,24 @@
 """Captions in files beside the images: ``image.txt`` beside ``photo.jpg``, each with one line."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from captioner.bulk.output import Settings, State
+from captioner.bulk.output import Settings, State, Target
 from captioner.bulk.reading import digest_of
-from captioner.bulk.records import Entry, Identity
-from captioner.bulk.tars import Item
+from captioner.bulk.records import Identity, Item, Record
 from captioner.errors import CaptionerError, ImageError, OutputError
 from captioner.files import replacing
 from captioner.images import display_name, printable, read_file
 
 _ATTRIBUTE = "user.captioner"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -40,36 +38,28 @@ class Note:
     decoding: str
     texts: str
     size: str = ""
-    picture: str = ""
+    image: str = ""
     caption: str = ""
 
     @classmethod
-    def of_settings(cls, settings: Settings) -> Note:
+    def of_settings(cls, settings: Settings) -> "Note":
         """What the files of a run have in common."""
-        groups = (
-            ("weights", "encoder", "image_size", "resize"),
-            ("decoding", "precision"),
-            ("prepend", "append"),
-        )
+        groups = (("weights", "encoder", "image_size", "resize"), ("decoding", "precision"), ("prepend", "append"))
         parts = [{name: settings.get(name) for name in names} for names in groups]
         return cls(*(short_digest(json.dumps(part, sort_keys=True).encode()) for part in parts))
 
-    def about(self, identity: Identity, content: bytes) -> Note:
+    def about(self, identity: Identity, content: bytes) -> "Note":
         """The note of one file."""
-        picture = identity.digest[:8].hex()
-        return replace(self, size=str(identity.size), picture=picture, caption=short_digest(content))
-
-    def encode(self) -> bytes:
-        """As it is stored."""
-        return " ".join(vars(self).values()).encode()
+        image = identity.digest[:8].hex()
+        return replace(self, size=str(identity.size), image=image, caption=short_digest(content))
 
     def write(self, file: BinaryIO) -> None:
         """Attach it to a file that is being written, where the file system lets one."""
         with suppress(AttributeError, OSError):  # no such thing on this system, or here
-            os.setxattr(file.fileno(), _ATTRIBUTE, self.encode())
+            os.setxattr(file.fileno(), _ATTRIBUTE, " ".join(vars(self).values()).encode())
 
     @classmethod
-    def read(cls, path: Path) -> Note | None:
+    def read(cls, path: Path) -> "Note | None":
         """The note of a file; None if it has none, or one that this version does not know."""
         try:
             parts = os.getxattr(path, _ATTRIBUTE).decode().split(" ")
@@ -77,7 +67,7 @@ class Note:
         except (AttributeError, OSError, UnicodeDecodeError):  # no such thing on this system, or here
             return None
 
-    def differences(self, other: Note) -> str:
+    def differences(self, other: "Note") -> str:
         """In words, in which settings two notes differ; empty if in none."""
         names = {"model": "weights", "decoding": "decoding options", "texts": "`prepend` or `append`"}
         return " and ".join(name for key, name in names.items() if getattr(self, key) != getattr(other, key))
@@ -88,13 +78,20 @@ def short_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=4).hexdigest()
 
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def image_digest(data: bytes) -> str:
+    """As much of the digest of an image as there is room for."""
+    return digest_of(data)[:8].hex()
 
 
-class FilePerImage:
-    """A file for each image; a target.
+def changed(path: Path) -> ImageError:
+    """What is wrong with an image that is another one than a moment ago."""
+    return ImageError(f"{display_name(path)}: was changed during the run", "the same command captions it anew")
 
-    An image whose file is there is done, whoever wrote it. What a file was made of and with is noted in an
+
+class FilePerImage(Target):
+    """A file for each image.
+
+    An image whose file is there is done, whatever wrote it. What a file was made of and with is noted in an
     extended attribute of it, where the file system has these; it moves along with the file. Processes may
     write into one folder at the same time.
 
@@ -113,12 +110,15 @@ class FilePerImage:
         raise NotImplementedError
 
     def _put(self, image: str, caption: str, identity: Identity) -> None:
-        """Write an image's file, with its note.
-
-        Raises:
-            CaptionerError: that is not possible.
-        """
+        """Write an image's file, with its note."""
         raise NotImplementedError
+
+    def _read_same(self, path: Path, identity: Identity) -> bytes:
+        """The bytes of an image that must still be those that were captioned."""
+        data = read_file(path, max_pixels=self._max_pixels)
+        if digest_of(data) != identity.digest:
+            raise changed(path)
+        return data
 
     def key(self, image: str) -> bytes:
         """The file, by its real folder: two images must not share it."""
@@ -132,11 +132,11 @@ class FilePerImage:
         return self._folder[1]
 
     def open(self, settings: Settings, *, overwrite: bool) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
+        """See :class:`Target`."""
         self._note, self._overwrite = Note.of_settings(settings), overwrite
 
     def state(self, item: Item) -> State:
-        """See :class:`captioner.bulk.output.Target`."""
+        """See :class:`Target`."""
         image = str(item)
         file = self._file_of(image)
         try:
@@ -152,64 +152,40 @@ class FilePerImage:
         return State.CHANGED if short_digest(file.read_bytes()) == note.caption else State.LEFT
 
     def _check(self, note: Note, file: Path) -> None:
-        """See that a file was made with the settings of this run.
-
-        Raises:
-            OutputError: it was not.
-        """
+        """Refuse a file that was not made with the settings of this run."""
         if differing := self._note.differences(note):
             raise OutputError(
                 f"{display_name(file)}: was made with other {differing}",
                 "give the same to go on, or `overwrite` to caption everything anew",
             )
 
-    def _has_changed(self, picture: Path, note: Note, written: int) -> bool:
+    def _has_changed(self, image: Path, note: Note, written: int) -> bool:
         try:
-            status = picture.stat()
+            status = image.stat()
             if status.st_mtime_ns <= written and str(status.st_size) == note.size:
                 return False
-            return digest_of(read_file(picture, max_pixels=self._max_pixels))[:8].hex() != note.picture
+            return image_digest(read_file(image, max_pixels=self._max_pixels)) != note.image
         except (OSError, ImageError):
             return False  # it has gone, or cannot be read: what was seen of it stands
 
-    def begin(self) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
+    def write(self, records: Sequence[Record]) -> Sequence[Record]:
+        """See :class:`Target`."""
+        return [self._write(record) for record in records]
 
-    def forget(self, images: Iterable[str]) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
-
-    def captions_of(self, digest: bytes) -> None:
-        """See :class:`captioner.bulk.output.Target`; files are not searched for equal images."""
-
-    def write(self, entries: Sequence[Entry]) -> list[Entry]:
-        """See :class:`captioner.bulk.output.Target`."""
-        return [self._write(entry) for entry in entries]
-
-    def _write(self, entry: Entry) -> Entry:
-        if not entry.captions or entry.identity is None:
-            return entry
+    def _write(self, record: Record) -> Record:
+        if not record.captions or record.identity is None:
+            return record
         try:
-            self._put(entry.image, printable(entry.captions[0].text), entry.identity)
+            self._put(record.name, printable(record.captions[0].text), record.identity)
         except CaptionerError as error:
             if getattr(error.__cause__, "errno", None) in _DISK_FULL:
                 raise OutputError(str(error), "what is written is whole, and the same command goes on") from error
-            return replace(entry, captions=(), error=str(error))
-        return entry
-
-    def finish(self, images: Iterable[str], *, complete: bool) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
-
-    def close(self) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
+            return replace(record, captions=(), error=str(error))
+        return record
 
 
 class Sidecars(FilePerImage):
-    """A text file beside each image; a target.
-
-    Args:
-        ending: of the sidecars' names, such as ``.txt``.
-        max_pixels: see :class:`FilePerImage`.
-    """
+    """A text file beside each image, whose name has an ``ending`` such as ``.txt``."""
 
     def __init__(self, ending: str, *, max_pixels: int) -> None:
         super().__init__(max_pixels=max_pixels)

@@ -1,24 +1,163 @@
-"""The list of images that a run is about, from whatever names them."""
+"""The images that a run is about, from whatever names them: files, folders, lists and tars."""
 
 import glob
+import hashlib
+import json
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from captioner.bulk.options import FolderOptions, Shard
-from captioner.bulk.store import Key, WorkList
+from captioner.bulk.records import Item, Member
 from captioner.bulk.tars import Tars
-from captioner.errors import ImageError, OptionError, os_errors_as
+from captioner.errors import ImageError, OptionError, OutputError, os_errors_as
 from captioner.images import display_name
 from captioner.images.find import find_images, natural_order
 
+Key = int | bytes
+
 _BLOCK_BYTES = 1 << 16  # many times the longest path
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
+_MOST_NAMES = 1_000_000
+
+
+class Inputs:
+    """The images of a run, in order, taken down once on disk, so that ten million fit.
+
+    Args:
+        paths: files and folders.
+        options: tars, lists, and which shard.
+        key: of an image by its name, what only one of them may have; None for nothing.
+
+    Attributes:
+        whole: how much all shards have to do; empty if there is but one part.
+
+    Raises:
+        OptionError: a list cannot be read, or options contradict each other.
+        ImageError: there is not one image.
+    """
+
+    def __init__(self, paths: Sequence[str], options: FolderOptions, key: Callable[[str], Key | None]) -> None:
+        if options.input_tar and (paths or options.from_file is not None):
+            raise OptionError("`input_tar` comes without other images", "give these a run of their own")
+        self.whole: dict[str, int] = {}
+        shard = None if options.shard is None else Shard.parse(options.shard)
+        tars = expand(options.input_tar)
+        if shard is not None and len(tars) >= shard.count:
+            # Whole tars for each, so that no shard has to look into those of others.
+            self.whole = {"tars": len(tars)}
+            places, shard = shard.of(len(tars)), None
+            tars = tars[places.start : places.stop]
+        self._tars = Tars(tars)
+        # A database without a name lies in a temporary file that goes when it is closed.
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._take_down(self._tars if tars else list_images(paths, options.from_file, recursive=options.recursive), key)
+        total = len(self)
+        if not total:
+            names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
+            raise ImageError(f"no images in {', '.join(names)}")
+        if shard is not None:
+            self.whole = {"pictures": total}  # as outputs have it that were begun before the noun was changed
+            with self._transaction():
+                places = shard.of(total)
+                self._db.execute("DELETE FROM work WHERE place <= ? OR place > ?", (places.start, places.stop))
+
+    def _take_down(self, items: Iterable[Item], key: Callable[[str], Key | None]) -> None:
+        rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
+        with self._transaction():
+            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
+            self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
+            self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
+
+    @property
+    def sound_tars(self) -> list[str]:
+        """Tars that nothing is wrong with as a whole."""
+        return [tar for tar in self._tars.paths if tar not in self._tars.faulty]
+
+    def clash(self) -> tuple[str, str] | None:
+        """Two images with one key, if there are any."""
+        row = self._db.execute(
+            "SELECT min(place), max(place) FROM work WHERE key IS NOT NULL "
+            "GROUP BY key HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return None
+        found = self._db.execute("SELECT image FROM work WHERE place IN (?, ?) ORDER BY place", row)
+        (first,), (second,) = found
+        return os.fsdecode(first), os.fsdecode(second)
+
+    def __len__(self) -> int:
+        count: int = self._db.execute("SELECT count(*) FROM work").fetchone()[0]
+        return count
+
+    def __iter__(self) -> Iterator[Item]:
+        for row in self._db.execute("SELECT image, member FROM work ORDER BY place"):
+            yield _unpacked(*row)
+
+    @property
+    def names(self) -> Iterator[str]:
+        """What outputs call the images, in order."""
+        for (image,) in self._db.execute("SELECT image FROM work ORDER BY place"):
+            yield os.fsdecode(image)
+
+    @property
+    def digest(self) -> str:
+        """What lists of the same names in the same order share."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name in self.names:
+            digest.update(os.fsencode(name) + b"\0")
+        return digest.hexdigest()
+
+    def choose(self, is_due: Callable[[Item], bool]) -> int:
+        """Ask of each image in order whether it is due; how many are."""
+        with (
+            self._transaction(),
+            closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows,
+        ):
+            due = ((place,) for place, *item in rows if is_due(_unpacked(*item)))
+            return self._db.executemany("INSERT INTO due VALUES (?)", due).rowcount
+
+    def due(self) -> Iterator[Item]:
+        """The images that are due, in order."""
+        for row in self._db.execute("SELECT image, member FROM work NATURAL JOIN due ORDER BY place"):
+            yield _unpacked(*row)
+
+    def close(self) -> None:
+        """Forget them."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"the list of images cannot be kept ({error})", "TMPDIR names a folder with more room"
+            ) from error
+
+
+def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
+    """An image's key; what is known to be none needs none."""
+    return None if isinstance(item, Member) and item.error is not None else key(str(item))
+
+
+def _packed(item: Item) -> str | None:
+    if isinstance(item, Path):
+        return None
+    return json.dumps((item.tar, item.offset, item.size, item.modified, item.error))
+
+
+def _unpacked(image: bytes, member: str | None) -> Item:
+    name = os.fsdecode(image)
+    return Path(name) if member is None else Member(name, *json.loads(member))
 
 
 def list_images(paths: Iterable[str], from_file: str | None, *, recursive: bool) -> Iterator[Path]:
@@ -48,45 +187,26 @@ def read_list(name: str) -> Iterator[str]:
         OptionError: it cannot be read.
     """
     with os_errors_as(OptionError, f"`from_file` {display_name(name)}: "), ExitStack() as stack:
-        file = _standard_input() if name == "-" else stack.enter_context(_open(name))
-        yield from _names(file)
-
-
-def _open(name: str) -> BinaryIO:
-    return Path(name).open("rb")
-
-
-def _standard_input() -> BinaryIO:
-    if sys.stdin is None:
-        raise OptionError("`from_file` -: standard input is closed")
-    return sys.stdin.buffer
-
-
-def _names(file: BinaryIO) -> Iterator[str]:
-    block = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
-    end = b"\0" if b"\0" in block else b"\n"
-    rest = b""
-    while block:
-        *whole, rest = (rest + block).split(end)
-        yield from map(os.fsdecode, filter(None, (_name(part, end) for part in whole)))
-        block = file.read(_BLOCK_BYTES)
-    if last := _name(rest, end):
-        yield os.fsdecode(last)
-
-
-def _name(part: bytes, end: bytes) -> bytes:
-    return part if end == b"\0" else part.removesuffix(b"\r")
-
-
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
-_MOST_NAMES = 1_000_000
+        if name == "-" and sys.stdin is None:
+            raise OptionError("`from_file` -: standard input is closed")
+        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+        block = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+        end = b"\0" if b"\0" in block else b"\n"
+        dropped = b"" if end == b"\0" else b"\r"
+        rest = b""
+        while block:
+            *whole, rest = (rest + block).split(end)
+            yield from (os.fsdecode(part) for each in whole if (part := each.removesuffix(dropped)))
+            block = file.read(_BLOCK_BYTES)
+        if last := rest.removesuffix(dropped):
+            yield os.fsdecode(last)
 
 
 def expand(patterns: Iterable[str]) -> list[str]:
     """The files that patterns stand for, each once, in the order of the patterns.
 
     ``images-{000..999}.tar`` is a thousand names, ``{a,b}.tar`` two; they need not exist. ``*``, ``?`` and
-    ``[...]`` stand for files that are there, in natural order. What is a file's name as it is stays it.
+    ``[...]`` stand for files that are there, in natural order. A pattern that is the name of a file stands for it.
 
     Args:
         patterns: any number, given as `input_tar`.
@@ -121,65 +241,15 @@ def _in_braces(pattern: str) -> Iterator[str]:
     if match is None:
         yield pattern
         return
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    for choice in _choices(match):
-        yield from _in_braces(before + choice + after)
-
-
-def _choices(match: re.Match[str]) -> Iterable[str]:
     words, first, last = match.groups()
-    if first is None:
-        return words.split(",") if isinstance(words, str) else ()
+    choices = words.split(",") if first is None else _numbers(first, last)
+    for choice in choices:
+        yield from _in_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+def _numbers(first: str, last: str) -> Iterator[str]:
     start, end = int(first), int(last)
     padded = any(re.fullmatch("-?0[0-9]+", each) for each in (first, last))
     width = max(len(first), len(last)) if padded else 0
     step = 1 if start <= end else -1
     return (f"{number:0{width}}" for number in range(start, end + step, step))
-
-
-class Inputs:
-    """Images to caption, taken down.
-
-    Args:
-        paths: files and folders.
-        options: tars, lists, and which shard.
-        key: see :class:`WorkList`.
-
-    Attributes:
-        work: the images of this shard.
-        whole: how much all shards have to do; empty if there is but one part.
-
-    Raises:
-        OptionError: it cannot be read, or contradicts itself.
-        ImageError: there is not one image.
-    """
-
-    def __init__(self, paths: Sequence[str], options: FolderOptions, key: Callable[[str], Key | None]) -> None:
-        if options.input_tar and (paths or options.from_file is not None):
-            raise OptionError("`input_tar` comes without other images", "give these a run of their own")
-        self.whole: dict[str, int] = {}
-        shard = None if options.shard is None else Shard.parse(options.shard)
-        tars = expand(options.input_tar)
-        if shard is not None and len(tars) >= shard.count:
-            # Whole tars for each, so that nobody has to look into those of others.
-            self.whole = {"tars": len(tars)}
-            places, shard = shard.of(len(tars)), None
-            tars = tars[places.start : places.stop]
-        self._tars = Tars(tars)
-        listed = self._tars if tars else list_images(paths, options.from_file, recursive=options.recursive)
-        self.work = WorkList(listed, key)
-        if not self.work.total:
-            names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
-            raise ImageError(f"no images in {', '.join(names)}")
-        if shard is not None:
-            self.whole = {"pictures": self.work.total}
-            self.work.keep(shard.of(self.work.total))
-
-    @property
-    def sound_tars(self) -> list[str]:
-        """Tars that nothing is wrong with as a whole."""
-        return [tar for tar in self._tars.paths if tar not in self._tars.faulty]
-
-    def close(self) -> None:
-        """Forget them."""
-        self.work.close()

@@ -9,13 +9,13 @@ among ten million.
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from captioner.bulk.records import Entry, Identity, Line
-from captioner.bulk.tars import Item, Member
+from captioner.bulk.records import Identity, Record
+from captioner.caption import Caption
 from captioner.errors import OutputError
 
 _SCHEMA = """
@@ -25,7 +25,8 @@ _SCHEMA = """
     CREATE INDEX by_place ON entries (place);
     CREATE INDEX by_digest ON entries (digest) WHERE captions IS NOT NULL;
 """
-_COLUMNS = "image, place, size, modified, digest, image_id, captions, error, thumbnail"
+_WRITTEN = "image_id, captions, error, thumbnail"  # what outputs are made of
+_COLUMNS = f"image, place, size, modified, digest, {_WRITTEN}"
 _PUT = f"""
     INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (image) DO UPDATE SET
@@ -101,18 +102,29 @@ class Journal:
             with self._transaction():
                 self._note(**state)
 
-    def commit(self, entries: Iterable[Entry], *, stale: bool) -> None:
-        """Add a batch, all or nothing; an entry of the same image is replaced and keeps its place."""
+    def commit(self, records: Iterable[Record]) -> tuple[list[Record], bool]:
+        """Add a batch, all or nothing. A record of the same image is replaced and keeps its place.
+
+        Returns:
+            The records of images that were not there, and whether another one was replaced by something else: then
+            the output is stale.
+        """
+        new, replaced = [], False
         with self._transaction():
-            place = self.last_place()
-            for entry in entries:
-                place += 1
-                self._db.execute(_PUT, _row(entry, place))
-            if stale and not self.stale:
+            for place, record in enumerate(records, self.last_place() + 1):
+                row = _row(record, place)
+                old = self._db.execute(f"SELECT {_WRITTEN} FROM entries WHERE image = ?", row[:1]).fetchone()
+                if old is None:
+                    new.append(record)
+                else:
+                    replaced |= old != row[-len(old) :]
+                self._db.execute(_PUT, row)
+            if replaced and not self.stale:
                 self._note(stale=True)
+        return new, replaced
 
     def forget(self, images: Iterable[str]) -> bool:
-        """Drop entries of failures; whether there were any."""
+        """Drop records of failures; whether there were any."""
         with self._transaction():
             before = self._db.total_changes
             names = ((os.fsencode(image),) for image in images)
@@ -123,34 +135,34 @@ class Journal:
         return dropped
 
     def last_place(self) -> int:
-        """Place of the last entry; 0 if there is none."""
+        """Place of the last record; 0 if there is none."""
         place: int | None = self._db.execute("SELECT max(place) FROM entries").fetchone()[0]
         return place or 0
 
-    def find(self, image: str) -> tuple[Entry, int] | None:
-        """The entry of an image, and its place in the output."""
+    def find(self, image: str) -> tuple[Record, int] | None:
+        """The record of an image, and its place in the output."""
         with self._errors():
             row = self._db.execute(f"SELECT {_COLUMNS} FROM entries WHERE image = ?", (os.fsencode(image),)).fetchone()
-        return None if row is None else (_entry(row), row[1])
+        return None if row is None else (_record(row), row[1])
 
-    def captions_of(self, digest: bytes) -> tuple[Line, ...] | None:
+    def captions_of(self, digest: bytes) -> tuple[Caption, ...] | None:
         """Captions of a file with this content, if one has been captioned."""
         with self._errors():
             row = self._db.execute(
                 f"SELECT {_COLUMNS} FROM entries WHERE digest = ? AND captions IS NOT NULL LIMIT 1", (digest,)
             ).fetchone()
-        return None if row is None else _entry(row).captions
+        return None if row is None else _record(row).captions
 
-    def entries(self, up_to: int | None = None) -> Iterator[Entry]:
-        """All entries in the order of the output, or those up to a place."""
+    def records(self, up_to: int | None = None) -> Iterator[Record]:
+        """All records in the order of the output, or those up to a place."""
         last = self.last_place() if up_to is None else up_to
         with self._errors():
             query = f"SELECT {_COLUMNS} FROM entries WHERE place <= ? ORDER BY place"
             for row in self._db.execute(query, (last,)):
-                yield _entry(row)
+                yield _record(row)
 
     def reorder(self, images: Iterable[str]) -> None:
-        """Bring entries into an order; those of other images go before them, as they were."""
+        """Bring records into an order; those of other images go before them, as they were."""
         with self._transaction():
             start = self.last_place() + 1
             places = ((place, os.fsencode(image)) for place, image in enumerate(images, start))
@@ -160,7 +172,7 @@ class Journal:
     def close(self) -> None:
         """Let others have it."""
         if not self._db.in_transaction:
-            # What a killed process left is of no use any more. Still locked, so it is nobody else's.
+            # What a killed process left is useless now. The journal is still locked, so it is not another run's.
             with suppress(OSError):
                 _rollback_of(self.path).unlink(missing_ok=True)
         self._db.close()
@@ -213,134 +225,21 @@ def _rollback_of(path: Path) -> Path:
     return path.with_name(path.name + "-journal")
 
 
-def _row(entry: Entry, place: int) -> tuple[object, ...]:
-    seen = entry.identity
+def _row(record: Record, place: int) -> tuple[object, ...]:
+    seen = record.identity
     identity = (None, None, None) if seen is None else (seen.size, seen.modified, seen.digest)
-    captions = None if entry.error is not None else json.dumps(entry.captions)
-    return (
-        os.fsencode(entry.image),
-        place,
-        *identity,
-        entry.image_id,
-        captions,
-        entry.error,
-        entry.thumbnail,
-    )
+    captions = [(each.text, each.log_prob, each.confidence) for each in record.captions]
+    texts = None if record.error is not None else json.dumps(captions)
+    return (os.fsencode(record.name), place, *identity, record.image_id, texts, record.error, record.thumbnail)
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _record(row: tuple[Any, ...]) -> Record:
     image, _, size, modified, digest, image_id, captions, error, thumbnail = row
-    return Entry(
-        image=os.fsdecode(image),
-        captions=tuple(Line(*line) for line in json.loads(captions or "[]")),
-        error=error,
-        image_id=image_id,
-        identity=None if digest is None else Identity(size, modified, digest),
-        thumbnail=thumbnail,
+    return Record(
+        os.fsdecode(image),
+        tuple(Caption(text, log_prob, confidence=sure) for text, log_prob, sure in json.loads(captions or "[]")),
+        error,
+        image_id,
+        None if digest is None else Identity(size, modified, digest),
+        thumbnail,
     )
-
-
-Key = int | bytes
-
-
-class WorkList:
-    """Images in order, each with a key that only one of them may have.
-
-    Args:
-        items: the images.
-        key: an image's key; None for none.
-
-    Attributes:
-        total: how many images were taken down.
-    """
-
-    def __init__(self, items: Iterable[Item], key: Callable[[str], Key | None]) -> None:
-        # A database without a name lies in a temporary file that goes when it is closed.
-        self._db = sqlite3.connect("", isolation_level=None)
-        rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
-        with self._transaction():
-            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
-            self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
-            self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
-        self.total = self._count("work")
-
-    def clash(self) -> tuple[str, str] | None:
-        """Two images with one key, if there are such."""
-        row = self._db.execute(
-            "SELECT min(place), max(place) FROM work WHERE key IS NOT NULL "
-            "GROUP BY key HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
-        ).fetchone()
-        if row is None:
-            return None
-        first, second = self._images("work WHERE place IN (?, ?)", row)
-        return first, second
-
-    def keep(self, places: range) -> None:
-        """Drop all but the images at some consecutive places, counted from 0."""
-        with self._transaction():
-            self._db.execute("DELETE FROM work WHERE place <= ? OR place > ?", (places.start, places.stop))
-
-    def __len__(self) -> int:
-        return self._count("work")
-
-    def __iter__(self) -> Iterator[str]:
-        return self._images("work")
-
-    def items(self) -> Iterator[Item]:
-        """The images, in order."""
-        for row in self._db.execute("SELECT image, member FROM work ORDER BY place"):
-            yield _unpacked(*row)
-
-    def choose(self, is_due: Callable[[Item], bool]) -> int:
-        """Ask of each image in order whether it is due; how many are."""
-        with (
-            self._transaction(),
-            closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows,
-        ):
-            due = ((place,) for place, *item in rows if is_due(_unpacked(*item)))
-            self._db.executemany("INSERT INTO due VALUES (?)", due)
-        return self._count("due")
-
-    def due(self) -> Iterator[Item]:
-        """The images that are due, in order."""
-        for row in self._db.execute("SELECT image, member FROM work NATURAL JOIN due ORDER BY place"):
-            yield _unpacked(*row)
-
-    def close(self) -> None:
-        """Forget it."""
-        self._db.close()
-
-    def _count(self, table: str) -> int:
-        count: int = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        return count
-
-    def _images(self, of: str, values: tuple[int, ...] = ()) -> Iterator[str]:
-        for (image,) in self._db.execute(f"SELECT image FROM {of} ORDER BY place", values):
-            yield os.fsdecode(image)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OutputError(
-                f"the list of images cannot be kept ({error})", "TMPDIR names a folder with more room"
-            ) from error
-
-
-def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
-    """An image's key; what is known to be none needs none."""
-    return None if isinstance(item, Member) and item.error is not None else key(str(item))
-
-
-def _packed(item: Item) -> str | None:
-    if isinstance(item, Path):
-        return None
-    return json.dumps((item.tar, item.offset, item.size, item.modified, item.error))
-
-
-def _unpacked(image: bytes, member: str | None) -> Item:
-    name = os.fsdecode(image)
-    return Path(name) if member is None else Member(name, *json.loads(member))

@@ -1,7 +1,5 @@
 """Images in tars: where each lies, and reading it from there without unpacking anything."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import os
@@ -11,53 +9,22 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, cast
 
+from captioner.bulk.records import Member
 from captioner.errors import ImageError
 from captioner.images import display_name, printable, read_file
 from captioner.images.find import IMAGE_EXTENSIONS
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-
 _GZIP = b"\x1f\x8b"
-BROKEN_TAR = (OSError, EOFError, zlib.error)
-"""What reading a tar may raise; ``EOFError`` and ``zlib.error`` if it is compressed."""
+_UNREADABLE = (OSError, EOFError, zlib.error)  # the last two if it is compressed
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+_LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
 
 
-@dataclass(frozen=True)
-class Member:
-    """An image in a tar, or what is wrong where there should be one.
-
-    Attributes:
-        name: as outputs name it: the tar, a slash and its name in there.
-        tar: path of the tar.
-        offset: where its bytes begin in the plain tar.
-        size: how many they are.
-        modified: time of the tar's last change, in nanoseconds since 1970.
-        error: why there is no image, in one line.
-    """
-
-    name: str
-    tar: str
-    offset: int = 0
-    size: int = 0
-    modified: int = 0
-    error: str | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-
-Item: TypeAlias = Path | Member
-"""An image to caption: a file, or part of one. ``str()`` gives its name."""
-
-
-def open_tar(path: str) -> BinaryIO:
+def _open_tar(path: str) -> BinaryIO:
     """Open a tar, plain or compressed by gzip, whatever it is called; what is read is the plain one.
 
     Raises:
@@ -73,8 +40,7 @@ def open_tar(path: str) -> BinaryIO:
     return file
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a tar cannot be read."""
+def _reason_of(error: BaseException) -> str:
     return printable(getattr(error, "strerror", None) or str(error))
 
 
@@ -88,7 +54,7 @@ class TarReader:
         self._tar: str | None = None
         self._file: BinaryIO | None = None
 
-    def __reduce__(self) -> tuple[type[TarReader], tuple[()]]:
+    def __reduce__(self) -> tuple[type["TarReader"], tuple[()]]:
         return TarReader, ()  # another process opens its own
 
     def read(self, member: Member, *, max_pixels: int) -> bytes:
@@ -102,15 +68,15 @@ class TarReader:
         try:
             file = self._opened(member)
             file.seek(member.offset)
-            return read_file(_part(file, member), max_pixels=max_pixels)
-        except BROKEN_TAR as error:
+            return read_file(io.BufferedReader(_Part(file, member.size, member.name)), max_pixels=max_pixels)
+        except _UNREADABLE as error:
             self.close()
-            raise ImageError(f"{display_name(member.name)}: cannot be read ({reason_of(error)})") from error
+            raise ImageError(f"{display_name(member.name)}: cannot be read ({_reason_of(error)})") from error
 
     def _opened(self, member: Member) -> BinaryIO:
         if self._file is None or self._tar != member.tar:
             self.close()
-            self._file, self._tar = open_tar(member.tar), member.tar
+            self._file, self._tar = _open_tar(member.tar), member.tar
         if os.fstat(self._file.fileno()).st_mtime_ns != member.modified:
             raise OSError("the tar has changed since this run began")
         return self._file
@@ -120,10 +86,6 @@ class TarReader:
         if self._file is not None:
             self._file.close()
         self._file = None
-
-
-def _part(file: BinaryIO, member: Member) -> BinaryIO:
-    return io.BufferedReader(_Part(file, member.size, member.name))
 
 
 class _Part(io.RawIOBase):
@@ -136,22 +98,18 @@ class _Part(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
         wanted = min(len(view), self._rest)
         try:
             data = self._file.read(wanted)
         except (EOFError, zlib.error) as error:
-            raise OSError(reason_of(error)) from error
+            raise OSError(_reason_of(error)) from error
         if len(data) < wanted:
             raise OSError("the tar ends within it")
         self._rest -= wanted
         view[:wanted] = data
         return wanted
-
-
-_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
-_LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
 
 
 class Tars:
@@ -180,22 +138,22 @@ class Tars:
                     raise _BrokenTarError("holds no images")
             except _BROKEN as error:
                 self.faulty.add(path)
-                yield Member(path, path, error=f"{display_name(path)}: {_told(error)}")
+                yield Member(path, path, error=f"{display_name(path)}: {_described(error)}")
 
 
 class _BrokenTarError(Exception):
     """What is wrong with a tar, where Python finds nothing wrong."""
 
 
-_BROKEN = (tarfile.TarError, _BrokenTarError, *BROKEN_TAR, ValueError, OverflowError)
+_BROKEN = (tarfile.TarError, _BrokenTarError, *_UNREADABLE, ValueError, OverflowError)
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, tarfile.TarError):
-        return f"broken, cut off, or no tar ({reason_of(error)}); what may follow in it is missing"
-    return reason_of(error) if isinstance(error, _BrokenTarError) else f"cannot be read ({reason_of(error)})"
+        return f"broken, cut off, or no tar ({_reason_of(error)}); what may follow in it is missing"
+    return _reason_of(error) if isinstance(error, _BrokenTarError) else f"cannot be read ({_reason_of(error)})"
 
 
 def _members(tar: str) -> Iterator[Member]:
@@ -203,7 +161,7 @@ def _members(tar: str) -> Iterator[Member]:
     seen: Counter[str] = Counter()
     bare: dict[str, None] = {}
     faults: list[Exception] = []
-    with closing(open_tar(tar)) as file:
+    with closing(_open_tar(tar)) as file:
         modified = os.fstat(file.fileno()).st_mtime_ns
         for key, parts in groupby(_parts(file, faults), key=lambda part: part[0]):
             images = _images(parts)
@@ -213,11 +171,13 @@ def _members(tar: str) -> Iterator[Member]:
                 seen[key] += 1
                 bare.pop(key, None)
                 name = f"{tar}/{key}.{ending}"
-                error = _unfit(info)
+                error = None
+                if info.sparse is not None or not info.isreg():
+                    error = "no plain file in its tar, but a link or the like"
                 if seen[key] > 1:
                     name, error = f"{name}#{seen[key]}", f"sample {key} has an image already, which counts"
-                told = None if error is None else f"{display_name(name)}: {display_name(error)}"
-                yield Member(name, tar, info.offset_data, info.size, modified, told)
+                reason = None if error is None else f"{display_name(name)}: {display_name(error)}"
+                yield Member(name, tar, info.offset_data, info.size, modified, reason)
     for key in bare:
         name = f"{tar}/{key}"
         yield Member(name, tar, error=f"{display_name(name)}: a sample without an image")
@@ -228,7 +188,7 @@ def _members(tar: str) -> Iterator[Member]:
 def _parts(file: BinaryIO, faults: list[Exception]) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """Key, ending and header of each member that is part of a sample, up to a fault that is noted.
 
-    It is not raised here, so that the sample before it is still told of.
+    It is not raised here, so that the sample before it is still reported.
     """
     try:
         for info in _headers(file):
@@ -241,19 +201,9 @@ def _parts(file: BinaryIO, faults: list[Exception]) -> Iterator[tuple[str, str, 
 
 def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:
     """Images of a sample; ``dog.mask.png`` is one only if there is nothing like ``dog.jpg``."""
-    found = [(ending, info) for _, ending, info in parts if _suffix(ending) in IMAGE_EXTENSIONS]
+    found = [(end, info) for _, end, info in parts if "." + end.rpartition(".")[2].lower() in IMAGE_EXTENSIONS]
     plain = [(ending, info) for ending, info in found if "." not in ending]
     return plain or found
-
-
-def _suffix(ending: str) -> str:
-    return "." + ending.rpartition(".")[2].lower()
-
-
-def _unfit(info: tarfile.TarInfo) -> str | None:
-    if info.sparse is not None or not info.isreg():
-        return "no plain file in its tar, but a link or the like"
-    return None
 
 
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
@@ -277,11 +227,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 class _Headers:
-    """A tar as :mod:`tarfile` reads it for headers alone.
-
-    Attributes:
-        last: what was read last.
-    """
+    """A tar as :mod:`tarfile` reads it for headers alone; ``last`` is what was read last."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.last = file, b""

@@ -1,4 +1,4 @@
-"""Output formats: one small class each, which turns entries into text and knows no files.
+"""Output formats: one small class each, which turns records into text and knows no files.
 
 A file is ``header``, the records with ``separator`` between them, and ``footer``.
 """
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
-from captioner.bulk import writers
-from captioner.bulk.records import Entry, Line
+from captioner.bulk.records import Record
 from captioner.datasets.reading import read_json
 from captioner.errors import DatasetError, OptionError
 from captioner.html import CLOSING, opening
@@ -42,59 +41,18 @@ small { color: var(--quiet); overflow-wrap: anywhere; }
 main:has(.failed) > .filter { display: block; }
 main:has(#failed:checked) li:not(.failed) { position: absolute; visibility: hidden; }
 """
-HEADER = (
-    opening("Captions", _STYLE)
-    + """\
-<main>
+# Its words stay as they are: a sheet that is there is compared with what would be written.
+_HEADER = f"""\
+{opening("Captions", _STYLE)}<main>
 <h1>Captions</h1>
-<p class="filter"><label><input type="checkbox" id="failed"> only images that failed</label></p>
+<p class="filter"><label><input type="checkbox" id="failed"> only pictures that failed</label></p>
 <ol class="gallery">
 """
-)
-FOOTER = (
-    """\
+_FOOTER = f"""\
 </ol>
 <p class="total"></p>
 </main>
-"""
-    + CLOSING
-)
-
-
-def card(entry: Entry, folder: Path | None) -> str:
-    """What the sheet shows of an image.
-
-    Args:
-        entry: what became of it.
-        folder: where the sheet lies, the link to the image starts there; None for no link.
-    """
-    name = f"<small>{escape(printable(entry.image))}</small>"
-    if entry.error is not None:
-        reason = entry.error.removeprefix(f"{printable(entry.image)}: ")
-        image = _linked('<span class="absent">failed</span>', entry.image, folder)
-        return f'<li class="failed"><div>{image}<p>{escape(printable(reason))}</p>{name}</div></li>\n'
-    best, *others = (escape(printable(line.text)) for line in entry.captions)
-    more = "".join(f'<p class="other">{text}</p>' for text in others)
-    image = _linked(_image(entry.thumbnail, best), entry.image, folder)
-    return f"<li><div>{image}<p>{best}</p>{more}{name}</div></li>\n"
-
-
-def _linked(content: str, image: str, folder: Path | None) -> str:
-    return content if folder is None else f'<a href="{escape(_address(image, folder))}">{content}</a>'
-
-
-def _image(thumbnail: bytes | None, caption: str) -> str:
-    if thumbnail is None:
-        return '<span class="absent">no thumbnail</span>'
-    return f'<img loading="lazy" decoding="async" alt="{caption}" src="{data_uri(thumbnail)}">'
-
-
-def _address(image: str, folder: Path) -> str:
-    try:
-        path = Path(os.path.relpath(image, folder))
-    except ValueError:  # on another drive, where there are drives
-        return Path(image).absolute().as_uri()
-    return quote(os.fsencode(path.as_posix()))
+{CLOSING}"""
 
 
 class Writer:
@@ -111,17 +69,17 @@ class Writer:
     separator: ClassVar[str] = ""
     footer: ClassVar[str] = ""
 
-    def record(self, entry: Entry) -> str:
+    def record(self, record: Record) -> str:
         """What the file says of an image, line end included; empty if it says nothing."""
         raise NotImplementedError
 
-    def pieces(self, entries: Iterable[Entry]) -> Iterator[bytes]:
+    def pieces(self, records: Iterable[Record]) -> Iterator[bytes]:
         """A whole file, piece by piece."""
         yield encoded(self.header)
         first = True
-        for entry in entries:
-            if record := self.record(entry):
-                yield encoded(record if first else self.separator + record)
+        for record in records:
+            if text := self.record(record):
+                yield encoded(text if first else self.separator + text)
                 first = False
         yield encoded(self.footer)
 
@@ -132,12 +90,12 @@ class Text(Writer):
     def __init__(self, *, log_prob: bool = False) -> None:
         self.log_prob = log_prob
 
-    def record(self, entry: Entry) -> str:
+    def record(self, record: Record) -> str:
         """See :class:`Writer`."""
-        name = printable(entry.image)
+        name = printable(record.name)
         return "".join(
-            f"{name}\t{printable(line.text)}" + (f"\t{line.log_prob:.2f}\n" if self.log_prob else "\n")
-            for line in entry.captions
+            f"{name}\t{printable(caption.text)}" + (f"\t{caption.log_prob:.2f}\n" if self.log_prob else "\n")
+            for caption in record.captions
         )
 
 
@@ -153,26 +111,21 @@ class JsonLines(Writer):
     def __init__(self, *, several: bool = False) -> None:
         self.several = several
 
-    def record(self, entry: Entry) -> str:
+    def record(self, record: Record) -> str:
         """See :class:`Writer`."""
-        return json.dumps(self.fields(entry), ensure_ascii=False) + "\n"
+        return json.dumps(self.fields(record), ensure_ascii=False) + "\n"
 
-    def fields(self, entry: Entry) -> dict[str, object]:
+    def fields(self, record: Record) -> dict[str, object]:
         """A record as plain values."""
-        fields: dict[str, object] = {"image": entry.image}
-        if entry.error is not None:
-            fields["error"] = entry.error
-        else:
-            fields |= _described(entry.captions[0])
-            if self.several:
-                fields["captions"] = [_described(line) for line in entry.captions]
-        return fields
-
-
-def _described(line: Line) -> dict[str, object]:
-    record: dict[str, object] = {"caption": line.text, "log_prob": line.log_prob}
-    # Left out rather than null: files of checkpoints without it stay what they were.
-    return record if line.confidence is None else record | {"confidence": line.confidence}
+        if record.error is not None:
+            return {"image": record.name, "error": record.error}
+        captions: list[dict[str, object]] = [
+            # Left out rather than null: files of checkpoints without confidence stay what they were.
+            {"caption": each.text, "log_prob": each.log_prob}
+            | ({} if each.confidence is None else {"confidence": each.confidence})
+            for each in record.captions
+        ]
+        return {"image": record.name, **captions[0]} | ({"captions": captions} if self.several else {})
 
 
 class Csv(Writer):
@@ -180,13 +133,13 @@ class Csv(Writer):
 
     header = "image,caption,log_prob,error\r\n"
 
-    def record(self, entry: Entry) -> str:
+    def record(self, record: Record) -> str:
         """See :class:`Writer`."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\r\n")
-        if entry.error is not None:
-            rows.writerow((entry.image, "", "", entry.error))
-        rows.writerows((entry.image, line.text, line.log_prob, "") for line in entry.captions)
+        if record.error is not None:
+            rows.writerow((record.name, "", "", record.error))
+        rows.writerows((record.name, caption.text, caption.log_prob, "") for caption in record.captions)
         return text.getvalue()
 
 
@@ -199,58 +152,53 @@ class Coco(Writer):
     separator = ",\n"
     footer = "\n]\n"
 
-    def record(self, entry: Entry) -> str:
+    def record(self, record: Record) -> str:
         """See :class:`Writer`."""
-        if not entry.captions:
+        if not record.captions:
             return ""
-        fields = {"image_id": entry.image_id, "caption": entry.captions[0].text}
+        fields = {"image_id": record.image_id, "caption": record.captions[0].text}
         return json.dumps(fields, ensure_ascii=False)
 
 
 class Html(Writer):
-    """A contact sheet; see :mod:`captioner.bulk.writers`.
+    """A contact sheet: thumbnails with their captions, and links to the images.
 
     Args:
         folder: where the file lies, links start there; None for no links.
     """
 
     grows = False
-    header = writers.HEADER
-    footer = writers.FOOTER
+    header = _HEADER
+    footer = _FOOTER
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def record(self, entry: Entry) -> str:
+    def record(self, record: Record) -> str:
         """See :class:`Writer`."""
-        return writers.card(entry, self.folder)
+        name = f"<small>{escape(printable(record.name))}</small>"
+        if record.error is not None:
+            reason = record.error.removeprefix(f"{printable(record.name)}: ")
+            image = self._linked('<span class="absent">failed</span>', record.name)
+            return f'<li class="failed"><div>{image}<p>{escape(printable(reason))}</p>{name}</div></li>\n'
+        best, *others = (escape(printable(caption.text)) for caption in record.captions)
+        more = "".join(f'<p class="other">{text}</p>' for text in others)
+        image = '<span class="absent">no thumbnail</span>'
+        if record.thumbnail is not None:
+            image = f'<img loading="lazy" decoding="async" alt="{best}" src="{data_uri(record.thumbnail)}">'
+        return f"<li><div>{self._linked(image, record.name)}<p>{best}</p>{more}{name}</div></li>\n"
+
+    def _linked(self, content: str, image: str) -> str:
+        if self.folder is None:
+            return content
+        try:
+            address = quote(os.fsencode(Path(os.path.relpath(image, self.folder)).as_posix()))
+        except ValueError:  # on another drive, where there are drives
+            address = Path(image).absolute().as_uri()
+        return f'<a href="{escape(address)}">{content}</a>'
 
 
-WRITERS: dict[str, type[Writer]] = {
-    "text": Text,
-    "jsonl": JsonLines,
-    "csv": Csv,
-    "coco": Coco,
-    "html": Html,
-}
-
-
-def build_writer(kind: str, *, several: bool, log_prob: bool, folder: Path | None) -> Writer:
-    """The writer of a format.
-
-    Args:
-        kind: its name.
-        several: there may be several captions for each image.
-        log_prob: add log P to lines of text.
-        folder: where the file lies, for formats with links; None for no links.
-    """
-    if kind == "text":
-        return Text(log_prob=log_prob)
-    if kind == "jsonl":
-        return JsonLines(several=several)
-    if kind == "html":
-        return Html(folder)
-    return WRITERS[kind]()
+WRITERS: dict[str, type[Writer]] = {"text": Text, "jsonl": JsonLines, "csv": Csv, "coco": Coco, "html": Html}
 
 
 def encoded(text: str) -> bytes:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import captioner
-from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import Model, caption_file, print_results
+from captioner.bulk.run import Model, Progress, Summary, caption_file, print_results
 from captioner.cli import flags
 from captioner.web.options import ServingOptions
 from captioner.weights import find_weights, peek

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import secrets
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,17 +16,12 @@ from typing import Any
 from captioner import __version__
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.reading import ImageReader, processors
-from captioner.bulk.records import Entry
 from captioner.bulk.run import Model
-from captioner.bulk.tars import Item
-from captioner.cluster.parts import PartFiles
+from captioner.cluster import steps
 from captioner.errors import OptionError
 
 try:
-    import ray
     import ray.data
-
-    from captioner.cluster import steps
 except ImportError as error:
     raise OptionError("`engine` ray needs Ray: pip install 'captioner[ray]'") from error
 
@@ -63,8 +58,8 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.init(where, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many classes, and Ray's own are not all of one family
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        told = "no Ray cluster can be started here" if where == "local" else f"no Ray cluster at {where}"
-        raise OptionError(f"{told} ({reason})") from error
+        what = "no Ray cluster can be started here" if where == "local" else f"no Ray cluster at {where}"
+        raise OptionError(f"{what} ({reason})") from error
     try:
         yield
     finally:
@@ -72,15 +67,15 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def captioned(
-    parts: Iterable[tuple[int, Sequence[Item], Sequence[Entry | None]]],
+    parts: Iterable[steps.Part],
     options: FolderOptions,
     model: Model,
-    files: PartFiles,
+    files: steps.PartFiles,
 ) -> Generator[steps.Done, None, None]:
     """Caption parts, and write them.
 
     Args:
-        parts: of each its number, its images, and what is known of them.
+        parts: those that are due.
         options: of the run.
         model: a model, which is loaded where the work is done.
         files: where parts are written.

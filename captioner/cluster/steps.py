@@ -1,33 +1,44 @@
-"""What is done to a part of the images on a cluster, step by step; each takes and gives an Arrow table.
+"""What is done to a part of the images on a cluster, and the files in which parts end.
 
-A table is one part: ``IMAGES`` and what the steps before have added, a row an image. Ray is not needed to
-import this, so that the steps can be tried without it, nor torch, which only those who hold the model load.
+A part is some hundred consecutive images. Each step takes and gives an Arrow table of one part: ``IMAGES`` and what
+the steps before have added, a row an image. The last step writes the part as one whole file, whose name depends on
+its place alone. So a part that is captioned twice, because a machine went down after the first time, is there once;
+and no one has to remember what is done: a part is done if its file is there.
+
+Ray is not needed to import this, so that the steps can be tried without it, nor torch, which only those who hold
+the model load.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import pyarrow as pa
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 from captioner import __version__
+from captioner.bulk import output, reading, writers
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.reading import ImageReader, Loaded, Readers
-from captioner.bulk.records import Entry
-from captioner.bulk.tars import Item
-from captioner.cluster.parts import PartFiles
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.bulk.records import Item, Record
+from captioner.caption import Caption
+from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, os_errors_as
+from captioner.files import write_atomically
 
-if TYPE_CHECKING:
-    from captioner.bulk.pipeline import Engine, Result
+try:
+    import pyarrow as pa
+    from pyarrow import parquet
+except ImportError as error:
+    raise OptionError("`engine` ray needs Ray: pip install 'captioner[ray]'") from error
 
 Table: TypeAlias = Any
+Part: TypeAlias = tuple[int, Sequence[Item], Sequence[Record | None]]
+"""Its number, its images, and what is known of them."""
 
+_SETTINGS = "_captioner.json"  # programs that read whole folders take what begins so for no data
 _AHEAD = 8
 IMAGES = pa.schema(
     {
@@ -39,33 +50,33 @@ IMAGES = pa.schema(
 )
 
 
-def table_of(part: int, items: Sequence[Item], known: Sequence[Entry | None]) -> Table:
+def table_of(part: int, items: Sequence[Item], known: Sequence[Record | None]) -> Table:
     """A part to begin with."""
-    found = [None if entry is None else pickle.dumps(entry) for entry in known]
+    found = [None if record is None else pickle.dumps(record) for record in known]
     columns = [[part] * len(items), [len(items)] * len(items), list(map(pickle.dumps, items)), found]
     return pa.table(columns, schema=IMAGES)
 
 
-def enter(folder: str) -> None:
+def _enter(folder: str) -> None:
     """Make relative names mean what they mean where the run was begun."""
     with suppress(OSError):  # there is no such folder on this machine; absolute names need none
         os.chdir(folder)
 
 
-def read(table: Table, reader: ImageReader, folder: str) -> Table:
+def read(table: Table, reader: reading.ImageReader, folder: str) -> Table:
     """Add ``loaded``: the images, or why they cannot be read."""
-    enter(folder)
+    _enter(folder)
     due = table["known"].is_null().to_pylist()
     items = [item for item, is_due in zip(_column(table, "item"), due, strict=True) if is_due]
     # In a process of its own: a codec that crashes costs its image, and Ray would try the part for ever.
-    with Readers(reader, 1) as readers:
+    with reading.Readers(reader, 1) as readers:
         loaded = (pickle.dumps(found) for _, found in readers.read(items, _AHEAD))
         column = [next(loaded) if is_due else None for is_due in due]
     return table.append_column("loaded", pa.array(column, pa.large_binary()))
 
 
 class Captions:
-    """Holds the model, and adds ``entry``: what is to be written of each image.
+    """Holds the model, and adds ``record``: what is to be written of each image.
 
     Args:
         model: a :class:`captioner.bulk.run.Model`.
@@ -76,52 +87,46 @@ class Captions:
 
     def __init__(self, model: Any, options: FolderOptions, version: str, folder: str) -> None:
         self._model, self._options, self._version = model, options, version
-        enter(folder)
-        self._engine: Engine | None = None
+        _enter(folder)
+        self._engine: Any = None
 
     def __call__(self, table: Table) -> Table:
-        """Caption a part; ``stopped`` tells why nothing can be captioned here, if so."""
+        """Caption a part; ``stopped`` says why nothing can be captioned here, if so."""
         try:
-            entries: Sequence[bytes | None] = list(map(pickle.dumps, self._entries(table)))
+            records: Sequence[bytes | None] = list(map(pickle.dumps, self._records(table)))
             stopped = None
         except CaptionerError as error:
-            entries, stopped = [None] * len(table), str(error)
+            records, stopped = [None] * len(table), str(error)
         table = table.drop_columns(["item", "loaded"])
-        table = table.append_column("entry", pa.array(entries, pa.binary()))
+        table = table.append_column("record", pa.array(records, pa.binary()))
         return table.append_column("stopped", pa.array([stopped] * len(table), pa.string()))
 
-    def _entries(self, table: Table) -> Iterator[Entry]:
-        from captioner.bulk.pipeline import caption_loaded
-
-        loaded: list[Loaded | None] = _column(table, "loaded")
-        items: list[Item] = _column(table, "item")
-        due = [(item, found) for item, found in zip(items, loaded, strict=True) if found is not None]
-        batches = caption_loaded(self._ready(), due, self._options.batch_size)
-        results = (result for batch in batches for result in batch)
-        for known in _column(table, "known"):
-            yield self._entry(next(results)) if known is None else known
-
-    def _entry(self, result: Result) -> Entry:
-        return Entry(str(result.image), self._options.lines(result.captions), result.error)
-
-    def _ready(self) -> Engine:
-        from captioner.bulk.pipeline import Engine
+    def _records(self, table: Table) -> Iterator[Record]:
+        # Torch is loaded only here, where the work is done.
+        from captioner.bulk.pipeline import Engine, caption_loaded
 
         if self._engine is None:
-            if __version__ != self._version:
-                raise CaptionerError(
-                    f"this is captioner {self._version}, but a machine of the cluster has {__version__}",
-                    "install the same one everywhere",
-                )
-            captioner = self._model.load()
-            if captioner.digest != self._model.settings["weights"]:
-                raise CheckpointError("a machine of the cluster has other weights in the place of `weights`")
-            self._engine = Engine(captioner, self._model.decoding)
-        return self._engine
+            self._engine = Engine(self._load(), self._model.decoding)
+        items = zip(_column(table, "item"), _column(table, "loaded"), strict=True)
+        due = [(item, loaded) for item, loaded in items if loaded is not None]
+        batches = caption_loaded(self._engine, due, self._options.batch_size, dress=self._options.dress)
+        records = (record for batch in batches for record in batch)
+        for known in _column(table, "known"):
+            yield next(records) if known is None else known
+
+    def _load(self) -> Any:
+        if __version__ != self._version:
+            raise CaptionerError(
+                f"this is captioner {self._version}, but a machine of the cluster has {__version__}",
+                "install the same one everywhere",
+            )
+        captioner = self._model.load()
+        if captioner.digest != self._model.settings["weights"]:
+            raise CheckpointError("a machine of the cluster has other weights in the place of `weights`")
+        return captioner
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """What became of a part.
 
     Attributes:
@@ -140,17 +145,134 @@ def write(table: Table, files: PartFiles) -> Table:
     done = Done(stopped=table["stopped"][0].as_py())
     if done.stopped is None:
         assert len(table) == table["rows"][0].as_py(), "Ray has cut a part into pieces"
-        entries: list[Entry] = _column(table, "entry")
-        fresh = [entry for entry, known in zip(entries, table["known"], strict=True) if not known.is_valid]
+        records: list[Record] = _column(table, "record")
+        fresh = [record for record, known in zip(records, table["known"], strict=True) if not known.is_valid]
         try:
-            files.write(table["part"][0].as_py(), entries)
+            files.write(table["part"][0].as_py(), records)
         except CaptionerError as error:
             done = Done(stopped=f"{error}; what is written is whole, and the same command goes on")
         else:
-            errors = tuple(entry.error for entry in fresh if entry.error is not None)
+            errors = tuple(record.error for record in fresh if record.error is not None)
             done = Done(len(fresh) - len(errors), errors)
     return pa.table({"done": [pickle.dumps(done)]})
 
 
 def _column(table: Table, name: str) -> list[Any]:
     return [None if value is None else pickle.loads(value) for value in table[name].to_pylist()]
+
+
+class PartFiles:
+    """The files of one run, and beside them what they were made with.
+
+    Args:
+        folder: where they lie.
+        kind: ``jsonl`` or ``parquet``.
+        several: there may be several captions for each image.
+    """
+
+    def __init__(self, folder: Path, kind: str, *, several: bool) -> None:
+        self.folder, self.kind = folder, kind
+        self._lines = writers.JsonLines(several=several)
+
+    def open(self, settings: output.Settings, *, overwrite: bool) -> None:
+        """Look at what is there, without changing it.
+
+        Raises:
+            OutputError: this run cannot write there, or would mix its captions with others.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"`output` {self.folder}: is a file, but many are to be written", "name a folder")
+        if not self.folder.parent.is_dir():
+            raise OutputError(f"`output` {self.folder}: there is no folder {self.folder.parent}")
+        if overwrite or not self.folder.exists():
+            return
+        path = self.folder / _SETTINGS
+        if path.exists():
+            output.check_same(self.folder, _read_settings(path), settings)
+        elif any(self.folder.iterdir()):
+            raise OutputError(
+                f"{self.folder}: is not empty, and no run has written there",
+                "choose another `output`, or `overwrite`",
+            )
+
+    def begin(self, settings: output.Settings, *, overwrite: bool) -> None:
+        """Make ready for writing.
+
+        Raises:
+            CaptionerError: that is not possible.
+        """
+        path = self.folder / _SETTINGS
+        with os_errors_as(OutputError, f"cannot write {self.folder}: "):
+            if overwrite and self.folder.exists():
+                path.unlink(missing_ok=True)  # first: no run may go on with what is left of the parts
+                for part in self.folder.glob("part-*.*"):
+                    part.unlink()
+            self.folder.mkdir(exist_ok=True)
+        if not path.exists():
+            write_atomically(path, json.dumps(settings, indent=1) + "\n")
+
+    def path(self, number: int) -> Path:
+        """The file of a part."""
+        return self.folder / f"part-{number:06}.{self.kind}"
+
+    def write(self, number: int, records: Sequence[Record]) -> None:
+        """Write a part, whole or not at all.
+
+        Raises:
+            CaptionerError: that is not possible.
+        """
+        if self.kind == "jsonl":
+            content = b"".join(writers.encoded(self._lines.record(record)) for record in records)
+        else:
+            content = _parquet(map(self._lines.fields, records), several=self._lines.several)
+        write_atomically(self.path(number), content)
+
+    def read(self, number: int, images: Sequence[str]) -> list[Record] | None:
+        """A part as it was written; None if it has not been, or is about other images."""
+        path = self.path(number)
+        if not path.exists():
+            return None
+        try:
+            rows = _rows(path)
+            names = [writers.encoded(row["image"]) for row in rows]
+            records = [_record(*pair) for pair in zip(images, rows, strict=False)]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise OutputError(f"{path}: is damaged", "delete it, and the same command writes it anew") from error
+        return records if names == list(map(writers.encoded, images)) else None
+
+
+def _read_settings(path: Path) -> dict[str, object]:
+    try:
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: is damaged", "`overwrite` begins anew") from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+def _record(image: str, row: Mapping[str, Any]) -> Record:
+    if row.get("error") is not None:
+        return Record(image, error=row["error"])
+    captions = row.get("captions") or [row]
+    read = (Caption(each["caption"], each["log_prob"], confidence=each.get("confidence")) for each in captions)
+    return Record(image, tuple(read))
+
+
+def _parquet(rows: Iterable[Mapping[str, object]], *, several: bool) -> bytes:
+    # Confidence has its column in every part, so that the parts of a folder are alike.
+    numbers = {"log_prob": pa.float64(), "confidence": pa.float64()}
+    caption = {"caption": pa.string(), **numbers}
+    columns = {"image": pa.string(), **caption}
+    if several:
+        columns["captions"] = pa.list_(pa.struct(caption))
+    columns["error"] = pa.string()
+    table = [{**row, "image": writers.encoded(str(row["image"])).decode()} for row in rows]
+    content = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(table, schema=pa.schema(columns)), content)
+    return content.getvalue()

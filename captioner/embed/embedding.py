@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
-from captioner.embed.containers import Container
-from captioner.embed.jpeg import Jpeg
-from captioner.embed.png import Png
+from captioner.embed.containers import Container, Jpeg, Png, WebP
 from captioner.embed.tiff import EMPTY, IMAGE_DESCRIPTION, Tiff
-from captioner.embed.webp import WebP
 from captioner.embed.xmp import ALT_TEXT, DESCRIPTION, read_packet, write_packet
 from captioner.errors import ImageError
 from captioner.images.open import identify
@@ -48,7 +45,7 @@ def read_texts(file: BinaryIO, name: str) -> Texts:
 
 
 def check_embeddable(data: bytes, name: str) -> None:
-    """See that a caption can be embedded, as far as that can be told without one.
+    """Check that a caption can be embedded, as far as that is known without one.
 
     Raises:
         ImageError: it cannot.
@@ -59,7 +56,7 @@ def check_embeddable(data: bytes, name: str) -> None:
 def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: bool = False) -> bytes:
     """Write a caption into an image.
 
-    A description or an alt text that somebody has written stays.
+    A description or an alt text that a person has written stays.
 
     Args:
         data: the image file.

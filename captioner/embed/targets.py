@@ -10,16 +10,13 @@ from typing import BinaryIO
 
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import Settings, State
-from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.reading import digest_of
-from captioner.bulk.records import Identity
-from captioner.bulk.run import Model, caption_folder
-from captioner.bulk.sidecars import FilePerImage, Note, short_digest
-from captioner.bulk.tars import Item
-from captioner.embed import Texts, check_embeddable, embed, read_texts
+from captioner.bulk.records import Identity, Item
+from captioner.bulk.run import Model, Progress, Summary, caption_folder
+from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest
+from captioner.embed.embedding import Texts, check_embeddable, embed, read_texts
 from captioner.errors import CaptionerError, ImageError, OptionError, OutputError, os_errors_as
 from captioner.files import replacing
-from captioner.images import display_name, read_file
+from captioner.images import display_name
 
 
 def caption_inside(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -28,29 +25,20 @@ def caption_inside(paths: Sequence[str], options: FolderOptions, model: Model, p
     Raises:
         CaptionerError: as :func:`caption_folder`, or copies would lie among the images.
     """
-    target: Copies | InPlace
+    target: FilePerImage
     if options.output is None:
-        target = InPlace(max_pixels=options.pixel_limit)
+        target = _InPlace(max_pixels=options.pixel_limit)
     else:
         folder, recursive = Path(options.output), options.recursive
-        target = Copies(folder, paths, recursive=recursive, max_pixels=options.pixel_limit)
+        target = _Copies(folder, paths, recursive=recursive, max_pixels=options.pixel_limit)
     return caption_folder(paths, options, model, progress, target=target, check=check_embeddable)
 
 
-class Copies(FilePerImage):
-    """A copy of each image in another folder, with its caption inside; a target.
+class _Copies(FilePerImage):
+    """A copy of each image in another folder, with its caption inside.
 
     What lies in a folder that was named gets the same place below the new one; a file that was named lies
     there by its name. What a list names keeps its whole path.
-
-    Args:
-        folder: where the copies go; made if absent.
-        paths: the files and folders that were named.
-        recursive: images of sub-folders are captioned too.
-        max_pixels: see :class:`FilePerImage`.
-
-    Raises:
-        OptionError: copies would be found among the images the next time.
     """
 
     def __init__(self, folder: Path, paths: Sequence[str], *, recursive: bool, max_pixels: int) -> None:
@@ -68,13 +56,11 @@ class Copies(FilePerImage):
                 )
 
     def key(self, image: str) -> bytes:
-        """See :class:`FilePerImage`; an image among the copies is refused."""
         if _lies_in(self._real(Path(image).parent), self._top):
             raise OptionError(f"{display_name(image)}: lies in `output`, which is for copies alone")
         return super().key(image)
 
     def open(self, settings: Settings, *, overwrite: bool) -> None:
-        """See :class:`captioner.bulk.output.Target`."""
         if self._folder_of_copies.exists() and not self._folder_of_copies.is_dir():
             raise OutputError(f"`output` {self._folder_of_copies}: is a file", "`embed` takes a folder for copies")
         super().open(settings, overwrite=overwrite)
@@ -91,7 +77,7 @@ class Copies(FilePerImage):
 
     def _put(self, image: str, caption: str, identity: Identity) -> None:
         original, copy = Path(image), self._file_of(image)
-        data = _read_same(original, identity, self._max_pixels)
+        data = self._read_same(original, identity)
         content = embed(data, caption, display_name(image), overwrite=self._overwrite)
         with os_errors_as(CaptionerError, f"cannot write {display_name(copy)}: "):
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -103,21 +89,14 @@ class Copies(FilePerImage):
             self._note.about(identity, content).write(file)
 
 
-class InPlace(FilePerImage):
-    """The images themselves, with their captions inside; a target.
-
-    An image that has an alt text is done, whoever wrote it.
-
-    Args:
-        max_pixels: see :class:`FilePerImage`.
-    """
+class _InPlace(FilePerImage):
+    """The images themselves, with their captions inside. An image that has an alt text is done, whatever wrote it."""
 
     def _file_of(self, image: str) -> Path:
         """The image; a link stays a link, and what it leads to is written."""
         return Path(os.path.realpath(image))
 
     def state(self, item: Item) -> State:
-        """See :class:`captioner.bulk.output.Target`."""
         file = self._file_of(str(item))
         if self._overwrite or not file.is_file():  # a pipe, for one, must not be opened
             return State.DUE
@@ -134,7 +113,7 @@ class InPlace(FilePerImage):
 
     def _put(self, image: str, caption: str, identity: Identity) -> None:
         path = self._file_of(image)
-        data = _read_same(path, identity, self._max_pixels)
+        data = self._read_same(path, identity)
         with os_errors_as(CaptionerError, f"cannot write {display_name(path)}: "):
             content = embed(data, caption, display_name(image), own=_own(path), overwrite=self._overwrite)
             before = path.stat()
@@ -146,14 +125,14 @@ class InPlace(FilePerImage):
                 _resemble(file, path, before)
                 stamp = _stamp(os.fstat(file.fileno()))
                 note = self._note.about(identity, caption.encode())
-                replace(note, size=stamp, picture=digest_of(content)[:8].hex()).write(file)
+                replace(note, size=stamp, image=image_digest(content)).write(file)
                 if _stamp(path.stat()) != _stamp(before):
-                    raise _changed(path)
+                    raise changed(path)
 
 
 def _texts(file: Path) -> Texts:
-    with file.open("rb") as picture:
-        return read_texts(picture, display_name(file))
+    with file.open("rb") as image:
+        return read_texts(image, display_name(file))
 
 
 def _own(path: Path) -> str:
@@ -167,18 +146,6 @@ def _own(path: Path) -> str:
 
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}@{status.st_mtime_ns}"
-
-
-def _read_same(path: Path, identity: Identity, max_pixels: int) -> bytes:
-    """The file that was captioned."""
-    data = read_file(path, max_pixels=max_pixels)
-    if digest_of(data) != identity.digest:
-        raise _changed(path)
-    return data
-
-
-def _changed(path: Path) -> ImageError:
-    return ImageError(f"{display_name(path)}: was changed during the run", "the same command captions it anew")
 
 
 def _resemble(file: BinaryIO, path: Path, before: os.stat_result) -> None:

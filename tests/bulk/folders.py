@@ -9,8 +9,7 @@ from typing import Any
 from PIL import Image
 
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import Model, caption_folder
+from captioner.bulk.run import Model, Progress, Summary, caption_folder
 from captioner.captioner import Captioner
 
 

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import caption_folder
+from captioner.bulk.run import Progress, Summary, caption_folder
 from tests.bulk import fakes
 
 

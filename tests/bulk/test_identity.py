@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import caption_folder
+from captioner.bulk.run import Progress, Summary, caption_folder
 from tests.bulk import fakes
 
 

@@ -9,8 +9,7 @@ import pytest
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import journal_of
-from captioner.bulk.progress import Progress
-from captioner.bulk.run import caption_folder
+from captioner.bulk.run import Progress, caption_folder
 from captioner.cli import main
 from captioner.errors import OutputError
 from tests.bulk import fakes
@@ -76,7 +75,7 @@ def test_what_is_missing_double_or_foreign_is_refused(folder: Path, tmp_path: Pa
         (str(other), *parts[1:]): "part-2: does not go with .*other: prepend photo of, not none",
         (*parts[:2], str(table)): "table: does not go with .*part-1: format jsonl, not csv",
         (*parts[:2], str(tmp_path / "absent")): "absent: no such file",
-        (*parts[:2], str(folder)): "images: is no regular file",
+        (*parts[:2], str(folder)): "pictures: is no regular file",
     }.items():
         with pytest.raises(OutputError, match=message):
             merge(shard, str(merged))

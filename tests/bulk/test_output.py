@@ -126,7 +126,7 @@ def test_a_image_that_was_mended_takes_the_place_of_its_error(captioner: Caption
         ({"decoding": {"seed": 5, "temperature": 0.5}}, "temperature none, not 0.5, seed 0, not 5"),
         ({"prepend": "photo of"}, "prepend none, not photo of"),
         ({"format": "csv"}, "format jsonl, not csv"),
-        ({"shard": "1/2"}, "shard none, not 1/2, pictures none, not 8"),
+        ({"shard": "1/2"}, "shard none, not 1/2, images none, not 8"),
     ],
     ids=str,
 )
@@ -154,7 +154,7 @@ def test_other_weights_are_told(
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_that_is_not_ours_is_not_touched(captioner: Captioner, folder: Path, output: Path, kind: str) -> None:
     output.write_text("dear diary")
-    with pytest.raises(OutputError, match="captions: is there already, and no journal tells"):
+    with pytest.raises(OutputError, match="captions: is there already, and no journal of a run"):
         caption(captioner, folder, output=str(output), format=kind)
     assert output.read_text() == "dear diary"
     assert not journal_of(output).exists()
@@ -168,7 +168,7 @@ def test_corrections_by_hand_are_not_overwritten(captioner: Captioner, folder: P
     edited = output.read_bytes().replace(b"\n", b" \n", 1)
     output.write_bytes(edited)
     save_image(folder / f"{9:012}.png", 9)
-    with pytest.raises(OutputError, match="captions: was changed by somebody else"):
+    with pytest.raises(OutputError, match="captions: was changed by another program"):
         caption(captioner, folder, output=str(output), format=kind)
     assert output.read_bytes() == edited
 

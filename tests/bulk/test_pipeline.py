@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioner.bulk.pipeline import Result, caption_paths, read_ahead
+from captioner.bulk.pipeline import caption_paths, read_ahead
+from captioner.bulk.records import Record
 from captioner.captioner import Captioner
 from captioner.errors import ImageError, OptionError
 
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def run(captioner: Captioner, *paths: str | Path, **settings: Any) -> list[Result]:
+def run(captioner: Captioner, *paths: str | Path, **settings: Any) -> list[Record]:
     return list(caption_paths(captioner, paths, captioner.options, **settings))
 
 

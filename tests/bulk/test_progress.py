@@ -4,15 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from captioner.bulk import progress
-from captioner.bulk.progress import Progress, Summary, _duration
+from captioner.bulk import run
+from captioner.bulk.run import Progress, Summary, _duration
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, as the only entry of a list."""
     now = [100.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))  # its own alone
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now[0]))  # its own alone
     return now
 
 
@@ -28,7 +28,7 @@ def test_a_line_now_and_then(clock: list[float], capsys: pytest.CaptureFixture[s
         "captioner: 480 of 10,000 images, 16.0 images/s, 10 min left\n"
         "captioner: 960 of 10,000 images, 16.0 images/s, 9 min left\n"
         "captioner: 1,440 of 10,000 images, 16.0 images/s, 9 min left\n"
-        "captioner: 1,590 captioned, 2 skipped, 10 failed, 8,400 not come to, 16.0 images/s\n",
+        "captioner: 1,590 captioned, 2 skipped, 10 failed, 8,400 remaining, 16.0 images/s\n",
     )
 
 

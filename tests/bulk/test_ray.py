@@ -20,8 +20,7 @@ from pyarrow import parquet
 
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.progress import Progress, Summary
-from captioner.bulk.run import Model
+from captioner.bulk.run import Model, Progress, Summary
 from captioner.captioner import Captioner
 from captioner.cli import main
 from captioner.cluster.engine import caption_on_cluster

@@ -14,10 +14,10 @@ from PIL import Image
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import journal_of
-from captioner.bulk.progress import Progress
-from captioner.bulk.records import Entry, Line
-from captioner.bulk.run import caption_folder
+from captioner.bulk.records import Record
+from captioner.bulk.run import Progress, caption_folder
 from captioner.bulk.writers import Html
+from captioner.caption import Caption
 from captioner.errors import OutputError
 from tests.bulk import fakes
 from tests.bulk.tarring import make_tar, samples
@@ -109,9 +109,9 @@ def test_each_image_has_a_thumbnail_a_caption_and_a_link(folder: Path, tmp_path:
 
 def test_names_captions_and_reasons_are_escaped() -> None:
     entries = [
-        Entry(HOSTILE, (Line(HOSTILE, -1.0), Line("another & one", -2.0)), thumbnail=b"jpeg"),
-        Entry(HOSTILE, (), f"{HOSTILE}: {HOSTILE}"),
-        Entry("a.jpg", (Line("A dog.", -1.0),)),
+        Record(HOSTILE, (Caption(HOSTILE, -1.0), Caption("another & one", -2.0)), thumbnail=b"jpeg"),
+        Record(HOSTILE, (), f"{HOSTILE}: {HOSTILE}"),
+        Record("a.jpg", (Caption("A dog.", -1.0),)),
     ]
     first, second, third = Cards(b"".join(Html().pieces(entries))).cards
     assert first["alt"] == HOSTILE
@@ -147,7 +147,7 @@ def test_a_sheet_is_gone_on_with_like_other_formats(folder: Path, tmp_path: Path
     run(folder, whole, overwrite=True)
     assert sheet.read_bytes() == whole.read_bytes()
     sheet.write_text("edited")
-    with pytest.raises(OutputError, match=r"sheet.html: was changed by somebody else"):
+    with pytest.raises(OutputError, match=r"sheet.html: was changed by another program"):
         run(folder, sheet)
 
 

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.progress import Progress
 from captioner.bulk.reading import ImageReader
-from captioner.bulk.run import caption_folder
+from captioner.bulk.run import Progress, caption_folder
 from captioner.bulk.tars import Tars
 from captioner.errors import OptionError
 from tests.bulk import fakes

@@ -106,10 +106,10 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     save_image(tmp_path / "0.png", 0)
     program = (
         "import os, sys, time; from pathlib import Path\n"
-        "from captioner.bulk.reading import PictureReader\n"
+        "from captioner.bulk.reading import ImageReader\n"
         "from captioner.bulk.reading import Readers\n"
         "from tests.small_model import small_preprocessing\n"
-        "readers = Readers(PictureReader(small_preprocessing(), 10_000), 1)\n"
+        "readers = Readers(ImageReader(small_preprocessing(), 10_000), 1)\n"
         f"next(readers.read([Path({str(tmp_path / '0.png')!r})] * 2, 1))\n"
         "print(readers._processes[0]._popen.pid, flush=True)\n"
         "time.sleep(60)"

@@ -8,49 +8,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.bulk.records import Entry, Line
+from captioner.bulk.records import Record
 from captioner.bulk.writers import WRITERS, Coco, Csv, JsonLines, Text
+from captioner.caption import Caption
+
+
+def written(caption: str, log_prob: float, confidence: float | None = None) -> Caption:
+    return Caption(caption, log_prob, confidence=confidence)
+
 
 # Names as file systems hold them: any bytes, those that are no UTF-8 as halves of characters.
 NAMES = st.binary(min_size=1, max_size=12).map(lambda name: name.decode("utf-8", "surrogateescape"))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ENTRIES = st.one_of(
     st.builds(
-        lambda image, captions: Entry(image, tuple(captions), None, 7),
+        lambda image, captions: Record(image, tuple(captions), None, 7),
         NAMES,
-        st.lists(st.builds(Line, TEXTS, st.floats(-1e3, 0), st.none() | st.floats(0, 1)), min_size=1, max_size=3),
+        st.lists(st.builds(written, TEXTS, st.floats(-1e3, 0), st.none() | st.floats(0, 1)), min_size=1, max_size=3),
     ),
-    st.builds(lambda image, error: Entry(image, (), error, 7), NAMES, TEXTS.filter(bool)),
+    st.builds(lambda image, error: Record(image, (), error, 7), NAMES, TEXTS.filter(bool)),
 )
 
 
-def whole(kind: str, entries: list[Entry]) -> bytes:
+def whole(kind: str, entries: list[Record]) -> bytes:
     return b"".join(WRITERS[kind]().pieces(entries))
 
 
 @given(st.lists(ENTRIES, max_size=5))
-def test_json_lines_hold_every_name_and_text_exactly(entries: list[Entry]) -> None:
+def test_json_lines_hold_every_name_and_text_exactly(entries: list[Record]) -> None:
     text = b"".join(JsonLines(several=True).pieces(entries)).decode()
     records = [json.loads(line) for line in text.split("\n")[:-1]]
     assert [record["image"] for record in records] == [entry.image for entry in entries]
     for record, entry in zip(records, entries, strict=True):
         assert record.get("error") == entry.error
-        captions = [Line(*line.values()) for line in record.get("captions", [])]
+        captions = [written(**line) for line in record.get("captions", [])]
         assert captions == list(entry.captions)
         assert all(None not in line.values() for line in record.get("captions", []))
 
 
 @given(st.lists(ENTRIES, max_size=5))
-def test_csv_is_rfc_4180(entries: list[Entry]) -> None:
+def test_csv_is_rfc_4180(entries: list[Record]) -> None:
     text = whole("csv", entries).decode()
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     assert header == ["image", "caption", "log_prob", "error"]
     name = {entry.image: entry.image.encode("utf-8", "backslashreplace").decode() for entry in entries}
     expected = (
         [
-            [name[entry.image], caption, str(log_prob), ""]
+            [name[entry.image], caption.text, str(caption.log_prob), ""]
             for entry in entries
-            for caption, log_prob, _ in entry.captions
+            for caption in entry.captions
         ]
         if all(entry.error is None for entry in entries)
         else None
@@ -63,7 +69,7 @@ def test_csv_is_rfc_4180(entries: list[Entry]) -> None:
 
 
 @given(st.lists(ENTRIES, max_size=5))
-def test_text_has_one_printable_line_a_caption(entries: list[Entry]) -> None:
+def test_text_has_one_printable_line_a_caption(entries: list[Record]) -> None:
     lines = whole("text", entries).decode().split("\n")[:-1]
     assert len(lines) == sum(len(entry.captions) for entry in entries)
     assert all(part.isprintable() for line in lines for part in line.split("\t"))
@@ -71,16 +77,16 @@ def test_text_has_one_printable_line_a_caption(entries: list[Entry]) -> None:
 
 
 @given(st.lists(ENTRIES, max_size=5))
-def test_coco_is_one_json_list_of_the_best_captions(entries: list[Entry]) -> None:
+def test_coco_is_one_json_list_of_the_best_captions(entries: list[Record]) -> None:
     records = json.loads(whole("coco", entries))
     assert records == [{"image_id": 7, "caption": entry.captions[0].text} for entry in entries if entry.captions]
 
 
 def test_what_the_formats_look_like() -> None:
     entries = [
-        Entry('a"b.jpg', (Line("A dog, wet.", -1.5), Line("A cat.", -2.25)), None, 1),
-        Entry("c.jpg", (), "c.jpg: no such file", 2),
-        Entry("d.jpg", (Line("Ein Café.", -3.0),), None, 3),
+        Record('a"b.jpg', (Caption("A dog, wet.", -1.5), Caption("A cat.", -2.25)), None, 1),
+        Record("c.jpg", (), "c.jpg: no such file", 2),
+        Record("d.jpg", (Caption("Ein Café.", -3.0),), None, 3),
     ]
     assert whole("text", entries).decode() == 'a"b.jpg\tA dog, wet.\na"b.jpg\tA cat.\nd.jpg\tEin Café.\n'
     assert b"".join(Text(log_prob=True).pieces(entries[2:])).decode() == "d.jpg\tEin Café.\t-3.00\n"

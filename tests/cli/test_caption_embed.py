@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from captioner.cli import main
-from captioner.embed import read_texts
+from captioner.embed.embedding import read_texts
 from captioner.images import open_image
 from tests.bulk.folders import contents, save_image
 from tests.cli.conftest import Command

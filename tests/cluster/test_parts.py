@@ -8,20 +8,21 @@ import pytest
 from pyarrow import parquet
 
 from captioner.bulk.output import Settings
-from captioner.bulk.records import Entry, Line
-from captioner.cluster.parts import PartFiles
+from captioner.bulk.records import Record
+from captioner.caption import Caption
+from captioner.cluster.steps import PartFiles
 from captioner.errors import CaptionerError, OutputError
 
 ODD = os.fsdecode(b"\xff\n\xe2\x80\xa8.png")
 SETTINGS: Settings = {"captioner": "1", "weights": "w", "decoding": {"beam_size": 3}}
 ONE = [
-    Entry("a.png", (Line("A dog.", -1.25),)),
-    Entry("b.png", error="b.png: file is empty"),
-    Entry(ODD, (Line("Ein Hund: „so“, 🦄.", -2.5, 0.75),)),
+    Record("a.png", (Caption("A dog.", -1.25),)),
+    Record("b.png", error="b.png: file is empty"),
+    Record(ODD, (Caption("Ein Hund: „so“, 🦄.", -2.5, confidence=0.75),)),
 ]
 SEVERAL = [
-    Entry("a.png", (Line("A dog.", -1.25, 0.5), Line("Dogs.", -3.0, 0.25))),
-    Entry("b.png", error="b.png: file is empty"),
+    Record("a.png", (Caption("A dog.", -1.25, confidence=0.5), Caption("Dogs.", -3.0, confidence=0.25))),
+    Record("b.png", error="b.png: file is empty"),
 ]
 
 
@@ -33,7 +34,7 @@ def files(folder: Path, kind: str = "jsonl", *, several: bool = False) -> PartFi
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize(("entries", "several"), [(ONE, False), (SEVERAL, True), ([], False)])
-def test_parts_are_read_as_they_were_written(tmp_path: Path, kind: str, entries: list[Entry], several: bool) -> None:
+def test_parts_are_read_as_they_were_written(tmp_path: Path, kind: str, entries: list[Record], several: bool) -> None:
     parts = files(tmp_path, kind, several=several)
     images = [entry.image for entry in entries]
     assert parts.read(7, images) is None
@@ -80,7 +81,7 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         parts.open(SETTINGS, overwrite=False)
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "monday.txt").touch()
-    with pytest.raises(OutputError, match="diary: is not empty, and nothing tells how to go on"):
+    with pytest.raises(OutputError, match="diary: is not empty, and no run has written there"):
         PartFiles(tmp_path / "diary", "jsonl", several=False).open(SETTINGS, overwrite=False)
     with pytest.raises(OutputError, match=r"monday.txt: is a file, but many are to be written"):
         PartFiles(tmp_path / "diary" / "monday.txt", "jsonl", several=False).open(SETTINGS, overwrite=False)

@@ -13,15 +13,16 @@ from captioner import __version__
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.pipeline import caption_paths
 from captioner.bulk.reading import ImageReader
-from captioner.bulk.records import Entry, Line
+from captioner.bulk.records import Record
+from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.cluster import steps
-from captioner.cluster.parts import PartFiles
+from captioner.cluster.steps import PartFiles
 from captioner.errors import CheckpointError
 from tests.bulk.folders import make_folder, model_of
 from tests.test_confidence import CALIBRATION
 
-KNOWN = Entry("known", (Line("Known before.", -1.0),))
+KNOWN = Record("known", (Caption("Known before.", -1.0),))
 
 
 @pytest.fixture(autouse=True)

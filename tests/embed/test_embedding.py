@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner.embed import check_embeddable, embed, read_texts
+from captioner.embed.embedding import check_embeddable, embed, read_texts
 from captioner.errors import ImageError
 from tests.embed.pictures import (
     CAPTION,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.progress import Progress
-from captioner.embed import embed, read_texts
+from captioner.bulk.run import Progress
+from captioner.embed.embedding import embed, read_texts
 from captioner.embed.targets import caption_inside
 from captioner.errors import OptionError, OutputError
 from tests.bulk import fakes
