@@ -50,9 +50,8 @@ class TarReader:
     The last tar stays open. Not for several threads at the same time.
     """
 
-    def __init__(self) -> None:
-        self._tar: str | None = None
-        self._file: BinaryIO | None = None
+    _tar: str | None = None
+    _file: BinaryIO | None = None
 
     def __reduce__(self) -> tuple[type["TarReader"], tuple[()]]:
         return TarReader, ()  # another process opens its own

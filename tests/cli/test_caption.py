@@ -294,7 +294,8 @@ def test_ctrl_c_finishes_the_batch_and_ends_with_130(endless: list[str], tmp_pat
     assert notice == "finishing the batch in hand; Ctrl-C again breaks off"
     assert last == "captioner: interrupted; to go on, give the same command"
     lines = output.read_text().splitlines()
-    assert summary.startswith(f"captioner: {len(lines)} captioned, 0 skipped, 0 failed, {3000 - len(lines):,} not")
+    start = f"captioner: {len(lines)} captioned, 0 skipped, 0 failed, {3000 - len(lines):,} remaining"
+    assert summary.startswith(start)
     assert all("caption" in json.loads(line) for line in lines)
 
 

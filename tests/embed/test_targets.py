@@ -207,7 +207,7 @@ def test_where_copies_go(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_copies_that_would_meet_images_or_each_other_are_refused(folder: Path, tmp_path: Path) -> None:
     before = contents(tmp_path)
     for place in (folder, folder / "inner", folder / "new"):
-        with pytest.raises(OptionError, match=r"`output` .*: lies in .*images, whose images are captioned"):
+        with pytest.raises(OptionError, match=r"`output` .*: lies in .*pictures, whose images are captioned"):
             run(folder, output=str(place))
     with pytest.raises(OptionError, match=r"0.png: lies in `output`, which is for copies alone"):
         run(folder, output=str(folder), recursive=False)
