@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from captioner.bulk.records import Identity, Item, Member
-from captioner.bulk.tars import TarReader
+from captioner.bulk.sources import TarReader
 from captioner.errors import CaptionerError, ImageError
 from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, read_file
 from captioner.images.draw import make_thumbnail

@@ -1,7 +1,7 @@
 """``captioner caption --engine ray``: the same run over the machines of a cluster.
 
 Images are captioned in parts, some hundred consecutive ones, each of which ends up in one file. What the cluster
-does with a part is in :mod:`captioner.cluster.dataset` and :mod:`captioner.cluster.steps`.
+does with a part is in :mod:`captioner.cluster.steps`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -91,8 +91,7 @@ class _Run:
         return self._tally.summary()
 
     def _caption(self) -> None:
-        # Imported here: a run with nothing to do takes no seconds for Ray.
-        from captioner.cluster.dataset import captioned, cluster
+        from captioner.cluster.steps import captioned, cluster
 
         with cluster(self._options.ray_address):
             self._files.begin(self._settings, overwrite=self._options.overwrite)

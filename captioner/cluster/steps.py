@@ -1,22 +1,25 @@
-"""What is done to a part of the images on a cluster, and the files in which parts end.
+"""What a cluster does with parts of the images, and the files in which parts end.
 
-A part is some hundred consecutive images. Each step takes and gives an Arrow table of one part: ``IMAGES`` and what
-the steps before have added, a row an image. The last step writes the part as one whole file, whose name depends on
-its place alone. So a part that is captioned twice, because a machine went down after the first time, is there once;
-and no one has to remember what is done: a part is done if its file is there.
+A part is some hundred consecutive images, and a block of a Ray dataset: tasks read its images, actors hold the model,
+tasks write. If a worker or a machine dies, Ray gives its blocks to others. Each step takes and gives an Arrow table of
+one part: ``IMAGES`` and what the steps before have added, a row an image. The last step writes the part as one whole
+file, whose name depends on its place alone. So a part that is captioned twice, because a machine went down after the
+first time, is there once; and nothing has to remember what is done: a part is done if its file is there.
 
-Ray is not needed to import this, so that the steps can be tried without it, nor torch, which only those who hold
-the model load.
+Ray is not needed to import this, so that the steps can be tried without it, nor torch, which only the actors load.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import secrets
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,21 +27,29 @@ from captioner import __version__
 from captioner.bulk import output, reading, writers
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Item, Record
+from captioner.bulk.run import Model
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, os_errors_as
 from captioner.files import write_atomically
 
+_MISSING = "`engine` ray needs Ray: pip install 'captioner[ray]'"
 try:
     import pyarrow as pa
     from pyarrow import parquet
 except ImportError as error:
-    raise OptionError("`engine` ray needs Ray: pip install 'captioner[ray]'") from error
+    raise OptionError(_MISSING) from error
 
 Table: TypeAlias = Any
 Part: TypeAlias = tuple[int, Sequence[Item], Sequence[Record | None]]
 """Its number, its images, and what is known of them."""
 
 _SETTINGS = "_captioner.json"  # programs that read whole folders take what begins so for no data
+_PARTS_AT_ONCE = 2048  # of a dataset: their lists lie in the memory of this process
+_STORE_BYTES = 1 << 30  # of a cluster that is started for this run alone
+# Of a processor. Reading waits for files, and takes a tenth of the time of the network. That these differ
+# also keeps Ray from making one step of two.
+_READING, _WRITING = 0.5, 0.25
+_WHOLE = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 _AHEAD = 8
 IMAGES = pa.schema(
     {
@@ -48,6 +59,100 @@ IMAGES = pa.schema(
         "known": pa.binary(),  # what an earlier run has found; null if the image is due
     }
 )
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A connection to a cluster; one that this process has already stays as it is.
+
+    Args:
+        address: where it is; None for the one that RAY_ADDRESS names, or else one for this run alone.
+
+    Raises:
+        OptionError: there is none.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        yield
+        return
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    own: dict[str, Any] = {}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes back as exceptions
+    if where == "local":
+        own = {"num_cpus": reading.processors(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Without it Ray would leave one in the home folder.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        ray.init(where, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except Exception as error:  # of many classes, and Ray's own are not all of one family
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        what = "no Ray cluster can be started here" if where == "local" else f"no Ray cluster at {where}"
+        raise OptionError(f"{what} ({reason})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def captioned(
+    parts: Iterable[Part],
+    options: FolderOptions,
+    model: Model,
+    files: PartFiles,
+) -> Generator[Done, None, None]:
+    """Caption parts, and write them.
+
+    Args:
+        parts: those that are due.
+        options: of the run.
+        model: a model, which is loaded where the work is done.
+        files: where parts are written.
+
+    Yields:
+        What became of each, in the order in which they are ready.
+    """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray = _ray()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a block stays whole, whatever its size
+    preprocessing = model.load().preprocessing if model.preprocessing is None else model.preprocessing()
+    folder = str(Path.cwd())
+    reader = reading.ImageReader(preprocessing, options.pixel_limit)
+    tables = (table_of(*part) for part in parts)
+    while some := list(islice(tables, _PARTS_AT_ONCE)):
+        dataset = (
+            ray.data.from_arrow(some)
+            .map_batches(read, fn_args=(reader, folder), num_cpus=_READING, **_WHOLE)
+            .map_batches(
+                Captions,
+                fn_constructor_args=(model, options, __version__, folder),
+                **_actors(options.ray_actors, model.device),
+                **_WHOLE,
+            )
+            .map_batches(write, fn_args=(files,), num_cpus=_WRITING, **_WHOLE)
+        )
+        for row in dataset.iter_rows():
+            yield pickle.loads(row["done"])
+
+
+def _actors(wanted: int | None, device: str) -> dict[str, Any]:
+    """How many hold the model, and what each needs."""
+    ray = _ray()
+    there = ray.cluster_resources()
+    on_gpus = there.get("GPU", 0) >= 1 and device != "cpu"
+    most = int(there["GPU"]) if on_gpus else max(1, int(there.get("CPU", 1) * 7 // 8))
+    pool = ray.data.ActorPoolStrategy(min_size=wanted or 1, max_size=wanted or most)
+    return {"compute": pool, "num_cpus": 1, "num_gpus": 1 if on_gpus else 0}
+
+
+def _ray() -> Any:
+    try:
+        import ray.data
+    except ImportError as error:
+        raise OptionError(_MISSING) from error
+    return ray
 
 
 def table_of(part: int, items: Sequence[Item], known: Sequence[Record | None]) -> Table:
@@ -79,13 +184,13 @@ class Captions:
     """Holds the model, and adds ``record``: what is to be written of each image.
 
     Args:
-        model: a :class:`captioner.bulk.run.Model`.
+        model: a model, which is loaded here.
         options: of the run.
         version: of captioner, where the run was begun.
         folder: where it was begun.
     """
 
-    def __init__(self, model: Any, options: FolderOptions, version: str, folder: str) -> None:
+    def __init__(self, model: Model, options: FolderOptions, version: str, folder: str) -> None:
         self._model, self._options, self._version = model, options, version
         _enter(folder)
         self._engine: Any = None

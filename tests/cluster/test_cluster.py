@@ -11,8 +11,8 @@ import pytest
 import ray
 
 from captioner.cli import main
-from captioner.cluster import dataset
-from captioner.cluster.dataset import cluster
+from captioner.cluster import steps
+from captioner.cluster.steps import cluster
 from captioner.errors import OptionError
 from tests.bulk.folders import save_image
 
@@ -100,7 +100,7 @@ def test_actors_are_as_many_as_have_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: there)
-    actors = dataset._actors(wanted, device)
+    actors = steps._actors(wanted, device)
     assert (actors["compute"].min_size, actors["compute"].max_size) == sizes
     assert (actors["num_cpus"], actors["num_gpus"]) == (1, gpus)
 
@@ -109,7 +109,6 @@ def test_without_ray_a_line_says_what_to_install(
     checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "captioner.cluster.dataset")
     image = save_image(tmp_path / "0.png", 0)
     command = ["caption", str(image), "--weights", str(checkpoint_file), "--engine", "ray"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 2
