@@ -1,19 +1,16 @@
 """A caption and what is known of it, such as how sure it is (docs/confidence.md)."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from captioner.errors import OptionError
-from captioner.options import check, from_dict, option
+from captioner.options import check, option
 
 UNSURE = 1 / 3
 """Confidence below which a caption is more than twice as likely to be bad as to be good."""
 _LARGEST = 1_000_000  # no fitted coefficient comes near
-_WHAT = "confidence"
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,9 @@ class Calibration:
     ece: float = option(low=-_LARGEST, high=_LARGEST)
 
     def __post_init__(self) -> None:
-        check(self, _WHAT)
+        check(self, "confidence")
         if not isinstance(self.data, str):
-            raise OptionError(f"{_WHAT}: data must be a text, not {str(self.data)[:40]!r}")
+            raise OptionError(f"confidence: data must be a text, not {str(self.data)[:40]!r}")
 
     @property
     def meaning(self) -> str:
@@ -107,19 +104,6 @@ class Calibration:
         mean, count = features(log_prob, words)
         score = self.intercept + self.per_nat * mean + self.per_word * count
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
-
-    def to_dict(self) -> dict[str, object]:
-        """Give plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: object) -> Calibration:
-        """Rebuild from what :meth:`to_dict` gave.
-
-        Raises:
-            OptionError: no mapping, an absent or unknown field, or as the class.
-        """
-        return from_dict(cls, data, _WHAT)
 
 
 def features(log_prob: float, words: int) -> tuple[float, float]:

@@ -1,7 +1,5 @@
 """The one service that every door uses: images in, captions out."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -9,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -33,8 +30,8 @@ from captioner.scoring import Replay, Score, replay, score_texts
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 
-ImageInput: TypeAlias = "Source | Image.Image | Pixels"
-Weights: TypeAlias = "str | Path | Sequence[str | Path] | None"
+ImageInput = Source | Image.Image | Pixels
+Weights = str | Path | Sequence[str | Path] | None
 
 _LARGEST_FEATURE = 1e12
 _NO_VECTORS = "checkpoints with different encoders write together about images, not about vectors"
@@ -101,7 +98,7 @@ class Captioner:
         encoder: str | None = None,
         image_size: int | None = None,
         resize: str | None = None,
-    ) -> Captioner:
+    ) -> "Captioner":
         """Load a checkpoint, or several that write together.
 
         Args:
@@ -309,7 +306,7 @@ class Captioner:
         regions = self._regions(regions)
         return score_texts(self.decoder, self.vocabulary, regions, texts, runners_up=runners_up, attention=attention)
 
-    def seeds(self, pixels: Sequence[npt.NDArray[Any]], options: DecodingOptions | None = None) -> list[int]:
+    def seeds(self, pixels: Sequence[np.typing.NDArray[Any]], options: DecodingOptions | None = None) -> list[int]:
         """Seeds of sampling, one an image, from its pixels (or its vectors) and ``options.seed``.
 
         So an image gets the same captions wherever it stands in a batch, a folder or a shard.

@@ -19,14 +19,7 @@ from captioner.errors import CheckpointError, EncoderError, OptionError
 from captioner.images import Preprocessing
 from captioner.model.config import NO_ENCODER
 from captioner.model.decoder import decoder_blueprint
-from captioner.model.encoder import (
-    CaptionNetwork,
-    Encoder,
-    classifier_blueprint,
-    classifier_of,
-    encoder_preprocessing,
-    output_shape,
-)
+from captioner.model.encoder import CLASSES, CaptionNetwork, Encoder, classifier_of, encoder_preprocessing, output_shape
 from captioner.vocabulary import Vocabulary
 from captioner.weights import Header, header_of, open_checkpoint, peek
 
@@ -74,20 +67,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     with open_checkpoint(path) as file:
         header = header_of(path, file)
         network = build_network(path, header, pretrained=not header.embedded)
-        for key, target in network.state_dict().items():  # these share their memory with the network
-            # Counters and index tables come with the network; wrong ones would fail much later.
-            if key in header.shapes and target.is_floating_point():
-                value = file.get_tensor(key)
-                check_values(path, key, value)
-                target.copy_(value)
-        parts = [key for key in (CLASSIFIER + "weight", CLASSIFIER + "bias") if key in header.shapes]
-        read = [file.get_tensor(key) for key in parts]
-        for key, value in zip(parts, read, strict=True):
+        targets = network.state_dict()  # these share their memory with the network
+        others = {}
+        for key in header.shapes:
+            value = file.get_tensor(key)
             check_values(path, key, value)
+            if key not in targets:
+                others[key.removeprefix(CLASSIFIER)] = value
+            elif value.is_floating_point():  # counters and index tables come with the network
+                targets[key].copy_(value)
     if not header.embedded and encoder_digest(network.encoder) != header.encoder_digest:
-        raise CheckpointError(
-            f"{path}: was trained with other weights of {header.config.encoder} than the installed ones"
-        )
+        raise CheckpointError(f"{path}: trained with other weights of {header.config.encoder} than the installed ones")
     return Checkpoint(
         network=network.eval(),
         vocabulary=header.vocabulary,
@@ -96,7 +86,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         training=header.training,
         digest=peek(path).digest,
         calibration=header.calibration,
-        classifier=classifier_of(*read) if read else None,
+        classifier=classifier_of(**others) if others else None,
     )
 
 
@@ -129,7 +119,7 @@ def with_encoder(
             "another encoder made those",
         )
     network.decoder = checkpoint.network.decoder
-    # The file's digest alone would not tell with which eyes it sees.
+    # The file's digest alone would not say which encoder it sees with.
     digest = f"{checkpoint.digest}+{name}-{preprocessing.size}-{preprocessing.resize}"
     return replace(checkpoint, network=network.eval(), preprocessing=preprocessing, digest=digest)
 
@@ -139,11 +129,11 @@ def encoder_digest(encoder: Encoder) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode())
-        digest.update(stored_as(value, torch.float16).float().numpy().tobytes())
+        digest.update(stored(value, torch.float16).float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def stored_as(value: Tensor, dtype: torch.dtype) -> Tensor:
+def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Convert a weight to a type, unless that cannot hold it; on the CPU."""
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point():
@@ -169,7 +159,7 @@ def build_network(path: Path, header: Header, *, pretrained: bool) -> CaptionNet
     if header.embedded:
         _check_tensors(path, header, ENCODER, network.encoder)
     if any(key.startswith(CLASSIFIER) for key in header.shapes):
-        _check_tensors(path, header, CLASSIFIER, classifier_blueprint(config.channels))
+        _check_tensors(path, header, CLASSIFIER, nn.Linear(config.channels, CLASSES, device="meta"))
     known = (DECODER, CLASSIFIER, *([ENCODER] if header.embedded else []))
     if foreign := [key for key in header.shapes if not key.startswith(known)]:
         raise CheckpointError(f"{path}: holds {foreign[0][:80]!r}, which is not part of its model")
@@ -177,9 +167,7 @@ def build_network(path: Path, header: Header, *, pretrained: bool) -> CaptionNet
         return network
     _, channels = output_shape(network.encoder, min(config.image_size, _MOST_PROBED))
     if channels != config.channels:
-        raise CheckpointError(
-            f"{path}: its decoder takes {config.channels} channels, {config.encoder} gives {channels}"
-        )
+        raise CheckpointError(f"{path}: decoder takes {config.channels} channels, {config.encoder} gives {channels}")
     return network
 
 

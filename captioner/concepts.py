@@ -1,4 +1,4 @@
-"""What the classes of ImageNet are called in captions: the table ``concepts.txt`` beside this module."""
+"""What the classes of ImageNet are called in captions (the table ``concepts.txt``), and captions that name them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import S, StepModel, decode
 from captioner.vocabulary import Vocabulary
 
+_ARTICLES = ("a", "an")
+_LEAST_FOR_BORROWED = 0.5  # below, classes that captions have no word for are mostly mistaken (docs/tags.md)
 _LINE = re.compile(r"(?P<words>[a-z ]+?)(?: \((?P<like>[a-z ]+)\))?: (?P<classes>[0-9 -]+)")
 
 
@@ -35,13 +37,13 @@ class Concept:
 
 @cache
 def read_concepts() -> tuple[Concept, ...]:
-    """The concepts of the table."""
+    """Read the concepts of the table."""
     lines = files(__package__).joinpath("concepts.txt").read_text(encoding="utf-8").splitlines()
     return tuple(parse(line) for line in lines if line and not line.startswith("#"))
 
 
 def parse(line: str) -> Concept:
-    """One line of the table, ``words [(words in their place)]: classes``.
+    """Read one line of the table, ``words [(words in their place)]: classes``.
 
     Raises:
         ValueError: the line is malformed.
@@ -54,9 +56,6 @@ def parse(line: str) -> Concept:
         first, _, last = part.partition("-")
         classes += range(int(first), int(last or first) + 1)
     return Concept(tuple(match["words"].split()), tuple((match["like"] or "").split()), tuple(classes))
-
-
-_LEAST_FOR_BORROWED = 0.5  # below, classes that captions have no word for are mostly mistaken (docs/tags.md)
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,6 @@ def _names(concept: Concept, vocabulary: Vocabulary) -> tuple[frozenset[int], di
     return frozenset(names), names
 
 
-_ARTICLES = ("a", "an")
-
-
 @dataclass(frozen=True)
 class Written:
     """The captions of one image as ids.
@@ -144,7 +140,7 @@ class Written:
     names: Mapping[int, str] = field(default_factory=dict)
 
     def spoken(self, words: Sequence[str], ids: Sequence[int]) -> list[str]:
-        """The words of a caption with the names in their places."""
+        """Put the names into their places in the words of a caption."""
         spoken = list(words)
         for place, number in enumerate(ids):
             if number in self.names:

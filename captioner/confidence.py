@@ -5,12 +5,12 @@ for Support Vector Machines and Comparisons to Regularized Likelihood Methods"),
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
-Floats: TypeAlias = np.typing.NDArray[np.float64]
-Booleans: TypeAlias = np.typing.NDArray[np.bool_]
+Floats = np.typing.NDArray[np.float64]
+Booleans = np.typing.NDArray[np.bool_]
 
 GOOD = 0.4
 """CIDEr-D from which on a caption counts as good. See docs/confidence.md for why this one."""

@@ -16,7 +16,7 @@ from captioner.checkpoint import (
     build_network,
     check_values,
     encoder_digest,
-    stored_as,
+    stored,
 )
 from captioner.errors import CaptionerError, CheckpointError, os_errors_as
 from captioner.files import write_atomically
@@ -54,11 +54,11 @@ def save_checkpoint(
         external = external_encoder and key.startswith(ENCODER)
         if not (tied or external):
             check_values(path, key, value)
-            tensors[key] = stored_as(value, dtype)
+            tensors[key] = stored(value, dtype)
     metadata = {
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
-        "config": json.dumps(network.config.to_dict()),
+        "config": json.dumps(asdict(network.config)),
         "vocabulary": json.dumps(checkpoint.vocabulary.words),
         "preprocessing": json.dumps(checkpoint.preprocessing.to_dict()),
         "decoding": json.dumps(checkpoint.decoding.to_dict()),
@@ -66,7 +66,7 @@ def save_checkpoint(
         "encoder": json.dumps({"embedded": not external_encoder, "digest": encoder_digest(network.encoder)}),
     }
     if checkpoint.calibration is not None:
-        metadata["confidence"] = json.dumps(checkpoint.calibration.to_dict())
+        metadata["confidence"] = json.dumps(asdict(checkpoint.calibration))
     with os_errors_as(CheckpointError, f"cannot write the checkpoint {path}: "):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -117,7 +117,7 @@ def describe(path: str | Path) -> dict[str, object]:
         "encoder": _encoder_in_words(header),
         "classifier": "ImageNet" if f"{CLASSIFIER}weight" in header.shapes else "none",
         "encoder stages": "none" if blind else listed(network.encoder.stages),
-        "model": header.config.to_dict(),
+        "model": asdict(header.config),
         "preprocessing": "none" if blind else header.preprocessing.to_dict(),
         "vocabulary": f"{len(header.vocabulary)} words",
         "decoding": header.decoding.to_dict(),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -16,6 +15,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from captioner.errors import OptionError, UnknownWordsError
 from captioner.model.inference import EnsembleDecoder
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, caption_words, tokenize
+
+Maps = np.typing.NDArray[np.float32]
+"""For each word where the model looked: ``(words, rows, columns)``."""
 
 MOST_RUNNERS_UP = 100
 """More would be no use, and those of a long text would fill the memory."""
@@ -26,11 +28,10 @@ MOST_WORDS = 100_000
 _MOST_ROWS = 256
 _MOST_POSITIONS = 16384
 _LOGIT_ROWS = 1024  # positions whose distributions over all words are in memory at once
-_UNSEEN = (PAD, START, UNKNOWN)
+_UNSEEN = [PAD, START, UNKNOWN]
 
 _NAMED = 8  # how many unknown words a message names
 _NEAREST = 2  # how many known words it offers for each
-_LONGEST_COMPARED = 40  # letters; nothing that the model knows is near to longer words
 _SHOWN = 40  # letters of a word in a message
 
 
@@ -56,7 +57,7 @@ class Score:
     word_log_probs: tuple[float, ...]
     end_log_prob: float
     runners_up: tuple[tuple[tuple[str, float], ...], ...] = ()
-    attention: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    attention: Maps | None = field(default=None, compare=False, repr=False)
 
     @property
     def log_prob(self) -> float:
@@ -135,7 +136,7 @@ class Replay(NamedTuple):
 
     log_probs: list[float]
     runners_up: list[list[tuple[int, float]]]
-    attention: npt.NDArray[np.float32] | None = None
+    attention: Maps | None = None
 
 
 @torch.inference_mode()
@@ -207,31 +208,20 @@ def _replay_group(
         for row, value in zip(rows[part], values, strict=True):
             found[row].log_probs.append(value)
         if runners_up:
-            for row, best in zip(rows[part], _best(log_probs, runners_up), strict=True):
-                found[row].runners_up.append(best)
+            log_probs[:, _UNSEEN] = -math.inf
+            best, ids = log_probs.topk(runners_up, dim=-1)
+            for row, *pairs in zip(rows[part], ids.tolist(), best.exp().tolist(), strict=True):
+                found[row].runners_up.append(list(zip(*pairs, strict=True)))
     if not weights:
         return found
-    maps = _maps(weights[0], sentences)
-    return [each._replace(attention=where) for each, where in zip(found, maps, strict=True)]
-
-
-def _best(log_probs: Tensor, choices: int) -> list[list[tuple[int, float]]]:
-    """The most probable words of each row with their probabilities."""
-    log_probs[:, list(_UNSEEN)] = -math.inf
-    best = log_probs.topk(choices, dim=-1)
-    pairs = zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
-    return [list(zip(ids, probabilities, strict=True)) for ids, probabilities in pairs]
-
-
-def _maps(weights: PackedSequence, sentences: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.float32]]:
-    """For each sentence where the model looked at its words: ``(words, rows, columns)``."""
-    padded = pad_packed_sequence(weights, batch_first=True)[0].cpu().numpy()
-    regions = padded.shape[-1]
-    side = math.isqrt(regions)
+    maps = pad_packed_sequence(weights[0], batch_first=True)[0].cpu().numpy()
+    side = math.isqrt(maps.shape[-1])
     # The regions of an image are a square; those of ready-made vectors may be none.
-    grid = (side, side) if side * side == regions else (1, regions)
-    for words, found in zip(sentences, padded, strict=True):
-        yield found[: len(words)].reshape(-1, *grid)
+    grid = (side, side) if side * side == maps.shape[-1] else (1, maps.shape[-1])
+    return [
+        each._replace(attention=where[: len(words)].reshape(-1, *grid))
+        for each, where, words in zip(found, maps, sentences, strict=True)
+    ]
 
 
 def text_words(text: str) -> list[str]:
@@ -276,14 +266,13 @@ def name_unknown(unknown: Sequence[str], vocabulary: Vocabulary) -> str:
     >>> name_unknown(["dogg"], Vocabulary((*SPECIAL_WORDS, "dog", "cat")))
     "the word 'dogg' (did you mean dog?)"
     """
-    named = ", ".join(_with_nearest(word, vocabulary) for word in unknown[:_NAMED])
+
+    def with_nearest(word: str) -> str:
+        if len(word) > _SHOWN:  # nothing that the model knows is near to such words
+            return repr(word[:_SHOWN] + "...")
+        near = difflib.get_close_matches(word, vocabulary.words[len(SPECIAL_WORDS) :], n=_NEAREST, cutoff=0.75)
+        return f"{word!r} (did you mean {' or '.join(near)}?)" if near else repr(word)
+
+    named = ", ".join(map(with_nearest, unknown[:_NAMED]))
     more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
     return f"the word{'' if len(unknown) == 1 else 's'} {named}{more}"
-
-
-def _with_nearest(word: str, vocabulary: Vocabulary) -> str:
-    shown = repr(word if len(word) <= _SHOWN else word[:_SHOWN] + "...")
-    if len(word) > _LONGEST_COMPARED:
-        return shown
-    near = difflib.get_close_matches(word, vocabulary.words[len(SPECIAL_WORDS) :], n=_NEAREST, cutoff=0.75)
-    return f"{shown} (did you mean {' or '.join(near)}?)" if near else shown

@@ -6,8 +6,6 @@ then left out: the metrics of the field do not count it, and a model that need n
 spends its capacity on words.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
@@ -107,7 +105,7 @@ class Vocabulary:
             raise OptionError("a vocabulary must not contain a word twice")
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 1) -> Vocabulary:
+    def build(cls, captions: Iterable[str], min_count: int = 1) -> "Vocabulary":
         """Collect words that occur at least ``min_count`` times, frequent ones first, then by alphabet."""
         counts = Counter(word for caption in captions for word in caption_words(caption))
         frequent = [word for word, count in counts.items() if count >= min_count]

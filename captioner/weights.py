@@ -17,10 +17,15 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, CheckpointError, reworded
 from captioner.images import Preprocessing
 from captioner.model.config import ModelConfig
+from captioner.options import from_dict
 from captioner.vocabulary import Vocabulary
 
+T = TypeVar("T")
+
 DEFAULT_WEIGHTS = "captioner"
-_ALIGNMENT = 8  # of the tensors, by the safetensors format
+FORMAT = "captioner"
+FORMAT_VERSION = 1
+_MOST_BYTES = 16 << 30
 _MOST_HEADER_BYTES = 100 << 20  # what the safetensors format allows
 
 
@@ -63,7 +68,7 @@ def peek(path: Path) -> Peek:
 
     Raises:
         CheckpointError: the file cannot be read or is not in the safetensors format. Loading it
-            (:func:`captioner.checkpoint.load_checkpoint`) tells more.
+            (:func:`captioner.checkpoint.load_checkpoint`) says more.
     """
     try:
         if not path.is_file():  # opening a named pipe would wait for its writer
@@ -88,13 +93,6 @@ def _peek(path: Path, _stamp: tuple[int, ...]) -> Peek:
         while block := file.read(1 << 20):
             digest.update(block)
     return Peek(metadata, digest.hexdigest()[:16])
-
-
-T = TypeVar("T")
-
-FORMAT = "captioner"
-FORMAT_VERSION = 1
-_MOST_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -171,19 +169,21 @@ def header_of(path: Path, file: Any) -> Header:
     slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     try:
         encoder = json.loads(metadata["encoder"])
+        words = _typed(json.loads(metadata["vocabulary"]), list)
         confidence = json.loads(metadata.get("confidence", "null"))
         header = Header(
-            config=ModelConfig.from_dict(json.loads(metadata["config"])),
-            vocabulary=Vocabulary(tuple(_words(json.loads(metadata["vocabulary"])))),
+            config=from_dict(ModelConfig, json.loads(metadata["config"]), "the model configuration"),
+            vocabulary=Vocabulary(tuple(_typed(word, str) for word in words)),
             preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
             decoding=DecodingOptions.from_dict(json.loads(metadata["decoding"])),
-            training=_summary(json.loads(metadata["training"])),
-            calibration=None if confidence is None else Calibration.from_dict(confidence),
+            training=_typed(json.loads(metadata["training"]), dict),
+            calibration=None if confidence is None else from_dict(Calibration, confidence, "confidence"),
             encoder_digest=_typed(encoder["digest"], str),
             embedded=_typed(encoder["embedded"], bool),
             shapes={key: tuple(part.get_shape()) for key, part in slices.items()},
             dtypes={key: str(part.get_dtype()) for key, part in slices.items()},
         )
+        json.dumps(header.training, indent=2, allow_nan=False)  # what cannot be written again is refused here
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, CaptionerError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
         reason = reworded(reason, str)  # a field of the file, no option
@@ -205,16 +205,6 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
         raise CheckpointError(
             f"{path}: is of format {version}, this captioner reads {FORMAT_VERSION}", "upgrade captioner"
         )
-
-
-def _words(value: object) -> list[str]:
-    return [_typed(word, str) for word in _typed(value, list)]
-
-
-def _summary(value: object) -> dict[str, object]:
-    summary = _typed(value, dict)
-    json.dumps(summary, indent=2, allow_nan=False)  # what cannot be written again is refused here
-    return summary
 
 
 def _typed(value: object, kind: type[T]) -> T:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from captioner.confidence import (
 )
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, OptionError
+from captioner.options import from_dict
 from captioner.saving import describe, save_checkpoint, write_metadata
 from captioner.weights import peek
 
@@ -137,12 +138,12 @@ def test_a_confidence_is_a_probability_and_the_one_of_the_fit(log_prob: float, w
     ids=str,
 )
 def test_impossible_values_are_refused(change: dict[str, Any]) -> None:
-    assert Calibration.from_dict(json.loads(json.dumps(CALIBRATION.to_dict()))) == CALIBRATION
+    assert from_dict(Calibration, json.loads(json.dumps(asdict(CALIBRATION))), "confidence") == CALIBRATION
     with pytest.raises(OptionError, match="confidence: ") as caught:
-        Calibration.from_dict(CALIBRATION.to_dict() | change)
+        from_dict(Calibration, asdict(CALIBRATION) | change, "confidence")
     assert len(str(caught.value)) < 200
     with pytest.raises(OptionError, match="confidence: must be a mapping"):
-        Calibration.from_dict([])
+        from_dict(Calibration, [], "confidence")
 
 
 def test_it_travels_in_the_checkpoint_and_older_ones_do_without(

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -251,7 +251,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             skip_unreadable=dataset.skip_missing,
             on_progress=bar.update,
         )
-    entries = {"confidence": json.dumps(found.calibration.to_dict())}
+    entries = {"confidence": json.dumps(asdict(found.calibration))}
     written = _store(find_weights(args.weights), options.output, entries)
     if options.plot is not None:
         calibrate.write_reliability(options.plot, found)

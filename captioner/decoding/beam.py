@@ -1,7 +1,6 @@
 """Beam search, for captions that hold given words if need be; greedy search is a beam of one."""
 
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from captioner.decoding.hypotheses import NEVER, Choice, Hypothesis, by_mbr, hypotheses
 from captioner.decoding.options import DecodingOptions
 
-Wanted: TypeAlias = "Sequence[Sequence[Collection[int]]]"
+Wanted = Sequence[Sequence[Collection[int]]]
 """For each image some sets of ids, of each of which one word at least must stand in its captions."""
 
 
@@ -125,7 +124,13 @@ class BeamSearch:
         self.pool_history = torch.zeros(*pool, steps, device=device)
 
     def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
-        """See :class:`Strategy`."""
+        """Choose the next words.
+
+        Args:
+            log_probs: ``(rows, vocab)``, the model's own.
+            allowed: ``(rows, vocab)``, false where a filter forbids the word.
+            words: ``(rows, time)`` words so far, without ``<start>``.
+        """
         images, width = self.scores.shape
         length, vocabulary = words.shape[1], log_probs.shape[1]
         totals = self.scores.unsqueeze(-1) + log_probs.view(images, width, vocabulary)
@@ -183,12 +188,12 @@ class BeamSearch:
         self.pool_history = _take(torch.cat((self.pool_history, history), dim=1), order)
 
     def done(self) -> bool:
-        """See :class:`Strategy`."""
+        """Say whether no further word can change the result."""
         bound = self.scores.amax(dim=1) / length_normalisation(self.options.max_length, self.exponent)
         return bool((bound <= self.pool_scores.amin(dim=1)).all())
 
     def hypotheses(self) -> list[list[Hypothesis]]:
-        """See :class:`Strategy`; the best caption first."""
+        """List the captions of each image, the best first."""
         found = hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
         if not self.options.consensus:
             return found

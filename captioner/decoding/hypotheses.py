@@ -1,7 +1,8 @@
 """What a way of choosing the next words is given and gives, and the choice of one caption among those found.
 
 A strategy (:class:`captioner.decoding.beam.BeamSearch`, :class:`captioner.decoding.sampling.Sampling`) begins with
-``width`` captions for each image, as rows ``image * width + slot``, and ends with hypotheses.
+``width`` captions for each image, as rows ``image * width + slot``, and ends with ``num_captions`` hypotheses, or fewer
+if no more exist.
 
 The most probable caption is one sentence among many that are nearly as probable; what most of them say is
 more likely right. :func:`by_mbr` orders the captions c by the similarity that is expected of each with a caption
@@ -16,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -48,31 +49,6 @@ class Choice(NamedTuple):
 
     parents: Tensor
     words: Tensor
-
-
-class Strategy(Protocol):
-    """What the decoding loop asks of a strategy.
-
-    Attributes:
-        width: captions in the making for each image.
-    """
-
-    width: int
-
-    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
-        """Choose the next words.
-
-        Args:
-            log_probs: ``(rows, vocab)``, the model's own.
-            allowed: ``(rows, vocab)``, false where a filter forbids the word.
-            words: ``(rows, time)`` words so far, without ``<start>``.
-        """
-
-    def done(self) -> bool:
-        """Whether no further word can change the result."""
-
-    def hypotheses(self) -> list[list[Hypothesis]]:
-        """For each image ``num_captions`` captions (fewer if no more exist)."""
 
 
 def hypotheses(words: Tensor, history: Tensor, lengths: Tensor, scores: Tensor) -> list[list[Hypothesis]]:

@@ -1,7 +1,5 @@
 """How captions are searched for or sampled, as data."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 
 from captioner.errors import OptionError
@@ -85,7 +83,7 @@ class DecodingOptions:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: object) -> DecodingOptions:
+    def from_dict(cls, data: object) -> "DecodingOptions":
         """Inverse of :meth:`to_dict`; absent fields take their defaults.
 
         Raises:

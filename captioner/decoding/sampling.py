@@ -39,7 +39,7 @@ class Sampling:
         self.running = torch.arange(rows)  # rows that the decoding loop still goes on with
 
     def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
-        """See :class:`Strategy`."""
+        """Choose as :meth:`captioner.decoding.beam.BeamSearch.choose` does."""
         # Inverse transform sampling in float64 on the CPU: the same draw on every device.
         time, rows = words.shape[1], self.running
         log_probs, ended = log_probs.cpu(), self.ended[rows]
@@ -74,11 +74,11 @@ class Sampling:
         return words.gather(1, _pick(probs, uniforms).unsqueeze(1)).squeeze(1)
 
     def done(self) -> bool:
-        """See :class:`Strategy`."""
+        """Say whether no further word can change the result."""
         return bool(self.ended.all())
 
     def hypotheses(self) -> list[list[Hypothesis]]:
-        """See :class:`Strategy`; in the order drawn."""
+        """List the captions of each image, in the order drawn."""
         shape = (self.images, self.width)
         scores = self.history.sum(dim=1).view(shape)
         words = self.words.view(*shape, -1)

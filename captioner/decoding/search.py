@@ -1,7 +1,5 @@
 """The one decoding loop: every caption, however it is chosen, is written here."""
 
-from __future__ import annotations
-
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -9,10 +7,12 @@ from torch import Tensor
 
 from captioner.decoding.beam import BeamSearch, Constraints, Wanted
 from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
-from captioner.decoding.hypotheses import Hypothesis, Strategy
+from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import Sampling
 from captioner.errors import OptionError
+
+S = TypeVar("S", bound="DecodingState")
 
 
 class DecodingState(Protocol):
@@ -23,9 +23,6 @@ class DecodingState(Protocol):
 
     def select(self: S, rows: Tensor) -> S:
         """Give some of the rows, in any order, perhaps several times."""
-
-
-S = TypeVar("S", bound=DecodingState)
 
 
 class StepModel(Protocol, Generic[S]):
@@ -69,7 +66,7 @@ def decode(
         return []
     device = regions.device
     constraints = Constraints(wanted, device) if wanted is not None and any(wanted) else None
-    strategy: Strategy
+    strategy: BeamSearch | Sampling
     if not options.sampling:
         strategy = BeamSearch(images, options, special.end, device, constraints)
     elif constraints is None:

@@ -13,7 +13,7 @@ from captioner.errors import ImageError
 from captioner.evaluation.evaluate import Comparison, Evaluation
 from captioner.files import write_atomically
 from captioner.html import CLOSING, opening
-from captioner.images.draw import thumbnail_uri
+from captioner.images.draw import data_uri, make_thumbnail
 from captioner.metrics.evaluate import Scores
 
 
@@ -225,7 +225,7 @@ def _card(evaluation: Evaluation, place: int, images: Mapping[ImageId, Path]) ->
 
 def _thumbnail(image: Path | None, caption: str) -> str:
     try:
-        address = None if image is None else thumbnail_uri(image, _THUMBNAIL)
+        address = None if image is None else data_uri(make_thumbnail(image, _THUMBNAIL))
     except ImageError:
         address = None
     if address is None:

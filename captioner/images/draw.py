@@ -4,7 +4,6 @@ import base64
 import io
 import math
 import textwrap
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -106,12 +105,9 @@ def make_thumbnail(source: Source, side: int, *, max_pixels: int = DEFAULT_MAX_P
     """
     image = open_image(source, max_pixels=max_pixels, min_size=side)
     image.thumbnail((side, side))
-    return _file(image, "jpeg", quality=80)
-
-
-def thumbnail_uri(path: Path, side: int) -> str:
-    """Return an image as a `data:` address; see `make_thumbnail`."""
-    return data_uri(make_thumbnail(path, side))
+    data = io.BytesIO()
+    image.save(data, "jpeg", quality=80)
+    return data.getvalue()
 
 
 def image_uri(image: Image.Image, kind: str, **options: int) -> str:
@@ -122,15 +118,11 @@ def image_uri(image: Image.Image, kind: str, **options: int) -> str:
         kind: Format of the file, `jpeg` or `png`.
         options: Pillow's, for this format.
     """
-    return data_uri(_file(image, kind, **options), kind)
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data_uri(data.getvalue(), kind)
 
 
 def data_uri(content: bytes, kind: str = "jpeg") -> str:
     """Return an image file as a `data:` address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _file(image: Image.Image, kind: str, **options: int) -> bytes:
-    data = io.BytesIO()
-    image.save(data, kind, **options)
-    return data.getvalue()

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 from captioner.errors import ImageError
 
@@ -13,7 +12,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 
 # Device and inode numbers, which all links to one folder share.
-_FolderId: TypeAlias = tuple[int, int]
+_FolderId = tuple[int, int]
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = True) -> Iterator[Path]:

@@ -10,27 +10,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
 
 from captioner.errors import ImageError, NoDecoderError, TooManyPixelsError
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+Source = str | os.PathLike[str] | bytes | BinaryIO
 
 DEFAULT_MAX_PIXELS = 100_000_000
 _FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
+_PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WebP": "WebP", "GIF": "Gif", "BMP": "Bmp", "TIFF": "Tiff", "AVIF": "Avif"}
 _HEAD_BYTES = 512
 # A file may be this much longer than its header suggests: 8 bytes for each pixel (16-bit RGBA) that the
 # limit allows, and room for profiles, thumbnails and metadata.
@@ -90,7 +83,7 @@ def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size
                 f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,} pixels",
                 "raise the limit or shrink the image",
             )
-        return to_rgb(_upright(_decode(image, min_size)))
+        return to_rgb(_upright(_decode(image, kind, min_size)))
     except ImageError:
         raise
     except Exception as error:  # Decoders fail on broken files with nearly every class of exception.
@@ -239,28 +232,15 @@ def identify(data: bytes, name: str) -> str:
 
 
 def _plugin(kind: str, name: str) -> type[ImageFile.ImageFile]:
-    """Return Pillow's decoder for a format."""
-    if kind == "HEIC":
-        try:
-            from pillow_heif import HeifImageFile
-        except ImportError as error:
-            raise NoDecoderError(f"{name}: HEIC images cannot be read", "run: pip install 'captioner[heif]'") from error
-        plugin: type[ImageFile.ImageFile] = HeifImageFile
-        return plugin
-    if kind == "AVIF":
-        try:
-            from PIL.AvifImagePlugin import AvifImageFile
-        except ImportError as error:  # Pillow before 11.3.
-            raise NoDecoderError(f"{name}: AVIF images cannot be read", "run: pip install --upgrade pillow") from error
-        return AvifImageFile
-    return {
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "WebP": WebPImagePlugin.WebPImageFile,
-        "TIFF": TiffImagePlugin.TiffImageFile,
-        "BMP": BmpImagePlugin.BmpImageFile,
-    }[kind]
+    """Return Pillow's decoder for a format, imported only where one is needed: rarer ones may be absent."""
+    heic = kind == "HEIC"
+    try:
+        module = import_module("pillow_heif" if heic else f"PIL.{_PLUGINS[kind]}ImagePlugin")
+    except ImportError as error:  # Pillow before 11.3 has no AVIF.
+        advice = "run: pip install 'captioner[heif]'" if heic else "run: pip install --upgrade pillow"
+        raise NoDecoderError(f"{name}: {kind} images cannot be read", advice) from error
+    plugin: type[ImageFile.ImageFile] = getattr(module, "HeifImageFile" if heic else f"{_PLUGINS[kind]}ImageFile")
+    return plugin
 
 
 @contextmanager
@@ -276,11 +256,11 @@ def _muted_warnings() -> Iterator[None]:
         yield
 
 
-def _decode(image: ImageFile.ImageFile, min_size: int | None) -> ImageFile.ImageFile:
-    if min_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+def _decode(image: ImageFile.ImageFile, kind: str, min_size: int | None) -> ImageFile.ImageFile:
+    if min_size is not None and kind == "JPEG":
         side = _DRAFT_MARGIN * min_size
         image.draft(None, (side, side))
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if kind == "TIFF":
         with _muted_warnings():  # TIFF alone reads metadata while it decodes.
             image.load()
     else:

@@ -1,12 +1,10 @@
 """The one way from an image to the numbers that an encoder sees; stored in every checkpoint as data."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,7 +16,7 @@ from captioner.options import check, from_dict, option
 if TYPE_CHECKING:
     import torch
 
-Pixels: TypeAlias = "np.typing.NDArray[np.uint8]"
+Pixels = np.typing.NDArray[np.uint8]
 
 _WHAT = "preprocessing"
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -108,7 +106,7 @@ class Preprocessing:
         left, top = (round((side - self.size) / 2) for side in scaled.size)
         return np.array(scaled.crop((left, top, left + self.size, top + self.size)))
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Turn pixels into the encoder's input: (pixels / 255 - mean) / std.
 
         Args:
@@ -126,7 +124,7 @@ class Preprocessing:
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_dict(cls, data: object) -> Preprocessing:
+    def from_dict(cls, data: object) -> "Preprocessing":
         """Rebuild from what `to_dict` gave.
 
         Raises:

@@ -10,15 +10,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence
 
 
 class RecurrentCell(nn.Module, ABC):
     """What every cell offers: one step, and whole sequences at once.
 
-    With a ``hidden_limit`` every element of the gradient of the loss by the hidden state, dL/dh_t, is brought
-    into ``[-hidden_limit, hidden_limit]`` at each time step, before it flows on to the step before.
+    With a ``limit`` every element of the gradient of the loss by the hidden state, dL/dh_t, is brought
+    into ``[-limit, limit]`` at each time step, before it flows on to the step before.
 
     Attributes:
         parts: number of tensors of length ``hidden`` that make up the state.
@@ -27,19 +26,17 @@ class RecurrentCell(nn.Module, ABC):
     parts: int
 
     @abstractmethod
-    def step(self, inputs: Tensor, state: Tensor, hidden_limit: float | None = None) -> Tensor:
+    def step(self, inputs: Tensor, state: Tensor, limit: float | None = None) -> Tensor:
         """One time step: ``(batch, inputs)``, ``(batch, parts, hidden)`` -> ``(batch, parts, hidden)``."""
 
     @abstractmethod
-    def forward(
-        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: PackedSequence, state: Tensor, limit: float | None = None) -> tuple[Tensor, Tensor]:
         """All outputs for sequences that are known beforehand.
 
         Args:
             inputs: packed ``(batch, time, inputs)``, longest sequence first.
             state: ``(batch, parts, hidden)``.
-            hidden_limit: see the class.
+            limit: see the class.
 
         Returns:
             Outputs ``(words, hidden)``, one row for each real position, in packed order (time-major), and
@@ -70,13 +67,11 @@ class Cell(RecurrentCell):
         """
         return inputs
 
-    def step(self, inputs: Tensor, state: Tensor, hidden_limit: float | None = None) -> Tensor:
+    def step(self, inputs: Tensor, state: Tensor, limit: float | None = None) -> Tensor:
         """See :class:`RecurrentCell`."""
-        return _limited(self.advance(self.project(inputs), state), hidden_limit)
+        return _limited(self.advance(self.project(inputs), state), limit)
 
-    def forward(
-        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: PackedSequence, state: Tensor, limit: float | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`RecurrentCell`. Step by step; cells with a fused kernel override it."""
         outputs, ended = [], []
         for projected in torch.split(self.project(inputs.data), inputs.batch_sizes.tolist()):
@@ -84,24 +79,24 @@ class Cell(RecurrentCell):
             if rows < len(state):  # the longest come first, so the sequences that go on are the first rows
                 ended.append(state[rows:])
                 state = state[:rows]
-            state = _limited(self.advance(projected, state), hidden_limit)
+            state = _limited(self.advance(projected, state), limit)
             outputs.append(self.output(state))
         return torch.cat(outputs), torch.cat([state, *reversed(ended)])
 
 
-def _limited(state: Tensor, hidden_limit: float | None) -> Tensor:
+def _limited(state: Tensor, limit: float | None) -> Tensor:
     """A state through which no element of dL/dh_t flows back that is larger than the limit.
 
     The hook sees the gradient from everything that reads ``h_t``: output, layer above and later steps.
     """
-    if hidden_limit is None or not state.requires_grad:
+    if limit is None or not state.requires_grad:
         return state
 
-    def limit(gradient: Tensor) -> Tensor:
-        hidden = gradient[:, :1].clamp(-hidden_limit, hidden_limit)
+    def clamped(gradient: Tensor) -> Tensor:
+        hidden = gradient[:, :1].clamp(-limit, limit)
         return torch.cat((hidden, gradient[:, 1:]), dim=1)
 
-    state.register_hook(limit)  # type: ignore[no-untyped-call]
+    state.register_hook(clamped)  # type: ignore[no-untyped-call]
     return state
 
 
@@ -126,25 +121,23 @@ class Stack(RecurrentCell):
         self.residual = residual
         self.parts = sum(layer.parts for layer in layers)
 
-    def step(self, inputs: Tensor, state: Tensor, hidden_limit: float | None = None) -> Tensor:
+    def step(self, inputs: Tensor, state: Tensor, limit: float | None = None) -> Tensor:
         """See :class:`RecurrentCell`."""
         states: list[Tensor] = []
         below: Tensor | None = None
         for layer, own in self._with_states(state):
-            states.append(layer.step(inputs if below is None else self.dropout(below), own, hidden_limit))
+            states.append(layer.step(inputs if below is None else self.dropout(below), own, limit))
             below = self._above(layer.output(states[-1]), below)
         return torch.cat(states[::-1], dim=1)
 
-    def forward(
-        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: PackedSequence, state: Tensor, limit: float | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`RecurrentCell`. Layer by layer, by each one's kernel."""
         states: list[Tensor] = []
         below: Tensor | None = None
         for layer, own in self._with_states(state):
             if below is not None:
                 inputs = inputs._replace(data=self.dropout(below))
-            outputs, last = layer(inputs, own, hidden_limit)
+            outputs, last = layer(inputs, own, limit)
             states.append(last)
             below = self._above(outputs, below)
         assert below is not None  # there is a layer
@@ -184,15 +177,13 @@ class FusedCell(Cell):
         """See :class:`Cell`."""
         return self.core.all_weights[0][1]
 
-    def forward(
-        self, inputs: PackedSequence, state: Tensor, hidden_limit: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: PackedSequence, state: Tensor, limit: float | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`RecurrentCell`.
 
         The kernel shows no gradient between two steps, so a limit on it is set step by step.
         """
-        if hidden_limit is not None or not self.runs_whole:
-            return super().forward(inputs, state, hidden_limit)
+        if limit is not None or not self.runs_whole:
+            return super().forward(inputs, state, limit)
         first = state.transpose(0, 1).contiguous()
         outputs, last = self.core(inputs, first.chunk(2) if self.parts == 2 else first)
         last = torch.cat(last) if self.parts == 2 else last
@@ -213,12 +204,12 @@ class RNN(FusedCell):
     def project(self, inputs: Tensor) -> Tensor:
         """``U x + b``."""
         weight, _, bias, _ = self.core.all_weights[0]
-        return linear(inputs, weight, bias)
+        return nn.functional.linear(inputs, weight, bias)
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
         """See :class:`Cell`."""
         _, weight, _, bias = self.core.all_weights[0]
-        return self.squash(projected + linear(state[:, 0], weight, bias)).unsqueeze(1)
+        return self.squash(projected + nn.functional.linear(state[:, 0], weight, bias)).unsqueeze(1)
 
 
 class AddingCell(Cell):

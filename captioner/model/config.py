@@ -1,11 +1,9 @@
 """The architecture as data: everything that is needed to build the network again."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from captioner.errors import OptionError
-from captioner.options import check, from_dict, option
+from captioner.options import check, option
 
 CELLS = ("rnn", "residual_rnn", "gated_rnn", "lstm", "gru")
 NONLINEARITIES = ("tanh", "sigmoid")
@@ -73,19 +71,6 @@ class ModelConfig:
             raise OptionError("`nonlinearity` is a choice of the cell rnn", f"{self.cell} has its own")
         if self.residual_layers and self.layers == 1:
             raise OptionError("`residual_layers` links layers from the second up", "give at least 2 layers")
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: object) -> ModelConfig:
-        """Inverse of :meth:`to_dict`; an older checkpoint may lack fields that have a default.
-
-        Raises:
-            OptionError: a field is absent, unknown or has an impossible value.
-        """
-        return from_dict(cls, data, "the model configuration")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ Vinyals et al. 2015 ("Show and Tell") feed the image as the first input; here it
 hidden and cell state through learned layers, as in Xu et al. 2015, section 3.1.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 from captioner.model.cells import build_cell
 from captioner.model.config import FULL_BPTT, BPTTConfig, ModelConfig
 
-NextInput: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
-OnAttention: TypeAlias = "Callable[[PackedSequence], None]"
-Memory: TypeAlias = "tuple[Tensor, Tensor]"
+NextInput = Callable[[Tensor, Tensor], Tensor]
+OnAttention = Callable[[PackedSequence], None]
+Memory = tuple[Tensor, Tensor]
 """What attention has computed of an image's regions, once; both have a row for each image."""
 
 
@@ -36,19 +34,19 @@ class State:
     cell: Tensor
     memory: Memory | None = None
 
-    def select(self, rows: Tensor) -> State:
+    def select(self, rows: Tensor) -> "State":
         """The state of other rows, for instance one row for each caption of an image."""
         memory = self.memory and (self.memory[0][rows], self.memory[1][rows])
         return State(self.cell[rows], memory)
 
-    def first(self, count: int) -> State:
+    def first(self, count: int) -> "State":
         """The first ``count`` rows."""
         if count == len(self.cell):
             return self  # a slice of all rows would still cost a copy of their gradient
         memory = self.memory and (self.memory[0][:count], self.memory[1][:count])
         return State(self.cell[:count], memory)
 
-    def reorder(self, rows: Tensor) -> State:
+    def reorder(self, rows: Tensor) -> "State":
         """Exchange rows *of the same image*; their memory is equal and stays where it is."""
         return replace(self, cell=self.cell[rows])
 
@@ -59,7 +57,12 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
-        self.attention = _build_attention(config)
+        self.attention: AdditiveAttention | AdaptiveAttention | None = None
+        sizes = (config.channels, config.hidden_size, config.attention_size)
+        if config.attention == "additive":
+            self.attention = AdditiveAttention(*sizes)
+        elif config.attention == "adaptive":
+            self.attention = AdaptiveAttention(*sizes, config.attention_heads)
         # What additive attention finds is read by the cell, what adaptive attention finds is added behind it.
         self.reads_context = isinstance(self.attention, AdditiveAttention)
         input_size = config.embedding_size + (config.channels if self.reads_context else 0)
@@ -317,15 +320,6 @@ class AdaptiveAttention(nn.Module):
         """``(batch, rows, count * attention)`` -> ``count`` of ``(batch, heads, rows, size of a head)``."""
         parts = vectors.view(*vectors.shape[:2], count, self.heads, -1)
         return parts.permute(2, 0, 3, 1, 4).unbind()
-
-
-def _build_attention(config: ModelConfig) -> AdditiveAttention | AdaptiveAttention | None:
-    sizes = (config.channels, config.hidden_size, config.attention_size)
-    if config.attention == "additive":
-        return AdditiveAttention(*sizes)
-    if config.attention == "adaptive":
-        return AdaptiveAttention(*sizes, config.attention_heads)
-    return None
 
 
 class _NothingDrawn(TorchFunctionMode):

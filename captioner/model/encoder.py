@@ -392,13 +392,8 @@ class CaptionNetwork(nn.Module):
         self.decoder = Decoder(config)
 
 
-def classifier_blueprint(channels: int) -> nn.Linear:
-    """Make the names and shapes of an encoder's classifier of the mean region, without its weights."""
-    return nn.Linear(channels, CLASSES, device="meta")
-
-
 def classifier_of(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Make the classifier with these weights, in evaluation mode, without gradients."""
-    layer = classifier_blueprint(weight.shape[1])
+    """Make the classifier of the mean region with these weights, in evaluation mode, without gradients."""
+    layer = nn.Linear(weight.shape[1], CLASSES, device="meta")
     layer.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
     return layer.requires_grad_(False).eval()

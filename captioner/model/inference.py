@@ -1,7 +1,5 @@
 """Running trained networks: on which device, in which numbers, fused, and several of them as one."""
 
-from __future__ import annotations
-
 import copy
 import math
 import threading
@@ -186,11 +184,11 @@ class EnsembleState:
 
     states: tuple[State, ...]
 
-    def reorder(self, rows: Tensor) -> EnsembleState:
+    def reorder(self, rows: Tensor) -> "EnsembleState":
         """Exchange rows of the same image."""
         return EnsembleState(tuple(state.reorder(rows) for state in self.states))
 
-    def select(self, rows: Tensor) -> EnsembleState:
+    def select(self, rows: Tensor) -> "EnsembleState":
         """Take some of the rows."""
         return EnsembleState(tuple(state.select(rows) for state in self.states))
 

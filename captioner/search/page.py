@@ -7,7 +7,7 @@ from pathlib import Path
 from captioner.errors import ImageError
 from captioner.files import write_atomically
 from captioner.html import CLOSING, opening
-from captioner.images.draw import thumbnail_uri
+from captioner.images.draw import data_uri, make_thumbnail
 from captioner.search.search import Answer, Match
 
 _THUMBNAIL = 320  # pixels of the long side
@@ -63,6 +63,6 @@ def _cards(matches: Sequence[Match]) -> list[str]:
 
 def _figure(path: Path) -> str:
     try:
-        return f'<img alt="{escape(path.name)}" src="{thumbnail_uri(path, _THUMBNAIL)}">'
+        return f'<img alt="{escape(path.name)}" src="{data_uri(make_thumbnail(path, _THUMBNAIL))}">'
     except ImageError:
         return '<div class="absent">image not at hand</div>'

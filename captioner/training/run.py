@@ -128,7 +128,7 @@ def _go_on_from(initial: Checkpoint, network: CaptionNetwork, options: TrainingO
 
     One thing may be new: adaptive attention, which begins as if it were not there.
     """
-    own, other = network.config.to_dict(), initial.network.config.to_dict()
+    own, other = asdict(network.config), asdict(initial.network.config)
     extended = (own["attention"], other["attention"]) == ("adaptive", "none")
     new = {"dropout", *(_OF_ATTENTION if extended else ())}
     differing = [name for name in own if own[name] != other[name] and name not in new]

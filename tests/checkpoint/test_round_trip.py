@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def test_what_a_person_wants_to_know(checkpoint: Checkpoint, tmp_path: Path) -> 
     assert told["parameters"] == sum(value.numel() for value in checkpoint.network.parameters())
     assert told["stored as"] == "F16, I64"
     assert told["encoder"] == "embedded"
-    assert told["model"] == checkpoint.network.config.to_dict()
+    assert told["model"] == asdict(checkpoint.network.config)
     assert told["vocabulary"] == "34 words"
     assert told["training"] == {"date": "2026-01-01"}
     save_checkpoint(path, checkpoint, external_encoder=True)

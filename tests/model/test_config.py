@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from captioner.errors import OptionError
 from captioner.model.config import ModelConfig
+from captioner.options import from_dict
 from tests.model.test_decoder import SMALL
 
 
@@ -38,19 +41,19 @@ def test_impossible_values_are_refused_by_name(change: dict[str, object]) -> Non
 
 def test_a_configuration_survives_being_written_down() -> None:
     config = ModelConfig(**SMALL)  # type: ignore[arg-type]
-    assert ModelConfig.from_dict(config.to_dict()) == config
+    assert from_dict(ModelConfig, asdict(config), "the model configuration") == config
 
 
 def test_absent_and_unknown_fields_are_named() -> None:
-    data = ModelConfig(**SMALL).to_dict()  # type: ignore[arg-type]
+    data = asdict(ModelConfig(**SMALL))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="depth"):
-        ModelConfig.from_dict(data | {"depth": 3})
+        from_dict(ModelConfig, data | {"depth": 3}, "the model configuration")
     del data["channels"]
     with pytest.raises(OptionError, match="channels"):
-        ModelConfig.from_dict(data)
+        from_dict(ModelConfig, data, "the model configuration")
 
 
 def test_the_configuration_of_an_older_checkpoint_has_one_layer() -> None:
-    data = ModelConfig(**SMALL).to_dict()  # type: ignore[arg-type]
+    data = asdict(ModelConfig(**SMALL))  # type: ignore[arg-type]
     older = {name: data[name] for name in data if name not in ("layers", "nonlinearity", "residual_layers")}
-    assert ModelConfig.from_dict(older) == ModelConfig(**SMALL)  # type: ignore[arg-type]
+    assert from_dict(ModelConfig, older, "the model configuration") == ModelConfig(**SMALL)  # type: ignore[arg-type]
