@@ -17,8 +17,8 @@ from torch import Tensor
 from captioner.caption import Calibration, Caption
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, with_encoder
 from captioner.concepts import Tagger, Written, write_with_tags
+from captioner.decoding.beam import Hypothesis
 from captioner.decoding.filters import special_ids
-from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.errors import CheckpointError, EncoderError, ImageError, OptionError
@@ -151,7 +151,7 @@ class Captioner:
         """Open an image and scale it for the encoder.
 
         Args:
-            source: a path, bytes or file object; or a Pillow image, taken as it lies; or an array from
+            source: a path, bytes or file object; or a Pillow image, taken as it is; or an array from
                 this method, returned as it is.
             max_pixels: larger files are refused before they are decoded.
 
@@ -182,7 +182,7 @@ class Captioner:
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Tensor:
-        """Region features of preprocessed images: float32 ``(images, regions, channels)``.
+        """Compute region features of preprocessed images: float32 ``(images, regions, channels)``.
 
         Those of several encoders are packed into one row for each image.
 
@@ -307,7 +307,7 @@ class Captioner:
         return score_texts(self.decoder, self.vocabulary, regions, texts, runners_up=runners_up, attention=attention)
 
     def seeds(self, pixels: Sequence[np.typing.NDArray[Any]], options: DecodingOptions | None = None) -> list[int]:
-        """Seeds of sampling, one an image, from its pixels (or its vectors) and ``options.seed``.
+        """Make seeds of sampling, one for each image, from its pixels (or its vectors) and ``options.seed``.
 
         So an image gets the same captions wherever it stands in a batch, a folder or a shard.
         """

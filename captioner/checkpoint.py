@@ -66,7 +66,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     with open_checkpoint(path) as file:
         header = header_of(path, file)
-        network = build_network(path, header, pretrained=not header.embedded)
+        network = network_of(path, header, pretrained=not header.embedded)
         targets = network.state_dict()  # these share their memory with the network
         others = {}
         for key in header.shapes:
@@ -142,7 +142,7 @@ def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return smaller if smaller.isfinite().all() else value
 
 
-def build_network(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
+def network_of(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwork:
     """Build the network of a header, and check that the tensors of its file fit.
 
     Raises:

@@ -9,8 +9,8 @@ from importlib.resources import files
 import torch
 from torch import Tensor, nn
 
+from captioner.decoding.beam import Hypothesis
 from captioner.decoding.filters import SpecialIds
-from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import S, StepModel, decode
 from captioner.vocabulary import Vocabulary
@@ -95,7 +95,7 @@ class Tagger:
 
     @torch.inference_mode()
     def tags(self, regions: Tensor, threshold: float) -> list[list[Tag]]:
-        """What is in each image with at least a probability of ``threshold``, the surest first.
+        """Name what is in each image with at least a probability of ``threshold``, the surest first.
 
         Args:
             regions: ``(images, regions, channels)`` as the encoder gives them.

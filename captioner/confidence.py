@@ -21,7 +21,7 @@ _MOST_STEPS = 100
 
 
 def fit(inputs: Floats, good: Booleans) -> Floats:
-    """Weights of the logistic regression that explains best which captions are good.
+    """Fit the weights of the logistic regression that explains best which captions are good.
 
     Args:
         inputs: ``(captions, inputs)``.
@@ -53,12 +53,12 @@ def fit(inputs: Floats, good: Booleans) -> Floats:
 
 
 def predict(weights: Floats, inputs: Floats) -> Floats:
-    """Confidences ``(captions,)`` by the weights of :func:`fit`."""
+    """Compute confidences ``(captions,)`` by the weights of :func:`fit`."""
     return _sigmoid(weights[0] + inputs @ weights[1:])
 
 
 def cross_validated(inputs: Floats, good: Booleans) -> Floats:
-    """Confidences of captions by weights that were fitted on other captions: ten parts take turns."""
+    """Compute confidences of captions by weights that were fitted on other captions: ten parts take turns."""
     parts = np.random.default_rng(0).permutation(len(good)) % _FOLDS
     predicted = np.empty(len(good))
     for part in range(_FOLDS):
@@ -86,7 +86,7 @@ class Bin(NamedTuple):
 
 
 def reliability(predicted: Floats, good: Booleans, bins: int = BINS) -> list[Bin]:
-    """Captions in bins of equal width, by confidence."""
+    """Put captions into bins of equal width, by confidence."""
     places = np.minimum((predicted * bins).astype(int), bins - 1)
     found = []
     for place in range(bins):
@@ -99,18 +99,18 @@ def reliability(predicted: Floats, good: Booleans, bins: int = BINS) -> list[Bin
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: how far confidence and share lie apart, on average over captions."""
+    """Compute the expected calibration error: how far confidence and share lie apart, on average over captions."""
     apart = sum(each.captions * abs(each.predicted - each.share) for each in bins)
     return apart / sum(each.captions for each in bins)
 
 
 def brier(predicted: Floats, good: Booleans) -> float:
-    """Brier score: mean squared difference of confidence and outcome."""
+    """Compute the Brier score: mean squared difference of confidence and outcome."""
     return float(((predicted - good) ** 2).mean())
 
 
 def log_loss(predicted: Floats, good: Booleans) -> float:
-    """Mean negative log-likelihood of the outcomes, in nats."""
+    """Compute the mean negative log-likelihood of the outcomes, in nats."""
     return float(-np.log(np.where(good, predicted, 1 - predicted)).mean())
 
 

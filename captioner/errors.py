@@ -51,7 +51,7 @@ def os_errors_as(kind: type[CaptionerError], before: str, after: str = "", *, ad
 
 
 def reworded(text: str, spell: Callable[[str], str]) -> str:
-    """A message with the options that it names spelled another way.
+    """Spell the options that a message names another way.
 
     Args:
         text: a message in which options stand between backticks.
@@ -77,7 +77,7 @@ class NoDecoderError(ImageError):
 
 
 class EncoderError(CaptionerError):
-    """An encoder is unknown, or its pretrained weights cannot be had."""
+    """An encoder is unknown, or its pretrained weights are not available."""
 
 
 class CheckpointError(CaptionerError):

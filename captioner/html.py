@@ -1,4 +1,4 @@
-"""What pages have in common that are one file and need nothing else: no script, no outside request."""
+"""What HTML pages share that are one file: no script, no outside request."""
 
 from html import escape
 
@@ -27,7 +27,7 @@ CLOSING = "</body>\n</html>\n"
 
 
 def opening(title: str, style: str) -> str:
-    """The beginning of a page, up to the first element of its body.
+    """Make the beginning of a page, up to the first element of its body.
 
     Args:
         title: of the page, not yet escaped.

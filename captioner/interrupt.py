@@ -25,7 +25,7 @@ def on_interrupt(
 
     Args:
         note: called in the main thread.
-        notice: what a person at the keyboard is told.
+        notice: what a person at the keyboard reads.
         several: this is one of several processes under ``torchrun``. It passes SIGINT and SIGTERM on, and
             kills what has not ended half a minute later, so that no second signal is needed; none counts.
         quiet: say nothing; another process does.

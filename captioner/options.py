@@ -105,7 +105,7 @@ def typed_fields(options: type) -> Iterator[tuple[Field[Any], type]]:
 
 
 def is_needed(item: Field[Any]) -> bool:
-    """Whether a field has no default."""
+    """Say whether a field has no default."""
     return item.default is MISSING and item.default_factory is MISSING
 
 
@@ -115,7 +115,7 @@ def flag_of(name: str) -> str:
 
 
 def with_flags(text: str) -> str:
-    """A message or help text as the command line says it: ``--beam-size`` for a `` `beam_size` `` in it."""
+    """Spell a message or help text as the command line does: ``--beam-size`` for a `` `beam_size` `` in it."""
     return reworded(text, flag_of)
 
 

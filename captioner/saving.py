@@ -8,21 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from captioner.checkpoint import (
-    CLASSIFIER,
-    ENCODER,
-    TIED,
-    Checkpoint,
-    build_network,
-    check_values,
-    encoder_digest,
-    stored,
-)
+from captioner.checkpoint import CLASSIFIER, ENCODER, TIED, Checkpoint, check_values, encoder_digest, network_of, stored
 from captioner.errors import CaptionerError, CheckpointError, os_errors_as
 from captioner.files import write_atomically
 from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import listed
-from captioner.weights import FORMAT, FORMAT_VERSION, Header, peek, read_header
+from captioner.weights import FORMAT, FORMAT_VERSION, peek, read_header
 
 _ALIGNMENT = 8  # of the tensors, by the safetensors format
 
@@ -104,9 +95,12 @@ def describe(path: str | Path) -> dict[str, object]:
     """
     path = Path(path)
     header = read_header(path)
-    network = build_network(path, header, pretrained=False)
+    network = network_of(path, header, pretrained=False)
     blind = header.config.encoder == NO_ENCODER
     known = header.calibration
+    encoder = "embedded" if header.embedded else f"external, digest {header.encoder_digest}"
+    if blind:
+        encoder = f"none; captions vectors of {header.config.channels} features, see docs/training.md"
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -114,7 +108,7 @@ def describe(path: str | Path) -> dict[str, object]:
         "format": f"{FORMAT} {FORMAT_VERSION}",
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "stored as": ", ".join(sorted(set(header.dtypes.values()))),
-        "encoder": _encoder_in_words(header),
+        "encoder": encoder,
         "classifier": "ImageNet" if f"{CLASSIFIER}weight" in header.shapes else "none",
         "encoder stages": "none" if blind else listed(network.encoder.stages),
         "model": asdict(header.config),
@@ -124,9 +118,3 @@ def describe(path: str | Path) -> dict[str, object]:
         "confidence": "not calibrated" if known is None else {"meaning": known.meaning, **asdict(known)},
         "training": dict(header.training),
     }
-
-
-def _encoder_in_words(header: Header) -> str:
-    if header.config.encoder == NO_ENCODER:
-        return f"none; captions vectors of {header.config.channels} features, see docs/training.md"
-    return "embedded" if header.embedded else f"external, digest {header.encoder_digest}"

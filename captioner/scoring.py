@@ -20,7 +20,7 @@ Maps = np.typing.NDArray[np.float32]
 """For each word where the model looked: ``(words, rows, columns)``."""
 
 MOST_RUNNERS_UP = 100
-"""More would be no use, and those of a long text would fill the memory."""
+"""More would be useless, and those of a long text would fill the memory."""
 MOST_WORDS = 100_000
 """Longer texts are refused: they are no captions, and memory grows with their length."""
 
@@ -225,7 +225,7 @@ def _replay_group(
 
 
 def text_words(text: str) -> list[str]:
-    """The words of a text as the model reads them, known or not.
+    """Split a text into its words as the model reads them, known or not.
 
     Punctuation is left out, as in training (:func:`captioner.vocabulary.caption_words`). Pictorial signs
     such as emoji mean something, so they count as words here.
@@ -247,7 +247,7 @@ def text_words(text: str) -> list[str]:
 
 
 def known_words(text: str, vocabulary: Vocabulary) -> list[str]:
-    """The words of a text, all of which the model knows.
+    """Split a text into its words, all of which the model knows.
 
     Raises:
         UnknownWordsError: it does not know some; the message offers the nearest that it knows.
@@ -261,7 +261,7 @@ def known_words(text: str, vocabulary: Vocabulary) -> list[str]:
 
 
 def name_unknown(unknown: Sequence[str], vocabulary: Vocabulary) -> str:
-    """Unknown words as a list for people, with the nearest known words.
+    """List unknown words for people, with the nearest known words.
 
     >>> name_unknown(["dogg"], Vocabulary((*SPECIAL_WORDS, "dog", "cat")))
     "the word 'dogg' (did you mean dog?)"

@@ -60,7 +60,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def caption_words(text: str) -> list[str]:
-    """The words of a caption: its tokens without punctuation. This is what models are trained on."""
+    """Split a caption into its words: its tokens without punctuation. This is what models are trained on."""
     return [token for token in tokenize(text) if _WORD.fullmatch(token)]
 
 
@@ -123,9 +123,9 @@ class Vocabulary:
         return word in self._ids
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """Ids of words; a word that is not known becomes ``<unk>``. No start or end is added."""
+        """Find the ids of words; a word that is not known becomes ``<unk>``. No start or end is added."""
         return [self._ids.get(word, UNKNOWN) for word in words]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Words of ids, special ones included."""
+        """Find the words of ids, special ones included."""
         return [self.words[index] for index in ids]

@@ -1,4 +1,4 @@
-"""Where checkpoints lie, and what one says of itself, without loading torch."""
+"""Where checkpoints are, and what one says of itself, without loading torch."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ _MOST_HEADER_BYTES = 100 << 20  # what the safetensors format allows
 
 
 def find_weights(weights: str | Path | None = None) -> Path:
-    """Path of a checkpoint.
+    """Find a checkpoint.
 
     Args:
         weights: the name of a shipped checkpoint, such as ``captioner``, or else a file; the shipped
@@ -136,7 +136,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def open_checkpoint(path: Path) -> Any:
-    """A safetensors file, to be used as a context.
+    """Open a safetensors file, to be used as a context.
 
     Raises:
         CheckpointError: the file is absent, truncated, too large or none at all.
@@ -159,7 +159,7 @@ def open_checkpoint(path: Path) -> Any:
 
 
 def header_of(path: Path, file: Any) -> Header:
-    """What an open checkpoint says of itself.
+    """Read what an open checkpoint says of itself.
 
     Raises:
         CheckpointError: it is foreign, of a newer format, or contradicts itself.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from captioner.decoding.hypotheses import NEVER, Choice, Hypothesis, hypotheses
+from captioner.decoding.beam import NEVER, Choice, Hypothesis, hypotheses
 from captioner.decoding.options import DecodingOptions
 
 # A new set of rows costs a copy of their states, so it is made when one row in so many has ended.

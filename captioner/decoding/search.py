@@ -5,9 +5,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from captioner.decoding.beam import BeamSearch, Constraints, Wanted
+from captioner.decoding.beam import BeamSearch, Constraints, Hypothesis, Wanted
 from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
-from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import Sampling
 from captioner.errors import OptionError

@@ -14,7 +14,7 @@ from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image
 
 Weights = np.typing.NDArray[np.float32]
 
-_SHADE = 0.25  # of its light that an image keeps where nobody looked
+_SHADE = 0.25  # of its light that an image keeps where the model did not look
 _GLOW = np.array([255.0, 190.0, 90.0])  # warm, so that bright and dark images both show it
 _GLOWS = 0.35  # share of the glow where the weight is largest
 _COLUMNS = 4

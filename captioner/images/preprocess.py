@@ -89,7 +89,7 @@ class Preprocessing:
         """Scale an upright image.
 
         "crop" gives the pixels that torchvision's presets give, except that images more than 20 times as
-        long as wide lose their far ends, which the crop does not show, beforehand.
+        long as wide first lose their far ends, which the crop does not show.
 
         Returns:
             uint8 (size, size, 3), RGB.

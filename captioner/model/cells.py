@@ -27,11 +27,11 @@ class RecurrentCell(nn.Module, ABC):
 
     @abstractmethod
     def step(self, inputs: Tensor, state: Tensor, limit: float | None = None) -> Tensor:
-        """One time step: ``(batch, inputs)``, ``(batch, parts, hidden)`` -> ``(batch, parts, hidden)``."""
+        """Take one time step: ``(batch, inputs)``, ``(batch, parts, hidden)`` -> ``(batch, parts, hidden)``."""
 
     @abstractmethod
     def forward(self, inputs: PackedSequence, state: Tensor, limit: float | None = None) -> tuple[Tensor, Tensor]:
-        """All outputs for sequences that are known beforehand.
+        """Compute all outputs of sequences that are known in advance.
 
         Args:
             inputs: packed ``(batch, time, inputs)``, longest sequence first.
@@ -44,7 +44,7 @@ class RecurrentCell(nn.Module, ABC):
         """
 
     def output(self, state: Tensor) -> Tensor:
-        """What a state shows to the layers above: ``(batch, parts, hidden)`` -> ``(batch, hidden)``."""
+        """Give what a state shows to the layers above: ``(batch, parts, hidden)`` -> ``(batch, hidden)``."""
         return state[:, 0]
 
 
@@ -58,10 +58,10 @@ class Cell(RecurrentCell):
 
     @abstractmethod
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """The equation: projected inputs and state ``(batch, parts, hidden)`` -> the next state."""
+        """Apply the equation: projected inputs and state ``(batch, parts, hidden)`` -> the next state."""
 
     def project(self, inputs: Tensor) -> Tensor:
-        """The part of the equation without the state: ``(rows, inputs)`` -> ``(rows, any)``.
+        """Compute the part of the equation without the state: ``(rows, inputs)`` -> ``(rows, any)``.
 
         Computed for all time steps in one multiplication; what is left here costs no step.
         """

@@ -35,12 +35,12 @@ class State:
     memory: Memory | None = None
 
     def select(self, rows: Tensor) -> "State":
-        """The state of other rows, for instance one row for each caption of an image."""
+        """Take the state of other rows, for instance one row for each caption of an image."""
         memory = self.memory and (self.memory[0][rows], self.memory[1][rows])
         return State(self.cell[rows], memory)
 
     def first(self, count: int) -> "State":
-        """The first ``count`` rows."""
+        """Take the first ``count`` rows."""
         if count == len(self.cell):
             return self  # a slice of all rows would still cost a copy of their gradient
         memory = self.memory and (self.memory[0][:count], self.memory[1][:count])
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.weight
 
     def initial_state(self, regions: Tensor) -> State:
-        """First state of all layers from the image, ``tanh`` of a learned layer on the mean region.
+        """Make the first state of all layers from the image, ``tanh`` of a learned layer on the mean region.
 
         Args:
             regions: ``(batch, regions, channels)``; one region (the mean) is enough without attention.
@@ -102,12 +102,12 @@ class Decoder(nn.Module):
         return State(cell, self.attention.memory(regions))
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Scores of all words: ``(..., hidden)`` -> ``(..., vocab)``."""
+        """Score all words: ``(..., hidden)`` -> ``(..., vocab)``."""
         scores: Tensor = self.output(self.to_embedding(self.dropout(outputs)))
         return scores
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """One word further.
+        """Go one word further.
 
         Args:
             words: ``(batch,)`` ids of the previous words.
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         return self.logits(outputs), state
 
     def shown(self, state: State) -> tuple[Tensor, Tensor | None]:
-        """What a state gives to the output layer.
+        """Compute what a state gives to the output layer.
 
         Returns:
             Outputs ``(batch, hidden)``, and with adaptive attention the weights of the regions
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
         next_input: NextInput | None = None,
         on_attention: OnAttention | None = None,
     ) -> Tensor:
-        """Outputs for known captions, at real positions only: padding costs nothing.
+        """Compute outputs for known captions, at real positions only: padding costs nothing.
 
         Args:
             words: ``(batch, time)`` ids of the true words, padded; the longest caption first.
@@ -189,7 +189,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """For inputs that depend on the state: the context of attention, words that the model chose."""
         sizes = true.batch_sizes.tolist()
-        # Where all words are known beforehand, one look-up has one gradient to add up instead of many.
+        # Where all words are known in advance, one look-up has one gradient to add up instead of many.
         known = torch.split(self.dropout(self.embedding(true.data)), sizes) if next_input is None else None
         outputs: list[Tensor] = []
         weights: list[Tensor] = []
@@ -247,7 +247,7 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(attention_size, 1, bias=False)
 
     def memory(self, regions: Tensor) -> Memory:
-        """The regions as they are, and ``W a_i`` of each, ``(batch, regions, attention)``."""
+        """Give the regions as they are, and ``W a_i`` of each, ``(batch, regions, attention)``."""
         return regions, self.of_regions(regions)
 
     def forward(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -291,7 +291,7 @@ class AdaptiveAttention(nn.Module):
         nn.init.zeros_(self.of_context.weight)
 
     def memory(self, regions: Tensor) -> Memory:
-        """Keys and values of all regions, each ``(batch, heads, regions, attention / heads)``."""
+        """Compute keys and values of all regions, each ``(batch, heads, regions, attention / heads)``."""
         keys, values = self._split(self.of_regions(self.norm(regions)), 2)
         # Laid out head by head once; else each step's products would do it again.
         return keys.contiguous(), values.contiguous()
@@ -339,6 +339,6 @@ class _NothingDrawn(TorchFunctionMode):
 
 
 def decoder_blueprint(config: ModelConfig) -> Decoder:
-    """The decoder of a configuration on torch's ``meta`` device: takes no memory, however large it is."""
+    """Build the decoder of a configuration on torch's ``meta`` device: takes no memory, however large it is."""
     with torch.device("meta"), _NothingDrawn():
         return Decoder(config)

@@ -57,13 +57,13 @@ class Stage:
     weights: tuple[nn.Module | nn.Parameter, ...] = ()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Outputs of the last layer for inputs of the first."""
+        """Compute outputs of the last layer for inputs of the first."""
         for part in self.parts:
             features = part(features)
         return features
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The weights."""
+        """Yield the weights."""
         for holder in (*self.parts, *self.weights):
             if isinstance(holder, nn.Module):
                 yield from holder.parameters()
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """Region features in reading order; their mean is the global vector.
+        """Compute region features in reading order; their mean is the global vector.
 
         Shapes: ``(batch, 3, size, size)`` normalised pixels -> ``(batch, regions, channels)``.
         """

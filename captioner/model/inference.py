@@ -71,7 +71,7 @@ def fuse(network: nn.Module) -> nn.Module:
 
 
 def supports_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the hardware; elsewhere it is emulated and many times slower."""
+    """Say whether bfloat16 is computed by the hardware; elsewhere it is emulated and many times slower."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -112,7 +112,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """The precision that :func:`choose_dtype` makes this number format of."""
+    """Name the precision that :func:`choose_dtype` makes this number format of."""
     return "bf16" if dtype == torch.bfloat16 else "fp32"
 
 
@@ -233,7 +233,7 @@ class EnsembleDecoder(nn.Module):
     def teacher_force(
         self, words: Tensor, lengths: Tensor, state: EnsembleState, on_attention: OnAttention | None = None
     ) -> Tensor:
-        """Outputs of all members for known captions, side by side, in packed order.
+        """Compute outputs of all members for known captions, side by side, in packed order.
 
         ``on_attention`` is called if it ``attends``.
         """
@@ -249,7 +249,7 @@ class EnsembleDecoder(nn.Module):
 
 
 def log_mean(logits: Sequence[Tensor]) -> Tensor:
-    """Logarithm of the mean of ``softmax(logits)``: each ``(..., vocab)`` -> ``(..., vocab)``.
+    """Compute the logarithm of the mean of ``softmax(logits)``: each ``(..., vocab)`` -> ``(..., vocab)``.
 
     A single one is returned as it is; its softmax is the same.
     """

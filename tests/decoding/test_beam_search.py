@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding.beam import top
-from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.beam import Hypothesis, top
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, images

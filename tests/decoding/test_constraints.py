@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding.beam import Wanted
-from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.beam import Hypothesis, Wanted
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.errors import OptionError

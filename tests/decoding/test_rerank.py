@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.translate.gleu_score import sentence_gleu
 
-from captioner.decoding.hypotheses import Hypothesis, by_mbr, expected_gleu
+from captioner.decoding.beam import Hypothesis, by_mbr, expected_gleu
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, images

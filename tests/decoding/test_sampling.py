@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.beam import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, images
