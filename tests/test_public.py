@@ -8,12 +8,15 @@ import pydoc
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import captioner
 from captioner.bulk.pipeline import caption_paths
 from captioner.bulk.run import caption_folder
+from captioner.cli import main
 from captioner.metrics.evaluate import score
 from tests import house
 
@@ -67,6 +70,24 @@ def test_type_checkers_see_every_public_name() -> None:
     assert imported == {
         name: (module, captioner._NAME_THERE.get(name, name)) for name, module in captioner._HOME.items()
     }
+
+
+def test_a_folder_is_captioned_with_a_loaded_model_and_resumed_by_the_command(
+    checkpoint_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "images", str(tmp_path / "captions.jsonl")
+    folder.mkdir()
+    for side in (20, 30):
+        Image.new("RGB", (side, side), (side, 0, 9)).save(folder / f"{side}.png")
+    model = captioner.load(checkpoint_file, device="cpu")
+    options = captioner.FolderOptions(output=output, workers=0)
+    assert captioner.caption_folder([str(folder)], options, model).captioned == 2
+    assert captioner.caption_folder([str(folder)], options, model).skipped == 2
+    assert main(["caption", str(folder), "--output", output, "--weights", str(checkpoint_file)]) == 0
+    assert "0 captioned, 2 skipped" in capsys.readouterr().err
+
+    inside = captioner.FolderOptions(output=str(tmp_path / "copies"), embed=True, workers=0)
+    assert captioner.caption_inside([str(folder)], inside, model).captioned == 2
 
 
 @pytest.mark.parametrize(

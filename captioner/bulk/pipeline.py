@@ -148,21 +148,37 @@ def caption_paths(
         OptionError: ``batch_size`` or ``max_pixels`` is below 1, or ``workers`` below 0.
         ImageError: there is not one image.
     """
+    paths = list(paths)
+    found = find_images(paths, recursive=recursive)
+    record = None
+    for record in caption_items(
+        captioner, found, options, batch_size=batch_size, max_pixels=max_pixels, workers=workers
+    ):
+        yield record
+    if record is None:
+        raise ImageError(f"no images in {', '.join(map(str, paths))}")
+
+
+def caption_items(
+    captioner: Captioner,
+    items: Iterable[Item],
+    options: DecodingOptions,
+    *,
+    batch_size: int = 16,
+    max_pixels: int | None = None,
+    workers: int = 0,
+) -> Iterator[Record]:
+    """Caption images that have been found; see :func:`caption_paths`."""
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     if batch_size < 1 or limit < 1:
         raise OptionError(f"batch_size and max_pixels must be at least 1, not {batch_size} and {limit}")
     if workers < 0:
         raise OptionError(f"workers must be at least 0, not {workers}")
-    paths = list(paths)
-    nothing = True
     reader = ImageReader(captioner.preprocessing, limit)
     with Readers(reader, workers) as readers, Engine(captioner, options) as engine:
-        found = readers.read(find_images(paths, recursive=recursive), ahead=read_ahead(batch_size))
-        for batch in caption_loaded(engine, found, batch_size):
-            nothing = False
+        loaded = readers.read(items, ahead=read_ahead(batch_size))
+        for batch in caption_loaded(engine, loaded, batch_size):
             yield from batch
-    if nothing:
-        raise ImageError(f"no images in {', '.join(map(str, paths))}")
 
 
 def read_ahead(batch_size: int) -> int:

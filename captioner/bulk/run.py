@@ -49,12 +49,28 @@ class Model:
     preprocessing: Callable[[], Preprocessing | Preprocessings] | None = None
     device: str = "auto"
 
+    @classmethod
+    def of(cls, captioner: Captioner) -> Model:
+        """A captioner that is loaded already, with its own decoding options."""
+        from captioner.model.inference import precision_name
+
+        # As on the command line, which can resume what this begins.
+        settings = {
+            "weights": captioner.digest,
+            "encoder": None,
+            "image_size": None,
+            "resize": None,
+            "precision": precision_name(captioner.dtype),
+            "decoding": captioner.options.to_dict(),
+        }
+        return cls(settings, captioner.options, lambda: captioner)
+
 
 def caption_folder(
     paths: Sequence[str],
     options: FolderOptions,
-    model: Model,
-    progress: Progress,
+    model: Model | Captioner,
+    progress: Progress | None = None,
     *,
     target: Target | None = None,
     check: Callable[[bytes, str], None] | None = None,
@@ -64,14 +80,16 @@ def caption_folder(
     Args:
         paths: files and folders.
         options: what, where and how.
-        model: the model.
-        progress: shows failures and how far the run is.
+        model: a captioner, whose decoding options hold; or how one is loaded if there is something to caption.
+        progress: shows failures and how far the run is; without it failures are shown only.
         target: where captions go, if not where the options say.
         check: see :class:`captioner.bulk.reading.ImageReader`.
 
     Raises:
         CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
     """
+    model = model if isinstance(model, Model) else Model.of(model)
+    progress = progress or Progress()
     if target is None:
         if options.embed or options.engine != "local":
             raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
@@ -107,12 +125,12 @@ def caption_file(path: str, options: FolderOptions, model: Model, progress: Prog
     """
     captioner = model.load()
     # After torch, which takes seconds to import, has been imported by the model.
-    from captioner.bulk.pipeline import caption_paths
+    from captioner.bulk.pipeline import caption_items
 
     progress.start(1)
     limit, workers = options.max_pixels, options.workers or 0
     with on_interrupt(lambda: None, notice=_NOTICE):
-        records = caption_paths(captioner, [path], model.decoding, max_pixels=limit, workers=workers)
+        records = caption_items(captioner, [Path(path)], model.decoding, max_pixels=limit, workers=workers)
         return print_results(records, options, progress, several=model.decoding.num_captions > 1)
 
 

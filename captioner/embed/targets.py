@@ -1,12 +1,14 @@
 """``captioner caption --embed``: captions inside images, in copies of them or in the files themselves."""
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import Settings, State
@@ -18,8 +20,13 @@ from captioner.errors import CaptionerError, ImageError, OptionError, OutputErro
 from captioner.files import replacing
 from captioner.images import display_name
 
+if TYPE_CHECKING:
+    from captioner.captioner import Captioner
 
-def caption_inside(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
+
+def caption_inside(
+    paths: Sequence[str], options: FolderOptions, model: Model | Captioner, progress: Progress | None = None
+) -> Summary:
     """Caption what paths name, and write the captions into the images; see :func:`caption_folder`.
 
     Raises:
