@@ -9,7 +9,7 @@ These names are public; the modules behind them may move.
 
 - Caption: ``load``, ``Captioner``, ``Caption``, ``DecodingOptions``, ``Score``
 - Images: ``open_image``, ``find_images``, ``Preprocessing``
-- Folders: ``caption_paths``, ``caption_folder``, ``caption_inside``, ``FolderOptions``
+- Folders: ``caption_paths``, ``caption_folder``, ``caption_inside``, ``caption_on_cluster``, ``FolderOptions``
 - Evaluate: ``score_captions``, ``tokenize``
 - Data sets: ``read_records``, ``Record``, ``DatasetOptions``
 - Train: ``train``, ``TrainingOptions``
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from captioner.caption import Caption
     from captioner.captioner import Captioner
     from captioner.checkpoint import Checkpoint, load_checkpoint
+    from captioner.cluster.engine import caption_on_cluster
     from captioner.datasets import DatasetOptions, Record, read_records
     from captioner.decoding.options import DecodingOptions
     from captioner.embed.targets import caption_inside
@@ -75,6 +76,7 @@ __all__ = [
     "__version__",
     "caption_folder",
     "caption_inside",
+    "caption_on_cluster",
     "caption_paths",
     "find_images",
     "load",
@@ -95,6 +97,7 @@ _MODULES = {
     "caption": ("Caption",),
     "captioner": ("Captioner",),
     "checkpoint": ("Checkpoint", "load_checkpoint"),
+    "cluster.engine": ("caption_on_cluster",),
     "datasets": ("DatasetOptions", "Record", "read_records"),
     "decoding.options": ("DecodingOptions",),
     "embed.targets": ("caption_inside",),
