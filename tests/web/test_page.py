@@ -52,7 +52,7 @@ def test_before_the_controls_are_set_the_weights_own_settings_count(service: Ser
     assert (beams["value"], length["value"]) == (5, 30)
 
 
-def test_without_a_image_it_welcomes(service: Service) -> None:
+def test_without_an_image_it_welcomes(service: Service) -> None:
     assert caption_upload(service, None, CHOICES)[0] == WELCOME
 
 

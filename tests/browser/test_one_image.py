@@ -32,7 +32,7 @@ Visit = Callable[..., "Page"]
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_a_image_gets_a_caption_with_all_that_belongs_to_it(
+def test_an_image_gets_a_caption_with_all_that_belongs_to_it(
     visit: Visit, address: str, captioner: Captioner, images: list[Path], size: str
 ) -> None:
     page = visit(address, size, permissions=["clipboard-read", "clipboard-write"])
@@ -74,7 +74,7 @@ def test_pasting_dropping_and_the_camera_work(
     assert caption(page).endswith(".")
 
 
-def test_the_clipboard_button_takes_a_image(visit: Visit, address: str) -> None:
+def test_the_clipboard_button_takes_an_image(visit: Visit, address: str) -> None:
     page = visit(address, permissions=["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async () => {
