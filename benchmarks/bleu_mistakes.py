@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioner.metrics.bleu import bleu, bleu_statistics
-from captioner.metrics.ngrams import Corpus
+from captioner.metrics.coco import Corpus, bleu, bleu_statistics
 from captioner.metrics.ptb.tokenizer import tokenize
 
 Tokenize = Callable[[str], list[str]]

@@ -8,20 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from captioner import confidence
 from captioner.caption import Calibration, features
 from captioner.captioner import Captioner
-from captioner.confidence import (
-    BINS,
-    GOOD,
-    Booleans,
-    Floats,
-    brier,
-    calibration_error,
-    cross_validated,
-    fit,
-    log_loss,
-    reliability,
-)
+from captioner.confidence import Booleans, Floats
 from captioner.datasets.records import Record, refuse_train_split
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.captions import HumanCaptions
@@ -86,7 +76,7 @@ def calibrate(
     scores = score(made.captions, human.judging(made.captions, subset=True))
     best = [made.best[image_id] for image_id in scores.ids]
     inputs = np.array([features(caption.log_prob, len(caption.words)) for caption in best])
-    return fitted(inputs, scores.per_image["CIDEr"] >= GOOD, data)
+    return fitted(inputs, scores.per_image["CIDEr"] >= confidence.GOOD, data)
 
 
 def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
@@ -105,19 +95,19 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
     if good.all() or not good.any():
         kind = "good" if good.all() else "bad"
         raise EvaluationError(f"{data}: all {len(good):,} captions are {kind}", "nothing is to be told apart")
-    predicted = cross_validated(inputs, good)
-    intercept, per_nat, per_word = fit(inputs, good).tolist()
+    predicted = confidence.cross_validated(inputs, good)
+    intercept, per_nat, per_word = confidence.fit(inputs, good).tolist()
     calibration = Calibration(
         intercept=intercept,
         per_nat=per_nat,
         per_word=per_word,
-        good=GOOD,
+        good=confidence.GOOD,
         data=data,
         photos=len(good),
         base_rate=float(good.mean()),
-        log_loss=log_loss(predicted, good),
-        brier=brier(predicted, good),
-        ece=calibration_error(reliability(predicted, good)),
+        log_loss=confidence.log_loss(predicted, good),
+        brier=confidence.brier(predicted, good),
+        ece=confidence.calibration_error(confidence.reliability(predicted, good)),
     )
     return Calibrated(calibration, predicted, good)
 
@@ -131,13 +121,13 @@ def calibration_table(found: Calibrated) -> str:
         f"(CIDEr-D of at least {known.good:g})",
         "",
         f"{'cross-validated':<26}{'confidence':>12}{'always the same':>17}",
-        f"{'log-loss (nats)':<26}{known.log_loss:>12.4f}{log_loss(usual, found.good):>17.4f}",
-        f"{'Brier score':<26}{known.brier:>12.4f}{brier(usual, found.good):>17.4f}",
+        f"{'log-loss (nats)':<26}{known.log_loss:>12.4f}{confidence.log_loss(usual, found.good):>17.4f}",
+        f"{'Brier score':<26}{known.brier:>12.4f}{confidence.brier(usual, found.good):>17.4f}",
         f"{'expected calibration error':<26}{known.ece:>12.4f}",
         "",
         f"{'confidence':<14}{'captions':>9}{'mean':>8}{'good':>8}",
     ]
-    for each in reliability(found.predicted, found.good):
+    for each in confidence.reliability(found.predicted, found.good):
         figures = f"{100 * each.predicted:>6.1f} %{100 * each.share:>6.1f} %" if each.captions else ""
         lines.append(f"{100 * each.low:3.0f} to {100 * each.high:3.0f} %{each.captions:>9}{figures}".rstrip())
     return "\n".join(lines)
@@ -151,7 +141,7 @@ def write_reliability(path: str | Path, found: Calibrated) -> None:
     """
     from matplotlib.figure import Figure
 
-    bins = [each for each in reliability(found.predicted, found.good) if each.captions]
+    bins = [each for each in confidence.reliability(found.predicted, found.good) if each.captions]
     figure = Figure(figsize=(5.5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="as it should be")
@@ -170,7 +160,7 @@ def write_reliability(path: str | Path, found: Calibrated) -> None:
     upper.set(ylabel="share of good captions", xlim=(0, 1), ylim=(0, 1), title=found.calibration.data)
     upper.legend(loc="upper left")
     upper.grid(visible=True, alpha=0.3)
-    bars = lower.bar([(each.low + each.high) / 2 for each in bins], [e.captions for e in bins], 0.9 / BINS)
+    bars = lower.bar([(each.low + each.high) / 2 for each in bins], [e.captions for e in bins], 0.9 / confidence.BINS)
     lower.bar_label(bars, fontsize=8)
     lower.margins(y=0.25)
     lower.set(xlabel="confidence", ylabel="captions")

@@ -12,7 +12,7 @@ from captioner.datasets.reading import read_json
 from captioner.datasets.records import ALL, ImageId, Record
 from captioner.errors import EvaluationError, OptionError
 from captioner.files import write_atomically
-from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.coco import DocumentFrequencies
 from captioner.metrics.evaluate import References, check_ids, name_some
 
 

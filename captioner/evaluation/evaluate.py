@@ -14,11 +14,9 @@ from captioner.datasets.records import ImageId
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError
 from captioner.evaluation.options import EvaluationOptions
-from captioner.metrics.bleu import STATISTICS, bleu
-from captioner.metrics.bootstrap import Difference, Interval, compare, intervals
-from captioner.metrics.evaluate import References, Scores, name_some, score
+from captioner.metrics.coco import MAX_ORDER, STATISTICS, bleu, split_tokens
+from captioner.metrics.evaluate import Difference, Interval, References, Scores, compare, intervals, name_some, score
 from captioner.metrics.meteor import meteor
-from captioner.metrics.ngrams import MAX_ORDER, split_tokens
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION, tokenize_lines
 
 METRIC_SET = "BLEU-1..4(coco,closest)+ROUGE-L(beta1.2)+CIDEr-D(n4,sigma6)"
@@ -209,7 +207,7 @@ def cross_check(evaluation: Evaluation, references: References) -> dict[str, flo
 
     hypotheses = tokenize_lines([evaluation.captions[image_id] for image_id in references.tokens])
     pairs = zip(hypotheses, references.tokens.values(), strict=True)
-    # As in the COCO code a token may hold a blank, see captioner.metrics.ngrams.
+    # As in the COCO code a token may hold a blank, see captioner.metrics.coco.
     words = [(split_tokens(tokens), [*map(split_tokens, human)]) for tokens, human in pairs]
     rows = [row for row, (hypothesis, _) in enumerate(words) if len(hypothesis) >= MAX_ORDER]
     if not rows:

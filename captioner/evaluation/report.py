@@ -6,14 +6,13 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from captioner.datasets.records import ImageId
-from captioner.errors import ImageError
 from captioner.evaluation.evaluate import Comparison, Evaluation
 from captioner.files import write_atomically
 from captioner.html import CLOSING, opening
-from captioner.images.draw import data_uri, make_thumbnail
+from captioner.images.draw import thumbnail_html
+from captioner.metrics.coco import Floats
 from captioner.metrics.evaluate import Scores
 
 
@@ -86,7 +85,6 @@ def language_rows(scores: Scores) -> list[tuple[str, str]]:
 
 
 _SHOWN = 8  # images in each of the three galleries
-_THUMBNAIL = 320  # pixels of the long side
 _BIN = 20  # width of a bar of the histogram, on the scale of CIDEr-D x100
 
 _STYLE = """\
@@ -165,7 +163,7 @@ def _figures(evaluation: Evaluation) -> str:
     return _table(("metric", "figure", "95% interval"), rows)
 
 
-def _histogram(values: npt.NDArray[np.float64]) -> str:
+def _histogram(values: Floats) -> str:
     """Draw how many images have which CIDEr-D, as an SVG of 480 by 240 units."""
     width, height, left, bottom = 480, 240, 40, 36
     top = 100 * max(1, math.ceil(float(values.max())))
@@ -216,18 +214,8 @@ def _card(evaluation: Evaluation, place: int, images: Mapping[ImageId, Path]) ->
     references = "".join(f"<li>{escape(text)}</li>" for text in evaluation.references[image_id])
     cider, bleu = (100 * float(evaluation.scores.per_image[name][place]) for name in ("CIDEr", "BLEU-4"))
     return (
-        f"<figure>{_thumbnail(images.get(image_id), caption)}"
+        f"<figure>{thumbnail_html(images.get(image_id), caption)}"
         f"<figcaption><strong>{escape(caption)}</strong>"
         f"<small>CIDEr-D {cider:.1f}, BLEU-4 {bleu:.1f}, image {escape(str(image_id))}</small>"
         f"<ul>{references}</ul></figcaption></figure>"
     )
-
-
-def _thumbnail(image: Path | None, caption: str) -> str:
-    try:
-        address = None if image is None else data_uri(make_thumbnail(image, _THUMBNAIL))
-    except ImageError:
-        address = None
-    if address is None:
-        return '<div class="absent">image not at hand</div>'
-    return f'<img alt="{escape(caption)}" src="{address}">'

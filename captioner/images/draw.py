@@ -4,12 +4,14 @@ import base64
 import io
 import math
 import textwrap
+from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from captioner.caption import Caption
-from captioner.errors import OptionError
+from captioner.errors import ImageError, OptionError
 from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image
 
 Weights = np.typing.NDArray[np.float32]
@@ -92,6 +94,9 @@ def draw_explanation(image: Image.Image, caption: Caption, *, side: int = 280) -
     return sheet
 
 
+_THUMBNAIL = 320  # px, the long side of an image on a page
+
+
 def make_thumbnail(source: Source, side: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
     """Return an image as a small JPEG.
 
@@ -108,6 +113,21 @@ def make_thumbnail(source: Source, side: int, *, max_pixels: int = DEFAULT_MAX_P
     data = io.BytesIO()
     image.save(data, "jpeg", quality=80)
     return data.getvalue()
+
+
+def thumbnail_html(path: Path | None, text: str) -> str:
+    """Return an image for a page; a grey box, of class `absent`, where it is None or cannot be opened.
+
+    Args:
+        path: The image.
+        text: What to say of it to those who cannot see it, not yet escaped.
+    """
+    try:
+        if path is not None:
+            return f'<img alt="{escape(text)}" src="{data_uri(make_thumbnail(path, _THUMBNAIL))}">'
+    except ImageError:
+        pass
+    return '<div class="absent">image not at hand</div>'
 
 
 def image_uri(image: Image.Image, kind: str, **options: int) -> str:

@@ -1,90 +1,29 @@
-"""Scores a set of captions against human captions of the same images."""
+"""Score a set of captions against human captions of the same images, and find how far the figures can be trusted.
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+How far a figure would move with other images of the same kind is found by the bootstrap over images: Efron 1979,
+"Bootstrap Methods: Another Look at the Jackknife". The paired comparison follows Koehn 2004, "Statistical Significance
+Tests for Machine Translation Evaluation". Each resample draws as many images as there are, with replacement, and
+computes every figure anew from the sums over the images drawn; CIDEr keeps the document frequencies of the whole set.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from captioner.datasets.records import ImageId
 from captioner.errors import EvaluationError
-from captioner.metrics.bleu import STATISTICS, bleu, bleu_statistics
-from captioner.metrics.cider import EVALUATED, DocumentFrequencies, cider_d
+from captioner.metrics import coco
+from captioner.metrics.coco import DocumentFrequencies, Floats
 from captioner.metrics.diversity import Degeneration, Diversity, degeneration, diversity
-from captioner.metrics.ngrams import Corpus
 from captioner.metrics.ptb.tokenizer import tokenize, tokenize_lines
-from captioner.metrics.rouge import rouge_l
-
-_NAMED = 5
-
-
-def name_some(ids: Collection[ImageId]) -> str:
-    """Name the first few of some images and counts the others, for a one-line message."""
-    named = ", ".join(repr(image_id) for image_id in list(ids)[:_NAMED])
-    return named if len(ids) <= _NAMED else f"{named} and {len(ids) - _NAMED} more"
-
-
-def check_ids(
-    captioned: Collection[ImageId],
-    referenced: Collection[ImageId],
-    *,
-    subset: bool = False,
-    source: str = "the captions",
-) -> None:
-    """Check that every image has both a caption and references.
-
-    Args:
-        captioned: images with a caption to judge.
-        referenced: images with human captions.
-        subset: whether images without a caption to judge are left out on purpose.
-        source: what to call the captions to judge, such as their file.
-
-    Raises:
-        EvaluationError: there are no captions, or some images have only one of the two.
-    """
-    if not captioned:
-        raise EvaluationError(f"{source}: there is nothing to score")
-    if unknown := _absent(captioned, referenced):
-        hint = _hint_at_types(unknown, referenced)
-        raise EvaluationError(
-            f"{source}: {len(unknown)} captions are of images without references: {name_some(unknown)}{hint}"
-        )
-    if not subset and (missing := _absent(referenced, captioned)):
-        raise EvaluationError(
-            f"{source}: {len(missing)} of {len(referenced)} images have no caption: {name_some(missing)} "
-            "(`subset` scores only the images that have one)"
-        )
-
-
-def _absent(ids: Iterable[ImageId], among: Collection[ImageId]) -> list[ImageId]:
-    known = set(among)
-    return [image_id for image_id in ids if image_id not in known]
-
-
-def _hint_at_types(unknown: Iterable[ImageId], referenced: Iterable[ImageId]) -> str:
-    """Explain ids that would match but for their type, as "139" and 139."""
-    written = {str(image_id): image_id for image_id in referenced}
-    for image_id in unknown:
-        if str(image_id) in written:
-            return f" (the references write {written[str(image_id)]!r})"
-    return ""
-
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
-
-
-def corpus_figures(totals: npt.NDArray[np.float64], images: int) -> npt.NDArray[np.float64]:
-    """Turn sums over images into the figures named by ``METRICS``.
-
-    Args:
-        totals: (..., 12) the ten numbers of BLEU, ROUGE-L and CIDEr-D, summed over images.
-        images: how many images were summed.
-
-    Returns:
-        (..., 6) corpus BLEU, and the means of ROUGE-L and CIDEr-D.
-    """
-    return np.concatenate([bleu(totals[..., :STATISTICS]), totals[..., STATISTICS:] / images], axis=-1)
+_NAMED = 5  # images that a message names
+_PERCENTILES = (2.5, 97.5)
+_DRAWS_AT_ONCE = 1_000_000  # bounds the memory: 8 bytes each, a few times over
 
 
 @dataclass(frozen=True)
@@ -101,7 +40,7 @@ class Scores:
     """
 
     ids: tuple[ImageId, ...]
-    statistics: npt.NDArray[np.float64]
+    statistics: Floats
     references: int
     frequencies: str
     diversity: Diversity
@@ -124,7 +63,7 @@ class Scores:
         return {name: self.figures[name] for name in ("BLEU-4", "CIDEr")}
 
     @cached_property
-    def per_image(self) -> dict[str, npt.NDArray[np.float64]]:
+    def per_image(self) -> dict[str, Floats]:
         """For each metric, (images,) the score of every image taken alone, in the order of ``ids``."""
         return dict(zip(METRICS, corpus_figures(self.statistics, 1).T, strict=True))
 
@@ -187,7 +126,7 @@ def score(
         ids=tuple(prepared.tokens),
         statistics=_statistics(tokens, human, prepared.frequencies),
         references=sum(map(len, human)),
-        frequencies=EVALUATED if prepared.frequencies is None else prepared.frequencies.source,
+        frequencies=coco.EVALUATED if prepared.frequencies is None else prepared.frequencies.source,
         diversity=diversity(tokens, seen),
         degeneration=degeneration(tokens),
     )
@@ -197,8 +136,161 @@ def _statistics(
     hypotheses: Sequence[Sequence[str]],
     references: Sequence[Sequence[Sequence[str]]],
     frequencies: DocumentFrequencies | None,
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Return (images, 12) the numbers by which each image enters the corpus figures."""
-    corpus = Corpus.of(hypotheses, references)
-    rouge = [rouge_l(*pair) for pair in zip(hypotheses, references, strict=True)]
-    return np.column_stack([bleu_statistics(corpus), rouge, cider_d(corpus, frequencies)])
+    corpus = coco.Corpus.of(hypotheses, references)
+    rouge = [coco.rouge_l(*pair) for pair in zip(hypotheses, references, strict=True)]
+    return np.column_stack([coco.bleu_statistics(corpus), rouge, coco.cider_d(corpus, frequencies)])
+
+
+def corpus_figures(totals: Floats, images: int) -> Floats:
+    """Turn sums over images into the figures named by ``METRICS``.
+
+    Args:
+        totals: (..., 12) the ten numbers of BLEU, ROUGE-L and CIDEr-D, summed over images.
+        images: how many images were summed.
+
+    Returns:
+        (..., 6) corpus BLEU, and the means of ROUGE-L and CIDEr-D.
+    """
+    return np.concatenate([coco.bleu(totals[..., : coco.STATISTICS]), totals[..., coco.STATISTICS :] / images], axis=-1)
+
+
+class Interval(NamedTuple):
+    """The middle 95 % of the resampled figures."""
+
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """How one metric differs between two sets of captions of the same images.
+
+    Attributes:
+        first: figure of the first set.
+        second: figure of the second set.
+        difference: second minus first.
+        interval: 95 % interval of the difference.
+        p_value: how often a difference at least this large, either way, comes about by chance.
+    """
+
+    first: float
+    second: float
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+def intervals(scores: Scores, resamples: int, seed: int) -> dict[str, Interval]:
+    """Return the 95 % interval of every metric.
+
+    Args:
+        scores: what was found on the whole set.
+        resamples: number of resamples, at least 1; 1000 is usual.
+        seed: of the draws; the same seed gives the same intervals.
+    """
+    figures = _resampled(scores.statistics, resamples, seed)
+    bounds = np.percentile(figures, _PERCENTILES, axis=0)
+    return {name: Interval(*bounds[:, column].tolist()) for column, name in enumerate(METRICS)}
+
+
+def compare(first: Scores, second: Scores, resamples: int, seed: int) -> dict[str, Difference]:
+    """Compare two sets of captions by the paired bootstrap: both are judged on the same draws of images.
+
+    Args:
+        first: the set to start from.
+        second: the set that may be better.
+        resamples: number of resamples, at least 1.
+        seed: of the draws.
+
+    Raises:
+        EvaluationError: the two are not of the same images.
+    """
+    if set(first.ids) != set(second.ids):
+        raise EvaluationError("the two sets of captions are not of the same images")
+    places = {image_id: place for place, image_id in enumerate(second.ids)}
+    aligned = second.statistics[[places[image_id] for image_id in first.ids]]
+    both = _resampled(np.stack([first.statistics, aligned], axis=1), resamples, seed)
+    drawn = both[:, 1] - both[:, 0]
+    bounds = np.percentile(drawn, _PERCENTILES, axis=0)
+    differences = {}
+    for column, name in enumerate(METRICS):
+        figures = first.figures[name], second.figures[name]
+        difference = figures[1] - figures[0]
+        # Moving the resampled differences to a mean of 0 shows how they would spread if there were none.
+        chance = np.abs(drawn[:, column] - drawn[:, column].mean()) >= abs(difference)
+        p_value = (1 + int(chance.sum())) / (1 + resamples)
+        interval = Interval(*bounds[:, column].tolist())
+        differences[name] = Difference(*figures, difference, interval, p_value)
+    return differences
+
+
+def _resampled(statistics: Floats, resamples: int, seed: int) -> Floats:
+    """Return (resamples, ..., 6) figures of resamples of (images, ..., 12) statistics."""
+    images = len(statistics)
+    flat = statistics.reshape(images, -1)
+    totals = np.concatenate([counts @ flat for counts in _draws(images, resamples, seed)])
+    return corpus_figures(totals.reshape(resamples, *statistics.shape[1:]), images)
+
+
+def _draws(images: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield (some, images) how often each image is drawn, for all resamples in turn."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // images)
+    for start in range(0, resamples, at_once):
+        some = min(at_once, resamples - start)
+        drawn = generator.integers(0, images, size=(some, images)) + images * np.arange(some)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=some * images)
+        yield counts.reshape(some, images).astype(np.float64)
+
+
+def name_some(ids: Collection[ImageId]) -> str:
+    """Name the first few of some images and counts the others, for a one-line message."""
+    named = ", ".join(repr(image_id) for image_id in list(ids)[:_NAMED])
+    return named if len(ids) <= _NAMED else f"{named} and {len(ids) - _NAMED} more"
+
+
+def check_ids(
+    captioned: Collection[ImageId],
+    referenced: Collection[ImageId],
+    *,
+    subset: bool = False,
+    source: str = "the captions",
+) -> None:
+    """Check that every image has both a caption and references.
+
+    Args:
+        captioned: images with a caption to judge.
+        referenced: images with human captions.
+        subset: whether images without a caption to judge are left out on purpose.
+        source: what to call the captions to judge, such as their file.
+
+    Raises:
+        EvaluationError: there are no captions, or some images have only one of the two.
+    """
+    if not captioned:
+        raise EvaluationError(f"{source}: there is nothing to score")
+    if unknown := _absent(captioned, referenced):
+        hint = _hint_at_types(unknown, referenced)
+        raise EvaluationError(
+            f"{source}: {len(unknown)} captions are of images without references: {name_some(unknown)}{hint}"
+        )
+    if not subset and (missing := _absent(referenced, captioned)):
+        raise EvaluationError(
+            f"{source}: {len(missing)} of {len(referenced)} images have no caption: {name_some(missing)} "
+            "(`subset` scores only the images that have one)"
+        )
+
+
+def _absent(ids: Iterable[ImageId], among: Collection[ImageId]) -> list[ImageId]:
+    known = set(among)
+    return [image_id for image_id in ids if image_id not in known]
+
+
+def _hint_at_types(unknown: Iterable[ImageId], referenced: Iterable[ImageId]) -> str:
+    """Explain ids that would match but for their type, as "139" and 139."""
+    written = {str(image_id): image_id for image_id in referenced}
+    for image_id in unknown:
+        if str(image_id) in written:
+            return f" (the references write {written[str(image_id)]!r})"
+    return ""

@@ -7,13 +7,12 @@ Language".
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from captioner.errors import EvaluationError
 
 _JAR = Path("meteor") / "meteor-1.5.jar"
-_PIPE = subprocess.PIPE
 _SEPARATOR = " ||| "
 
 
@@ -30,25 +29,29 @@ def meteor(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Se
     Raises:
         EvaluationError: Java or the jar is absent, or the program ended; the message says which.
     """
-    command = [_java(), "-Xmx2G", "-jar", str(_jar()), "-", "-", "-stdio", "-l", "en", "-norm"]
-    images = zip(hypotheses, references, strict=True)
+    java = shutil.which("java")
+    if java is None:
+        raise EvaluationError("METEOR needs Java, and there is no program 'java'")
+    package = importlib.util.find_spec("pycocoevalcap")
+    folders = (package and package.submodule_search_locations) or ()
+    jar = next((jar for folder in folders if (jar := Path(folder) / _JAR).is_file()), None)
+    if jar is None:
+        raise EvaluationError("METEOR needs the package pycocoevalcap", "run: pip install pycocoevalcap")
+    command = [java, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    pipe = subprocess.PIPE
     try:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-        ) as program:
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8") as program:
             try:
-                return _converse(program, images)
+                return _converse(program, hypotheses, references)
             finally:
                 program.kill()
     except (OSError, ValueError) as error:
         raise EvaluationError("METEOR's Java program ended without an answer") from error
 
 
-def _converse(program: subprocess.Popen[str], images: Iterable[tuple[Sequence[str], Sequence[Sequence[str]]]]) -> float:
+def _converse(
+    program: subprocess.Popen[str], hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> float:
     questions, answers = program.stdin, program.stdout
     if questions is None or answers is None:
         raise ValueError("the program has no pipes")
@@ -58,7 +61,10 @@ def _converse(program: subprocess.Popen[str], images: Iterable[tuple[Sequence[st
         questions.flush()
         return answers.readline().strip()
 
-    statistics = [ask("SCORE", *map(_words, references), _words(hypothesis)) for hypothesis, references in images]
+    statistics = [
+        ask("SCORE", *map(_words, human), _words(hypothesis))
+        for hypothesis, human in zip(hypotheses, references, strict=True)
+    ]
     # The answer is one score for each image, of which the question returns the first, then that of the set.
     ask("EVAL", *statistics)
     for _ in statistics[1:]:
@@ -69,18 +75,3 @@ def _converse(program: subprocess.Popen[str], images: Iterable[tuple[Sequence[st
 def _words(tokens: Sequence[str]) -> str:
     """Join a caption; it must not contain the sign that stands between captions, nor end the line."""
     return " ".join(" ".join(tokens).replace("|||", "").split())
-
-
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
-        raise EvaluationError("METEOR needs Java, and there is no program 'java'")
-    return java
-
-
-def _jar() -> Path:
-    package = importlib.util.find_spec("pycocoevalcap")
-    for folder in (package and package.submodule_search_locations) or ():
-        if (Path(folder) / _JAR).is_file():
-            return Path(folder) / _JAR
-    raise EvaluationError("METEOR needs the package pycocoevalcap", "run: pip install pycocoevalcap")

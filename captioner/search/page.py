@@ -1,16 +1,12 @@
 """The images that a search found as one HTML page: no script, no outside request, images embedded."""
 
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from captioner.errors import ImageError
 from captioner.files import write_atomically
 from captioner.html import CLOSING, opening
-from captioner.images.draw import data_uri, make_thumbnail
-from captioner.search.search import Answer, Match
-
-_THUMBNAIL = 320  # pixels of the long side
+from captioner.images.draw import thumbnail_html
+from captioner.search.search import Answer
 
 _STYLE = """\
 .score { font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -40,29 +36,19 @@ def write_page(path: str | Path, text: str, answer: Answer, top: int) -> None:
         CaptionerError: the file cannot be written.
     """
     best = answer.matches[:top]
+    cards = [
+        f'<li>{thumbnail_html(match.path, match.path.name)}<span class="score">{match.score:+.2f}</span> '
+        f'<span class="quiet">log P {match.log_prob:.2f}</span>'
+        f'<a class="name" href="{escape(match.path.absolute().as_uri())}">{escape(str(match.path))}</a></li>'
+        for match in best
+    ]
     body = _BODY.format(
         title=escape(text),
         shown=len(best),
         searched=len(answer.matches),
         mean=answer.mean_log_prob,
-        cards="\n".join(_cards(best)),
+        cards="\n".join(cards),
     )
     page = opening(text, _STYLE) + body + CLOSING
     # half a character, which file names may hold and UTF-8 may not, becomes a question mark
     write_atomically(path, page.encode("utf-8", "replace"))
-
-
-def _cards(matches: Sequence[Match]) -> list[str]:
-    return [
-        f'<li>{_figure(match.path)}<span class="score">{match.score:+.2f}</span> '
-        f'<span class="quiet">log P {match.log_prob:.2f}</span>'
-        f'<a class="name" href="{escape(match.path.absolute().as_uri())}">{escape(str(match.path))}</a></li>'
-        for match in matches
-    ]
-
-
-def _figure(path: Path) -> str:
-    try:
-        return f'<img alt="{escape(path.name)}" src="{data_uri(make_thumbnail(path, _THUMBNAIL))}">'
-    except ImageError:
-        return '<div class="absent">image not at hand</div>'

@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 
 from captioner.datasets import DatasetOptions, Record, present, read_each
 from captioner.errors import DatasetError
+from captioner.metrics.coco import Corpus
 from captioner.metrics.evaluate import References
-from captioner.metrics.ngrams import Corpus
 from captioner.training.data import MixtureWeight, encode_caption, mixture_weights
 from captioner.training.encoding import ImageFeatures, ImageStore
 from captioner.training.options import AUTO, TrainingOptions, parse_proportions

@@ -21,9 +21,8 @@ from captioner.decoding.filters import SPECIAL_IDS
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.errors import DatasetError
-from captioner.metrics.cider import DocumentFrequencies, cider_d
+from captioner.metrics.coco import Corpus, DocumentFrequencies, cider_d
 from captioner.metrics.evaluate import References
-from captioner.metrics.ngrams import Corpus
 from captioner.metrics.ptb.tokenizer import tokenize
 from captioner.model.config import BPTTConfig
 from captioner.model.decoder import Decoder, NextInput, State

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from captioner.cli import main
-from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.coco import DocumentFrequencies
 from captioner.metrics.evaluate import METRICS
 from tests.evaluation.small import CAPTIONS, REFERENCES, ColourCaptioner, write_coco, write_results_file
 

@@ -8,7 +8,7 @@ import pytest
 from captioner.datasets.records import Record
 from captioner.errors import CaptionerError, EvaluationError
 from captioner.evaluation.captions import HumanCaptions, read_annotations
-from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.coco import DocumentFrequencies
 from tests.evaluation.small import CAPTIONS, REFERENCES, annotations, write_coco
 
 

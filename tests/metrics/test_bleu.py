@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from captioner.metrics.bleu import bleu, bleu_statistics
-from captioner.metrics.ngrams import Corpus as Counted
+from captioner.metrics.coco import Corpus as Counted
+from captioner.metrics.coco import bleu, bleu_statistics
 from tests.metrics.oracles import oracle, oracle_scores
 from tests.metrics.strategies import corpora
 

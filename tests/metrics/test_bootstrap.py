@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from captioner.errors import EvaluationError
-from captioner.metrics import bootstrap
-from captioner.metrics.bleu import bleu
-from captioner.metrics.bootstrap import compare, intervals
+from captioner.metrics import evaluate as bootstrap
+from captioner.metrics.coco import bleu
 from captioner.metrics.diversity import degeneration, diversity
-from captioner.metrics.evaluate import METRICS, Scores
+from captioner.metrics.evaluate import METRICS, Scores, compare, intervals
 
 
 def made_up(images: int, seed: int = 0, shift: float = 0.0) -> Scores:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from captioner.metrics.cider import DocumentFrequencies, cider_d
-from captioner.metrics.ngrams import Corpus as Counted
+from captioner.metrics.coco import Corpus as Counted
+from captioner.metrics.coco import DocumentFrequencies, cider_d
 from tests.metrics.oracles import oracle, oracle_scores
 from tests.metrics.strategies import corpora
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from captioner.datasets.records import ImageId
 from captioner.errors import EvaluationError
-from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.coco import DocumentFrequencies
 from captioner.metrics.evaluate import METRICS, References, score
 from captioner.metrics.ptb.tokenizer import tokenize_lines
 from tests.metrics.oracles import oracle, oracle_scores

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from captioner.errors import EvaluationError
-from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.coco import DocumentFrequencies
 
 if TYPE_CHECKING:
     from pathlib import Path

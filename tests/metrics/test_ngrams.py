@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.metrics.ngrams import Corpus, NGramCounts
+from captioner.metrics.coco import Corpus, NGramCounts
 from tests.metrics.strategies import captions, corpora
 
 

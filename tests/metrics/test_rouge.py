@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from captioner.metrics.rouge import rouge_l
+from captioner.metrics.coco import rouge_l
 from tests.metrics.oracles import oracle, oracle_scores
 from tests.metrics.strategies import captions, corpora
 

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.errors import DatasetError
-from captioner.metrics.cider import DocumentFrequencies, cider_d
+from captioner.metrics.coco import Corpus, DocumentFrequencies, cider_d
 from captioner.metrics.evaluate import References, score
-from captioner.metrics.ngrams import Corpus
 from captioner.training.self_critical import CiderReward
 from captioner.vocabulary import caption_words, detokenize
 
