@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner.checkpoint import encoder_digest
-from captioner.datasets.codes import open_vectors
+from captioner.datasets.codes import Floats, open_vectors
 from captioner.datasets.records import Record
 from captioner.errors import CacheError, ImageError, os_errors_as
 from captioner.images import Pixels, Preprocessing, display_name
@@ -57,7 +57,7 @@ class FeatureRows:
         broken: why images are broken, by their position among those asked for.
     """
 
-    array: npt.NDArray[np.float16] | npt.NDArray[np.float32]
+    array: Floats
     rows: npt.NDArray[np.int64]
     digests: Sequence[str]
     broken: Mapping[int, str]
@@ -81,6 +81,10 @@ class FeatureStore:
         pooled: keep only the mean over regions, which is all that a decoder without attention needs.
         device: where to encode.
         dtype: precision of encoding.
+
+    Attributes:
+        shape: ``(regions, channels)`` of an image's features.
+        name: tells features of this store from those of another, beside the digests of the images.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class FeatureStore:
         self.folder = Path(folder).expanduser() / "features" / f"{encoder.name}-{key}"
         self.data, self.index = self.folder / "features.bin", self.folder / "index.txt"
         self.digests = DigestIndex(Path(folder).expanduser() / "features" / "digests.sqlite")
+        self.name = self.folder.name
         self._given = encoder
 
     @cached_property
@@ -109,11 +114,6 @@ class FeatureStore:
         """The encoder, made fast; seldom needed, since most images have been encoded before."""
         fused: nn.Module = fuse(self._given).to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return fused
-
-    @property
-    def name(self) -> str:
-        """What tells features of this store from those of another, beside the digests of the images."""
-        return self.folder.name
 
     def features_of(self, records: Sequence[Record]) -> FeatureRows:
         """Features of the images of records; see :meth:`collect`."""
@@ -247,7 +247,7 @@ class VectorStore:
 
     Attributes:
         shape: ``(regions, channels)`` of a vector.
-        name: what tells these vectors from those of another store, beside their digests.
+        name: tells these vectors from those of another store, beside their digests.
 
     Raises:
         DatasetError: the file is absent, damaged, or holds no vectors.

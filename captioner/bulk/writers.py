@@ -15,7 +15,7 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from captioner.bulk.records import Record
-from captioner.datasets.reading import read_json
+from captioner.datasets.records import read_json
 from captioner.errors import DatasetError, OptionError
 from captioner.html import CLOSING, opening
 from captioner.images import display_name, printable

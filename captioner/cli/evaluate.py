@@ -17,7 +17,7 @@ from captioner.evaluation.evaluate import Provenance, check_same_images, compare
 from captioner.evaluation.options import EvaluationOptions
 from captioner.files import check_output, check_plotting
 from captioner.gradients.options import NO_PLOT, GradientOptions
-from captioner.metrics.cider import DocumentFrequencies
+from captioner.metrics.coco import DocumentFrequencies
 from captioner.metrics.evaluate import References, check_ids
 from captioner.search import RetrievalOptions
 

@@ -2,19 +2,26 @@
 
 from collections.abc import Callable
 
-from captioner.datasets import coco, codes, flickr8k, karpathy, table
+from captioner.datasets import coco, flickr8k, karpathy, table
 from captioner.datasets.options import KINDS, DatasetOptions, Source
 from captioner.datasets.records import ImageId, Record, canonical_split, present
 from captioner.errors import DatasetError
 
 __all__ = ["KINDS", "DatasetOptions", "ImageId", "Record", "present", "read_each", "read_records"]
 
+
+def _read_codes(source: Source, split: str) -> list[Record]:
+    from captioner.datasets import codes  # imports NumPy, which no other data set needs
+
+    return codes.read(source, split)
+
+
 _READERS: dict[str, Callable[[Source, str], list[Record]]] = {
     "coco": coco.read,
     "karpathy": karpathy.read,
     "flickr8k": flickr8k.read,
     "table": table.read,
-    "codes": codes.read,
+    "codes": _read_codes,
 }
 
 

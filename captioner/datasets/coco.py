@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioner.datasets.options import Source
-from captioner.datasets.reading import captions_place, image_folder, inside, read_json, spoken
-from captioner.datasets.records import ALL, SPLIT_NAMES, Record
+from captioner.datasets.records import ALL, SPLIT_NAMES, Record, inside, read_json, spoken
 from captioner.errors import DatasetError
 
 _YEARS = ("2017", "2014")
@@ -32,7 +31,7 @@ def read(source: Source, split: str) -> list[Record]:
     Raises:
         DatasetError: for a file that is absent, malformed or no caption file, or has no such split.
     """
-    place = captions_place(source)
+    place = source.captions_place()
     if place.is_file():
         parts = [_named_part(source, place, split)]
     else:
@@ -47,7 +46,7 @@ def _named_part(source: Source, file: Path, split: str) -> _Part:
     if split not in (own, ALL):
         holds = "does not say which split it holds" if own == ALL else f"holds the {own} split"
         raise DatasetError(f"{file}: the name {holds}", f"ask for `split` {own}, or name the {split} file instead")
-    return _Part(own, file, image_folder(source, file, (file.stem.removeprefix("captions_"), "images")))
+    return _Part(own, file, source.image_folder(file, (file.stem.removeprefix("captions_"), "images")))
 
 
 def _official_parts(source: Source, captions: Path, split: str) -> list[_Part]:
@@ -56,7 +55,7 @@ def _official_parts(source: Source, captions: Path, split: str) -> list[_Part]:
         parts = []
         for own, file in files.items():
             if file.is_file() and split in (own, ALL):
-                parts.append(_Part(own, file, image_folder(source, file, (f"{own}{year}", "images"))))
+                parts.append(_Part(own, file, source.image_folder(file, (f"{own}{year}", "images"))))
         if parts:
             return parts
         if any(file.is_file() for file in files.values()):

@@ -5,30 +5,23 @@ with one list of captions for each image, in the same order. A seeded share of t
 validation.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from captioner.datasets.reading import read_json, spoken
-from captioner.datasets.records import ALL, Record, held_out
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy
+
+from captioner.datasets.options import Source
+from captioner.datasets.records import ALL, Record, held_out, read_json, spoken
 from captioner.errors import DatasetError, os_errors_as
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
-
-    from captioner.datasets.options import Source
-
-
-if TYPE_CHECKING:
-    Floats = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 SUFFIX = ".npy"
 
@@ -39,7 +32,7 @@ _LARGEST = 1e12  # no encoder's output comes near, and a decoder could do nothin
 _BLOCK_BYTES = 4 << 20
 
 # NumPy parses the header as Python text, which can fail in many ways.
-_HEADER_ERRORS = (
+_UNREADABLE = (
     ValueError,
     SyntaxError,
     TokenError,
@@ -85,8 +78,6 @@ class Vectors:
             rows: their numbers.
             block: what they hold, ``(rows, regions, channels)``.
         """
-        import numpy as np
-
         # Written so that not-a-number fails too; float16 could not hold the limit.
         sound = np.all(np.abs(block.astype(np.float32)) <= _LARGEST, axis=(1, 2)).tolist()
         return {
@@ -106,8 +97,6 @@ def open_vectors(path: Path) -> Vectors:
     Raises:
         DatasetError: the file is absent, cut short, no such array, or holds anything but such numbers.
     """
-    import numpy as np
-
     if not path.is_file():
         raise DatasetError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
     with os_errors_as(DatasetError, f"{path}: cannot be read (", ")"):
@@ -123,8 +112,6 @@ def open_vectors(path: Path) -> Vectors:
 
 def _header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, order and type of the array; the file is left at its first number."""
-    from numpy.lib import format as npy
-
     start = file.read(12)
     if start[:6] != _MAGIC:
         raise DatasetError(f"{path}: is not a NumPy array", "write it with numpy.save")
@@ -140,7 +127,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype
             version = npy.read_magic(file)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(file)
-    except _HEADER_ERRORS as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:100]
         raise DatasetError(f"{path}: is a damaged NumPy array ({reason})") from error
     return shape, fortran, dtype
@@ -176,7 +163,7 @@ _CODES, _CAPTIONS = "image_codes.npy", "captions_tokenized.json"
 
 
 def codes_file(source: Source) -> Path:
-    """Where the vectors of a data set lie."""
+    """Say where the vectors of a data set lie."""
     return _place(source, source.codes, _CODES)
 
 
@@ -193,7 +180,7 @@ def read(source: Source, split: str) -> list[Record]:
     if len(captions) != len(vectors):
         raise DatasetError(
             f"{codes} has {len(vectors):,} images, {file} has captions of {len(captions):,}",
-            "both must tell of the same images in the same order",
+            "both must be about the same images in the same order",
         )
     silent = [row for row, texts in enumerate(captions) if not texts]
     if silent and not source.skip_missing:

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from captioner.datasets.options import Source
-from captioner.datasets.reading import annotations_in, image_folder, inside, open_text, spoken
-from captioner.datasets.records import ALL, Record
+from captioner.datasets.records import ALL, Record, inside, open_text, spoken
 from captioner.errors import DatasetError
 
 _TOKENS = "Flickr8k.token.txt"
@@ -28,8 +27,8 @@ def read(source: Source, split: str) -> list[Record]:
     Raises:
         DatasetError: for a file that is absent or malformed, or an image that is listed twice.
     """
-    file = annotations_in(source, (_TOKENS,))
-    images = image_folder(source, file)
+    file = source.annotations_file((_TOKENS,))
+    images = source.image_folder(file)
     captions = _captions(file)
     listed = [
         (own, image) for own, name in _LISTS.items() if split in (own, ALL) for image in _listed(file.parent / name)

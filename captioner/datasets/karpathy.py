@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.datasets.options import Source
-from captioner.datasets.reading import annotations_in, image_folder, inside, read_json, spoken
-from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, inside, read_json, spoken
 from captioner.errors import DatasetError
 
 _SPLITS = {**SPLIT_NAMES, "restval": "train"}
@@ -21,7 +20,7 @@ def read(source: Source, split: str) -> list[Record]:
     Raises:
         DatasetError: for a file that is absent, malformed or of another kind.
     """
-    file = annotations_in(source, ("dataset_*.json",))
+    file = source.annotations_file(("dataset_*.json",))
     contents = read_json(file)
     match contents:
         case {"images": [{"sentences": _}, *_]}:
@@ -48,7 +47,7 @@ class _Images:
 
     def __init__(self, source: Source, file: Path) -> None:
         self._file = file
-        self._folder = image_folder(source, file)
+        self._folder = source.image_folder(file)
         self._roots = [self._folder]
         if source.images is None:
             self._roots.append(source.folder or file.parent)

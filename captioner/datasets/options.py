@@ -1,9 +1,10 @@
 """Which data sets to read and where they lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.errors import OptionError
+from captioner.errors import DatasetError, OptionError
 from captioner.options import check, option
 
 CODES = "codes"
@@ -12,6 +13,7 @@ CODES = "codes"
 KINDS = ("coco", "karpathy", "flickr8k", "table", CODES)
 """Every kind of data set that can be read; one module of this package each."""
 
+_IMAGE_FOLDERS = ("images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 _OF_IMAGES, _OF_CODES = ("annotations", "images"), ("codes", "captions")
 
 
@@ -28,6 +30,48 @@ class Source:
     codes: Path | None = None
     captions: Path | None = None
     skip_missing: bool = False
+
+    def captions_place(self) -> Path:
+        """The file or folder with the captions: the one named for them, else the data set's folder.
+
+        Raises:
+            DatasetError: when it is not there.
+        """
+        place = self.annotations or self.folder
+        if place is None or not place.exists():
+            raise DatasetError(f"{place or self.kind}: there is no such file or folder with captions")
+        return place
+
+    def annotations_file(self, patterns: Sequence[str]) -> Path:
+        """The one file with captions: the one named, else the first pattern's only match in the folder.
+
+        Raises:
+            DatasetError: when nothing matches, or a pattern matches several files.
+        """
+        place = self.captions_place()
+        if place.is_file():
+            return place
+        for pattern in patterns:
+            found = sorted(path for path in place.glob(pattern) if path.is_file())
+            if len(found) > 1:
+                names = ", ".join(path.name for path in found)
+                raise DatasetError(f"{place}: several files could be meant ({names})", "say which with `annotations`")
+            if found:
+                return found[0]
+        raise DatasetError(f"{place}: holds no {' or '.join(patterns)}", "say where it is with `annotations`")
+
+    def image_folder(self, annotations: Path, usual: Sequence[str] = _IMAGE_FOLDERS) -> Path:
+        """Where the images lie: the folder named, else one of the usual ones, else the data set's folder.
+
+        Raises:
+            DatasetError: when a folder is named that is not there.
+        """
+        if self.images is not None:
+            if not self.images.is_dir():
+                raise DatasetError(f"{self.images}: there is no such folder of images")
+            return self.images
+        root = self.folder or annotations.parent
+        return next((root / name for name in usual if (root / name).is_dir()), root)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""A captioned image, the names of splits, and the question whether the images are there."""
+"""A captioned image as a record, the names of splits, and the reading of files that all formats share."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from captioner.errors import DatasetError, OptionError
 
@@ -117,3 +121,63 @@ def held_out(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
     count = min(max(least, round(share * len(names))), len(names) - 1) if share and names else 0
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     return frozenset(ranked[:count])
+
+
+def spoken(captions: Sequence[str]) -> tuple[str, ...]:
+    """The captions that say something; white space alone is no caption."""
+    return tuple(caption for caption in captions if caption.strip())
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 file (with or without byte-order mark), line ends as they are in the file.
+
+    Raises:
+        DatasetError: when the file is absent, unreadable, empty or not UTF-8, also while it is being read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.stat().st_size == 0:
+                raise DatasetError(f"{path}: the file is empty")
+            yield file
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file.
+
+    Raises:
+        DatasetError: when the file cannot be read or is not whole, valid JSON.
+    """
+    with open_text(path) as file:
+        text = file.read()
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})",
+            "perhaps the file is cut short",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not valid JSON ({error})") from error
+
+
+def inside(folder: Path, name: str, file: Path) -> Path:
+    """The path of the image ``name`` in ``folder``.
+
+    Raises:
+        DatasetError: when the name that ``file`` gives leads out of the folder or is no name at all.
+    """
+    if not name or "\0" in name:
+        raise DatasetError(f"{file}: {name!r} is not the name of an image")
+    path = folder / name
+    if os.sep in name or "/" in name or name in (".", ".."):
+        root, full = os.path.abspath(folder), os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
+        if os.path.commonpath([root, full]) != root or full == root:
+            raise DatasetError(f"{file}: the image {name!r} lies outside the folder {folder}")
+    return path

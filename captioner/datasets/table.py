@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioner.datasets.options import Source
-from captioner.datasets.reading import annotations_in, image_folder, inside, open_text, spoken
-from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out, inside, open_text, spoken
 from captioner.errors import DatasetError
 
 _PATTERNS = ("captions.csv", "captions.jsonl", "*.csv", "*.jsonl")
@@ -35,8 +34,8 @@ def read(source: Source, split: str) -> list[Record]:
     Raises:
         DatasetError: for a table that is absent, malformed, lacks a column, or contradicts itself.
     """
-    file = annotations_in(source, _PATTERNS)
-    folder = image_folder(source, file)
+    file = source.annotations_file(_PATTERNS)
+    folder = source.image_folder(file)
     images = _images(file)
     undivided = [name for name, image in images.items() if image.split is None and image.captions]
     held_back = held_out(undivided, source.holdout, source.holdout_seed)

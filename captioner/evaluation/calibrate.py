@@ -1,4 +1,4 @@
-"""Caption images, see which captions are good, and learn to tell from their log-probabilities."""
+"""Caption images, see which captions are good, and learn to predict that from their log-probabilities."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -45,21 +45,21 @@ def calibrate(
     *,
     batch_size: int = 16,
     skip_unreadable: bool = False,
-    on_progress: Callable[[int], Any] = lambda photos: None,
+    on_progress: Callable[[int], Any] = lambda images: None,
 ) -> Calibrated:
     """Learn how sure the best captions of a model are, written as its checkpoint says.
 
     Args:
         captioner: the model.
-        records: photos that it was not trained on.
+        records: images that it was not trained on.
         data: what to call them.
-        batch_size: photos captioned at once.
-        skip_unreadable: whether broken photos are left out instead of being an error.
-        on_progress: called with the number of photos done since the last call.
+        batch_size: images captioned at once.
+        skip_unreadable: whether broken images are left out instead of being an error.
+        on_progress: called with the number of images done since the last call.
 
     Raises:
-        OptionError: photos are of a train split, or the checkpoint's captions are drawn by chance.
-        EvaluationError: photos are too few or broken, or their captions are all good or all bad.
+        OptionError: images are of a train split, or the checkpoint's captions are drawn by chance.
+        EvaluationError: images are too few or broken, or their captions are all good or all bad.
     """
     refuse_train_split(records, data, "calibrate")
     if captioner.options.sampling:
@@ -80,7 +80,7 @@ def calibrate(
 
 
 def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
-    """The calibration that follows from captions.
+    """Fit a calibration to captions that have been judged.
 
     Args:
         inputs: ``(images, 2)``, see :func:`captioner.caption.features`.
@@ -94,7 +94,7 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
         raise EvaluationError(f"{data}: {len(good)} images are too few to calibrate on", f"give at least {FEWEST}")
     if good.all() or not good.any():
         kind = "good" if good.all() else "bad"
-        raise EvaluationError(f"{data}: all {len(good):,} captions are {kind}", "nothing is to be told apart")
+        raise EvaluationError(f"{data}: all {len(good):,} captions are {kind}", "there is nothing to tell apart")
     predicted = confidence.cross_validated(inputs, good)
     intercept, per_nat, per_word = confidence.fit(inputs, good).tolist()
     calibration = Calibration(
@@ -113,7 +113,7 @@ def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
 
 
 def calibration_table(found: Calibrated) -> str:
-    """Figures beside those of somebody who says the share of good captions of every image."""
+    """Return the figures beside those of predicting the same, the share of good captions, for every image."""
     known = found.calibration
     usual = np.full(len(found.good), known.base_rate)
     lines = [

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioner.datasets import present, read_records
-from captioner.datasets.options import DatasetOptions
-from captioner.datasets.reading import read_json
-from captioner.datasets.records import ALL, ImageId, Record
+from captioner.datasets import DatasetOptions, ImageId, Record, present, read_records
+from captioner.datasets.records import ALL, read_json
 from captioner.errors import EvaluationError, OptionError
 from captioner.files import write_atomically
 from captioner.metrics.coco import DocumentFrequencies

@@ -18,7 +18,6 @@ from captioner.datasets.records import Record
 from captioner.errors import DatasetError
 from captioner.scoring import text_words
 from captioner.search.search import Gallery, PrefixTree
-from captioner.vocabulary import Vocabulary
 
 RECALLS = (1, 5, 10)
 
@@ -107,7 +106,10 @@ def retrieve(gallery: Gallery, queries: Sequence[str]) -> Retrieval:
     """
     if not gallery.paths:
         raise DatasetError("there is no image to search for: not one could be read")
-    sentences, dropped = _sentences(queries, gallery.vocabulary)
+    words = [text_words(query) for query in queries]
+    known = [[word for word in of_query if word in gallery.vocabulary] for of_query in words]
+    dropped = [len(before) - len(after) for before, after in zip(words, known, strict=True)]
+    sentences = [gallery.vocabulary.encode(of_query) for of_query in known]
     steps = len(PrefixTree(sentences)) * len(sentences)
     with tqdm(total=steps, desc="searching", unit="step", unit_scale=True) as progress:
         log_probs = gallery.log_probs(sentences, on_progress=progress.update)
@@ -123,11 +125,3 @@ def ranks(log_probs: Tensor) -> npt.NDArray[np.int64]:
     own = log_probs.diagonal().unsqueeze(1)
     found: npt.NDArray[np.int64] = (log_probs >= own).sum(dim=1).numpy()
     return found
-
-
-def _sentences(queries: Sequence[str], vocabulary: Vocabulary) -> tuple[list[list[int]], list[int]]:
-    """The ids of the known words of each query, and how many words were left out of each."""
-    words = [text_words(query) for query in queries]
-    known = [[word for word in of_query if word in vocabulary] for of_query in words]
-    dropped = [len(before) - len(after) for before, after in zip(words, known, strict=True)]
-    return [vocabulary.encode(of_query) for of_query in known], dropped

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,19 +74,19 @@ def encode_images(
     skip_unreadable: bool = False,
     on_progress: Callable[[int], Any] = lambda images: None,
 ) -> Encoded:
-    """Encode the photos of a data set once, for all trials. They stay in memory.
+    """Encode the images of a data set once, for all trials. They stay in memory.
 
     Args:
         captioner: the model.
         label: what to call the data set.
-        records: photos that the model was not trained on.
-        batch_size: photos encoded at once.
-        skip_unreadable: whether broken photos are left out instead of being an error.
-        on_progress: called with the number of photos done since the last call.
+        records: images that the model was not trained on.
+        batch_size: images encoded at once.
+        skip_unreadable: whether broken images are left out instead of being an error.
+        on_progress: called with the number of images done since the last call.
 
     Raises:
-        OptionError: photos are of a train split, or ready-made vectors.
-        EvaluationError: photos are broken, or none is left.
+        OptionError: images are of a train split, or ready-made vectors.
+        EvaluationError: images are broken, or none is left.
     """
     refuse_train_split(records, label, "tune")
     if any(record.row is not None for record in records):
@@ -96,7 +95,7 @@ def encode_images(
     for batch in readable_batches(captioner, records, batch_size, skip_unreadable):
         if batch.pixels:
             regions = captioner.encode(batch.pixels)
-            # Whoever does not look at regions is given their mean.
+            # A decoder without attention gets the mean of the regions.
             whole = regions if captioner.config.attention != "none" else regions.mean(dim=1, keepdim=True)
             parts.append(whole.half().cpu())
         kept += batch.readable
@@ -136,7 +135,7 @@ def try_out(
             found = zip(part.ids[start : start + batch_size], written, strict=True)
             captions |= {image_id: best.text for image_id, (best, *_) in found}
         figures[part.label] = score(captions, part.references).headline
-    return Trial(options, figures, float(np.mean([found[select_by] for found in figures.values()])))
+    return Trial(options, figures, sum(found[select_by] for found in figures.values()) / len(figures))
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:

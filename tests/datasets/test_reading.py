@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.datasets.reading import inside, open_text, read_json
+from captioner.datasets.records import inside, open_text, read_json
 from captioner.errors import DatasetError
 
 
