@@ -100,6 +100,7 @@ class FeatureStore:
         regions, channels = output_shape(encoder, preprocessing.size)
         self.preprocessing, self.pooled = preprocessing, pooled
         self.shape = (1 if pooled else regions, channels)
+        self._row_bytes = 2 * self.shape[0] * self.shape[1]
         self.device, self.dtype = device, dtype
         facts = json.dumps([encoder_digest(encoder), preprocessing.to_dict(), pooled, str(dtype)])
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
@@ -142,7 +143,7 @@ class FeatureStore:
             for place, digest in enumerate(digests)
             if digest in reasons
         }
-        readable = [digest if len(digest) == 64 else "" for digest in digests]
+        readable = [digest if _DIGEST.fullmatch(digest) else "" for digest in digests]
         return FeatureRows(array, rows, readable, broken)
 
     def _map(self) -> npt.NDArray[np.float16]:
@@ -150,10 +151,6 @@ class FeatureStore:
         if not count:  # an empty file cannot be mapped
             return np.empty((0, *self.shape), np.float16)
         return np.memmap(self.data, np.float16, "r", shape=(count, *self.shape))
-
-    @property
-    def _row_bytes(self) -> int:
-        return 2 * self.shape[0] * self.shape[1]
 
     def _repair(self) -> dict[str, int]:
         """Read the index, cutting off what a crash left unfinished: digest -> row."""
@@ -326,18 +323,15 @@ class DigestIndex:
         return [digest or "" for digest in digests]
 
     def _remembered(self, files: Sequence[tuple[bytes, str | None]]) -> list[str | None]:
-        nothing: list[str | None] = [None] * len(files)
-        if not self.file.exists():
-            return nothing
-        try:
-            with closing(sqlite3.connect(self.file, timeout=_WAIT_S)) as database:
-                rows = [_look_up(database, key, stamp) for key, stamp in files]
-        except sqlite3.OperationalError:  # locked, or not ours to read
-            return nothing
-        except sqlite3.DatabaseError:  # damaged
-            self.file.unlink(missing_ok=True)
-            return nothing
-        return rows
+        if self.file.exists():
+            try:
+                with closing(sqlite3.connect(self.file, timeout=_WAIT_S)) as database:
+                    return [_look_up(database, key, stamp) for key, stamp in files]
+            except sqlite3.OperationalError:  # locked, or not ours to read
+                pass
+            except sqlite3.DatabaseError:  # damaged
+                self.file.unlink(missing_ok=True)
+        return [None] * len(files)
 
     def _remember(self, rows: Sequence[tuple[bytes, str, str]]) -> None:
         if not rows:

@@ -85,7 +85,7 @@ def _read_part(part: _Part) -> list[Record]:
 
 
 def _check_kind(contents: Any, file: Path) -> None:
-    """Tell the files apart that people mix up."""
+    """Recognise other files that people take for one."""
     if isinstance(contents, list):
         raise DatasetError(f"{file}: a list, as in a results file", "give COCO's captions_*.json")
     match contents:

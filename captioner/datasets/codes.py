@@ -164,7 +164,8 @@ _CODES, _CAPTIONS = "image_codes.npy", "captions_tokenized.json"
 
 def codes_file(source: Source) -> Path:
     """Say where the vectors of a data set lie."""
-    return _place(source, source.codes, _CODES)
+    # What is not named lies in the folder; DatasetOptions ensures that there is one then.
+    return source.codes or (source.folder or Path()) / _CODES
 
 
 def read(source: Source, split: str) -> list[Record]:
@@ -174,7 +175,7 @@ def read(source: Source, split: str) -> list[Record]:
         DatasetError: a file is absent or malformed, their lengths differ, or an image has no caption and must
             not be skipped.
     """
-    codes, file = codes_file(source), _place(source, source.captions, _CAPTIONS)
+    codes, file = codes_file(source), source.captions or (source.folder or Path()) / _CAPTIONS
     vectors = open_vectors(codes)
     captions = _captions(file)
     if len(captions) != len(vectors):
@@ -196,11 +197,6 @@ def read(source: Source, split: str) -> list[Record]:
         if split in (own, ALL):
             records.append(Record(row, codes, captions[row], own, row))
     return records
-
-
-def _place(source: Source, named: Path | None, usual: str) -> Path:
-    # What is not named lies in the folder; DatasetOptions sees to it that there is one then.
-    return named or (source.folder or Path()) / usual
 
 
 def _captions(file: Path) -> list[tuple[str, ...]]:

@@ -27,9 +27,9 @@ class Source:
     images: Path | None
     holdout: float
     holdout_seed: int
-    codes: Path | None = None
-    captions: Path | None = None
-    skip_missing: bool = False
+    codes: Path | None
+    captions: Path | None
+    skip_missing: bool
 
     def captions_place(self) -> Path:
         """The file or folder with the captions: the one named for them, else the data set's folder.
@@ -137,34 +137,28 @@ class DatasetOptions:
         elif colon and self.data is not None:
             raise OptionError(f"`dataset` {entry} names a folder already", f"leave out `data` {self.data}")
         elif kind == CODES:
-            self._check_codes(entry, has_folder=bool(folder or self.data))
+            for flag in () if folder or self.data else _OF_CODES:
+                if getattr(self, flag) is None:
+                    raise OptionError(f"`dataset` {entry}: say where the {flag} are with `{flag}` FILE")
         elif not colon and self.data is None and self.annotations is None:
             raise OptionError(f"`dataset` {entry}: say where it is with `data` DIR or {kind}:DIR")
 
-    def _check_codes(self, entry: str, *, has_folder: bool) -> None:
-        for flag in _OF_CODES:
-            if getattr(self, flag) is None and not has_folder:
-                raise OptionError(f"`dataset` {entry}: say where the {flag} are with `{flag}` FILE")
-
     def sources(self) -> tuple[Source, ...]:
         """The data sets in the order given."""
-        sources = []
-        for entry in self.dataset:
-            kind, _, folder = entry.partition(":")
-            sources.append(
-                Source(
-                    kind=kind,
-                    folder=_path(folder or self.data),
-                    annotations=_path(self.annotations),
-                    images=_path(self.images),
-                    holdout=self.holdout,
-                    holdout_seed=self.holdout_seed,
-                    codes=_path(self.codes),
-                    captions=_path(self.captions),
-                    skip_missing=self.skip_missing,
-                )
+        return tuple(
+            Source(
+                kind=kind,
+                folder=_path(folder or self.data),
+                annotations=_path(self.annotations),
+                images=_path(self.images),
+                holdout=self.holdout,
+                holdout_seed=self.holdout_seed,
+                codes=_path(self.codes),
+                captions=_path(self.captions),
+                skip_missing=self.skip_missing,
             )
-        return tuple(sources)
+            for kind, _, folder in (entry.partition(":") for entry in self.dataset)
+        )
 
 
 def _path(text: str | None) -> Path | None:

@@ -66,7 +66,7 @@ def refuse_train_split(records: Sequence[Record], label: str, purpose: str) -> N
         OptionError: some are of a train split.
     """
     if any(record.split == "train" for record in records):
-        raise OptionError(f"{label}: holds a train split", f"{purpose} on images that nobody trains on")
+        raise OptionError(f"{label}: holds a train split", f"{purpose} on images that are not trained on")
 
 
 def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record], list[Record]]:

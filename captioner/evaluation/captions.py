@@ -1,4 +1,4 @@
-"""Finds the human captions that the command line's options name."""
+"""Find the images to caption, human captions to judge by, and captions to judge; write results files."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -64,7 +64,7 @@ class HumanCaptions:
         return References(kept, frequencies)
 
 
-def read_annotations(path: str | Path, images: str | Path | None = None) -> "HumanCaptions":
+def read_annotations(path: str | Path, images: str | Path | None = None) -> HumanCaptions:
     """Read a COCO caption file of which only the captions matter.
 
     Unlike the reader of the data set ``coco`` it needs no image names, since nothing is captioned.
@@ -88,15 +88,19 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> "Hum
                 found.setdefault(number, []).append(caption)
             case _:
                 raise EvaluationError(f"{file}: annotations[{position}] has no 'image_id' or no text as 'caption'")
-    listed = _listed(contents)
+    images_listed = contents.get("images")
+    listed: dict[ImageId, str] = {}
+    for entry in images_listed if isinstance(images_listed, list) else ():
+        match entry:
+            case {"id": int(image_id) | str(image_id)}:
+                listed[image_id] = Path(str(entry.get("file_name", image_id))).name
     # in the order of the COCO code, because the order of captions can change tokens
     captions = {image_id: found[image_id] for image_id in [*listed, *found] if image_id in found}
-    folder = None if images is None else Path(images)
-    return HumanCaptions(captions, {} if folder is None else {i: folder / name for i, name in listed.items()})
+    return HumanCaptions(captions, {} if images is None else {i: Path(images) / name for i, name in listed.items()})
 
 
 def _check_kind(contents: Any, file: Path) -> None:
-    """Tell the files apart that people mix up."""
+    """Recognise other files that people take for one."""
     match contents:
         case [{"image_id": _, "caption": _}, *_]:
             raise EvaluationError(f"{file}: a results file, not annotations", "give it as `predictions`")
@@ -109,17 +113,6 @@ def _check_kind(contents: Any, file: Path) -> None:
         case {"annotations": []}:
             raise EvaluationError(f"{file}: holds no captions under 'annotations'")
     raise EvaluationError(f"{file}: not a COCO caption file (an object with 'annotations' is expected)")
-
-
-def _listed(contents: Any) -> dict[ImageId, str]:
-    """Return the file names of the images under ``images``, as far as there are any."""
-    images = contents.get("images")
-    names: dict[ImageId, str] = {}
-    for entry in images if isinstance(images, list) else ():
-        match entry:
-            case {"id": int(image_id) | str(image_id)}:
-                names[image_id] = Path(str(entry.get("file_name", image_id))).name
-    return names
 
 
 class Images(NamedTuple):
@@ -229,37 +222,30 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
         EvaluationError: the file is no results file, or an image has two captions.
         DatasetError: the file is absent, empty or not valid JSON.
     """
-    entries = _entries(Path(path))
+    contents = read_json(Path(path))
+    match contents:
+        case []:
+            raise EvaluationError(f"{path}: holds no captions")
+        case {"annotations": _} | {"images": _}:
+            raise EvaluationError(f"{path}: an annotations file, not results", "give it as `annotations`")
+        case [*_]:
+            pass
+        case _:
+            raise EvaluationError(f"{path}: not a results file (a list of image_id and caption is expected)")
     captions: dict[ImageId, str] = {}
     twice: dict[ImageId, None] = {}
-    for position, entry in enumerate(entries):
-        image_id, caption = _checked(entry, f"{path}: entry {position}")
+    for position, entry in enumerate(contents):
+        where = f"{path}: entry {position}"
+        if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
+            raise EvaluationError(f"{where} is not an object with 'image_id' and 'caption'")
+        image_id, caption = entry["image_id"], entry["caption"]
+        if type(image_id) not in (int, str):
+            raise EvaluationError(f"{where}: image_id must be a whole number or a file name, not {image_id!r}")
+        if not isinstance(caption, str):
+            raise EvaluationError(f"{where}: the caption of {image_id!r} must be a text, not {caption!r}")
         if image_id in captions:
             twice[image_id] = None
         captions[image_id] = caption
     if twice:
         raise EvaluationError(f"{path}: {len(twice)} images have more than one caption: {name_some(twice)}")
     return captions
-
-
-def _entries(path: Path) -> list[Any]:
-    contents = read_json(path)
-    match contents:
-        case []:
-            raise EvaluationError(f"{path}: holds no captions")
-        case {"annotations": _} | {"images": _}:
-            raise EvaluationError(f"{path}: an annotations file, not results", "give it as `annotations`")
-        case [*entries]:
-            return entries
-    raise EvaluationError(f"{path}: not a results file (a list of image_id and caption is expected)")
-
-
-def _checked(entry: Any, where: str) -> tuple[ImageId, str]:
-    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
-        raise EvaluationError(f"{where} is not an object with 'image_id' and 'caption'")
-    image_id, caption = entry["image_id"], entry["caption"]
-    if type(image_id) not in (int, str):
-        raise EvaluationError(f"{where}: image_id must be a whole number or a file name, not {image_id!r}")
-    if not isinstance(caption, str):
-        raise EvaluationError(f"{where}: the caption of {image_id!r} must be a text, not {caption!r}")
-    return image_id, caption

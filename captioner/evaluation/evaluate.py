@@ -288,29 +288,16 @@ def compare_evaluations(first: Evaluation, second: Evaluation, *, resamples: int
         EvaluationError: the two are not of the same images.
     """
     check_same_images(first.captions, second.captions)
-    return Comparison(
-        first=first,
-        second=second,
-        differences=compare(first.scores, second.scores, resamples, seed),
-        contrasts=_contrasts(first, second, top),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def _contrasts(first: Evaluation, second: Evaluation, top: int) -> tuple[Contrast, ...]:
     places = {image_id: place for place, image_id in enumerate(second.scores.ids)}
     order = [places[image_id] for image_id in first.scores.ids]
     ours, theirs = first.scores.per_image["CIDEr"], second.scores.per_image["CIDEr"][order]
-    ranked = np.argsort(-np.abs(theirs - ours), kind="stable")[:top]
-    return tuple(
+    ranked = np.argsort(-np.abs(theirs - ours), kind="stable")[:top].tolist()
+    odd = [(first.scores.ids[place], place) for place in ranked if ours[place] != theirs[place]]
+    contrasts = tuple(
         Contrast(
-            image_id=(image_id := first.scores.ids[place]),
-            first=float(ours[place]),
-            second=float(theirs[place]),
-            first_caption=first.captions[image_id],
-            second_caption=second.captions[image_id],
+            image_id, float(ours[place]), float(theirs[place]), first.captions[image_id], second.captions[image_id]
         )
-        for place in ranked.tolist()
-        if ours[place] != theirs[place]
+        for image_id, place in odd
     )
+    differences = compare(first.scores, second.scores, resamples, seed)
+    return Comparison(first, second, differences, contrasts, resamples, seed)

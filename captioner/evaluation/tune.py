@@ -151,14 +151,11 @@ def trials_table(trials: Sequence[Trial], select_by: str) -> str:
     labels = [f"{label} {name}" for label, found in trials[0].figures.items() for name in found]
     rows = [[*(name.replace("_", " ") for name in varied), *labels, f"mean {select_by}"]]
     for trial in trials:
-        values = [_shown(getattr(trial.options, name)) for name in varied]
+        settings = [getattr(trial.options, name) for name in varied]
+        values = [("no", "yes")[value] if isinstance(value, bool) else f"{value:g}" for value in settings]
         values += [f"{100 * value:.1f}" for found in trial.figures.values() for value in found.values()]
         rows.append([*values, f"{100 * trial.score:.1f}" + " *" * (trial is best)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def _shown(value: float) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else f"{value:g}"

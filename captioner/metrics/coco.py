@@ -139,7 +139,13 @@ class Corpus:
         ngrams = NGramCounts.of([*hypotheses, *(caption for captions in references for caption in captions)])
         numbers = np.arange(images)
         owners = np.concatenate([numbers, np.repeat(numbers, [len(captions) for captions in references])])
-        return cls(ngrams, owners, images, _shared(ngrams, owners, images))
+        keys = owners[ngrams.rows] * len(ngrams.orders) + ngrams.columns
+        ours, theirs = np.flatnonzero(ngrams.rows < images), np.flatnonzero(ngrams.rows >= images)
+        ours = ours[np.argsort(keys[ours])]
+        places = np.searchsorted(keys[ours], keys[theirs])
+        # a place behind the last key finds the -1, which no key equals
+        found = np.append(keys[ours], -1)[places] == keys[theirs]
+        return cls(ngrams, owners, images, (ours[places[found]], theirs[found]))
 
     @cached_property
     def document_frequencies(self) -> Integers:
@@ -155,17 +161,6 @@ class Corpus:
         size = MAX_ORDER * len(self.owners)
         sums = np.bincount(MAX_ORDER * rows + orders, np.asarray(values, dtype=np.float64), size)
         return sums.astype(np.float64, copy=False).reshape(-1, MAX_ORDER)
-
-
-def _shared(ngrams: NGramCounts, owners: Integers, images: int) -> tuple[Integers, Integers]:
-    """Find the entries of references whose n-gram the hypothesis of the image holds too."""
-    keys = owners[ngrams.rows] * len(ngrams.orders) + ngrams.columns
-    ours, theirs = np.flatnonzero(ngrams.rows < images), np.flatnonzero(ngrams.rows >= images)
-    ours = ours[np.argsort(keys[ours])]
-    places = np.searchsorted(keys[ours], keys[theirs])
-    # a place behind the last key finds the -1, which no key equals
-    found = np.append(keys[ours], -1)[places] == keys[theirs]
-    return ours[places[found]], theirs[found]
 
 
 # correct 1..4, guessed 1..4, hypothesis length, closest reference length
@@ -239,7 +234,9 @@ def rouge_l(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> f
     # The COCO code sees an empty caption as one empty word: two empty captions agree fully, and no length is
     # 0.
     candidate = hypothesis or [""]
-    positions = _positions(candidate)
+    positions: dict[str, int] = {}  # of each word an integer whose bit i is set where the word stands at place i
+    for place, word in enumerate(candidate):
+        positions[word] = positions.get(word, 0) | 1 << place
     precision = recall = 0.0
     for reference in references:
         words = reference or [""]
@@ -249,14 +246,6 @@ def rouge_l(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> f
     if precision == 0.0:
         return 0.0
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
-
-
-def _positions(words: Sequence[str]) -> dict[str, int]:
-    """Return for each word an integer whose bit i is set where the word stands at place i."""
-    positions: dict[str, int] = {}
-    for place, word in enumerate(words):
-        positions[word] = positions.get(word, 0) | 1 << place
-    return positions
 
 
 def _common_subsequence(positions: Mapping[str, int], length: int, words: Sequence[str]) -> int:

@@ -109,7 +109,7 @@ def score(
         hypotheses: the caption to judge, for every image that has references and for no other.
         references: human captions; prepare :class:`References` once where several sets are scored against
             them.
-        training_captions: raw captions that the model was trained on, to tell how many it merely repeats.
+        training_captions: raw captions that the model was trained on, to count how many it merely repeats.
 
     Returns:
         Corpus figures, per-image scores and diversity, in the order of the references.
@@ -122,25 +122,17 @@ def score(
     tokens = tokenize_lines([hypotheses[image_id] for image_id in prepared.tokens])
     human = list(prepared.tokens.values())
     seen = None if training_captions is None else map(tokenize, training_captions)
+    corpus = coco.Corpus.of(tokens, human)
+    rouge = [coco.rouge_l(*pair) for pair in zip(tokens, human, strict=True)]
+    cider = coco.cider_d(corpus, prepared.frequencies)
     return Scores(
         ids=tuple(prepared.tokens),
-        statistics=_statistics(tokens, human, prepared.frequencies),
+        statistics=np.column_stack([coco.bleu_statistics(corpus), rouge, cider]),
         references=sum(map(len, human)),
         frequencies=coco.EVALUATED if prepared.frequencies is None else prepared.frequencies.source,
         diversity=diversity(tokens, seen),
         degeneration=degeneration(tokens),
     )
-
-
-def _statistics(
-    hypotheses: Sequence[Sequence[str]],
-    references: Sequence[Sequence[Sequence[str]]],
-    frequencies: DocumentFrequencies | None,
-) -> Floats:
-    """Return (images, 12) the numbers by which each image enters the corpus figures."""
-    corpus = coco.Corpus.of(hypotheses, references)
-    rouge = [coco.rouge_l(*pair) for pair in zip(hypotheses, references, strict=True)]
-    return np.column_stack([coco.bleu_statistics(corpus), rouge, coco.cider_d(corpus, frequencies)])
 
 
 def corpus_figures(totals: Floats, images: int) -> Floats:
@@ -270,27 +262,18 @@ def check_ids(
     """
     if not captioned:
         raise EvaluationError(f"{source}: there is nothing to score")
-    if unknown := _absent(captioned, referenced):
-        hint = _hint_at_types(unknown, referenced)
+    known = set(referenced)
+    if unknown := [image_id for image_id in captioned if image_id not in known]:
+        # ids that would match but for their type, as "139" and 139
+        written = {str(image_id): image_id for image_id in referenced}
+        like = [written[str(image_id)] for image_id in unknown if str(image_id) in written]
+        hint = f" (the references write {like[0]!r})" if like else ""
         raise EvaluationError(
             f"{source}: {len(unknown)} captions are of images without references: {name_some(unknown)}{hint}"
         )
-    if not subset and (missing := _absent(referenced, captioned)):
+    judged = set(captioned)
+    if not subset and (missing := [image_id for image_id in referenced if image_id not in judged]):
         raise EvaluationError(
             f"{source}: {len(missing)} of {len(referenced)} images have no caption: {name_some(missing)} "
             "(`subset` scores only the images that have one)"
         )
-
-
-def _absent(ids: Iterable[ImageId], among: Collection[ImageId]) -> list[ImageId]:
-    known = set(among)
-    return [image_id for image_id in ids if image_id not in known]
-
-
-def _hint_at_types(unknown: Iterable[ImageId], referenced: Iterable[ImageId]) -> str:
-    """Explain ids that would match but for their type, as "139" and 139."""
-    written = {str(image_id): image_id for image_id in referenced}
-    for image_id in unknown:
-        if str(image_id) in written:
-            return f" (the references write {written[str(image_id)]!r})"
-    return ""

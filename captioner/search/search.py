@@ -1,4 +1,4 @@
-"""Log-probabilities of many texts for many images: each text with each image."""
+"""Which images fit a sentence, and which sentences an image: log P(text | image) of many texts and many images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,164 +17,9 @@ from captioner.model.inference import choose_device, choose_dtype
 from captioner.scoring import Score, known_words
 from captioner.vocabulary import END, START
 
-
-class PrefixTree:
-    """Every prefix of some sentences, each once.
-
-    Attributes:
-        children: for each prefix the words that continue it, with the prefixes that arise; prefix 0 is the
-            empty one.
-        ends: for each prefix the positions of the sentences that end with it.
-    """
-
-    def __init__(self, sentences: Iterable[Sequence[int]]) -> None:
-        self.children: list[dict[int, int]] = [{}]
-        self.ends: list[list[int]] = [[]]
-        for position, sentence in enumerate(sentences):
-            prefix = 0
-            for word in sentence:
-                following = self.children[prefix].setdefault(word, len(self.children))
-                if following == len(self.children):
-                    self.children.append({})
-                    self.ends.append([])
-                prefix = following
-            self.ends[prefix].append(position)
-
-    def __len__(self) -> int:
-        """How many prefixes there are, the empty one included."""
-        return len(self.children)
-
-
 IMAGES = 256
 """Images that take a step together: enough for large matrix products, and their scores of all words
 still fit into a processor's cache."""
-
-
-@torch.inference_mode()
-def log_prob_matrix(
-    decoder: Decoder,
-    regions: Iterable[Tensor],
-    sentences: Sequence[Sequence[int]],
-    *,
-    on_progress: Callable[[int], Any] = lambda steps: None,
-) -> Tensor:
-    """Log P(text | image), words and end, for all pairs of a text and an image.
-
-    Texts with a common beginning share the work for it: the decoder takes one step for each prefix and
-    image. Of the distribution over all words only its normaliser and the words that follow are kept.
-
-    Args:
-        decoder: in evaluation mode.
-        regions: the images in blocks ``(images, regions, channels)``, best of :data:`IMAGES`.
-        sentences: ids of the words of each text, without start and end.
-        on_progress: called with the number of images of a block after each prefix.
-
-    Returns:
-        float64 ``(texts, images)`` on the CPU.
-    """
-    tree = PrefixTree(sentences)
-    blocks = [_block(decoder, tree, block, len(sentences), on_progress) for block in regions]
-    return torch.cat(blocks, dim=1) if blocks else torch.empty(len(sentences), 0, dtype=torch.float64)
-
-
-def _block(
-    decoder: Decoder, tree: PrefixTree, regions: Tensor, texts: int, on_progress: Callable[[int], Any]
-) -> Tensor:
-    images = len(regions)
-    found = torch.empty(texts, images, dtype=torch.float64)
-    nothing = torch.zeros(images, dtype=torch.float64)
-    # Depth first, so that few states are alive at a time; a list, since a text may have 10,000 words.
-    waiting = [(0, START, nothing, decoder.initial_state(regions))]
-    while waiting:
-        prefix, word, total, state = waiting.pop()
-        words = torch.full((images,), word, device=regions.device)
-        logits, state = decoder.step(words, state)
-        logits = logits.float()
-        normaliser = logits.logsumexp(dim=-1)
-        if tree.ends[prefix]:
-            found[tree.ends[prefix]] = total + _log_probs(logits, normaliser, END)
-        for following, child in tree.children[prefix].items():
-            waiting.append((child, following, total + _log_probs(logits, normaliser, following), state))
-        on_progress(images)
-    return found
-
-
-def _log_probs(logits: Tensor, normaliser: Tensor, word: int) -> Tensor:
-    """Log-probabilities of one word: ``(images,)``, in float64 because many are added up."""
-    return (logits[:, word] - normaliser).double().cpu()
-
-
-@dataclass(frozen=True)
-class Unscored:
-    """A text that cannot be scored.
-
-    Attributes:
-        text: as it was given.
-        unknown: the words that the model does not know.
-        reason: names them, with the nearest known words.
-    """
-
-    text: str
-    unknown: tuple[str, ...]
-    reason: str
-
-
-def score_each(
-    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0
-) -> list[Score | Unscored]:
-    """Score many texts for one image; those with unknown words do not keep the others from it.
-
-    Args:
-        captioner: the model.
-        regions: of the image, ``(1, regions, channels)``.
-        texts: any number.
-        runners_up: see :meth:`captioner.captioner.Captioner.score`.
-
-    Returns:
-        What became of each text, in the order given.
-
-    Raises:
-        OptionError: a text is too long or no UTF-8.
-    """
-    refused = [_refused(text, captioner) for text in texts]
-    known = [text for text, unscored in zip(texts, refused, strict=True) if unscored is None]
-    scores = iter(captioner.score(regions.expand(len(known), -1, -1), known, runners_up=runners_up))
-    return [next(scores) if unscored is None else unscored for unscored in refused]
-
-
-def _refused(text: str, captioner: Captioner) -> Unscored | None:
-    try:
-        known_words(text, captioner.vocabulary)
-    except UnknownWordsError as error:
-        return Unscored(text, error.words, str(error))
-    return None
-
-
-def rank(
-    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, per_word: bool = False
-) -> list[Score | Unscored]:
-    """Order texts by their log-probability for an image.
-
-    Args:
-        captioner: the model.
-        regions: of the image, ``(1, regions, channels)``.
-        texts: any number.
-        per_word: order by the mean over words and end instead, which does not favour short texts.
-
-    Returns:
-        The most probable text first, equally probable ones in the order given; those with unknown words
-        last.
-
-    Raises:
-        OptionError: a text is too long or no UTF-8.
-    """
-
-    def key(judged: Score | Unscored) -> tuple[bool, float]:
-        if isinstance(judged, Unscored):
-            return True, 0.0
-        return False, -(judged.mean_log_prob if per_word else judged.log_prob)
-
-    return sorted(score_each(captioner, regions, texts), key=key)
 
 
 class Gallery:
@@ -197,7 +42,7 @@ class Gallery:
     Raises:
         CacheError: features cannot be kept on disk.
         EncoderError: the checkpoint cannot encode images.
-        OptionError: the device or the precision is not to be had.
+        OptionError: the device or the precision is not available.
     """
 
     def __init__(
@@ -293,3 +138,157 @@ def search(gallery: Gallery, text: str) -> Answer:
     values = log_probs.tolist()
     matches = [Match(gallery.paths[place], values[place], values[place] - mean) for place in order]
     return Answer(tuple(words), matches, mean)
+
+
+class PrefixTree:
+    """Every prefix of some sentences, each once.
+
+    Attributes:
+        children: for each prefix the words that continue it, with the prefixes that arise; prefix 0 is the
+            empty one.
+        ends: for each prefix the positions of the sentences that end with it.
+    """
+
+    def __init__(self, sentences: Iterable[Sequence[int]]) -> None:
+        self.children: list[dict[int, int]] = [{}]
+        self.ends: list[list[int]] = [[]]
+        for position, sentence in enumerate(sentences):
+            prefix = 0
+            for word in sentence:
+                following = self.children[prefix].setdefault(word, len(self.children))
+                if following == len(self.children):
+                    self.children.append({})
+                    self.ends.append([])
+                prefix = following
+            self.ends[prefix].append(position)
+
+    def __len__(self) -> int:
+        """How many prefixes there are, the empty one included."""
+        return len(self.children)
+
+
+@torch.inference_mode()
+def log_prob_matrix(
+    decoder: Decoder,
+    regions: Iterable[Tensor],
+    sentences: Sequence[Sequence[int]],
+    *,
+    on_progress: Callable[[int], Any] = lambda steps: None,
+) -> Tensor:
+    """Log P(text | image), words and end, for all pairs of a text and an image.
+
+    Texts with a common beginning share the work for it: the decoder takes one step for each prefix and
+    image. Of the distribution over all words only its normaliser and the words that follow are kept.
+
+    Args:
+        decoder: in evaluation mode.
+        regions: the images in blocks ``(images, regions, channels)``, best of :data:`IMAGES`.
+        sentences: ids of the words of each text, without start and end.
+        on_progress: called with the number of images of a block after each prefix.
+
+    Returns:
+        float64 ``(texts, images)`` on the CPU.
+    """
+    tree = PrefixTree(sentences)
+    blocks = [_block(decoder, tree, block, len(sentences), on_progress) for block in regions]
+    return torch.cat(blocks, dim=1) if blocks else torch.empty(len(sentences), 0, dtype=torch.float64)
+
+
+def _block(
+    decoder: Decoder, tree: PrefixTree, regions: Tensor, texts: int, on_progress: Callable[[int], Any]
+) -> Tensor:
+    images = len(regions)
+    found = torch.empty(texts, images, dtype=torch.float64)
+    nothing = torch.zeros(images, dtype=torch.float64)
+    # Depth first, so that few states are alive at a time; a list, since a text may have 10,000 words.
+    waiting = [(0, START, nothing, decoder.initial_state(regions))]
+    while waiting:
+        prefix, word, total, state = waiting.pop()
+        words = torch.full((images,), word, device=regions.device)
+        logits, state = decoder.step(words, state)
+        logits = logits.float()
+        normaliser = logits.logsumexp(dim=-1)
+        if tree.ends[prefix]:
+            found[tree.ends[prefix]] = total + _log_probs(logits, normaliser, END)
+        for following, child in tree.children[prefix].items():
+            waiting.append((child, following, total + _log_probs(logits, normaliser, following), state))
+        on_progress(images)
+    return found
+
+
+def _log_probs(logits: Tensor, normaliser: Tensor, word: int) -> Tensor:
+    """Log-probabilities of one word: ``(images,)``, in float64 because many are added up."""
+    return (logits[:, word] - normaliser).double().cpu()
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A text that cannot be scored.
+
+    Attributes:
+        text: as it was given.
+        unknown: the words that the model does not know.
+        reason: names them, with the nearest known words.
+    """
+
+    text: str
+    unknown: tuple[str, ...]
+    reason: str
+
+
+def score_each(
+    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0
+) -> list[Score | Unscored]:
+    """Score many texts for one image; those with unknown words do not keep the others from being scored.
+
+    Args:
+        captioner: the model.
+        regions: of the image, ``(1, regions, channels)``.
+        texts: any number.
+        runners_up: see :meth:`captioner.captioner.Captioner.score`.
+
+    Returns:
+        For each text, in the order given, its score or why it has none.
+
+    Raises:
+        OptionError: a text is too long or no UTF-8.
+    """
+    refused = [_refused(text, captioner) for text in texts]
+    known = [text for text, unscored in zip(texts, refused, strict=True) if unscored is None]
+    scores = iter(captioner.score(regions.expand(len(known), -1, -1), known, runners_up=runners_up))
+    return [unscored or next(scores) for unscored in refused]
+
+
+def _refused(text: str, captioner: Captioner) -> Unscored | None:
+    try:
+        known_words(text, captioner.vocabulary)
+    except UnknownWordsError as error:
+        return Unscored(text, error.words, str(error))
+    return None
+
+
+def rank(
+    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, per_word: bool = False
+) -> list[Score | Unscored]:
+    """Order texts by their log-probability for an image.
+
+    Args:
+        captioner: the model.
+        regions: of the image, ``(1, regions, channels)``.
+        texts: any number.
+        per_word: order by the mean over words and end instead, which does not favour short texts.
+
+    Returns:
+        The most probable text first, equally probable ones in the order given; those with unknown words
+        last.
+
+    Raises:
+        OptionError: a text is too long or no UTF-8.
+    """
+
+    def key(judged: Score | Unscored) -> tuple[bool, float]:
+        if isinstance(judged, Unscored):
+            return True, 0.0
+        return False, -(judged.mean_log_prob if per_word else judged.log_prob)
+
+    return sorted(score_each(captioner, regions, texts), key=key)

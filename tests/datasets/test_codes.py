@@ -66,7 +66,7 @@ def test_there_is_no_test_split(tmp_path: Path) -> None:
         ("[[", "not valid JSON"),
         ('{"0": ["a dog"]}', "must hold a list with one list of captions for each image"),
         ('"a dog"', "must hold a list"),
-        ('[["a dog"]]', r"has 3 images, .* has captions of 1; both must tell of the same images"),
+        ('[["a dog"]]', r"has 3 images, .* has captions of 1; both must be about the same images"),
         ('[["a dog"], "a cat", ["a bird"]]', "image 1: must have a list of captions, not a text"),
         ('[["a dog"], null, ["a bird"]]', "image 1: must have a list of captions, not null"),
         ('[["a dog"], ["a", 7], ["a bird"]]', "image 1, caption 1: must be a text, not a number"),

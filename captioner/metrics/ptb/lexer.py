@@ -20,7 +20,8 @@ _Part = Callable[[int], int]
 
 
 _PIECE = re.compile(r"\[\^?(?:\\.|[^\]\\])+\]|\\.|.", re.DOTALL)
-_COUNTS = re.compile(r"\{(\d+)(?:,(\d+))?\}")
+_QUANTIFIER = re.compile(r"[*+?]|\{(\d+)(?:,(\d+))?\}")
+_SIGNS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 
 class Match(NamedTuple):
@@ -214,17 +215,11 @@ class _Reader:
         return add
 
     def _quantified(self, part: _Part) -> _Part:
-        least, most = 1, None
-        counts = _COUNTS.match(self._pattern, self._at)
-        if counts:
-            least = int(counts[1])
-            most = int(counts[2] or counts[1])
-            self._at = counts.end()
-        elif self._peek() in ("*", "+", "?"):
-            least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[self._peek()]
-            self._at += 1
-        else:
+        found = _QUANTIFIER.match(self._pattern, self._at)
+        if found is None:
             return part
+        self._at = found.end()
+        least, most = _SIGNS.get(found[0]) or (int(found[1]), int(found[2] or found[1]))
         return lambda start: self._scanner.add_repeat(start, part, least, most)
 
     def _single(self) -> _Part:
