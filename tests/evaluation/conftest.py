@@ -6,6 +6,7 @@ from captioner.evaluation.evaluate import Evaluation, Provenance, evaluate
 from captioner.evaluation.options import EvaluationOptions
 from captioner.metrics.evaluate import References
 from tests.evaluation.small import CAPTIONS, REFERENCES
+from tests.search.conftest import cache, folder, make_gallery  # noqa: F401  # fixtures
 
 
 @pytest.fixture(scope="session")
