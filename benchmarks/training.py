@@ -38,10 +38,9 @@ from captioner.model.encoder import (
     output_shape,
 )
 from captioner.model.inference import choose_device, choose_dtype, fuse
-from captioner.training.data import Batch, make_batch
+from captioner.training.data import Batch, TrainingData, make_batch
+from captioner.training.folder import RunFolder, TrainingState
 from captioner.training.options import TrainingOptions
-from captioner.training.preparation import TrainingData
-from captioner.training.state import RunFolder, TrainingState
 from captioner.training.trainer import Trainer
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabulary
 
@@ -243,7 +242,7 @@ def main() -> None:
         trainer.inputs = Encoding(fused, pixels, dtype)
         plain.features = for_rows(Encoding(encoder.to(device), pixels, torch.float32).fetch)
         compare_speeds("with the encoder", trainer, plain, batches, max(1, args.rounds // 2))
-        trainer.recorder.close()
+        trainer.log.close()
 
 
 if __name__ == "__main__":

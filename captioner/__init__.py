@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from captioner.saving import save_checkpoint
     from captioner.scoring import Score
     from captioner.training.options import TrainingOptions
-    from captioner.training.run import train
+    from captioner.training.trainer import train
     from captioner.vocabulary import Vocabulary
 
 __version__ = "0.1.0"
@@ -109,7 +109,7 @@ _MODULES = {
     "saving": ("save_checkpoint",),
     "scoring": ("Score",),
     "training.options": ("TrainingOptions",),
-    "training.run": ("train",),
+    "training.trainer": ("train",),
     "vocabulary": ("Vocabulary",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

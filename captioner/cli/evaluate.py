@@ -242,9 +242,7 @@ def _gradients(args: argparse.Namespace) -> int:
     options = flags.read_options(args, GradientOptions)
     records = _gradient_records(args, options)
 
-    from captioner.gradients.measure import measure
-    from captioner.gradients.models import subjects
-    from captioner.gradients.report import table, write_csv, write_plot
+    from captioner.gradients.measure import measure, subjects, table, write_csv, write_plot
 
     if options.plot != NO_PLOT:
         check_plotting(f"give `plot` {NO_PLOT}")

@@ -117,7 +117,7 @@ def _train(args: argparse.Namespace) -> int:
         raise captioner.OptionError(f"{error} (options of {args.config} and of the command line)") from error
 
     from captioner.training.distributed import joined
-    from captioner.training.run import train
+    from captioner.training.trainer import train
 
     try:
         with joined() as world:

@@ -27,9 +27,7 @@ class GradientOptions:
     hidden_size: int = option(256, "length of the state of fresh cells", low=1, high=4096)
     nonlinearity: str = option("tanh", "of the fresh cell rnn", choices=NONLINEARITIES)
     gain: float | None = option(
-        None,
-        "recurrent matrices of fresh cells are random rotations times this, instead of their usual start",
-        above=0,
+        None, "recurrent matrices of fresh cells are random rotations times this, instead of their usual start", above=0
     )
     length: int = option(30, "words of a sequence; the loss is that of the last", low=1, high=500)
     sequences: int = option(64, "sequences to take the mean over", low=1, high=10_000)
@@ -47,9 +45,6 @@ class GradientOptions:
             raise OptionError("`nonlinearity` is a choice of the fresh cell rnn", "name it with `cell`")
         if self.gain is not None and not self.fresh:
             raise OptionError("`gain` is for fresh cells", "name them with `cell`")
-        self._check_files()
-
-    def _check_files(self) -> None:
         if self.plot != NO_PLOT and Path(self.plot).suffix.lower() not in PLOT_SUFFIXES:
             raise OptionError(f"`plot` must end in {', '.join(PLOT_SUFFIXES)} or be {NO_PLOT}, not {self.plot!r}")
         if self.output == self.plot:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint
 from captioner.datasets import DatasetOptions
@@ -16,8 +15,8 @@ from captioner.model.classifier import fit_classifier, pretrained_classifier
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.model.inference import choose_device, choose_dtype
 from captioner.saving import save_checkpoint
+from captioner.training.data import read_splits
 from captioner.training.options import ClassifierOptions
-from captioner.training.preparation import read_splits
 from captioner.weights import find_weights
 
 _BLOCK = 4096
@@ -51,8 +50,8 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
         How well a fitted classifier does; None if the encoder is the pretrained one, whose own needs no fit.
 
     Raises:
-        CaptionerError: the checkpoint, the pretrained encoder, its classifier or the data are not to be
-            had, or images are needed and none given.
+        CaptionerError: the checkpoint, the pretrained encoder, its classifier or the data are not available, or images
+            are needed and none given.
     """
     checkpoint = load_checkpoint(find_weights(options.weights))
     config, encoder = checkpoint.network.config, checkpoint.network.encoder
@@ -61,13 +60,11 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
     agreement = None
     if encoder_digest(pretrained) != encoder_digest(encoder):
         if datasets is None:
-            raise OptionError(
-                "the encoder of this checkpoint was trained, so its classifier must be fitted",
-                "say with `dataset` on which images",
-            )
+            what = "the encoder of this checkpoint was trained, so its classifier must be fitted"
+            raise OptionError(what, "say with `dataset` on which images")
         classifier, agreement = _fitted(checkpoint, pretrained, classifier, datasets, options)
-    story: dict[str, object] = {"fitted": None if agreement is None else vars(agreement)}
     decoding = replace(checkpoint.decoding, tag_threshold=options.tag_threshold)
+    story = {"fitted": None if agreement is None else vars(agreement)}
     training = {**checkpoint.training, "classifier": story}
     written = replace(checkpoint, classifier=classifier, decoding=decoding, training=training)
     save_checkpoint(Path(options.output).expanduser(), written)
@@ -77,20 +74,17 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
 def _fitted(
     checkpoint: Checkpoint,
     pretrained: Encoder,
-    classifier: nn.Linear,
+    classifier: torch.nn.Linear,
     datasets: DatasetOptions,
     options: ClassifierOptions,
-) -> tuple[nn.Linear, Agreement]:
+) -> tuple[torch.nn.Linear, Agreement]:
     """The classifier for the trained encoder, and how it does on the validation images."""
     if datasets.of_vectors:
         raise OptionError("`dataset` codes holds no images", "a classifier is fitted on images")
-    splits = read_splits(datasets)
-    train, held_out = (
-        [record.path for _, records in part for record in records] for part in (splits.train, splits.validation)
-    )
-    own, trained = (
-        _means(encoder, checkpoint, train + held_out, options) for encoder in (pretrained, checkpoint.network.encoder)
-    )
+    train, held_out = ([record.path for _, part in parts for record in part] for parts in read_splits(datasets))
+    paths = train + held_out
+    own = _means(pretrained, checkpoint, paths, options)
+    trained = _means(checkpoint.network.encoder, checkpoint, paths, options)
     sound = own.isfinite().all(dim=1)
     fit, compare = sound.clone(), sound
     fit[len(train) :] = False
@@ -98,21 +92,23 @@ def _fitted(
     if not (fit.any() and compare.any()):
         raise DatasetError("there are no images to fit the classifier on, or none to see how it does")
     wanted = classifier(own)
-    found = fit_classifier(classifier, trained[fit], wanted[fit])
-    return found, _agreement(wanted[compare], found(trained[compare]), int(fit.sum()))
+    fitted = fit_classifier(classifier, trained[fit], wanted[fit])
+    wanted, found = wanted[compare], fitted(trained[compare])
+    same = wanted.argmax(dim=1) == found.argmax(dim=1)
+    sure = wanted.softmax(dim=1).amax(dim=1) >= 0.5
+    return fitted, Agreement(
+        images=int(fit.sum()),
+        held_out=len(same),
+        same=float(same.float().mean()),
+        same_where_sure=float(same[sure].float().mean()) if sure.any() else None,
+    )
 
 
-def _means(encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], options: ClassifierOptions) -> Tensor:
+def _means(encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], options: ClassifierOptions) -> torch.Tensor:
     """The mean region of each image, on the CPU; not-a-number for images that cannot be read."""
     device = choose_device(options.device)
-    store = FeatureStore(
-        options.cache,
-        encoder,
-        checkpoint.preprocessing,
-        pooled=True,
-        device=device,
-        dtype=choose_dtype(options.precision, device),
-    )
+    dtype = choose_dtype(options.precision, device)
+    store = FeatureStore(options.cache, encoder, checkpoint.preprocessing, pooled=True, device=device, dtype=dtype)
     rows = store.collect(paths)
     means = np.full((len(paths), checkpoint.network.config.channels), np.nan, np.float32)
     readable = np.flatnonzero(rows.rows >= 0)
@@ -120,14 +116,3 @@ def _means(encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], opti
         places = readable[start : start + _BLOCK]
         means[places] = rows.array[rows.rows[places]].mean(axis=1, dtype=np.float32)
     return torch.from_numpy(means)
-
-
-def _agreement(wanted: Tensor, found: Tensor, images: int) -> Agreement:
-    same = wanted.argmax(dim=1) == found.argmax(dim=1)
-    sure = wanted.softmax(dim=1).amax(dim=1) >= 0.5
-    return Agreement(
-        images=images,
-        held_out=len(same),
-        same=float(same.float().mean()),
-        same_where_sure=float(same[sure].float().mean()) if sure.any() else None,
-    )

@@ -1,10 +1,10 @@
 """The processes that ``torchrun`` has started to train one model, as one of them sees them.
 
-Every process holds the whole model and computes the gradient of its share of each batch; one sum over all
-processes makes it the gradient of the whole batch, and every process takes the same step. The sum is an
-all-reduce of one flat buffer after the backward pass, not ``DistributedDataParallel``: that averages over
-processes, which is wrong where they hold unequal numbers of words, and needs a forward pass in every
-process, also in one that has no image of a small last batch.
+Every process holds the whole model and computes the gradient of its share of each batch. One sum over all processes
+makes it the gradient of the whole batch, and every process takes the same step. The sum is an all-reduce of one flat
+buffer after the backward pass, not ``DistributedDataParallel``: that averages over processes, which is wrong where
+they hold unequal numbers of words, and it needs a forward pass in every process, even in one without an image of a
+small last batch.
 """
 
 import hashlib
@@ -21,19 +21,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from captioner.errors import CaptionerError, OptionError, TrainingError
 from captioner.options import with_flags
 
 T = TypeVar("T")
 
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # torchrun sends SIGTERM to all processes when one has ended
 _MEETING = timedelta(minutes=10)
-# A process that ends is noticed at once; this is for one that hangs, or whose machine is cut off.
-_SILENCE = timedelta(minutes=30)
-# Encoding the images takes as long as it takes; others wait for it.
-_PATIENCE = timedelta(days=30)
+_SILENCE = timedelta(minutes=30)  # of a process that hangs or is cut off; one that ends is noticed at once
+_PATIENCE = timedelta(days=30)  # of those that wait while another one encodes the images
 _REPORTING, _REPORTED = timedelta(seconds=10), "reported"
 
 
@@ -79,14 +77,10 @@ class World:
         if self.size == 1 or chosen.type == "cpu":
             return chosen
         if chosen != torch.device("cuda"):
-            raise OptionError(
-                f"`device` {chosen} cannot be divided among several processes", "give `device` cuda or cpu"
-            )
+            raise OptionError(f"`device` {chosen} cannot be divided among several processes", "use cuda or cpu")
         if (count := torch.cuda.device_count()) < self.local_size:
-            raise OptionError(
-                f"this machine has {count} GPUs for {self.local_size} processes",
-                "lower --nproc_per_node or give `device` cpu",
-            )
+            what = f"this machine has {count} GPUs for {self.local_size} processes"
+            raise OptionError(what, "lower --nproc_per_node or give `device` cpu")
         device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(device)
         return device
@@ -94,13 +88,13 @@ class World:
     def seed(self, *numbers: int) -> None:
         """Let each of several processes draw random numbers that depend on ``numbers`` and rank alone.
 
-        So no states have to be collected to resume exactly. A process that is alone keeps its own.
+        So an exact resumption needs no states of theirs. A process that is alone keeps its own.
         """
         if self.size > 1:
             text = " ".join(map(str, (*numbers, self.rank)))
             torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
 
-    def sum_gradients(self, parameters: Sequence[Tensor], figures: Sequence[float]) -> list[float]:
+    def sum_gradients(self, parameters: Sequence[torch.Tensor], figures: Sequence[float]) -> list[float]:
         """Replace the gradients by their sums over all processes, and return the sums of some figures.
 
         A gradient that is absent counts as zero; one that is absent everywhere stays absent.
@@ -118,7 +112,7 @@ class World:
             parameter.grad = piece.copy_(values.view(piece.shape)) if holders else None
         return totals[len(parameters) :]
 
-    def send_weights(self, weights: Sequence[Tensor]) -> None:
+    def send_weights(self, weights: Sequence[torch.Tensor]) -> None:
         """Give every process the weights of rank 0, to the last bit."""
         for weight in weights:
             values = weight.detach().contiguous()
@@ -133,9 +127,7 @@ class World:
 
     def share(self, value: T) -> T:
         """The value of rank 0, in every process."""
-        values = [value]
-        self._run(dist.broadcast_object_list, values, 0)
-        return values[0]
+        return self.gather(value)[0]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
@@ -149,21 +141,17 @@ class World:
         """
         (_, first), *others = self.gather((socket.gethostname(), dict(facts)))
         for rank, (host, found) in enumerate(others, start=1):
-            differing = [name for name in first if found.get(name) != first[name]]
-            if differing:
+            if differing := [name for name in first if found.get(name) != first[name]]:
                 name = differing[0]
                 raise TrainingError(
-                    f"process {rank} on {host} differs from process 0 in {', '.join(differing)} ({name} is "
-                    f"{found.get(name)}, not {first[name]})",
+                    f"process {rank} on {host} differs from process 0 in {', '.join(differing)} "
+                    f"({name} is {found.get(name)}, not {first[name]})",
                     "give all of them the same command and data",
                 )
 
     @contextmanager
     def first_on_each_machine(self) -> Iterator[None]:
-        """Let one process of each machine do something before the others, who then find it done.
-
-        It works with the threads of all, since the others wait.
-        """
+        """Let one process of each machine do something, with the threads of all, before the others find it done."""
         threads = torch.get_num_threads()
         if self.local_rank:
             self._run(dist.barrier, self._patient)
@@ -183,16 +171,15 @@ class World:
                 operation(*arguments)
             except RuntimeError as error:
                 self._end()
-                raise ProcessLostError(
-                    f"another process of this run has ended or cannot be reached ({_reason(error)})"
-                ) from error
+                what = f"another process of this run has ended or cannot be reached ({_reason(error)})"
+                raise ProcessLostError(what) from error
 
     def _end(self) -> None:
-        """Before a failure is reported: ignore the signals that follow it; rank 0 lets the others know."""
+        """Before a failure is reported: ignore the signals that follow it; rank 0 informs the others."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if self.leads:
-            with suppress(RuntimeError):  # nobody is left
+            with suppress(RuntimeError):  # there are no others any more
                 self._store.set(_REPORTED, "")
 
 
@@ -203,9 +190,9 @@ ALONE = World()
 def joined() -> Iterator[World]:
     """The world that this process belongs to, by the environment that ``torchrun`` gives it.
 
-    Without ``torchrun`` the process is alone. Otherwise standard output and error are silent except in
-    rank 0; SIGTERM, which ``torchrun`` sends to all when one process ends, is taken like Ctrl-C; and of a
-    failure that several processes meet, one is reported: the others leave with :class:`SystemExit`.
+    Without ``torchrun`` the process is alone. Otherwise standard output and error are silent except in rank 0;
+    SIGTERM is treated like Ctrl-C; and of a failure in several processes, one is reported: the others leave with
+    :class:`SystemExit`.
 
     Raises:
         OptionError: the environment is incomplete.
@@ -234,39 +221,30 @@ def joined() -> Iterator[World]:
             world._store.wait([_REPORTED], _REPORTING)
         except RuntimeError:  # rank 0 has not met this failure
             text = " ".join(with_flags(str(error)).split())
-            place = f"process {world.rank} on {socket.gethostname()}"
-            print(f"captioner: error: {place}: {text}", file=sys.stderr)
+            print(f"captioner: error: process {world.rank} on {socket.gethostname()}: {text}", file=sys.stderr)
         raise SystemExit(2) from error
     dist.destroy_process_group()
 
 
 def _connect() -> World:
     """Meet the other processes: over gloo, and for tensors on GPUs over NCCL."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    given = [os.environ.get(name, "") for name in names]
-    absent = [name for name, value in zip(names, given, strict=True) if not value]
-    if absent:
-        raise OptionError(
-            f"WORLD_SIZE is {given[1]}, but {', '.join(absent)} is not set",
-            "start several processes with torchrun, or unset WORLD_SIZE",
-        )
-    rank, size, local_rank, local_size = (int(text) if text.isdecimal() else -1 for text in given[:4])
-    if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
-        found = ", ".join(f"{name} {value!r}" for name, value in zip(names, given[:4], strict=False))
-        raise OptionError(f"these do not fit together: {found}", "start several processes with torchrun")
+    *texts, host, port = given = [os.environ.get(name, "") for name in _VARIABLES]
+    rank, size, local_rank, local_size = (int(text) if text.isdecimal() else -1 for text in texts)
+    if not (host and port and 0 <= rank < size and 0 <= local_rank < local_size <= size):
+        found = ", ".join(f"{name} {value!r}" for name, value in zip(_VARIABLES, given, strict=True))
+        what = f"these environment variables do not fit together: {found}"
+        raise OptionError(what, "start several processes with torchrun, or unset WORLD_SIZE")
     if not dist.is_available():
         raise OptionError("this build of torch cannot join several processes", "start without torchrun")
     from torch.distributed.rendezvous import rendezvous  # absent from such builds
 
-    nccl = torch.cuda.is_available() and dist.is_nccl_available()
-    backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, _, _ = next(rendezvous("env://", rank, size, timeout=_MEETING))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_SILENCE)
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
-        place = ":".join(given[4:])
-        raise TrainingError(f"cannot meet the other processes at {place} ({_reason(error)})") from error
+        raise TrainingError(f"cannot meet the other processes at {host}:{port} ({_reason(error)})") from error
     return World(rank, size, local_rank, local_size, store, patient)
 
 

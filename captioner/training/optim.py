@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from captioner.training.options import ClipConfig, TrainingOptions
 REMEMBERED = 10_000  # norms; what a run did longer ago says little about it now
 
 
-@dataclass(frozen=True)
-class Clipped:
+class Clipped(NamedTuple):
     """What clipping did in one step.
 
     Attributes:
@@ -56,26 +55,18 @@ class Clipper:
             if acted:
                 clip_grad_value_(parameters, self.limits.value)
                 norm = gradient_norm(parameters)
-        threshold = self._threshold(norm)
+        threshold = self.limits.norm
+        if self.limits.percentile is not None:
+            self.norms.append(norm)  # the norm in hand counts too (Seetharaman et al. 2020, eq. 2)
+            threshold = float(np.percentile(self.norms, self.limits.percentile))
         if threshold is not None and norm > threshold:
             acted = True
             clip_grads_with_norm_(parameters, threshold, torch.tensor(norm))
         return Clipped(threshold, acted)
 
-    def _threshold(self, norm: float) -> float | None:
-        if self.limits.percentile is None:
-            return self.limits.norm
-        # The norm in hand counts too (Seetharaman et al. 2020, eq. 2).
-        self.norms.append(norm)
-        return float(np.percentile(self.norms, self.limits.percentile))
-
 
 def gradient_norm(parameters: Sequence[Tensor]) -> float:
-    """Euclidean norm of all gradients together; not finite if and only if an element is not.
-
-    Args:
-        parameters: those without a gradient are passed over.
-    """
+    """Euclidean norm of all gradients that there are together; not finite if and only if an element is not."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return 0.0
@@ -143,9 +134,6 @@ class EMA:
                     value.copy_(before[name])
 
 
-_ENCODER = "encoder."
-
-
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that require gradients, by name; a tied weight appears once."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
@@ -154,19 +142,15 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def parameter_groups(parameters: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:
     """Groups for the optimiser: matrices decay, biases and norms do not (Loshchilov and Hutter 2019).
 
-    Of an encoder the kernels decay too, but not what else has several dimensions: tables of relative
-    positions, scales of layers, the token of the class.
-
-    Args:
-        parameters: what is trained, by its name in the network.
-        options: learning rates and decay.
+    Of an encoder the kernels decay too, but not what else has several dimensions: tables of relative positions, scales
+    of layers, the token of the class. ``parameters`` are by their name in the network.
 
     Returns:
         Groups with ``params``, ``weight_decay`` and ``highest``, the learning rate at its highest.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in parameters.items():
-        encoder = name.startswith(_ENCODER)
+        encoder = name.startswith("encoder.")
         decays = value.ndim > 1 and (name.endswith("weight") or not encoder)
         key = (options.encoder_lr if encoder else options.lr, options.weight_decay if decays else 0.0)
         groups.setdefault(key, []).append(value)
@@ -176,15 +160,10 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter], options: TrainingOp
 
 
 def learning_rate(step: int, total: int, highest: float, warmup: float) -> float:
-    """Linear rise over the first share of the steps, then a cosine fall to zero.
+    """Linear rise to ``highest`` over the share ``warmup`` of all steps, then a cosine fall to zero.
 
-    Loshchilov and Hutter 2017 ("SGDR"), eq. 5, without restarts; warm-up as in Goyal et al. 2017.
-
-    Args:
-        step: steps taken before this one.
-        total: steps of the whole run.
-        highest: rate at the end of the rise.
-        warmup: share of the steps in which the rate rises.
+    Loshchilov and Hutter 2017 ("SGDR"), eq. 5, without restarts; warm-up as in Goyal et al. 2017. ``step`` counts the
+    steps before this one, ``total`` those of the whole run.
     """
     rise = warmup * total
     if step < rise:
@@ -196,8 +175,8 @@ def learning_rate(step: int, total: int, highest: float, warmup: float) -> float
 class ScheduledSampling:
     """Chooses the words that the decoder reads (Bengio et al. 2015, section 2.4): its ``next_input``.
 
-    At each position of each caption a coin is tossed: either the true word is fed, or one that is drawn
-    from the model's own distribution after the word before. No gradient flows through the draw.
+    At each position of each caption a coin is tossed: either the true word is fed, or one that is drawn from the
+    model's own distribution after the word before. No gradient flows through the draw.
 
     Attributes:
         decoder: the model in training.
@@ -209,15 +188,7 @@ class ScheduledSampling:
 
     @torch.no_grad()
     def __call__(self, outputs: Tensor, words: Tensor) -> Tensor:
-        """Mix true words and drawn ones.
-
-        Args:
-            outputs: ``(rows, hidden)`` of the step before.
-            words: ``(rows,)`` ids of the true words.
-
-        Returns:
-            ``(rows,)`` ids.
-        """
+        """Mix true words and drawn ones: outputs of the step before ``(rows, hidden)``, ids ``(rows,)`` -> the same."""
         own = torch.rand(len(words), device=words.device) < self.probability
         rows = own.nonzero().squeeze(1)
         fed = words.clone()
@@ -228,8 +199,8 @@ class ScheduledSampling:
 def draw(logits: Tensor) -> Tensor:
     """One id for each row from ``softmax(logits)``: ``(rows, vocab)`` -> ``(rows,)``.
 
-    As ``torch.multinomial``, but logits that are not numbers give some id instead of an exception, so that
-    the step is skipped like any other whose loss is not finite.
+    As ``torch.multinomial``, but logits that are not numbers give some id instead of an exception, so that the step is
+    skipped like any other whose loss is not finite.
     """
     probabilities = logits.float().softmax(dim=-1)
     # The index of the smallest of exponential variables with rates p is distributed as p.
@@ -237,13 +208,8 @@ def draw(logits: Tensor) -> Tensor:
 
 
 def sampling_probability(step: int, total: int, highest: float) -> float:
-    """Linear rise from zero before the first step to ``highest`` after the last one.
+    """Linear rise from zero before the first of ``total`` steps to ``highest`` after the last one.
 
     One minus the linear decay of Bengio et al. 2015, section 2.4.
-
-    Args:
-        step: steps taken before this one.
-        total: steps of the whole run.
-        highest: probability at the end.
     """
     return highest * step / total

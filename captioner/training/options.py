@@ -1,9 +1,7 @@
 """How a model is trained, as data."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ class ClipConfig:
     percentile: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> ClipConfig:
+    def parse(cls, text: str) -> "ClipConfig":
         """Read ``norm:5``, ``value:0.5``, ``hidden:1``, ``auto``, ``auto:10``, several of them, or ``none``.
 
         Raises:
@@ -86,9 +84,6 @@ AUTO = "auto"
 AUGMENTATIONS = ("none", "flip", "crop")
 OBJECTIVES = ("cross_entropy", "self_critical")
 _USUAL_ENCODER = "efficientnet_lite2"
-_ENCODER_LR = 1e-5
-_SAMPLES = 5
-
 _MOST = (1 << 31) - 1
 
 # Where a run is computed and how often it is saved makes no other run; the checkpoint it goes on from
@@ -117,15 +112,12 @@ class TrainingOptions:
         None, "side of the image in pixels; by default the encoder's own", low=1, high=_MOST
     )
     resize: str = option(
-        "squash",
-        "squash shows the whole image, crop its centre in true proportion",
-        choices=("squash", "crop"),
+        "squash", "squash shows the whole image, crop its centre in true proportion", choices=("squash", "crop")
     )
     finetune_from: str | None = option(
-        None,
-        "train the encoder too, from this stage on: its number or name, which captioner info lists, or all",
+        None, "train the encoder too, from this stage on: its number or name, which captioner info lists, or all"
     )
-    encoder_lr: float = option(_ENCODER_LR, "highest learning rate of the encoder that is trained", above=0)
+    encoder_lr: float = option(1e-5, "highest learning rate of the encoder that is trained", above=0)
     augment: str = option(
         "none",
         "changes of images for an encoder that is trained: flip mirrors, crop also cuts margins off and "
@@ -157,7 +149,7 @@ class TrainingOptions:
         "the CIDEr of the model's own captions",
         choices=OBJECTIVES,
     )
-    samples: int = option(_SAMPLES, "captions drawn for each image by self_critical", low=2, high=_MOST)
+    samples: int = option(5, "captions drawn for each image by self_critical", low=2, high=_MOST)
     cross_entropy_weight: float = option(
         0.0, "share of cross-entropy in the loss of self_critical, from 0 to below 1", low=0, below=1
     )
@@ -196,10 +188,7 @@ class TrainingOptions:
         high=_MOST,
     )
     word_dropout: float = option(
-        0.0,
-        "share of the true words that are read as unknown, so that the image is looked at more",
-        low=0,
-        below=1,
+        0.0, "share of the true words that are read as unknown, so that the image is looked at more", low=0, below=1
     )
     scheduled_sampling: float = option(
         0.0,
@@ -234,7 +223,12 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        self._check_finetuning()
+        if self.finetune_from is None:
+            if vain := self._given("augment", "checkpoint_activations", "encoder_lr"):
+                advice = "say with `finetune_from` from which stage on"
+                raise OptionError(f"{vain} is for an encoder that is trained", advice)
+        elif self.external_encoder:
+            raise OptionError("`external_encoder` leaves out what `finetune_from` trains", "give one of them")
         if self.attention_spread and self.attention == "none":
             raise OptionError("`attention_spread` is for a decoder that attends", "say how with `attention`")
         self._check_objective()
@@ -244,46 +238,30 @@ class TrainingOptions:
             raise OptionError(f"`output` must be a file name that ends in .safetensors, not {self.output!r}")
         ClipConfig.parse(self.clip)
         self.model_config(image_size=1, channels=1, vocabulary_size=1)
-        self.decoding_options()
-
-    def _check_finetuning(self) -> None:
-        if self.finetune_from is not None:
-            if self.external_encoder:
-                raise OptionError("`external_encoder` leaves out what `finetune_from` trains", "give one of them")
-            return
-        asked = {
-            f"`augment` {self.augment}": self.augment != "none",
-            "`checkpoint_activations`": self.checkpoint_activations,
-            f"`encoder_lr` {self.encoder_lr:g}": self.encoder_lr != _ENCODER_LR,
-        }
-        if vain := next((name for name, given in asked.items() if given), None):
-            raise OptionError(
-                f"{vain} is for an encoder that is trained", "say with `finetune_from` from which stage on"
-            )
+        DecodingOptions(beam_size=self.beam_size)
 
     def _check_objective(self) -> None:
-        if self.objective == "self_critical":
-            if self.init is None:
-                raise OptionError(
-                    "`objective` self_critical goes on from a model that was trained by cross-entropy",
-                    "give it with `init`",
-                )
-            for name in ("scheduled_sampling", "word_dropout"):
-                if getattr(self, name) and not self.cross_entropy_weight:
-                    raise OptionError(
-                        f"`{name}` {getattr(self, name):g} is for cross-entropy",
-                        "give `cross_entropy_weight` too",
-                    )
+        if self.objective != "self_critical":
+            if vain := self._given("reward_end", "samples", "cross_entropy_weight"):
+                raise OptionError(f"{vain} is for `objective` self_critical")
             return
-        asked = {
-            "`reward_end`": self.reward_end,
-            f"`samples` {self.samples}": self.samples != _SAMPLES,
-            f"`cross_entropy_weight` {self.cross_entropy_weight:g}": self.cross_entropy_weight != 0,
-        }
-        if vain := next((name for name, given in asked.items() if given), None):
-            raise OptionError(f"{vain} is for `objective` self_critical")
+        if self.init is None:
+            what = "`objective` self_critical goes on from a model that was trained by cross-entropy"
+            raise OptionError(what, "give it with `init`")
+        if not self.cross_entropy_weight and (vain := self._given("scheduled_sampling", "word_dropout")):
+            raise OptionError(f"{vain} is for cross-entropy", "give `cross_entropy_weight` too")
 
-    def with_encoder_for(self, *, vectors: bool) -> TrainingOptions:
+    def _given(self, *names: str) -> str:
+        """The first of these options that is not at its default, as a message names it; empty if all are."""
+        for name in names:
+            value = getattr(self, name)
+            if value is True:
+                return f"`{name}`"
+            if value != getattr(TrainingOptions, name):
+                return f"`{name}` {value:g}" if isinstance(value, float) else f"`{name}` {value}"
+        return ""
+
+    def with_encoder_for(self, *, vectors: bool) -> "TrainingOptions":
         """These options with the encoder that ``auto`` stands for.
 
         Args:
@@ -300,7 +278,7 @@ class TrainingOptions:
         if vectors and self.finetune_from is not None:
             raise OptionError("`finetune_from` needs images", "ready-made vectors cannot be made anew")
         if encoder == NO_ENCODER and (self.image_size is not None or self.resize != "squash"):
-            raise OptionError("`image_size` and `resize` tell of the encoder", "say with `encoder` which it is")
+            raise OptionError("`image_size` and `resize` describe the encoder", "say with `encoder` which it is")
         return replace(self, encoder=encoder)
 
     def model_config(self, *, image_size: int, channels: int, vocabulary_size: int) -> ModelConfig:
@@ -309,31 +287,9 @@ class TrainingOptions:
         Raises:
             OptionError: a size is impossible.
         """
-        return ModelConfig(
-            encoder=self.encoder,
-            image_size=image_size,
-            channels=channels,
-            vocabulary_size=vocabulary_size,
-            cell=self.cell,
-            hidden_size=self.hidden_size,
-            embedding_size=self.embedding_size,
-            attention=self.attention,
-            attention_size=self.attention_size,
-            attention_heads=self.attention_heads,
-            tie_embeddings=self.tie_embeddings,
-            dropout=self.dropout,
-            layers=self.layers,
-            nonlinearity=self.nonlinearity,
-            residual_layers=self.residual_layers,
-        )
-
-    def decoding_options(self) -> DecodingOptions:
-        """How validation captions are written, and the checkpoint's default.
-
-        Raises:
-            OptionError: the beam size is impossible.
-        """
-        return DecodingOptions(beam_size=self.beam_size)
+        sizes: dict[str, Any] = {"image_size": image_size, "channels": channels, "vocabulary_size": vocabulary_size}
+        shared = {item.name: getattr(self, item.name) for item in fields(ModelConfig) if item.name not in sizes}
+        return ModelConfig(**sizes, **shared)
 
 
 def recorded_options(options: TrainingOptions) -> dict[str, Any]:

@@ -1,43 +1,150 @@
-"""The training loop."""
+"""Training: from options and data on disk, through the loop of steps and epochs, to the best checkpoint."""
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
 from threading import Event
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from captioner.checkpoint import Checkpoint
-from captioner.errors import TrainingError
+from captioner import __version__
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.datasets import DatasetOptions
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import CheckpointError, TrainingError
 from captioner.interrupt import Interrupted, on_interrupt
 from captioner.model.config import BPTTConfig
-from captioner.training.data import Batch, epoch_batches, steps_of, steps_per_epoch
+from captioner.model.encoder import CaptionNetwork, Encoder
+from captioner.model.inference import choose_device, choose_dtype, precision_name
+from captioner.saving import save_checkpoint
+from captioner.training import optim
+from captioner.training.data import Batch, TrainingData, epoch_batches, prepare, read_splits, step_count, steps_of
 from captioner.training.distributed import ALONE, ProcessLostError, World
-from captioner.training.inputs import inputs_of
-from captioner.training.log import Recorder, say
-from captioner.training.optim import (
-    EMA,
-    Clipped,
-    Clipper,
-    ScheduledSampling,
-    gradient_norm,
-    learning_rate,
-    parameter_groups,
-    sampling_probability,
-    trained_parameters,
-)
-from captioner.training.options import ClipConfig, TrainingOptions
-from captioner.training.preparation import TrainingData
-from captioner.training.self_critical import objective_of
-from captioner.training.state import RunFolder, TrainingState, random_states, restore_random_states
-from captioner.training.validation import shown
+from captioner.training.encoding import open_source
+from captioner.training.folder import Log, RunFolder, TrainingState, load_state, random_states, set_random_states
+from captioner.training.losses import objective_of
+from captioner.training.options import AUTO, ClipConfig, TrainingOptions, recorded_options
+from captioner.weights import find_weights
 
 MOST_SKIPPED = 25  # steps in a row without a finite gradient: no more hope
+_COUNTS = ("mean length", "distinct words")  # all other figures are shown x100
+_OF_ATTENTION = ("attention", "attention_size", "attention_heads")
+
+
+def train(
+    datasets: DatasetOptions,
+    options: TrainingOptions,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    world: World = ALONE,
+) -> Path:
+    """Train a model: the decoder, and with ``options.finetune_from`` part of the encoder.
+
+    The best checkpoint goes to ``options.output``, whose path is returned; the last one, the log and what a resumed run
+    needs go to the folder ``OUTPUT.run`` beside it.
+
+    Args:
+        datasets: what to train and validate on.
+        options: how.
+        resume: go on with an interrupted run; the result is the same as without the interruption.
+        overwrite: replace an earlier run.
+        world: the processes that train together, see :func:`captioner.training.distributed.joined`.
+
+    Raises:
+        CaptionerError: data, options, disk or loss do not allow to go on; one line says what to do.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    device = world.device(choose_device(options.device))
+    dtype = choose_dtype(options.precision, device)
+    # What auto stands for is settled here, so that it is recorded, and a run is resumed with the same.
+    options = replace(options.with_encoder_for(vectors=datasets.of_vectors), precision=precision_name(dtype))
+    folder = RunFolder(Path(options.output).expanduser())
+    if world.leads:
+        folder.check(resume=resume, overwrite=overwrite)
+    initial = load_checkpoint(find_weights(options.init)) if options.init is not None else None
+    identity = recorded_options(options) | {"init": initial and initial.digest}
+    if options.select_by == AUTO:  # settled by the validation images
+        del identity["select_by"]
+    state = world.share(_resumed(folder, identity) if resume and world.leads else None)
+    if state and (why := state.why_finished(options.epochs, options.patience)):
+        say(f"nothing to do, {why}; the best epoch was {state.best_epoch}")
+        return folder.output
+    with world.first_on_each_machine():
+        encoder, preprocessing, store = open_source(datasets, options, initial, device=device, dtype=dtype)
+        vocabulary = None if initial is None else initial.vocabulary
+        data = prepare(read_splits(datasets), options, store, datasets.skip_missing, vocabulary)
+    for name, value in data.summary.items():
+        say(f"{name}: {'; '.join(value) if isinstance(value, list) else value}")
+    options = replace(options, select_by=data.select_by)
+    identity |= {"select_by": data.select_by, "data": data.identity}
+    world.agree({**identity, "torch": torch.__version__})
+    if state is None and world.leads:
+        folder.start_anew()
+    state = state or TrainingState(identity)
+    state.check_identity(identity)
+    network = _new_network(options, encoder, initial, preprocessing.size, store.shape[-1], len(data.vocabulary))
+    # The trainer adds the rest of the story; where the data lay is known here.
+    story = {"datasets": asdict(datasets), "init": options.init}
+    decoding = DecodingOptions(beam_size=options.beam_size)
+    checkpoint = Checkpoint(network, data.vocabulary, preprocessing, decoding, story)
+    Trainer(checkpoint, data, options, state, folder, device=device, dtype=dtype, world=world).run()
+    return folder.output
+
+
+def say(text: str) -> None:
+    """Print one line to stderr."""
+    print(text, file=sys.stderr)
+
+
+def shown(figures: Mapping[str, float]) -> str:
+    """Figures for people, on the scale of papers; the name of a data set may stand before theirs."""
+    return ", ".join(
+        f"{name} {value:.4g}" if name.endswith(_COUNTS) else f"{name} {100 * value:.1f}"
+        for name, value in figures.items()
+    )
+
+
+def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | None:
+    if not folder.state.exists():
+        say(f"there is no run in {folder.path} yet; starting from the beginning")
+        return None
+    state = load_state(folder.state)
+    state.check_identity(identity)
+    if state.best_epoch and not folder.output.exists():
+        what = f"cannot resume: {folder.output}, the best checkpoint so far, is gone"
+        raise TrainingError(what, "put it back or start anew with `overwrite`")
+    return state
+
+
+def _new_network(
+    options: TrainingOptions, encoder: Encoder, initial: Checkpoint | None, size: int, channels: int, words: int
+) -> CaptionNetwork:
+    """A network with fresh weights, or with those of a checkpoint of the same architecture.
+
+    One thing may be new then: adaptive attention, which begins as if it were not there.
+    """
+    torch.manual_seed(options.seed)
+    config = options.model_config(image_size=size, channels=channels, vocabulary_size=words)
+    network = CaptionNetwork(config)
+    network.encoder = encoder
+    if initial is not None:
+        own, other = asdict(config), asdict(initial.network.config)
+        extended = (own["attention"], other["attention"]) == ("adaptive", "none")
+        new = {"dropout", *(_OF_ATTENTION if extended else ())}
+        if differing := [name for name in own if own[name] != other[name] and name not in new]:
+            named = ", ".join(f"{name} {other[name]!r}" for name in differing)
+            raise TrainingError(f"cannot go on from {options.init}, whose options are {named}", "give the same")
+        network.decoder.load_state_dict(initial.network.decoder.state_dict(), strict=not extended)
+    return network
 
 
 class Trainer:
@@ -69,20 +176,27 @@ class Trainer:
         self.checkpoint, self.data, self.options = checkpoint, data, options
         self.state, self.folder, self.device, self.dtype, self.world = state, folder, device, dtype, world
         self.decoder = checkpoint.network.decoder.to(device)
-        self.inputs = inputs_of(data, options, device)
-        self.parameters = trained_parameters(checkpoint.network)
+        self.inputs = data.inputs(options, device)
+        self.parameters = optim.trained_parameters(checkpoint.network)
         world.send_weights(list(self.parameters.values()))
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.parameters, options), lr=options.lr)
+        self.optimiser = torch.optim.AdamW(optim.parameter_groups(self.parameters, options), lr=options.lr)
         limits = ClipConfig.parse(options.clip)
         self.flow = BPTTConfig(truncate=options.truncate_bptt, hidden_limit=limits.hidden)
         self.objective = objective_of(options, data, self.decoder, self.flow, self._precision)
-        self.clipper = Clipper(limits, state.norms)
-        self.average = EMA(self.parameters if options.ema else {}, options.ema)
-        self.epoch_steps = steps_per_epoch(len(data.captions), options.batch_size, options.accumulate)
+        self.clipper = optim.Clipper(limits, state.norms)
+        self.average = optim.EMA(self.parameters if options.ema else {}, options.ema)
+        self.epoch_steps = step_count(len(data.captions), options.batch_size, options.accumulate)
+        self.steps = self.epoch_steps * options.epochs
         self.interrupted, self.saved = Event(), time.monotonic()
         if state.weights:
-            self._restore()
-        self.recorder = Recorder(checkpoint, data, options, folder, state) if world.leads else None
+            with torch.no_grad():
+                for name, value in self.parameters.items():
+                    value.copy_(state.weights[name])
+            self.optimiser.load_state_dict(state.optimiser)
+            if state.average:
+                self.average.load_state_dict(state.average)
+            set_random_states(state.random, device)
+        self.log = Log(folder.path, state.step if state.weights else None, state.epoch) if world.leads else None
 
     def run(self) -> None:
         """Train until all epochs are done or nothing gets better.
@@ -105,13 +219,12 @@ class Trainer:
             raise Interrupted("broken off, without saving the last steps") from error
         except ProcessLostError as error:
             self._save_state()
-            kept = f"everything is saved up to step {state.step}"
-            if not self.world.leads:
-                kept = "what process 0 saved last is kept"
+            saved = f"everything is saved up to step {state.step}"
+            kept = saved if self.world.leads else "what process 0 saved last is kept"
             raise TrainingError(f"{error}; {kept}; to go on, give the same command with `resume`") from error
         finally:
-            if self.recorder is not None:
-                self.recorder.close()
+            if self.log is not None:
+                self.log.close()
         say(f"finished, {why}; the best epoch was {state.best_epoch}")
 
     def _epoch(self) -> None:
@@ -126,9 +239,8 @@ class Trainer:
             mixture_weights=self.data.mixture_weights,
         )
         self.decoder.train()
-        steps = steps_of(batches, options.accumulate)
         for parts in tqdm(
-            self.inputs.ahead(steps, self._images, state.epoch),
+            self.inputs.ahead(steps_of(batches, options.accumulate), self._images, state.epoch),
             f"epoch {state.epoch + 1}/{options.epochs}",
             total=self.epoch_steps,
             initial=-(-state.batch // options.accumulate),
@@ -149,7 +261,8 @@ class Trainer:
 
     def _step(self, parts: Sequence[Batch]) -> None:
         """One step of the optimiser, over the loss of some batches."""
-        self._set_learning_rates()
+        for group in self.optimiser.param_groups:
+            group["lr"] = optim.learning_rate(self.state.step, self.steps, group["highest"], self.options.warmup)
         self.world.seed(self.options.seed, self.state.epoch, self.state.batch)
         self.optimiser.zero_grad(set_to_none=True)
         words = sum(int(part.lengths.sum()) for part in parts)
@@ -162,15 +275,13 @@ class Trainer:
         means = {name: value / images for name, value in zip(self.objective.figures, figures, strict=True)}
         self._update(loss, words, means)
 
-    def _backward(self, batch: Batch, words: int) -> Tensor:
-        """Add the gradient of a batch's part in the loss of a step with so many ``words``.
-
-        Returns:
-            That part, and what the objective tells beside it.
-        """
+    def _backward(self, batch: Batch, words: int) -> torch.Tensor:
+        """Add the gradient of a batch's part in the loss of a step of ``words``; return that part and its figures."""
         with self._precision():
             regions = self.inputs.fetch(batch.images)
-        found = self.objective(batch, regions, words, epoch=self.state.epoch, next_input=self._sampling())
+        probability = optim.sampling_probability(self.state.step, self.steps, self.options.scheduled_sampling)
+        next_input = optim.ScheduledSampling(self.decoder, probability) if probability else None
+        found = self.objective(batch, regions, words, epoch=self.state.epoch, next_input=next_input)
         found[0].backward()  # type: ignore[no-untyped-call]
         return found.detach()
 
@@ -179,13 +290,13 @@ class Trainer:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _update(self, loss: float, words: int, figures: Mapping[str, float]) -> None:
-        """Clip the gradients that are there, change the weights, and note it; or skip the step."""
+        """Clip the gradients, change the weights and record the step; or skip it."""
         state, parameters = self.state, list(self.parameters.values())
-        norm = gradient_norm(parameters)
+        norm = optim.gradient_norm(parameters)
         state.step += 1
         skipped = not (math.isfinite(loss) and math.isfinite(norm))
-        clipped = Clipped(None, False) if skipped else self.clipper.clip(parameters, norm)
-        if self.recorder is not None:
+        clipped = optim.Clipped(None, False) if skipped else self.clipper.clip(parameters, norm)
+        if self.log is not None:
             row = {
                 "epoch": state.epoch + 1,
                 "loss": loss,
@@ -195,7 +306,7 @@ class Trainer:
                 "clipped": clipped.acted,
                 "skipped": skipped,
             }
-            self.recorder.step(state.step, {**row, **figures})
+            self.log.step(state.step, {**row, **figures})
         if skipped:
             state.skipped += 1
             state.skipped_in_row += 1
@@ -211,39 +322,17 @@ class Trainer:
         state.clipped += clipped.acted
         state.skipped_in_row = 0
 
-    def _give_up(self, when: str) -> NoReturn:
-        """End a run that has gone astray, with weights that are still good kept."""
-        kept = None
-        if self.recorder is not None:
-            with self.average.applied():
-                kept = self.recorder.keep_last({"epoch": self.state.epoch, "step": self.state.step})
-        where = f", perhaps from {kept} with `init`" if kept else ""
-        raise TrainingError(
-            f"the loss or its gradient is not finite {when}",
-            "start again with a lower threshold in `clip` "
-            f"(now {self.options.clip}) or a lower `lr` (now {self.options.lr:g}){where}",
-        )
-
-    def _set_learning_rates(self) -> None:
-        steps = self.epoch_steps * self.options.epochs
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.state.step, steps, group["highest"], self.options.warmup)
-
-    def _sampling(self) -> ScheduledSampling | None:
-        """What chooses the words that the decoder reads; None for the true ones."""
-        steps = self.epoch_steps * self.options.epochs
-        probability = sampling_probability(self.state.step, steps, self.options.scheduled_sampling)
-        return ScheduledSampling(self.decoder, probability) if probability else None
-
     def _finish_epoch(self, rate: float) -> None:
         """Score generated captions, and keep what the epoch has brought."""
         state = self.state
-        self._check_epoch()
+        if 2 * state.skipped > self.epoch_steps:
+            self._give_up(f"in {state.skipped} of {self.epoch_steps} steps of the epoch")
+        if not all(bool(value.isfinite().all()) for value in self.parameters.values()):
+            self._give_up(f"after step {state.step}")
         self._save_state()  # validation can take minutes, in which a run may be killed
         loss, skipped = state.loss_sum / state.words, state.skipped
-        row = {"loss": loss, "clipped": state.clipped / (self.epoch_steps - skipped), "skipped": skipped}
-        told = {name: value / state.words for name, value in state.figures.items()}
-        row |= told
+        means = {name: value / state.words for name, value in state.figures.items()}
+        row = {"loss": loss, "clipped": state.clipped / (self.epoch_steps - skipped), "skipped": skipped, **means}
         with self.average.applied():
             figures, score = self._validate()
             state.begin_epoch()
@@ -251,23 +340,15 @@ class Trainer:
             if best:
                 state.best_score, state.best_epoch = score, state.epoch
             row = {"epoch": state.epoch, "step": state.step, **row, "score": score, **figures}
-            if self.recorder is not None:
-                self.recorder.keep(row, best=best)
+            if self.log is not None:
+                self._save_checkpoint(self.folder.last, row)
+                if best:
+                    self._save_checkpoint(self.folder.output, row)
+                self.log.epoch(row)
         self._save_state()
         marks = " (best so far)" * best + f", {skipped} steps skipped" * bool(skipped)
-        beside = "".join(f", {name} {value:.3f}" for name, value in told.items())
+        beside = "".join(f", {name} {value:.3f}" for name, value in means.items())
         say(f"epoch {state.epoch}: loss {loss:.3f}{beside}, {shown(figures)}{marks}, {rate:.0f} words/s")
-
-    def _check_epoch(self) -> None:
-        """Stop a run that skips most of its steps, or whose weights have left the numbers.
-
-        Raises:
-            TrainingError: it does.
-        """
-        if 2 * self.state.skipped > self.epoch_steps:
-            self._give_up(f"in {self.state.skipped} of {self.epoch_steps} steps of the epoch")
-        if not all(bool(value.isfinite().all()) for value in self.parameters.values()):
-            self._give_up(f"after step {self.state.step}")
 
     def _validate(self) -> tuple[dict[str, float], float]:
         """Figures of generated captions by data set and name, and the score that chooses the best epoch."""
@@ -278,30 +359,53 @@ class Trainer:
             found = part.score(self.decoder, self.data.vocabulary, self.checkpoint.decoding, self.device, self.world)
             figures |= {f"{part.label} {name}": value for name, value in found.items()}
             scores.append(found[self.data.select_by])
-        return figures, float(np.mean(scores))
+        return figures, sum(scores) / len(scores)
+
+    def _give_up(self, when: str) -> NoReturn:
+        """End a run that has gone astray, with weights that are still good kept."""
+        where = ""
+        if self.log is not None:
+            self.log.flush()
+            with self.average.applied(), suppress(CheckpointError):  # a weight is not a number
+                self._save_checkpoint(self.folder.last, {"epoch": self.state.epoch, "step": self.state.step})
+            if self.folder.last.exists():
+                where = f", perhaps from {self.folder.last} with `init`"
+        raise TrainingError(
+            f"the loss or its gradient is not finite {when}",
+            f"start again with a lower threshold in `clip` (now {self.options.clip}) "
+            f"or a lower `lr` (now {self.options.lr:g}){where}",
+        )
+
+    def _save_checkpoint(self, path: Path, row: Mapping[str, float]) -> None:
+        """Write the model, with the weights that it has now, and its story."""
+        training = {
+            **self.checkpoint.training,
+            "options": {**recorded_options(self.options), "init": self.state.identity.get("init")},
+            "data": self.data.summary,
+            "validation": {name: round(value, 6) for name, value in row.items()},
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "versions": {
+                "captioner": __version__,
+                "torch": torch.__version__,
+                "torchvision": version("torchvision"),
+                "python": sys.version.split()[0],
+            },
+        }
+        checkpoint = replace(self.checkpoint, training=training)
+        save_checkpoint(path, checkpoint, external_encoder=self.options.external_encoder)
 
     def _save_state(self) -> None:
         state = self.state
-        if self.recorder is None:
+        if self.log is None:
             return
         state.weights = {name: value.detach() for name, value in self.parameters.items()}
         state.optimiser = self.optimiser.state_dict()
         state.average = self.average.state_dict() if self.options.ema else {}
         state.norms = list(self.clipper.norms)
         state.random = random_states(self.device)
-        self.recorder.flush()
+        self.log.flush()
         state.save(self.folder.state)
         self.saved = time.monotonic()
-
-    def _restore(self) -> None:
-        """Go on where the state was saved."""
-        with torch.no_grad():
-            for name, value in self.parameters.items():
-                value.copy_(self.state.weights[name])
-        self.optimiser.load_state_dict(self.state.optimiser)
-        if self.state.average:
-            self.average.load_state_dict(self.state.average)
-        restore_random_states(self.state.random, self.device)
 
     def _save_in_between(self) -> None:
         """After a step: save when asked to stop, and every few minutes."""

@@ -9,8 +9,8 @@ import pytest
 
 from captioner.cli import build_parser, main
 from captioner.interrupt import Interrupted
-from captioner.training import run
-from captioner.training.log import Log
+from captioner.training import trainer
+from captioner.training.folder import Log
 from captioner.training.options import TrainingOptions
 from tests.training import shapes
 
@@ -143,12 +143,12 @@ def test_several_data_sets_train_together_and_info_tells_of_it(
     capsys.readouterr()
     assert main(["info", str(tmp_path / "model.safetensors"), "--json"]) == 0
     training = json.loads(capsys.readouterr().out)["training"]
-    assert training["data"]["datasets"] == ["flickr8k: 8 images", "table: 6 photos"]
-    assert training["data"]["validation"] == ["flickr8k: 4 images", "table: 3 photos"]
+    assert training["data"]["datasets"] == ["flickr8k: 8 photos", "table: 6 photos"]
+    assert training["data"]["validation"] == ["flickr8k: 4 photos", "table: 3 photos"]
     assert training["options"]["hidden_size"] == 32
     assert {"flickr8k CIDEr", "table CIDEr", "flickr8k BLEU-4", "table BLEU-4"} <= set(training["validation"])
     assert main(["info", str(tmp_path / "model.safetensors")]) == 0
-    assert "flickr8k: 8 images" in capsys.readouterr().out
+    assert "flickr8k: 8 photos" in capsys.readouterr().out
 
 
 def test_every_option_of_a_training_is_a_flag() -> None:
@@ -263,6 +263,6 @@ def test_an_interrupt_tells_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise interruption
 
-    monkeypatch.setattr(run, "train", interrupted)
+    monkeypatch.setattr(trainer, "train", interrupted)
     assert train("--dataset=table:D", *flags) == 130
     assert capsys.readouterr().err.endswith(hint)

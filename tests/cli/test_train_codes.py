@@ -14,7 +14,7 @@ import torch
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import main
-from captioner.training.log import Log
+from captioner.training.folder import Log
 from captioner.weights import read_header
 from tests.training import shapes
 from tests.vectors import KINDS, fake_codes, write_codes

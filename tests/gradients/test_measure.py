@@ -10,8 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from captioner.errors import OptionError
 from captioner.gradients import measure as module
-from captioner.gradients.measure import Curve, measure
-from captioner.gradients.models import subjects
+from captioner.gradients.measure import Curve, measure, subjects
 from captioner.gradients.options import GradientOptions
 from captioner.model.config import CELLS
 from captioner.model.decoder import Decoder

@@ -9,8 +9,7 @@ from PIL import Image
 
 from captioner.errors import CaptionerError, OptionError
 from captioner.files import check_plotting
-from captioner.gradients.measure import Curve
-from captioner.gradients.report import COLUMNS, table, write_csv, write_plot
+from captioner.gradients.measure import COLUMNS, Curve, table, write_csv, write_plot
 
 CURVES = [
     Curve("rnn", False, (2.0, 1.0, 0.0), (2.0, 1.0, 0.0)),

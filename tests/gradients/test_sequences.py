@@ -11,8 +11,8 @@ import pytest
 from captioner.checkpoint import Checkpoint
 from captioner.datasets.records import Record
 from captioner.errors import DatasetError
+from captioner.gradients.measure import caption_sequences
 from captioner.gradients.options import GradientOptions
-from captioner.gradients.sequences import caption_sequences
 from captioner.vocabulary import END, START
 
 CAPTIONS = [("a dog", "the man runs on grass"), ("two dog",), ("a ball in water", "a")]

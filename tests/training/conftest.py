@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from captioner.datasets import DatasetOptions
-from captioner.training.log import Log
+from captioner.training.folder import Log
 from captioner.training.options import TrainingOptions
-from captioner.training.run import train
+from captioner.training.trainer import train
 from tests.training import processes, shapes
 from tests.training.runs import in_double
 

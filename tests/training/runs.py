@@ -13,9 +13,9 @@ import torch
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.model.encoder import Encoder
-from captioner.training.finetuning import TunedEncoder
+from captioner.training.encoding import TunedEncoder
+from captioner.training.folder import RunFolder, load_state
 from captioner.training.options import TrainingOptions
-from captioner.training.state import RunFolder, load_state
 from captioner.training.trainer import Trainer
 from tests import tolerance
 from tests.tolerance import SIX_DIGITS, adam_bound, summation_bound

@@ -9,15 +9,14 @@ import torch
 
 from captioner.checkpoint import Checkpoint
 from captioner.datasets import Record
+from captioner.decoding.options import DecodingOptions
 from captioner.features import FeatureRows
 from captioner.metrics.evaluate import References
 from captioner.model.encoder import NO_PREPROCESSING, CaptionNetwork
-from captioner.training.data import encode_caption
+from captioner.training.data import TrainingData, ValidationSet, encode_caption
+from captioner.training.folder import RunFolder, TrainingState, load_state
 from captioner.training.options import TrainingOptions
-from captioner.training.preparation import TrainingData
-from captioner.training.state import RunFolder, TrainingState, load_state
 from captioner.training.trainer import Trainer
-from captioner.training.validation import ValidationSet
 from captioner.vocabulary import Vocabulary
 
 IMAGES = 26
@@ -77,7 +76,8 @@ def small_trainer(output: Path, *, resume: bool = False, **changes: object) -> T
     data, folder = small_data(), RunFolder(output)
     torch.manual_seed(options.seed)
     config = options.model_config(image_size=1, channels=CHANNELS, vocabulary_size=len(data.vocabulary))
-    checkpoint = Checkpoint(CaptionNetwork(config), data.vocabulary, NO_PREPROCESSING, options.decoding_options())
+    decoding = DecodingOptions(beam_size=options.beam_size)
+    checkpoint = Checkpoint(CaptionNetwork(config), data.vocabulary, NO_PREPROCESSING, decoding)
     folder.path.mkdir(exist_ok=True)
     state = load_state(folder.state) if resume else TrainingState({})
     return Trainer(checkpoint, data, options, state, folder, device=torch.device("cpu"), dtype=torch.float32)

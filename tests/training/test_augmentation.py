@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner.images import Preprocessing, open_image
-from captioner.training.augmentation import augmented_pixels, mirrorable, random_box
+from captioner.training.encoding import augmented_pixels, mirrorable, random_box
 from captioner.training.options import AUGMENTATIONS
 from captioner.vocabulary import UNKNOWN, Vocabulary, caption_words
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.training.data import encode_caption, epoch_batches, make_batch, steps_of, steps_per_epoch
+from captioner.training.data import encode_caption, epoch_batches, make_batch, step_count, steps_of
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 CAPTIONS = [[[START, *range(4, 4 + length), END] for length in lengths] for lengths in ([3, 1], [0], [7, 2, 2])]
@@ -32,7 +32,7 @@ def test_captions_are_padded_longest_first_and_know_their_image() -> None:
 def test_an_epoch_shows_every_caption_once(contents: list[list[list[int]]], size: int, seed: int, epoch: int) -> None:
     captions = [[[START, *ids, END] for ids in of_image] for of_image in contents]
     batches = list(epoch_batches(captions, size, seed=seed, epoch=epoch))
-    assert len(batches) == steps_per_epoch(len(captions), size, 1)
+    assert len(batches) == step_count(len(captions), size, 1)
     assert sorted(image for batch in batches for image in batch.images) == list(range(len(captions)))
     shown = sorted(
         (batch.images[owner], row[: length + 1])
@@ -59,7 +59,7 @@ def test_steps_take_the_batches_in_their_order(images: int, size: int, accumulat
     steps = list(steps_of(epoch_batches(captions, size, seed=0, epoch=0), accumulate))
     assert [batch.images for step in steps for batch in step] == batches
     assert [len(step) for step in steps[:-1]] == [accumulate] * (len(steps) - 1)
-    assert len(steps) == steps_per_epoch(images, size, accumulate)
+    assert len(steps) == step_count(images, size, accumulate)
 
 
 def test_an_epoch_can_begin_in_its_middle() -> None:

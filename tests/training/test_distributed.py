@@ -87,7 +87,7 @@ def test_wrong_use_is_told_by_one_process_of_a_machine(
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "WORLD_SIZE is 2, but RANK, LOCAL_RANK, .* MASTER_PORT is not set; .* torchrun, or unset"),
+        ({}, "RANK '', WORLD_SIZE '2', LOCAL_RANK '', .* MASTER_PORT ''; .* torchrun, or unset"),
         ({"RANK": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, "do not fit together: RANK '2'"),
         ({"RANK": "one", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, "do not fit together: RANK 'one'"),
         ({"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3"}, "do not fit together"),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from captioner.cli import main
+from captioner.training.folder import RunFolder, load_state
 from captioner.training.options import TrainingOptions
-from captioner.training.state import RunFolder, load_state
 from tests.training import worlds
 from tests.training.conftest import TINY
 from tests.training.runs import assert_like, assert_same_run, in_double, read_rows

@@ -16,12 +16,18 @@ from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
 from captioner.training import encoding
-from captioner.training.data import Batch, epoch_batches, make_batch, steps_of
-from captioner.training.encoding import Images, PixelStore
-from captioner.training.finetuning import TunedEncoder
-from captioner.training.inputs import ImageInputs, inputs_of
+from captioner.training.data import (
+    Batch,
+    ImageInputs,
+    TrainingData,
+    epoch_batches,
+    make_batch,
+    prepare,
+    read_splits,
+    steps_of,
+)
+from captioner.training.encoding import Images, PixelStore, TunedEncoder
 from captioner.training.options import TrainingOptions
-from captioner.training.preparation import TrainingData, prepare, read_splits
 from tests.training import shapes
 
 CPU = torch.device("cpu")
@@ -55,7 +61,7 @@ def prepared(tmp_path: Path) -> Prepared:
 
 def _inputs(data: TrainingData, augment: str = "crop", seed: int = 3) -> ImageInputs:
     options = TrainingOptions("x.safetensors", finetune_from="2", augment=augment, seed=seed)
-    inputs = inputs_of(data, options, CPU)
+    inputs = data.inputs(options, CPU)
     assert isinstance(inputs, ImageInputs)
     return inputs
 

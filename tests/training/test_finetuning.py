@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer
 
 from captioner.errors import OptionError
 from captioner.model.encoder import Encoder, _VisionTransformer, build_encoder
-from captioner.training.finetuning import TunedEncoder, frozen_stages
+from captioner.training.encoding import TunedEncoder, frozen_stages
 from captioner.training.optim import parameter_groups, trained_parameters
 from captioner.training.options import TrainingOptions
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import OptionError, TrainingError
-from captioner.training.state import RunFolder
+from captioner.training.folder import RunFolder
 
 
 @pytest.fixture

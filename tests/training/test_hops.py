@@ -9,8 +9,7 @@ import pytest
 
 from captioner.datasets import DatasetOptions
 from captioner.training.options import TrainingOptions
-from captioner.training.run import train
-from captioner.training.trainer import Trainer
+from captioner.training.trainer import Trainer, train
 from tests.hops import passed
 
 MOST = 15

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from captioner.errors import CaptionerError, TrainingError
-from captioner.training.log import Log
+from captioner.training.folder import Log
 
 
 def _step(number: int) -> dict[str, float | None]:

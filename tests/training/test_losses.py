@@ -9,7 +9,7 @@ from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training import losses
 from captioner.training.data import make_batch
-from captioner.training.losses import attention_regularisation, cross_entropy, drop_words
+from captioner.training.losses import CrossEntropy, attention_regularisation, drop_words
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -63,7 +63,7 @@ def test_loss_and_gradient_equal_torchs_over_padded_logits(
     batch = make_batch([0, 1], CAPTIONS)
 
     state = decoder.initial_state(regions).select(batch.owners)
-    loss = cross_entropy(decoder, state, batch.words, batch.lengths, smoothing)
+    loss = CrossEntropy(decoder, label_smoothing=smoothing).mean(state, batch.words, batch.lengths)
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: value.grad.clone() for name, value in decoder.named_parameters() if value.grad is not None}
     decoder.zero_grad()
@@ -83,8 +83,8 @@ def test_padding_does_not_change_the_loss() -> None:
     state = decoder.initial_state(regions).select(batch.owners)
     wider = nn.functional.pad(batch.words, (0, 4), value=PAD)
     assert torch.equal(
-        cross_entropy(decoder, state, batch.words, batch.lengths),
-        cross_entropy(decoder, state, wider, batch.lengths),
+        CrossEntropy(decoder).mean(state, batch.words, batch.lengths),
+        CrossEntropy(decoder).mean(state, wider, batch.lengths),
     )
 
 
@@ -102,7 +102,7 @@ def test_dropped_words_are_read_as_unknown_and_still_predicted(monkeypatch: pyte
     regions = torch.randn(2, 3, 6, dtype=torch.float64)
     captions, lengths = words[:2, :5] % 7 + 4, torch.tensor([4, 4])
     monkeypatch.setattr(losses, "drop_words", lambda read, share: read.clone().fill_(UNKNOWN))
-    found = cross_entropy(decoder, decoder.initial_state(regions), captions, lengths, word_dropout=0.5)
+    found = CrossEntropy(decoder, word_dropout=0.5).mean(decoder.initial_state(regions), captions, lengths)
     logits = decoder.logits(decoder.teacher_force(torch.full((2, 4), UNKNOWN), lengths, decoder.initial_state(regions)))
     targets = captions[:, 1:].T.flatten()  # in the order of packed sequences
     torch.testing.assert_close(found, nn.functional.cross_entropy(logits, targets))
@@ -126,7 +126,7 @@ def test_the_spread_adds_the_narrowness_of_where_the_decoder_looks(attention: st
     batch = make_batch([0, 1], CAPTIONS)
     state = decoder.initial_state(regions).select(batch.owners)
     plain, spread = (
-        cross_entropy(decoder, state, batch.words, batch.lengths, regularisation=weight) for weight in (0.0, 2.0)
+        CrossEntropy(decoder, regularisation=weight).mean(state, batch.words, batch.lengths) for weight in (0.0, 2.0)
     )
     found: list[PackedSequence] = []
     decoder.teacher_force(batch.words[:, :-1], batch.lengths, state, on_attention=found.append)

@@ -13,9 +13,8 @@ from captioner.errors import DatasetError, OptionError
 from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
-from captioner.training.data import MixtureWeight
+from captioner.training.data import MixtureWeight, TrainingData, prepare, read_splits
 from captioner.training.options import TrainingOptions
-from captioner.training.preparation import TrainingData, prepare, read_splits
 from tests.training import shapes
 
 Tiny = Callable[..., TrainingOptions]
@@ -58,9 +57,9 @@ def test_several_data_sets_are_joined_to_train_and_kept_apart_to_validate(
     assert len(data.images) == len(data.captions) == 8 + 6 + 5 + 4 + 7
     assert data.summary["training captions"] == 60
     assert data.summary["datasets"] == [
-        "flickr8k: 8 images",
+        "flickr8k: 8 photos",
         "karpathy: 6 photos",
-        "coco: 5 images",
+        "coco: 5 photos",
         "table: 4 photos",
         "table-2: 7 photos",
     ]
@@ -159,7 +158,7 @@ def test_broken_images_stop_the_run_or_are_left_out_and_named(
     assert "\n" not in str(raised.value)
     data = prepared(f"table:{tmp_path}/t", skip_missing=True)
     said = capsys.readouterr().err
-    assert "left out 5 broken photos: " in said
+    assert "left out 5 broken images: " in said
     assert "red-circle-1.png" in said
     assert said.rstrip().endswith("...")
     assert (len(data.images), len(data.validation[0].records)) == (4, 3)
@@ -279,7 +278,7 @@ def test_other_data_have_another_identity(tmp_path: Path, prepared: Callable[...
     match change:
         case "caption":
             table.write_text(table.read_text().replace("A red square", "One red square", 1))
-        case "photo":
+        case "image":
             shapes.draw(images / "red-square-0.png", "black", "circle", 99)
         case "swap":
             (images / "red-square-0.png").rename(images / "spare.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from captioner.cli import main
-from captioner.training.state import RunFolder, load_state
+from captioner.training.folder import RunFolder, load_state
 from tests.training import processes
 from tests.training.conftest import TINY
 from tests.training.runs import assert_same_run

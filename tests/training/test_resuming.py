@@ -11,12 +11,10 @@ import torch
 from captioner.datasets import DatasetOptions
 from captioner.errors import DatasetError, TrainingError
 from captioner.interrupt import Interrupted
-from captioner.training.data import Batch
-from captioner.training.log import Recorder
+from captioner.training.data import Batch, ValidationSet
+from captioner.training.folder import Log
 from captioner.training.options import TrainingOptions
-from captioner.training.run import train
-from captioner.training.trainer import Trainer
-from captioner.training.validation import ValidationSet
+from captioner.training.trainer import Trainer, train
 from tests.training import shapes
 from tests.training.runs import assert_same_run, read_rows, run_folder
 
@@ -95,14 +93,14 @@ def test_an_interrupt_in_validation_stops_after_it(
 def test_what_an_epoch_wrote_before_its_state_was_saved_is_written_once(
     finished: TrainingOptions, datasets: DatasetOptions, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = Recorder.keep
+    note = Log.epoch
 
-    def killed(recorder: Recorder, row: Mapping[str, float], *, best: bool) -> None:
-        note(recorder, row, best=best)
+    def killed(log: Log, row: Mapping[str, float]) -> None:
+        note(log, row)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "keep", killed)
+        patch.setattr(Log, "epoch", killed)
         with pytest.raises(Interrupted, match="without saving"):
             train(datasets, tiny(epochs=2))
     assert len(read_rows(run_folder(tiny()).path / "epochs.csv")) == 1
@@ -155,7 +153,7 @@ def test_a_run_is_resumed_with_the_same_settings_and_data_only(
     with pytest.raises(TrainingError, match=r": epochs, seed \(epochs was 2, is now 4\)"):
         train(datasets, tiny(epochs=4, seed=5), resume=True)
     shapes.write_table(tmp_path / "other", 16, 8)
-    with pytest.raises(TrainingError, match=r": data \(data was 24 images .*, is now 16 images"):
+    with pytest.raises(TrainingError, match=r": data \(data was 24 photos .*, is now 16 photos"):
         train(DatasetOptions(dataset=(f"table:{tmp_path}/other",)), half, resume=True)
 
 

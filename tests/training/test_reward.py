@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from captioner.errors import DatasetError
 from captioner.metrics.coco import Corpus, DocumentFrequencies, cider_d
 from captioner.metrics.evaluate import References, score
-from captioner.training.self_critical import CiderReward
+from captioner.training.losses import CiderReward
 from captioner.vocabulary import caption_words, detokenize
 
 HUMAN = [
@@ -62,5 +62,5 @@ def test_with_the_end_as_a_word_it_pays_to_come_to_it() -> None:
 
 
 def test_one_image_is_too_few() -> None:
-    with pytest.raises(DatasetError, match="needs two training photos"):
+    with pytest.raises(DatasetError, match="needs two training images"):
         CiderReward(HUMAN[:1])

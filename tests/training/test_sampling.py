@@ -9,7 +9,7 @@ from torch import Tensor
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training.data import make_batch
-from captioner.training.losses import cross_entropy
+from captioner.training.losses import CrossEntropy
 from captioner.training.optim import ScheduledSampling, draw, sampling_probability
 from captioner.vocabulary import END, START
 
@@ -36,7 +36,7 @@ def _loss(decoder: Decoder, next_input: ScheduledSampling | None) -> Tensor:
     torch.manual_seed(1)
     batch = make_batch([0, 1], CAPTIONS)
     state = decoder.initial_state(torch.randn(2, 3, 6)).select(batch.owners)
-    return cross_entropy(decoder, state, batch.words, batch.lengths, next_input=next_input)
+    return CrossEntropy(decoder).mean(state, batch.words, batch.lengths, next_input)
 
 
 def _fed(decoder: Decoder, rows: int, probability: float) -> tuple[Tensor, Tensor, Tensor]:

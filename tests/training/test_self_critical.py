@@ -16,8 +16,7 @@ from torch import Tensor
 from captioner.model.config import FULL_BPTT, ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training.data import Batch, make_batch
-from captioner.training.losses import CrossEntropy
-from captioner.training.self_critical import SelfCritical, advantages
+from captioner.training.losses import CrossEntropy, SelfCritical, advantages
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 LONGEST = 3

@@ -11,11 +11,10 @@ import torch
 
 from captioner.datasets import DatasetOptions
 from captioner.interrupt import Interrupted
-from captioner.training import self_critical
+from captioner.training import losses
 from captioner.training.data import Batch
 from captioner.training.options import TrainingOptions
-from captioner.training.run import train
-from captioner.training.trainer import Trainer
+from captioner.training.trainer import Trainer, train
 from tests.tolerance import SIX_DIGITS
 from tests.training import shapes
 from tests.training.runs import assert_same_run, read_rows, run_folder, weight_bound
@@ -92,7 +91,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
 def test_a_step_that_is_not_finite_is_skipped_and_its_reward_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy_loss = self_critical.SelfCritical._policy_loss
+    policy_loss = losses.SelfCritical._policy_loss
     calls = 0
 
     def spoilt(*arguments: Any) -> torch.Tensor:
@@ -100,7 +99,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_reward_does_not_count(
         calls += 1
         return policy_loss(*arguments) * (float("nan") if calls == 3 else 1)
 
-    monkeypatch.setattr(self_critical.SelfCritical, "_policy_loss", spoilt)
+    monkeypatch.setattr(losses.SelfCritical, "_policy_loss", spoilt)
     trainer = small_trainer(tmp_path / "model.safetensors", **OPTIONS | {"epochs": 1})
     trainer.run()
     assert [row["skipped"] for row in _rows(trainer)] == [*"001000"]

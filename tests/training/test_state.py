@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captioner.errors import CaptionerError, TrainingError
-from captioner.training.state import TrainingState, load_state, random_states, restore_random_states
+from captioner.training.folder import TrainingState, load_state, random_states, set_random_states
 from tests.training.runs import bits
 
 CPU = torch.device("cpu")
@@ -135,5 +135,5 @@ def test_a_run_is_finished_after_its_epochs_or_its_patience(
 def test_random_numbers_go_on_where_they_were() -> None:
     states = random_states(CPU)
     first = torch.rand(5)
-    restore_random_states(states, CPU)
+    set_random_states(states, CPU)
     assert torch.equal(torch.rand(5), first)

@@ -16,13 +16,12 @@ from torch import Tensor
 from captioner.checkpoint import load_checkpoint
 from captioner.model.config import BPTTConfig
 from captioner.model.decoder import Decoder
-from captioner.training import losses
 from captioner.training import trainer as trainer_module
-from captioner.training.data import Batch
+from captioner.training.data import Batch, ValidationSet
+from captioner.training.folder import load_state
+from captioner.training.losses import CrossEntropy
 from captioner.training.optim import ScheduledSampling
-from captioner.training.state import load_state
 from captioner.training.trainer import Trainer
-from captioner.training.validation import ValidationSet
 from tests.training.runs import bits, read_rows, weight_bound
 from tests.training.small_trainer import small_trainer, weights
 
@@ -186,14 +185,14 @@ def test_a_run_is_saved_every_few_minutes_too(tmp_path: Path, monkeypatch: pytes
 
 def _poison(monkeypatch: pytest.MonkeyPatch, what: Callable[[Trainer, Tensor], Tensor], steps: Sequence[int]) -> None:
     """Spoil the loss of some steps, counted from 1."""
-    backward, objective = Trainer._backward, losses.cross_entropy
+    backward, objective = Trainer._backward, CrossEntropy.mean
 
     def poisoned(trainer: Trainer, batch: Batch, words: int) -> Tensor:
         def spoilt(*arguments: Any, **settings: Any) -> Tensor:
             loss = objective(*arguments, **settings)
             return what(trainer, loss) if trainer.state.step + 1 in steps else loss
 
-        monkeypatch.setattr(losses, "cross_entropy", spoilt)
+        monkeypatch.setattr(CrossEntropy, "mean", spoilt)
         return backward(trainer, batch, words)
 
     monkeypatch.setattr(Trainer, "_backward", poisoned)

@@ -13,10 +13,10 @@ from captioner.checkpoint import load_checkpoint
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import CaptionerError, EncoderError, OptionError, TrainingError
 from captioner.metrics.evaluate import score
-from captioner.training import run as run_module
+from captioner.training import trainer as run_module
+from captioner.training.data import ValidationSet
 from captioner.training.options import TrainingOptions
-from captioner.training.run import train
-from captioner.training.validation import ValidationSet
+from captioner.training.trainer import train
 from captioner.weights import read_header
 from tests.training import shapes
 from tests.training.runs import assert_same_run, read_rows, run_folder

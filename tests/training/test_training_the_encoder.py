@@ -20,9 +20,9 @@ from captioner.errors import DatasetError, OptionError, TrainingError
 from captioner.metrics.evaluate import score
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.saving import describe
+from captioner.training.folder import RunFolder, load_state
 from captioner.training.options import TrainingOptions
-from captioner.training.run import train
-from captioner.training.state import RunFolder, load_state
+from captioner.training.trainer import train
 from captioner.weights import read_header
 from tests.training import processes, shapes, worlds
 from tests.training.conftest import TINY

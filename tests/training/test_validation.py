@@ -14,7 +14,8 @@ from captioner.features import FeatureRows
 from captioner.metrics.evaluate import References, score
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
-from captioner.training.validation import ValidationSet, shown
+from captioner.training.data import ValidationSet
+from captioner.training.trainer import shown
 from captioner.vocabulary import Vocabulary, detokenize
 
 CPU = torch.device("cpu")

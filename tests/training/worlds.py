@@ -153,9 +153,9 @@ def record_images(folder: Path) -> None:
 
 def record_captioned(folder: Path, batch: int) -> None:
     """A setup: validation in small batches; each process notes how many images of each it captions."""
-    from captioner.training import validation
+    from captioner.training import data
 
-    run = validation.decode
+    run = data.decode
     file = folder / f"captioned-{os.environ.get('RANK', '0')}"
 
     def noting(decoder: Any, features: torch.Tensor, *more: Any) -> Any:
@@ -163,7 +163,7 @@ def record_captioned(folder: Path, batch: int) -> None:
             print(len(features), file=out)
         return run(decoder, features, *more)
 
-    validation._BATCH, validation.decode = batch, noting
+    data._BATCH, data.decode = batch, noting
 
 
 def send_signal(number: int) -> None:
