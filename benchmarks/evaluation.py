@@ -29,9 +29,9 @@ def read(path: Path) -> Captions:
 
 
 def ours(captions: Captions) -> list[float]:
-    from captioner.metrics.evaluate import score
+    from captioner.metrics.evaluate import score_captions
 
-    return list(score({i: texts[0] for i, texts in captions.items()}, captions).figures.values())
+    return list(score_captions({i: texts[0] for i, texts in captions.items()}, captions).figures.values())
 
 
 def oracle(captions: Captions) -> list[float]:

@@ -386,6 +386,22 @@ def _check_same_words(first: Vocabulary, other: Vocabulary, first_name: str, nam
             )
 
 
+def load(weights: Weights = None, *, device: str = "auto", precision: str = "auto") -> Captioner:
+    """Load a captioner; :meth:`Captioner.load` has more options.
+
+    Args:
+        weights: a checkpoint file or a shipped name, by default the shipped weights; or a list of these, which write
+            together.
+        device: ``auto`` (cuda, mps or cpu) or the name of a torch device.
+        precision: of the encoder: ``fp32``, ``bf16``, or ``auto``, which is fp32.
+
+    Raises:
+        CheckpointError: the file is missing, broken or not a checkpoint of captioner.
+        OptionError: the device or the precision is not available, or the checkpoints do not fit together.
+    """
+    return Captioner.load(weights, device=device, precision=precision)
+
+
 def load_model(
     weights: str | Path | None = None,
     *,

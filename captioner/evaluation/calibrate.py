@@ -17,7 +17,7 @@ from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.captions import HumanCaptions
 from captioner.evaluation.generate import generate
 from captioner.files import write_figure
-from captioner.metrics.evaluate import score
+from captioner.metrics.evaluate import score_captions
 
 FEWEST = 50
 """Images below which a calibration would be chance."""
@@ -73,7 +73,7 @@ def calibrate(
         skip_unreadable=skip_unreadable,
         on_progress=on_progress,
     )
-    scores = score(made.captions, human.judging(made.captions, subset=True))
+    scores = score_captions(made.captions, human.judging(made.captions, subset=True))
     best = [made.best[image_id] for image_id in scores.ids]
     inputs = np.array([features(caption.log_prob, len(caption.words)) for caption in best])
     return fitted(inputs, scores.per_image["CIDEr"] >= confidence.GOOD, data)

@@ -15,7 +15,16 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError
 from captioner.evaluation.options import EvaluationOptions
 from captioner.metrics.coco import MAX_ORDER, STATISTICS, bleu, split_tokens
-from captioner.metrics.evaluate import Difference, Interval, References, Scores, compare, intervals, name_some, score
+from captioner.metrics.evaluate import (
+    Difference,
+    Interval,
+    References,
+    Scores,
+    compare,
+    intervals,
+    name_some,
+    score_captions,
+)
 from captioner.metrics.meteor import meteor
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION, tokenize_lines
 
@@ -120,7 +129,7 @@ def evaluate(
     Raises:
         EvaluationError: captions and references are not of the same images.
     """
-    scores = score(captions, references, training_captions=training_captions)
+    scores = score_captions(captions, references, training_captions=training_captions)
     value, not_computed = None, {"METEOR": "switched off"}
     if options.meteor:
         tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])

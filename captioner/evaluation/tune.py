@@ -13,7 +13,7 @@ from captioner.datasets.records import Record, refuse_train_split
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.generate import readable_batches
-from captioner.metrics.evaluate import References, score
+from captioner.metrics.evaluate import References, score_captions
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def try_out(
             written = captioner.decode(regions, options, attention=False)
             found = zip(part.ids[start : start + batch_size], written, strict=True)
             captions |= {image_id: best.text for image_id, (best, *_) in found}
-        figures[part.label] = score(captions, part.references).headline
+        figures[part.label] = score_captions(captions, part.references).headline
     return Trial(options, figures, sum(found[select_by] for found in figures.values()) / len(figures))
 
 

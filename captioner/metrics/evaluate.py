@@ -97,7 +97,7 @@ class References:
         return len(self.tokens)
 
 
-def score(
+def score_captions(
     hypotheses: Mapping[ImageId, str],
     references: References | Mapping[ImageId, Sequence[str]],
     *,

@@ -20,7 +20,7 @@ from captioner.decoding.search import decode
 from captioner.errors import DatasetError, OptionError
 from captioner.images import Pixels
 from captioner.metrics.coco import Corpus
-from captioner.metrics.evaluate import References, score
+from captioner.metrics.evaluate import References, score_captions
 from captioner.model.decoder import Decoder
 from captioner.training.distributed import ALONE, World
 from captioner.training.encoding import ImageFeatures, Images, ImageStore, augmented_pixels, mirrorable, readers
@@ -92,7 +92,9 @@ class ValidationSet:
         whole = {name: text for part in world.gather(captions) for name, text in part.items()}
         figures: dict[str, float] = {}
         if world.leads:
-            scores = score({record.image_id: whole[record.image_id] for record in self.records}, self.references)
+            scores = score_captions(
+                {record.image_id: whole[record.image_id] for record in self.records}, self.references
+            )
             figures = {
                 **scores.headline,
                 "bad endings": scores.degeneration.bad_endings,

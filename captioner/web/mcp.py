@@ -121,7 +121,7 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: api.Metrics, o
         images: Annotated[list[str], Field(description=f"{api.MOST_IMAGES} at most, each {_IMAGE}")],
     ) -> list[api.Record]:
         """Caption several images; in the same order, each with its caption or an error."""
-        names = [f"image {number}" for number in range(1, len(images) + 1)]
+        names = [f"picture {number}" for number in range(1, len(images) + 1)]
 
         def encode_one(place: int) -> Encoded:
             return encode(images[place], names[place])

@@ -9,7 +9,7 @@ import pytest
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.evaluate import Evaluation, Provenance, cross_check, evaluate
 from captioner.evaluation.options import EvaluationOptions
-from captioner.metrics.evaluate import METRICS, References, score
+from captioner.metrics.evaluate import METRICS, References, score_captions
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
 PROVENANCE = Provenance("coco val", 6)
@@ -39,7 +39,7 @@ def test_without_a_bootstrap_there_are_no_intervals() -> None:
 
 def test_the_figures_are_those_of_the_metrics() -> None:
     found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, EvaluationOptions(meteor=False))
-    assert found.scores.figures == score(CAPTIONS, REFERENCES).figures
+    assert found.scores.figures == score_captions(CAPTIONS, REFERENCES).figures
 
 
 def test_meteor_is_named_with_the_reason_where_it_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

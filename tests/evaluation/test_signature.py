@@ -5,7 +5,7 @@ from typing import Any
 import captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.evaluation.evaluate import Provenance, signature
-from captioner.metrics.evaluate import score
+from captioner.metrics.evaluate import score_captions
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
@@ -18,7 +18,7 @@ def sign(
     provenance: Provenance = GENERATED,
 ) -> dict[str, str]:
     line = signature(
-        score(captions, references), provenance, captions, references, bootstrap="1000 seed 0", meteor=False
+        score_captions(captions, references), provenance, captions, references, bootstrap="1000 seed 0", meteor=False
     )
     assert "\n" not in line
     return dict(pair.split(":", 1) for pair in line.split("|"))

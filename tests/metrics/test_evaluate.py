@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from captioner.datasets.records import ImageId
 from captioner.errors import EvaluationError
 from captioner.metrics.coco import DocumentFrequencies
-from captioner.metrics.evaluate import METRICS, References, score
+from captioner.metrics.evaluate import METRICS, References, score_captions
 from captioner.metrics.ptb.tokenizer import tokenize_lines
 from tests.metrics.oracles import oracle, oracle_scores
 
@@ -29,59 +29,59 @@ HYPOTHESES: dict[ImageId, str] = {
 
 
 def test_a_copy_of_a_reference_is_perfect_in_bleu_and_rouge() -> None:
-    figures = score({i: texts[0] for i, texts in REFERENCES.items()}, REFERENCES).figures
+    figures = score_captions({i: texts[0] for i, texts in REFERENCES.items()}, REFERENCES).figures
     assert list(figures) == list(METRICS)
     for name in METRICS[:5]:
         assert figures[name] == pytest.approx(1.0)
 
 
 def test_counts_images_and_references() -> None:
-    scores = score(HYPOTHESES, REFERENCES)
+    scores = score_captions(HYPOTHESES, REFERENCES)
     assert (scores.images, scores.references, scores.ids) == (3, 6, (1, 2, "three.jpg"))
     assert all(values.shape == (3,) for values in scores.per_image.values())
 
 
 def test_rouge_and_cider_of_the_set_are_means_over_images() -> None:
-    scores = score(HYPOTHESES, REFERENCES)
+    scores = score_captions(HYPOTHESES, REFERENCES)
     for name in ("ROUGE-L", "CIDEr"):
         assert scores.figures[name] == pytest.approx(scores.per_image[name].mean())
 
 
 def test_bleu_of_the_set_is_not_the_mean_over_images() -> None:
-    scores = score({**HYPOTHESES, 1: "A dog"}, REFERENCES)
+    scores = score_captions({**HYPOTHESES, 1: "A dog"}, REFERENCES)
     assert abs(scores.figures["BLEU-2"] - scores.per_image["BLEU-2"].mean()) > 0.01
 
 
 def test_references_made_once_give_the_same_as_made_anew() -> None:
     prepared = References(REFERENCES)
-    first, again = score(HYPOTHESES, prepared), score(HYPOTHESES, prepared)
-    assert first.figures == again.figures == score(HYPOTHESES, REFERENCES).figures
+    first, again = score_captions(HYPOTHESES, prepared), score_captions(HYPOTHESES, prepared)
+    assert first.figures == again.figures == score_captions(HYPOTHESES, REFERENCES).figures
 
 
 @given(st.permutations(list(HYPOTHESES)))
 @settings(deadline=None)
 def test_the_order_of_the_captions_to_judge_changes_nothing(order: list[ImageId]) -> None:
-    shuffled = score({i: HYPOTHESES[i] for i in order}, REFERENCES)
+    shuffled = score_captions({i: HYPOTHESES[i] for i in order}, REFERENCES)
     assert shuffled.ids == tuple(HYPOTHESES)
-    for name, figure in score(HYPOTHESES, REFERENCES).figures.items():
+    for name, figure in score_captions(HYPOTHESES, REFERENCES).figures.items():
         assert shuffled.figures[name] == figure
 
 
 def test_an_empty_caption_scores_nothing() -> None:
-    scores = score({**HYPOTHESES, 2: ""}, REFERENCES)
+    scores = score_captions({**HYPOTHESES, 2: ""}, REFERENCES)
     for name in METRICS:
         assert scores.per_image[name][1] == 0.0
 
 
 def test_a_given_table_replaces_the_frequencies_of_the_references() -> None:
     table = DocumentFrequencies(1000, {("a",): 900}, "table")
-    scores = score(HYPOTHESES, References(REFERENCES, table))
+    scores = score_captions(HYPOTHESES, References(REFERENCES, table))
     assert scores.frequencies == "table"
-    assert scores.figures["CIDEr"] != score(HYPOTHESES, REFERENCES).figures["CIDEr"]
+    assert scores.figures["CIDEr"] != score_captions(HYPOTHESES, REFERENCES).figures["CIDEr"]
 
 
 def test_repeating_a_training_caption_is_told_after_tokenising() -> None:
-    scores = score(HYPOTHESES, REFERENCES, training_captions=["a dog runs on grass.", "something else"])
+    scores = score_captions(HYPOTHESES, REFERENCES, training_captions=["a dog runs on grass.", "something else"])
     assert scores.diversity.unseen == pytest.approx(2 / 3)
 
 
@@ -97,7 +97,7 @@ def test_repeating_a_training_caption_is_told_after_tokenising() -> None:
 )
 def test_images_that_do_not_meet_are_named(hypotheses: dict[ImageId, str], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
-        score(hypotheses, REFERENCES)
+        score_captions(hypotheses, REFERENCES)
 
 
 @pytest.mark.parametrize("captions", [{}, {1: ["a dog"], 2: []}])
@@ -110,7 +110,7 @@ def assert_figures_equal_the_oracle(
     captions: dict[int, list[str]], hypotheses: list[list[str]], references: list[list[list[str]]]
 ) -> None:
     """Judges the first caption of each image by its others, and lets the oracle do so on the tokens given."""
-    ours = score({i: texts[0] for i, texts in captions.items()}, {i: t[1:] for i, t in captions.items()})
+    ours = score_captions({i: texts[0] for i, texts in captions.items()}, {i: t[1:] for i, t in captions.items()})
     bleu, per_image_bleu = oracle_scores(oracle("Bleu"), hypotheses, references)
     for order in range(4):
         assert ours.figures[METRICS[order]] == pytest.approx(bleu[order], rel=0, abs=1e-12)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from captioner.errors import DatasetError
 from captioner.metrics.coco import Corpus, DocumentFrequencies, cider_d
-from captioner.metrics.evaluate import References, score
+from captioner.metrics.evaluate import References, score_captions
 from captioner.training.losses import CiderReward
 from captioner.vocabulary import caption_words, detokenize
 
@@ -35,7 +35,7 @@ def test_a_reward_is_the_cider_that_the_evaluator_finds(drawn: list[tuple[list[s
     frequencies = DocumentFrequencies.from_tokens(list(tokens.values()))
     for words, image, reward in zip(captions, images, rewards, strict=True):
         references = References({image: HUMAN[image]}, frequencies)
-        found = score({image: detokenize(words)}, references)
+        found = score_captions({image: detokenize(words)}, references)
         assert reward == pytest.approx(found.figures["CIDEr"], abs=1e-9)
 
 

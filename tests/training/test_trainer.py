@@ -12,7 +12,7 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import CaptionerError, EncoderError, OptionError, TrainingError
-from captioner.metrics.evaluate import score
+from captioner.metrics.evaluate import score_captions
 from captioner.training import trainer as run_module
 from captioner.training.data import ValidationSet
 from captioner.training.options import TrainingOptions
@@ -38,7 +38,7 @@ def test_a_tiny_model_learns_to_name_colours_and_shapes(tmp_path: Path, tiny: Ti
         record.image_id: best.text
         for record, (best, *_) in zip(records, captioner.caption([record.path for record in records]), strict=True)
     }
-    figures = score(captions, {record.image_id: record.captions for record in records}).figures
+    figures = score_captions(captions, {record.image_id: record.captions for record in records}).figures
     assert figures["BLEU-4"] > 0.9
     assert figures["CIDEr"] > 6
     recorded = read_header(output).training["validation"]

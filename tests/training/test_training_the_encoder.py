@@ -17,7 +17,7 @@ from captioner.checkpoint import encoder_digest, load_checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import DatasetError, OptionError, TrainingError
-from captioner.metrics.evaluate import score
+from captioner.metrics.evaluate import score_captions
 from captioner.model.encoder import Encoder, build_encoder
 from captioner.saving import describe
 from captioner.training.folder import RunFolder, load_state
@@ -74,7 +74,7 @@ def test_the_scores_are_those_of_the_encoder_that_is_saved(tuned: TrainingOption
     captioner = Captioner.load(run_folder(tuned).last, device="cpu", precision="fp32")
     found = captioner.caption([record.path for record in records])
     captions = {record.image_id: best.text for record, (best, *_) in zip(records, found, strict=True)}
-    figures = score(captions, {record.image_id: record.captions for record in records}).figures
+    figures = score_captions(captions, {record.image_id: record.captions for record in records}).figures
     last = read_rows(run_folder(tuned).path / "epochs.csv")[-1]
     # Weights are stored with fewer digits than they were validated with.
     assert float(last["table BLEU-4"]) == pytest.approx(figures["BLEU-4"], abs=0.02)

@@ -11,7 +11,7 @@ from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.features import FeatureRows
-from captioner.metrics.evaluate import References, score
+from captioner.metrics.evaluate import References, score_captions
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
 from captioner.training.data import ValidationSet
@@ -55,7 +55,7 @@ def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: 
     for record, image in zip(part.records, part.images, strict=True):
         ((best,),) = decode(decoder, part.features.fetch([image], CPU), options, special_ids(VOCABULARY))
         captions[record.image_id] = detokenize(VOCABULARY.decode(best.words))
-    expected = score(captions, {record.image_id: record.captions for record in part.records})
+    expected = score_captions(captions, {record.image_id: record.captions for record in part.records})
 
     def forbidden(*_: object) -> None:
         raise AssertionError("teacher forcing")

@@ -112,9 +112,9 @@ def test_tools_answer_what_the_captioner_writes(assistant: Assistant, captioner:
     assert weighed["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
     assert weighed["perplexity"] > 1
     good, bad = assistant.call("caption_batch", images=[image, in_base64(b"no image")])["result"]
-    assert (good["name"], good["caption"], good["error"]) == ("image 1", best.text, None)
-    assert bad["name"] == "image 2"
-    assert bad["error"].startswith("image 2: ")
+    assert (good["name"], good["caption"], good["error"]) == ("picture 1", best.text, None)
+    assert bad["name"] == "picture 2"
+    assert bad["error"].startswith("picture 2: ")
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
