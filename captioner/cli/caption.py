@@ -1,7 +1,5 @@
 """``captioner caption``, ``merge`` and ``serve``: images in, captions out."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """``captioner evaluate``, ``compare``, ``retrieval`` and ``gradients``: how good captions and models are."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
