@@ -27,5 +27,5 @@ def test_flags_go_before_the_options_of_the_checkpoint(checkpoint_file: Path) ->
 def test_an_encoder_is_for_checkpoints_without_one(checkpoint_file: Path) -> None:
     with pytest.raises(OptionError, match="`encoder` resnet50: the checkpoint carries its own encoder"):
         load_captioner(parse(checkpoint_file, "--encoder=resnet50"))
-    with pytest.raises(OptionError, match="`image_size` and `resize` tell of `encoder`"):
+    with pytest.raises(OptionError, match="`image_size` and `resize` belong to `encoder`"):
         load_captioner(parse(checkpoint_file, "--resize=crop"))
