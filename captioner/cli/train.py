@@ -180,7 +180,7 @@ def _tune(args: argparse.Namespace) -> int:
     datasets = flags.read_options(args, captioner.DatasetOptions)
     check_output("output", args.output)
 
-    from captioner.evaluation.tune import best_of, encode_images, grid, trials_table, try_out
+    from captioner.evaluation.adjust import best_of, encode_images, grid, trials_table, try_out
 
     choices = {name: getattr(args, f"{name}_values") or () for name in _TUNED}
     grid(captioner.DecodingOptions(), choices)  # wrong values are reported before minutes of work
@@ -238,12 +238,12 @@ def _calibrate(args: argparse.Namespace) -> int:
     options = flags.read_options(args, CalibrationOptions)
     dataset = flags.read_options(args, captioner.DatasetOptions)
 
-    from captioner.evaluation import calibrate, captions
+    from captioner.evaluation import adjust, captions
 
     images = captions.find_images(dataset, args.split, None)
     model = flags.open_captioner(args)
     with flags.progress_bar(len(images.records)) as bar:
-        found = calibrate.calibrate(
+        found = adjust.calibrate(
             model,
             images.records,
             images.name,
@@ -254,9 +254,9 @@ def _calibrate(args: argparse.Namespace) -> int:
     entries = {"confidence": json.dumps(asdict(found.calibration))}
     written = _store(find_weights(args.weights), options.output, entries)
     if options.plot is not None:
-        calibrate.write_reliability(options.plot, found)
+        adjust.write_reliability(options.plot, found)
         written += f" and {options.plot}"
-    print(calibrate.calibration_table(found))
+    print(adjust.calibration_table(found))
     print(f"wrote {written}", file=sys.stderr)
     return flags.DONE
 

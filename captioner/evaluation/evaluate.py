@@ -14,17 +14,8 @@ from captioner.datasets.records import ImageId
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError
 from captioner.evaluation.options import EvaluationOptions
+from captioner.metrics import evaluate as metrics
 from captioner.metrics.coco import MAX_ORDER, STATISTICS, bleu, split_tokens
-from captioner.metrics.evaluate import (
-    Difference,
-    Interval,
-    References,
-    Scores,
-    compare,
-    intervals,
-    name_some,
-    score_captions,
-)
 from captioner.metrics.meteor import meteor
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION, tokenize_lines
 
@@ -71,8 +62,8 @@ class Evaluation:
         references: the human captions that they were judged by.
     """
 
-    scores: Scores
-    intervals: Mapping[str, Interval]
+    scores: metrics.Scores
+    intervals: Mapping[str, metrics.Interval]
     meteor: float | None
     not_computed: Mapping[str, str]
     signature: str
@@ -109,7 +100,7 @@ class Evaluation:
 
 def evaluate(
     captions: Mapping[ImageId, str],
-    references: References,
+    references: metrics.References,
     provenance: Provenance,
     options: EvaluationOptions,
     *,
@@ -129,7 +120,7 @@ def evaluate(
     Raises:
         EvaluationError: captions and references are not of the same images.
     """
-    scores = score_captions(captions, references, training_captions=training_captions)
+    scores = metrics.score_captions(captions, references, training_captions=training_captions)
     value, not_computed = None, {"METEOR": "switched off"}
     if options.meteor:
         tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])
@@ -140,7 +131,7 @@ def evaluate(
     bootstrap = f"{options.bootstrap} seed {seed}" if options.bootstrap else "none"
     return Evaluation(
         scores=scores,
-        intervals=intervals(scores, options.bootstrap, seed) if options.bootstrap else {},
+        intervals=metrics.intervals(scores, options.bootstrap, seed) if options.bootstrap else {},
         meteor=value,
         not_computed=not_computed,
         signature=signature(
@@ -153,7 +144,7 @@ def evaluate(
 
 
 def signature(
-    scores: Scores,
+    scores: metrics.Scores,
     provenance: Provenance,
     captions: Mapping[ImageId, str],
     references: Mapping[ImageId, Sequence[str]],
@@ -197,7 +188,7 @@ def _digest(captions: Mapping[ImageId, object]) -> str:
     return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()[:12]
 
 
-def cross_check(evaluation: Evaluation, references: References) -> dict[str, float | int | None]:
+def cross_check(evaluation: Evaluation, references: metrics.References) -> dict[str, float | int | None]:
     """Compute BLEU-4 on the same tokens with nltk, whose code is independent of ``captioner.metrics``.
 
     nltk counts a guess for each order that a caption is too short for, the COCO code does not. So captions of
@@ -254,7 +245,7 @@ class Comparison:
 
     first: Evaluation
     second: Evaluation
-    differences: Mapping[str, Difference]
+    differences: Mapping[str, metrics.Difference]
     contrasts: tuple[Contrast, ...]
     resamples: int
     seed: int
@@ -280,7 +271,9 @@ def check_same_images(first: Mapping[ImageId, str], second: Mapping[ImageId, str
         EvaluationError: an image has a caption in only one of them.
     """
     if odd := first.keys() ^ second.keys():
-        raise EvaluationError(f"{len(odd)} images have a caption in one of the two files only: {name_some(odd)}")
+        raise EvaluationError(
+            f"{len(odd)} images have a caption in one of the two files only: {metrics.name_some(odd)}"
+        )
 
 
 def compare_evaluations(first: Evaluation, second: Evaluation, *, resamples: int, seed: int, top: int) -> Comparison:
@@ -308,5 +301,5 @@ def compare_evaluations(first: Evaluation, second: Evaluation, *, resamples: int
         )
         for image_id, place in odd
     )
-    differences = compare(first.scores, second.scores, resamples, seed)
+    differences = metrics.compare(first.scores, second.scores, resamples, seed)
     return Comparison(first, second, differences, contrasts, resamples, seed)

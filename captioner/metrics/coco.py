@@ -231,8 +231,7 @@ def rouge_l(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> f
     Returns:
         F-measure of the longest common subsequence, between 0 and 1.
     """
-    # The COCO code sees an empty caption as one empty word: two empty captions agree fully, and no length is
-    # 0.
+    # The COCO code sees an empty caption as one empty word: two empty captions agree fully, and no length is 0.
     candidate = hypothesis or [""]
     positions: dict[str, int] = {}  # of each word an integer whose bit i is set where the word stands at place i
     for place, word in enumerate(candidate):

@@ -1,7 +1,6 @@
 """METEOR 1.5 through the jar that the pycocoevalcap package brings along; it is not reimplemented here.
 
-Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evaluation for Any Target
-Language".
+Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evaluation for Any Target Language".
 """
 
 import importlib.util

@@ -11,7 +11,7 @@ from captioner.confidence import Booleans, Floats, predict
 from captioner.datasets.records import Record
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, OptionError
-from captioner.evaluation.calibrate import (
+from captioner.evaluation.adjust import (
     FEWEST,
     calibrate,
     calibration_table,

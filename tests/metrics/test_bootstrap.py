@@ -8,8 +8,7 @@ import pytest
 from captioner.errors import EvaluationError
 from captioner.metrics import evaluate as bootstrap
 from captioner.metrics.coco import bleu
-from captioner.metrics.diversity import degeneration, diversity
-from captioner.metrics.evaluate import METRICS, Scores, compare, intervals
+from captioner.metrics.evaluate import METRICS, Scores, compare, degeneration, diversity, intervals
 
 
 def made_up(images: int, seed: int = 0, shift: float = 0.0) -> Scores:

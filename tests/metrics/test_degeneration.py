@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from captioner.metrics.diversity import degeneration
+from captioner.metrics.evaluate import degeneration
 
 
 def _words(*captions: str) -> list[list[str]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from captioner.metrics.diversity import diversity
+from captioner.metrics.evaluate import diversity
 
 
 def test_counts_different_words_and_pairs() -> None:
