@@ -247,8 +247,7 @@ def _search(args: argparse.Namespace) -> int:
     check_output("html", args.html)
 
     from captioner.scoring import known_words, text_words
-    from captioner.search.page import write_page
-    from captioner.search.search import Gallery, search
+    from captioner.search.search import Gallery, search, write_page
 
     if not text_words(args.text):
         raise captioner.OptionError("there is no word in TEXT")

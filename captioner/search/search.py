@@ -1,17 +1,20 @@
-"""Which images fit a sentence, and which sentences an image: log P(text | image) of many texts and many images."""
+"""Which images fit a sentence, and which sentences an image: log P(text | image) of many pairs; what was found as a page."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint
 from captioner.errors import UnknownWordsError
 from captioner.features import FeatureStore
+from captioner.files import write_atomically
+from captioner.html import CLOSING, opening
+from captioner.images.draw import thumbnail_html
 from captioner.model.decoder import Decoder
 from captioner.model.inference import choose_device, choose_dtype
 from captioner.scoring import Score, known_words
@@ -57,14 +60,10 @@ class Gallery:
         self._device = choose_device(device)
         self._decoder = checkpoint.network.decoder.eval().to(self._device)
         self.vocabulary = checkpoint.vocabulary
-        store = FeatureStore(
-            cache,
-            checkpoint.network.encoder.eval(),
-            checkpoint.preprocessing,
-            pooled=checkpoint.network.config.attention == "none",
-            device=self._device,
-            dtype=choose_dtype("fp32" if precision == "auto" else precision, self._device),
-        )
+        encoder, seen = checkpoint.network.encoder.eval(), checkpoint.preprocessing
+        pooled = checkpoint.network.config.attention == "none"
+        dtype = choose_dtype("fp32" if precision == "auto" else precision, self._device)
+        store = FeatureStore(cache, encoder, seen, pooled=pooled, device=self._device, dtype=dtype)
         self._features = store.collect(paths)
         self._sound = [place for place, row in enumerate(self._features.rows) if row >= 0]
         self.paths = tuple(paths[place] for place in self._sound)
@@ -72,7 +71,7 @@ class Gallery:
 
     def log_probs(
         self, sentences: Sequence[Sequence[int]], *, on_progress: Callable[[int], Any] = lambda steps: None
-    ) -> Tensor:
+    ) -> torch.Tensor:
         """Log P(text | image) of each text for each image.
 
         Args:
@@ -82,11 +81,9 @@ class Gallery:
         Returns:
             float64 ``(texts, images)``.
         """
-        return log_prob_matrix(self._decoder, self._blocks(), sentences, on_progress=on_progress)
-
-    def _blocks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self._sound), IMAGES):
-            yield self._features.fetch(self._sound[start : start + IMAGES], self._device)
+        starts = range(0, len(self._sound), IMAGES)
+        blocks = (self._features.fetch(self._sound[start : start + IMAGES], self._device) for start in starts)
+        return log_prob_matrix(self._decoder, blocks, sentences, on_progress=on_progress)
 
 
 @dataclass(frozen=True)
@@ -140,12 +137,57 @@ def search(gallery: Gallery, text: str) -> Answer:
     return Answer(tuple(words), matches, mean)
 
 
+_STYLE = """\
+.score { font-weight: 600; font-variant-numeric: tabular-nums; }
+.name { display: block; font-size: .9rem; overflow-wrap: anywhere; }
+.quiet { color: var(--quiet); }
+"""
+_BODY = """\
+<h1>{title}</h1>
+<p>The {shown:,} best of {searched:,} images. The score says by how many nats the text is more probable for
+an image than it is on average ({mean:.2f}).</p>
+<ol class="gallery">
+{cards}
+</ol>
+"""
+
+
+def write_page(path: str | Path, text: str, answer: Answer, top: int) -> None:
+    """Write the best images of a search as a page.
+
+    Args:
+        path: the HTML file.
+        text: what was searched for.
+        answer: what was found.
+        top: how many images to show. One that is no longer there leaves a grey box.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    best = answer.matches[:top]
+    cards = [
+        f'<li>{thumbnail_html(match.path, match.path.name)}<span class="score">{match.score:+.2f}</span> '
+        f'<span class="quiet">log P {match.log_prob:.2f}</span>'
+        f'<a class="name" href="{escape(match.path.absolute().as_uri())}">{escape(str(match.path))}</a></li>'
+        for match in best
+    ]
+    body = _BODY.format(
+        title=escape(text),
+        shown=len(best),
+        searched=len(answer.matches),
+        mean=answer.mean_log_prob,
+        cards="\n".join(cards),
+    )
+    page = opening(text, _STYLE) + body + CLOSING
+    # half a character, which file names may hold and UTF-8 may not, becomes a question mark
+    write_atomically(path, page.encode("utf-8", "replace"))
+
+
 class PrefixTree:
     """Every prefix of some sentences, each once.
 
     Attributes:
-        children: for each prefix the words that continue it, with the prefixes that arise; prefix 0 is the
-            empty one.
+        children: for each prefix the words that continue it, with the prefixes that arise; prefix 0 is the empty one.
         ends: for each prefix the positions of the sentences that end with it.
     """
 
@@ -170,11 +212,11 @@ class PrefixTree:
 @torch.inference_mode()
 def log_prob_matrix(
     decoder: Decoder,
-    regions: Iterable[Tensor],
+    regions: Iterable[torch.Tensor],
     sentences: Sequence[Sequence[int]],
     *,
     on_progress: Callable[[int], Any] = lambda steps: None,
-) -> Tensor:
+) -> torch.Tensor:
     """Log P(text | image), words and end, for all pairs of a text and an image.
 
     Texts with a common beginning share the work for it: the decoder takes one step for each prefix and
@@ -195,8 +237,8 @@ def log_prob_matrix(
 
 
 def _block(
-    decoder: Decoder, tree: PrefixTree, regions: Tensor, texts: int, on_progress: Callable[[int], Any]
-) -> Tensor:
+    decoder: Decoder, tree: PrefixTree, regions: torch.Tensor, texts: int, on_progress: Callable[[int], Any]
+) -> torch.Tensor:
     images = len(regions)
     found = torch.empty(texts, images, dtype=torch.float64)
     nothing = torch.zeros(images, dtype=torch.float64)
@@ -216,7 +258,7 @@ def _block(
     return found
 
 
-def _log_probs(logits: Tensor, normaliser: Tensor, word: int) -> Tensor:
+def _log_probs(logits: torch.Tensor, normaliser: torch.Tensor, word: int) -> torch.Tensor:
     """Log-probabilities of one word: ``(images,)``, in float64 because many are added up."""
     return (logits[:, word] - normaliser).double().cpu()
 
@@ -237,7 +279,7 @@ class Unscored:
 
 
 def score_each(
-    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0
+    captioner: Captioner, regions: torch.Tensor, texts: Sequence[str], *, runners_up: int = 0
 ) -> list[Score | Unscored]:
     """Score many texts for one image; those with unknown words do not keep the others from being scored.
 
@@ -268,7 +310,7 @@ def _refused(text: str, captioner: Captioner) -> Unscored | None:
 
 
 def rank(
-    captioner: Captioner, regions: Tensor, texts: Sequence[str], *, per_word: bool = False
+    captioner: Captioner, regions: torch.Tensor, texts: Sequence[str], *, per_word: bool = False
 ) -> list[Score | Unscored]:
     """Order texts by their log-probability for an image.
 
@@ -279,8 +321,7 @@ def rank(
         per_word: order by the mean over words and end instead, which does not favour short texts.
 
     Returns:
-        The most probable text first, equally probable ones in the order given; those with unknown words
-        last.
+        The most probable text first, equally probable ones in the order given; those with unknown words last.
 
     Raises:
         OptionError: a text is too long or no UTF-8.

@@ -14,8 +14,7 @@ from PIL import Image
 
 from captioner.errors import CaptionerError
 from captioner.images import open_image
-from captioner.search.page import write_page
-from captioner.search.search import Answer, Match
+from captioner.search.search import Answer, Match, write_page
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "p", "ol", "li", "img", "span", "a"}
 
