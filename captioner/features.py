@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner.checkpoint import encoder_digest
@@ -62,13 +61,24 @@ class FeatureRows:
     digests: Sequence[str]
     broken: Mapping[int, str]
 
-    def fetch(self, images: Sequence[int], device: torch.device) -> Tensor:
+    def fetch(self, images: Sequence[int], device: torch.device) -> torch.Tensor:
         """Features of whole images, by their position among those asked for.
 
         Returns:
             float32 ``(images, regions, channels)``.
         """
         return torch.from_numpy(self.array[self.rows[list(images)]]).to(device).float()
+
+
+@contextmanager
+def readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that read images; after a failure or Ctrl-C those that were not begun are not read."""
+    with ThreadPoolExecutor(READERS) as threads:
+        try:
+            yield threads
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 class FeatureStore:
@@ -111,9 +121,9 @@ class FeatureStore:
         self._given = encoder
 
     @cached_property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> torch.nn.Module:
         """The encoder, made fast; seldom needed, since most images have been encoded before."""
-        fused: nn.Module = fuse(self._given).to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused: torch.nn.Module = fuse(self._given).to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return fused
 
     def features_of(self, records: Sequence[Record]) -> FeatureRows:
@@ -194,12 +204,12 @@ class FeatureStore:
 
     def _batches(self, missing: Sequence[tuple[str, Path]]) -> Iterator[dict[str, "Pixels | str"]]:
         """Pixels by digest, or why there are none; one batch is read while the one before is encoded."""
-        with ThreadPoolExecutor(READERS) as readers:
-            following = {digest: readers.submit(self._load, path) for digest, path in missing[:_BATCH]}
+        with ThreadPoolExecutor(READERS) as threads:
+            following = {digest: threads.submit(self._load, path) for digest, path in missing[:_BATCH]}
             for start in range(_BATCH, len(missing) + _BATCH, _BATCH):
                 batch = following
                 part = missing[start : start + _BATCH]
-                following = {digest: readers.submit(self._load, path) for digest, path in part}
+                following = {digest: threads.submit(self._load, path) for digest, path in part}
                 yield {digest: pixels.result() for digest, pixels in batch.items()}
 
     def _load(self, path: Path) -> "Pixels | str":
@@ -367,13 +377,8 @@ def _settled(stamp: str, now_ns: int) -> bool:
 def _read(paths: Sequence[Path]) -> Iterator[str]:
     if not paths:
         return
-    with ThreadPoolExecutor(READERS) as readers:
-        try:
-            digests = readers.map(_digest, paths)
-            yield from tqdm(digests, "reading images", len(paths), unit="image", leave=False)
-        except BaseException:
-            readers.shutdown(cancel_futures=True)  # else all images would be read before the program ends
-            raise
+    with readers() as threads:
+        yield from tqdm(threads.map(_digest, paths), "reading images", len(paths), unit="image", leave=False)
 
 
 def _digest(path: Path) -> str:

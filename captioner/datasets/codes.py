@@ -1,8 +1,7 @@
 """Course files: ready-made vectors of images and their captions, without the images.
 
-``image_codes.npy`` holds one vector an image, or one vector a region; ``captions_tokenized.json`` a list
-with one list of captions for each image, in the same order. A seeded share of the images is held out for
-validation.
+``image_codes.npy`` holds one vector an image, or one vector a region; ``captions_tokenized.json`` a list with one list
+of captions for each image, in the same order. A seeded share of the images is held out for validation.
 """
 
 import math
@@ -91,8 +90,7 @@ def open_vectors(path: Path) -> Vectors:
     """Map an array of vectors. Nothing in the file is trusted or executed.
 
     Args:
-        path: a ``.npy`` file of float16 or float32, ``(images, channels)`` or
-            ``(images, regions, channels)``.
+        path: a ``.npy`` file of float16 or float32, ``(images, channels)`` or ``(images, regions, channels)``.
 
     Raises:
         DatasetError: the file is absent, cut short, no such array, or holds anything but such numbers.

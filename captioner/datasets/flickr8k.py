@@ -11,11 +11,7 @@ from captioner.datasets.records import ALL, Record, inside, open_text, spoken
 from captioner.errors import DatasetError
 
 _TOKENS = "Flickr8k.token.txt"
-_LISTS = {
-    "train": "Flickr_8k.trainImages.txt",
-    "val": "Flickr_8k.devImages.txt",
-    "test": "Flickr_8k.testImages.txt",
-}
+_LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
 _LINE = re.compile(r"(?P<name>[^\t]+)#(?P<number>\d+)\t(?P<caption>.*)")
 
 

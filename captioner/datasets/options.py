@@ -107,18 +107,15 @@ class DatasetOptions:
             self._check_entry(entry)
         if len(set(self.dataset)) < len(self.dataset):
             raise OptionError(f"`dataset` {' '.join(self.dataset)}: the same data set is given twice")
-        self._check_flags_of_kind()
+        for flag in _OF_IMAGES if self.of_vectors else _OF_CODES:
+            if getattr(self, flag) is not None:
+                place = "is about images; `dataset` codes takes `codes` and `captions`"
+                raise OptionError(f"`{flag}` {place if self.of_vectors else 'goes with `dataset` codes only'}")
 
     @property
     def of_vectors(self) -> bool:
         """Whether there are ready-made vectors instead of images."""
         return self.dataset[0].partition(":")[0] == CODES
-
-    def _check_flags_of_kind(self) -> None:
-        for flag in _OF_IMAGES if self.of_vectors else _OF_CODES:
-            if getattr(self, flag) is not None:
-                place = "is about images; `dataset` codes takes `codes` and `captions`"
-                raise OptionError(f"`{flag}` {place if self.of_vectors else 'goes with `dataset` codes only'}")
 
     def _check_entry(self, entry: str) -> None:
         kind, colon, folder = entry.partition(":")

@@ -19,7 +19,7 @@ ALL = "all"
 SPLIT_NAMES = {"train": "train", "val": "val", "dev": "val", "validation": "val", "test": "test"}
 """Every accepted name of a split, and what the split is called here."""
 
-_NAMED = 3  # how many absent images an error names
+_NAMED = 3  # how many things a message names
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,21 @@ def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record]
         (kept if record.path.is_file() else absent).append(record)
     if records and not kept:
         folders = list(dict.fromkeys(str(record.path.parent) for record in records))
-        looked = ", ".join(folders[:_NAMED]) + (", ..." if len(folders) > _NAMED else "")
-        raise DatasetError(
-            f"not one of the {len(records):,} images is in {looked} (the first would be {records[0].path.name})",
-            "say with `images` where the images are",
-        )
+        what = f"not one of the {len(records):,} images is in {listed(folders)}"
+        advice = "say with `images` where the images are"
+        raise DatasetError(f"{what} (the first would be {records[0].path.name})", advice)
     if absent and not skip_missing:
-        names = ", ".join(record.path.name for record in absent[:_NAMED])
-        more = ", ..." if len(absent) > _NAMED else ""
+        names = listed([record.path.name for record in absent])
         raise DatasetError(
-            f"{len(absent):,} of {len(records):,} images are absent from {absent[0].path.parent}: {names}{more}",
+            f"{len(absent):,} of {len(records):,} images are absent from {absent[0].path.parent}: {names}",
             "give `skip_missing` to go on without them",
         )
     return kept, absent
+
+
+def listed(names: Sequence[str], separator: str = ", ") -> str:
+    """Name the first few of some things, for a one-line message."""
+    return separator.join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
 
 
 _LEAST = 2  # the CIDEr of a single image is always 0

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets.records import Record
@@ -52,7 +51,7 @@ class Curve:
         return tuple(value / self.states[0] for value in self.states)
 
 
-def measure(model: str, decoder: Decoder, regions: Tensor, words: Tensor, *, trained: bool) -> Curve:
+def measure(model: str, decoder: Decoder, regions: torch.Tensor, words: torch.Tensor, *, trained: bool) -> Curve:
     """Measure one model.
 
     ``L_T`` is the loss of the last word alone, given the image and the true words before it, and the derivative is the
@@ -84,7 +83,7 @@ def measure(model: str, decoder: Decoder, regions: Tensor, words: Tensor, *, tra
     return Curve(model, trained, states, hidden)
 
 
-def _norms(decoder: Decoder, regions: Tensor, words: Tensor) -> Tensor:
+def _norms(decoder: Decoder, regions: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     """``(lags, sequences, 2)``: norms by the whole state and by the hidden state."""
     first = decoder.initial_state(regions)
     state = replace(first, cell=first.cell.requires_grad_())
@@ -93,7 +92,7 @@ def _norms(decoder: Decoder, regions: Tensor, words: Tensor) -> Tensor:
         logits, state = decoder.step(words[:, time], state)
         states.append(state.cell)
     # Rows do not meet, so each gets its own gradient.
-    loss = nn.functional.cross_entropy(logits, words[:, -1], reduction="sum")
+    loss = torch.nn.functional.cross_entropy(logits, words[:, -1], reduction="sum")
     gradients = torch.stack(torch.autograd.grad(loss, states[::-1]))
     return torch.stack((gradients.flatten(2).norm(dim=2), gradients[:, :, 0].norm(dim=2)), dim=2)
 
@@ -103,8 +102,8 @@ class Subject(NamedTuple):
 
     model: str
     decoder: Decoder
-    regions: Tensor
-    words: Tensor
+    regions: torch.Tensor
+    words: torch.Tensor
     trained: bool
 
 
@@ -145,7 +144,7 @@ def _fresh(name: str, options: GradientOptions) -> Subject:
             for layer in decoder.modules():
                 if isinstance(layer, Cell):
                     for matrix in torch.split(layer.recurrent_weight, size):
-                        nn.init.orthogonal_(matrix, options.gain)
+                        torch.nn.init.orthogonal_(matrix, options.gain)
     return Subject(label, decoder, *_random_sequences(config, options), trained=False)
 
 
@@ -163,7 +162,7 @@ def _trained(name: str, options: GradientOptions, records: Sequence[Record]) -> 
     return Subject(f"{short} ({cells})", checkpoint.network.decoder, regions, words, trained=True)
 
 
-def _random_sequences(config: ModelConfig, options: GradientOptions) -> tuple[Tensor, Tensor]:
+def _random_sequences(config: ModelConfig, options: GradientOptions) -> tuple[torch.Tensor, torch.Tensor]:
     """Features such as an encoder might give, and words in no order."""
     generator = torch.Generator().manual_seed(options.seed)
     regions = torch.randn(options.sequences, 1, config.channels, generator=generator).abs()
@@ -176,7 +175,7 @@ def _random_sequences(config: ModelConfig, options: GradientOptions) -> tuple[Te
 
 def caption_sequences(
     name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions
-) -> tuple[Tensor, Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The longest captions of the data set, one an image, cut to the length of the shortest among them.
 
     The checkpoint, which messages call ``name``, reads them; ``records`` have vectors if it takes these, else images.
@@ -199,7 +198,7 @@ def caption_sequences(
     return _features(name, checkpoint, [record for _, record in chosen], options), torch.tensor(ids)
 
 
-def _features(name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions) -> Tensor:
+def _features(name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions) -> torch.Tensor:
     config, device = checkpoint.network.config, torch.device("cpu")
     store: FeatureStore | VectorStore
     if records[0].row is not None:
@@ -207,12 +206,9 @@ def _features(name: str, checkpoint: Checkpoint, records: Sequence[Record], opti
     elif config.encoder == NO_ENCODER:
         raise DatasetError(f"{name} was trained on vectors and sees no images", "give its `dataset` codes")
     else:
-        encoder, preprocessing, pooled = (
-            checkpoint.network.encoder,
-            checkpoint.preprocessing,
-            config.attention == "none",
-        )
-        store = FeatureStore(options.cache, encoder, preprocessing, pooled=pooled, device=device, dtype=torch.float32)
+        encoder, pooled = checkpoint.network.encoder, config.attention == "none"
+        seen = checkpoint.preprocessing
+        store = FeatureStore(options.cache, encoder, seen, pooled=pooled, device=device, dtype=torch.float32)
     if store.shape[-1] != config.channels:
         raise DatasetError(f"{name} takes vectors of length {config.channels}, not {store.shape[-1]}")
     found = store.features_of(records)

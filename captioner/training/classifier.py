@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint
@@ -18,8 +17,6 @@ from captioner.saving import save_checkpoint
 from captioner.training.data import read_splits
 from captioner.training.options import ClassifierOptions
 from captioner.weights import find_weights
-
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -109,10 +106,8 @@ def _means(encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], opti
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
     store = FeatureStore(options.cache, encoder, checkpoint.preprocessing, pooled=True, device=device, dtype=dtype)
-    rows = store.collect(paths)
-    means = np.full((len(paths), checkpoint.network.config.channels), np.nan, np.float32)
-    readable = np.flatnonzero(rows.rows >= 0)
-    for start in range(0, len(readable), _BLOCK):
-        places = readable[start : start + _BLOCK]
-        means[places] = rows.array[rows.rows[places]].mean(axis=1, dtype=np.float32)
-    return torch.from_numpy(means)
+    found = store.collect(paths)
+    means = torch.full((len(paths), checkpoint.network.config.channels), torch.nan)
+    readable = [place for place, row in enumerate(found.rows) if row >= 0]
+    means[readable] = found.fetch(readable, means.device).squeeze(1)
+    return means

@@ -14,20 +14,21 @@ import numpy as np
 import torch
 
 from captioner.datasets import DatasetOptions, Record, present, read_each
+from captioner.datasets.records import listed
 from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.errors import DatasetError, OptionError
+from captioner.features import readers
 from captioner.images import Pixels
 from captioner.metrics.coco import Corpus
 from captioner.metrics.evaluate import References, score_captions
 from captioner.model.decoder import Decoder
 from captioner.training.distributed import ALONE, World
-from captioner.training.encoding import ImageFeatures, Images, ImageStore, augmented_pixels, mirrorable, readers
+from captioner.training.encoding import ImageFeatures, Images, ImageStore, augmented_pixels, mirrorable
 from captioner.training.options import AUTO, TrainingOptions, parse_proportions
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabulary, caption_words, detokenize
 
-_NAMED = 3  # how many images a message names
 _BATCH = 64  # images that are validated together
 
 
@@ -151,7 +152,7 @@ def read_splits(datasets: DatasetOptions) -> Splits:
         for label, records in read_each(datasets, split):
             kept, absent = present(records, datasets.skip_missing)
             if absent:
-                names = _listed([record.path.name for record in absent], ", ")
+                names = listed([record.path.name for record in absent])
                 print(f"{label}: left out {len(absent):,} absent images: {names}", file=sys.stderr)
             found.append((label, kept))
     return Splits(parts["train"], parts["val"])
@@ -219,16 +220,11 @@ def prepare(
 
 def _report_broken(features: ImageFeatures, images: int, skip_missing: bool) -> None:
     if features.broken:
-        named = _listed(list(features.broken.values()), "; ")
+        named = listed(list(features.broken.values()), "; ")
         if not skip_missing:
             what = f"{len(features.broken):,} of {images:,} images are broken: {named}"
             raise DatasetError(what, "give `skip_missing` to go on without them")
         print(f"left out {len(features.broken):,} broken images: {named}", file=sys.stderr)
-
-
-def _listed(names: Sequence[str], separator: str) -> str:
-    more = ["..."] if len(names) > _NAMED else []
-    return separator.join([*names[:_NAMED], *more])
 
 
 def _validation_sets(splits: Splits, features: ImageFeatures, start: int) -> Iterator[ValidationSet]:

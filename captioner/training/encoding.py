@@ -9,9 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from captioner.checkpoint import Checkpoint, encoder_digest
 from captioner.datasets import DatasetOptions, Record
 from captioner.datasets.codes import codes_file
 from captioner.errors import ImageError, OptionError, TrainingError
-from captioner.features import READERS, DigestIndex, FeatureRows, FeatureStore, VectorStore
+from captioner.features import DigestIndex, FeatureRows, FeatureStore, VectorStore, readers
 from captioner.images import Pixels, Preprocessing, display_name, open_image
 from captioner.model import encoder as encoders
 from captioner.model.config import NO_ENCODER
@@ -303,17 +301,6 @@ class Images:
         except ImageError as error:
             advice = "it could be read when the run began: put it back and go on with `resume`"
             raise TrainingError(str(error), advice) from error
-
-
-@contextmanager
-def readers() -> Iterator[ThreadPoolExecutor]:
-    """Threads that read images; after a failure or Ctrl-C those that were not begun are not read."""
-    with ThreadPoolExecutor(READERS) as threads:
-        try:
-            yield threads
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
 
 
 def mirrorable(captions: Sequence[Sequence[int]], vocabulary: Vocabulary) -> bool:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from captioner.model.decoder import Decoder
@@ -42,7 +41,7 @@ class Clipper:
         self.limits = limits
         self.norms = deque(norms, maxlen=REMEMBERED)
 
-    def clip(self, parameters: Sequence[Tensor], norm: float) -> Clipped:
+    def clip(self, parameters: Sequence[torch.Tensor], norm: float) -> Clipped:
         """Limit gradients in place: first each element, then the norm.
 
         Args:
@@ -65,7 +64,7 @@ class Clipper:
         return Clipped(threshold, acted)
 
 
-def gradient_norm(parameters: Sequence[Tensor]) -> float:
+def gradient_norm(parameters: Sequence[torch.Tensor]) -> float:
     """Euclidean norm of all gradients that there are together; not finite if and only if an element is not."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
@@ -80,7 +79,7 @@ def gradient_norm(parameters: Sequence[Tensor]) -> float:
     return largest * get_total_norm([gradient / largest for gradient in gradients]).item()
 
 
-def _largest(parameters: Sequence[Tensor]) -> float:
+def _largest(parameters: Sequence[torch.Tensor]) -> float:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return get_total_norm(gradients, norm_type=math.inf).item() if gradients else 0.0
 
@@ -97,7 +96,7 @@ class EMA:
         decay: 0 < decay < 1.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, torch.Tensor], decay: float) -> None:
         self.parameters, self.decay, self.steps = parameters, decay, 0
         self.weights = {name: value.detach().clone() for name, value in parameters.items()}
 
@@ -134,12 +133,12 @@ class EMA:
                     value.copy_(before[name])
 
 
-def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+def trained_parameters(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The weights that require gradients, by name; a tied weight appears once."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
-def parameter_groups(parameters: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:
+def parameter_groups(parameters: Mapping[str, torch.nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:
     """Groups for the optimiser: matrices decay, biases and norms do not (Loshchilov and Hutter 2019).
 
     Of an encoder the kernels decay too, but not what else has several dimensions: tables of relative positions, scales
@@ -148,7 +147,7 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter], options: TrainingOp
     Returns:
         Groups with ``params``, ``weight_decay`` and ``highest``, the learning rate at its highest.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, value in parameters.items():
         encoder = name.startswith("encoder.")
         decays = value.ndim > 1 and (name.endswith("weight") or not encoder)
@@ -187,7 +186,7 @@ class ScheduledSampling:
     probability: float
 
     @torch.no_grad()
-    def __call__(self, outputs: Tensor, words: Tensor) -> Tensor:
+    def __call__(self, outputs: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Mix true words and drawn ones: outputs of the step before ``(rows, hidden)``, ids ``(rows,)`` -> the same."""
         own = torch.rand(len(words), device=words.device) < self.probability
         rows = own.nonzero().squeeze(1)
@@ -196,7 +195,7 @@ class ScheduledSampling:
         return fed
 
 
-def draw(logits: Tensor) -> Tensor:
+def draw(logits: torch.Tensor) -> torch.Tensor:
     """One id for each row from ``softmax(logits)``: ``(rows, vocab)`` -> ``(rows,)``.
 
     As ``torch.multinomial``, but logits that are not numbers give some id instead of an exception, so that the step is
