@@ -1,4 +1,4 @@
-"""Which images fit a sentence, and which sentences an image: log P(text | image) of many pairs; what was found as a page."""
+"""Which images fit a sentence, shown as a page, and which sentences an image: log P(text | image) of many pairs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
