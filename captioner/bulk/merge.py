@@ -10,10 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from captioner.bulk import store, writers
 from captioner.bulk.options import Shard
 from captioner.bulk.output import differences, journal_of
-from captioner.bulk.store import Journal
-from captioner.bulk.writers import WRITERS, Csv, Html, Writer, encoded
 from captioner.errors import OutputError, os_errors_as
 from captioner.files import replacing
 
@@ -50,23 +49,23 @@ def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool
     if checked:
         parts = _in_order(numbered)
     writer = _common_writer(parts)
-    if isinstance(writer, Html):
+    if isinstance(writer, writers.Html):
         _check_folders(parts, target)
     with replacing(target) as merged:
-        merged.write(encoded(writer.header))
+        merged.write(writers.encoded(writer.header))
         between = b""
         for part in parts:
             before = between
             for block in _body(part.path, writer):
                 merged.write(before + block)
-                before, between = b"", encoded(writer.separator)
-        merged.write(encoded(writer.footer))
+                before, between = b"", writers.encoded(writer.separator)
+        merged.write(writers.encoded(writer.footer))
     return checked
 
 
-def _body(path: Path, writer: Writer) -> Iterator[bytes]:
+def _body(path: Path, writer: writers.Writer) -> Iterator[bytes]:
     """Yield the records of a whole file, block by block, without what stands before and after them."""
-    header, footer = encoded(writer.header), encoded(writer.footer)
+    header, footer = writers.encoded(writer.header), writers.encoded(writer.footer)
     with os_errors_as(OutputError, f"{path}: cannot be read (", ")"), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         rest = size - len(header) - len(footer)
@@ -104,16 +103,15 @@ def _check_folders(parts: Sequence[_Part], target: Path) -> None:
     for part in parts:
         has_links = "folder" in part.settings or not part.settings
         if has_links and Path(os.path.realpath(part.path)).parent != folder:
-            raise OutputError(
-                f"`output` {target}: must lie in the folder of {part.path}, because of its links to images"
-            )
+            where = f"the folder of {part.path}"
+            raise OutputError(f"`output` {target}: must lie in {where}, because of its links to images")
 
 
 def _read_part(path: Path) -> _Part:
     """A shard, with what its journal says; refuse one that is not finished, or being written."""
     if not journal_of(path).exists():
         return _Part(path, None, {})
-    with closing(Journal(journal_of(path), new=False)) as journal:
+    with closing(store.Journal(journal_of(path), new=False)) as journal:
         settings = dict(journal.settings or {})
         shard = settings.pop("shard", None)
         if journal.stale or journal.finished != journal.last_place():
@@ -138,13 +136,13 @@ def _in_order(parts: Sequence[tuple[Shard, _Part]]) -> list[_Part]:
     return [by_number[number] for number in sorted(by_number)]
 
 
-def _common_writer(parts: Sequence[_Part]) -> Writer:
+def _common_writer(parts: Sequence[_Part]) -> writers.Writer:
     kinds = {part.path: kind for part in parts if (kind := _kind_of(part)) is not None}
     if len(set(kinds.values())) > 1:
         (one, first), *others = kinds.items()
         other, second = next(item for item in others if item[1] != first)
         raise OutputError(f"{other}: is in the format {second}, {one} in {first}")
-    return WRITERS[next(iter(kinds.values()), "text")]()
+    return writers.WRITERS[next(iter(kinds.values()), "text")]()
 
 
 def _kind_of(part: _Part) -> str | None:
@@ -152,9 +150,9 @@ def _kind_of(part: _Part) -> str | None:
     if part.settings:
         return str(part.settings["format"])
     with os_errors_as(OutputError, f"{part.path}: cannot be read (", ")"), part.path.open("rb") as file:
-        head = file.read(len(Csv.header))
+        head = file.read(len(writers.Csv.header))
     if not head:
         return None
-    if head == encoded(Csv.header):
+    if head == writers.encoded(writers.Csv.header):
         return "csv"
     return {b"{": "jsonl", b"[": "coco", b"<": "html"}.get(head[:1], "text")

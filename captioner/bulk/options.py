@@ -7,8 +7,7 @@ from pathlib import Path
 
 from captioner.caption import Caption
 from captioner.errors import OptionError
-from captioner.images import DEFAULT_MAX_PIXELS
-from captioner.images.find import IMAGE_EXTENSIONS
+from captioner.images import DEFAULT_MAX_PIXELS, find
 from captioner.options import check, option
 
 FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "parquet")
@@ -77,9 +76,7 @@ class FolderOptions:
         metavar="FILE",
     )
     format: str | None = option(
-        None,
-        "default: by the ending of `output` (.jsonl, .csv, .json for coco, .html), else text",
-        choices=FORMATS,
+        None, "default: by the ending of `output` (.jsonl, .csv, .json for coco, .html), else text", choices=FORMATS
     )
     embed: bool = option(
         False, "write captions into the metadata of images: of copies in the folder `output`, or `in_place`"
@@ -103,9 +100,7 @@ class FolderOptions:
     max_pixels: int | None = option(None, "refuse images with more pixels than this (default: 100 million)", low=1)
     engine: str = option("local", "ray: on the machines of a Ray cluster; `output` is a folder then", choices=ENGINES)
     ray_address: str | None = option(
-        None,
-        "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)",
-        metavar="ADDRESS",
+        None, "the cluster, such as auto (default: RAY_ADDRESS, else one for this run alone)", metavar="ADDRESS"
     )
     ray_actors: int | None = option(
         None, "how many hold the model (default: as many as there are GPUs, or 7 of 8 processors)", low=1
@@ -138,7 +133,7 @@ class FolderOptions:
             ending = self.sidecar_ending
             if not re.fullmatch(r"\.[^/\0]+", ending) or ending.strip(".") == "" or not ending.isprintable():
                 raise OptionError(f"`sidecar_extension` must be like .txt, not {ending!r}")
-            if Path("x" + ending).suffix.lower() in IMAGE_EXTENSIONS:
+            if Path("x" + ending).suffix.lower() in find.IMAGE_EXTENSIONS:
                 raise OptionError(f"`sidecar_extension` {ending} would make captions look like images")
         elif self.sidecar_extension is not None:
             raise OptionError("`sidecar_extension` is for `format` sidecar")

@@ -61,8 +61,7 @@ def check_same(output: Path, old: Mapping[str, object], new: Mapping[str, object
     """
     if differing := differences(old, new):
         raise OutputError(
-            f"{output}: was begun with {differing}",
-            "give the same options to go on, or `overwrite` to begin anew",
+            f"{output}: was begun with {differing}", "give the same options to go on, or `overwrite` to begin anew"
         )
 
 
@@ -227,8 +226,7 @@ class _OutputFile(Target):
         check_same(self.path, self._journal.settings, settings)
         if exists and not self._journal.stale and not self._follows(self._journal):
             raise OutputError(
-                f"{self.path}: was changed by another program",
-                "move it away, or `overwrite` to lose the change",
+                f"{self.path}: was changed by another program", "move it away, or `overwrite` to lose the change"
             )
 
     def _is_there(self) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from captioner.bulk.reading import ImageReader, Loaded, Readers
@@ -350,7 +349,8 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
             "give an array (images, regions, features)",
         )
     if captioner.sees_images:
-        made = captioner.encode([np.zeros(captioner.preprocessing.shape, np.uint8)]).shape[1]
+        black = torch.zeros(captioner.preprocessing.shape, dtype=torch.uint8).numpy()
+        made = captioner.encode([black]).shape[1]
         if made != regions:
             raise DatasetError(
                 f"{vectors.path}: has {regions} regions an image, the encoder of the checkpoint makes {made}"

@@ -1,5 +1,6 @@
 """Read one image for the encoder. Imports no torch, so that processes that only read start quickly."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -12,17 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 from captioner.bulk.records import Identity, Item, Member
 from captioner.bulk.sources import TarReader
 from captioner.errors import CaptionerError, ImageError
-from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, read_file
-from captioner.images.draw import make_thumbnail
+from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, draw, read_file
 
 _THUMBNAIL_SIDE = 256
-_DIGEST_BYTES = 16
 _ATTEMPTS = 2
 # The path of the modules is set before anything is imported: Python would look for them in the current
 # folder first, and that may be a folder of downloaded images.
@@ -41,7 +39,7 @@ class Loaded:
     """
 
     identity: Identity | None = None
-    pixels: "Pixels | None" = None
+    pixels: Pixels | None = None
     error: str | None = None
     thumbnail: bytes | None = None
 
@@ -78,7 +76,7 @@ class ImageReader:
                 self.check(data, display_name(name))
             thumbnail = None
             if self.thumbnails:
-                thumbnail = make_thumbnail(_Named(data, name), _THUMBNAIL_SIDE, max_pixels=self.max_pixels)
+                thumbnail = draw.make_thumbnail(_Named(data, name), _THUMBNAIL_SIDE, max_pixels=self.max_pixels)
         except ImageError as error:
             return Loaded(identity, error=str(error))
         return Loaded(identity, pixels, thumbnail=thumbnail)
@@ -103,9 +101,9 @@ def read_item(item: Item, tars: TarReader, *, max_pixels: int) -> bytes:
     return read_file(item, max_pixels=max_pixels)
 
 
-def digest_of(data: bytes) -> bytes:
-    """What files of equal content share."""
-    return blake2b(data, digest_size=_DIGEST_BYTES).digest()
+def digest_of(data: bytes, length: int = 16) -> bytes:
+    """What files of equal content share: so many bytes of BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=length).digest()
 
 
 def _modified(item: Item) -> int:

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from captioner.caption import Caption
 
-Captions: TypeAlias = tuple[Caption, ...]
+Captions = tuple[Caption, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Member:
         return self.name
 
 
-Item: TypeAlias = Path | Member
+Item = Path | Member
 """An image to caption: a file, or part of one. ``str()`` gives its name."""
 
 

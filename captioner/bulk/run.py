@@ -23,6 +23,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
 from captioner.images import Preprocessing, Preprocessings, display_name
 from captioner.interrupt import on_interrupt
+from captioner.options import with_flags
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -106,9 +107,7 @@ def caption_folder(
             raise OptionError(f"{first} and {second} would both be {shared}")
         settings = output_settings(model.settings, options, inputs.whole)
         target.open(settings, overwrite=options.overwrite)
-        run = _Run(options, model, progress, target, inputs, check)
-        run.plan()
-        return run.execute()
+        return _Run(options, model, progress, Tally(progress), target, inputs, check).execute()
 
 
 def caption_file(path: str, options: FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -159,26 +158,17 @@ def print_results(records: Iterable[Record], options: FolderOptions, progress: P
     return Summary(captioned, 0, failed, seconds=progress.seconds)
 
 
+@dataclass
 class _Run:
     """One run over a list of images."""
 
-    def __init__(
-        self,
-        options: FolderOptions,
-        model: Model,
-        progress: Progress,
-        target: Target,
-        inputs: sources.Inputs,
-        check: Callable[[bytes, str], None] | None,
-    ) -> None:
-        self._options, self._model, self._progress = options, model, progress
-        self._target, self._inputs, self._check = target, inputs, check
-        self._tally = Tally(progress)
-
-    def plan(self) -> None:
-        """Find out what is due."""
-        self._tally.due = self._inputs.choose(self._is_due)
-        self._tally.skipped = len(self._inputs) - self._tally.due
+    _options: FolderOptions
+    _model: Model
+    _progress: Progress
+    _tally: Tally
+    _target: Target
+    _inputs: sources.Inputs
+    _check: Callable[[bytes, str], None] | None
 
     def _is_due(self, item: Item) -> bool:
         state, name = self._target.state(item), display_name(str(item))
@@ -191,7 +181,9 @@ class _Run:
         return state in (State.DUE, State.CHANGED)
 
     def execute(self) -> Summary:
-        """Caption what is due, unless this is a dry run."""
+        """Find out what is due, and caption it unless this is a dry run."""
+        self._tally.due = self._inputs.choose(self._is_due)
+        self._tally.skipped = len(self._inputs) - self._tally.due
         if self._options.dry_run:
             sys.stdout.flush()
             return self._tally.summary()
@@ -309,8 +301,8 @@ class Progress:
         return time.monotonic() - self._start
 
     def say(self, line: str) -> None:
-        """Print a line, whatever is shown."""
-        line = f"captioner: {line}"
+        """Print a line, whatever is shown; options that it names get their flags."""
+        line = f"captioner: {with_flags(line)}"
         if self._bar is None:
             print(line, file=sys.stderr, flush=True)
         else:

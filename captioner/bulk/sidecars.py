@@ -1,7 +1,6 @@
 """Captions in files beside the images: ``image.txt`` beside ``photo.jpg``, each with one line."""
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ class Note:
 
 def short_digest(data: bytes) -> str:
     """Enough of a digest to see a change by."""
-    return hashlib.blake2b(data, digest_size=4).hexdigest()
+    return digest_of(data, 4).hex()
 
 
 def image_digest(data: bytes) -> str:

@@ -11,7 +11,6 @@ import sqlite3
 import sys
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, groupby
@@ -21,8 +20,7 @@ from typing import Any, BinaryIO, cast
 from captioner.bulk.options import FolderOptions, Shard
 from captioner.bulk.records import Item, Member
 from captioner.errors import ImageError, OptionError, OutputError, os_errors_as
-from captioner.images import display_name, printable, read_file
-from captioner.images.find import IMAGE_EXTENSIONS, find_images, natural_order
+from captioner.images import display_name, find, printable, read_file
 
 Key = int | bytes
 
@@ -66,7 +64,12 @@ class Inputs:
         self._tars = Tars(tars)
         # A database without a name lies in a temporary file that goes when it is closed.
         self._db = sqlite3.connect("", isolation_level=None)
-        self._take_down(self._tars if tars else list_images(paths, options.from_file, recursive=options.recursive), key)
+        items = self._tars if tars else list_images(paths, options.from_file, recursive=options.recursive)
+        rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
+        with self._transaction():
+            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
+            self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
+            self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
         total = len(self)
         if not total:
             names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
@@ -76,13 +79,6 @@ class Inputs:
             with self._transaction():
                 places = shard.of(total)
                 self._db.execute("DELETE FROM work WHERE place <= ? OR place > ?", (places.start, places.stop))
-
-    def _take_down(self, items: Iterable[Item], key: Callable[[str], Key | None]) -> None:
-        rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
-        with self._transaction():
-            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
-            self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
-            self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
 
     @property
     def sound_tars(self) -> list[str]:
@@ -125,10 +121,7 @@ class Inputs:
 
     def choose(self, is_due: Callable[[Item], bool]) -> int:
         """Ask of each image in order whether it is due; how many are."""
-        with (
-            self._transaction(),
-            closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows,
-        ):
+        with self._transaction(), closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows:
             due = ((place,) for place, *item in rows if is_due(_unpacked(*item)))
             return self._db.executemany("INSERT INTO due VALUES (?)", due).rowcount
 
@@ -170,7 +163,7 @@ def _unpacked(image: bytes, member: str | None) -> Item:
 
 
 def list_images(paths: Iterable[str], from_file: str | None, *, recursive: bool) -> Iterator[Path]:
-    """Yield the images of files, folders and a list, each once, as :func:`find_images` does.
+    """Yield the images of files, folders and a list, each once, as :func:`find.find_images` does.
 
     Args:
         paths: files and folders.
@@ -181,7 +174,7 @@ def list_images(paths: Iterable[str], from_file: str | None, *, recursive: bool)
         OptionError: the list cannot be read.
     """
     listed = iter(()) if from_file is None else read_list(from_file)
-    return find_images(chain(paths, listed), recursive=recursive)
+    return find.find_images(chain(paths, listed), recursive=recursive)
 
 
 def read_list(name: str) -> Iterator[str]:
@@ -239,7 +232,7 @@ def _expand(pattern: str) -> Iterator[str]:
         if glob.escape(name) == name or Path(name).exists():
             yield name
             continue
-        found = sorted(map(Path, glob.glob(name)), key=lambda path: (path.parent, natural_order(path.name)))  # noqa: PTH207
+        found = sorted(map(Path, glob.glob(name)), key=lambda path: (path.parent, find.natural_order(path.name)))  # noqa: PTH207
         if not found:
             raise OptionError(f"`input_tar` {name!r}: no file fits")
         yield from map(str, found)
@@ -397,17 +390,17 @@ def _described(error: Exception) -> str:
 
 def _members(tar: str) -> Iterator[Member]:
     """The image of each sample; errors for further ones, and at the end for samples without any."""
-    seen: Counter[str] = Counter()
+    seen: dict[str, int] = {}
     bare: dict[str, None] = {}
     faults: list[Exception] = []
     with closing(_open_tar(tar)) as file:
         modified = os.fstat(file.fileno()).st_mtime_ns
         for key, parts in groupby(_parts(file, faults), key=lambda part: part[0]):
             images = _images(parts)
-            if not images and not seen[key]:
+            if not images and key not in seen:
                 bare[key] = None
             for ending, info in images:
-                seen[key] += 1
+                seen[key] = seen.get(key, 0) + 1
                 bare.pop(key, None)
                 name = f"{tar}/{key}.{ending}"
                 error = None
@@ -440,7 +433,7 @@ def _parts(file: BinaryIO, faults: list[Exception]) -> Iterator[tuple[str, str, 
 
 def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:
     """Images of a sample; ``dog.mask.png`` is one only if there is nothing like ``dog.jpg``."""
-    found = [(end, info) for _, end, info in parts if "." + end.rpartition(".")[2].lower() in IMAGE_EXTENSIONS]
+    found = [(end, info) for _, end, info in parts if "." + end.rpartition(".")[2].lower() in find.IMAGE_EXTENSIONS]
     plain = [(ending, info) for ending, info in found if "." not in ending]
     return plain or found
 

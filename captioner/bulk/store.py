@@ -58,13 +58,21 @@ class Journal:
                 _rollback_of(path).unlink(missing_ok=True)  # of a journal that was deleted by hand
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("BEGIN EXCLUSIVE")
-            self._db.execute("COMMIT")
-            self._state: dict[str, Any] = {}
-            if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._state = {name: json.loads(value) for name, value in self._db.execute("SELECT * FROM state")}
+            try:
+                self._state = self._locked_state()
+            except BaseException:
+                self._db.close()  # or it would hold its lock until it is collected as garbage
+                raise
+
+    def _locked_state(self) -> dict[str, Any]:
+        """Lock the journal and read its state; empty as long as nothing has been begun."""
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("BEGIN EXCLUSIVE")
+        self._db.execute("COMMIT")
+        if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return {}
+        return {name: json.loads(value) for name, value in self._db.execute("SELECT * FROM state")}
 
     @property
     def settings(self) -> dict[str, object] | None:
@@ -141,17 +149,19 @@ class Journal:
 
     def find(self, image: str) -> tuple[Record, int] | None:
         """The record of an image, and its place in the output."""
-        with self._errors():
-            row = self._db.execute(f"SELECT {_COLUMNS} FROM entries WHERE image = ?", (os.fsencode(image),)).fetchone()
+        row = self._first("image = ?", os.fsencode(image))
         return None if row is None else (_record(row), row[1])
 
     def captions_of(self, digest: bytes) -> tuple[Caption, ...] | None:
         """Captions of a file with this content, if one has been captioned."""
-        with self._errors():
-            row = self._db.execute(
-                f"SELECT {_COLUMNS} FROM entries WHERE digest = ? AND captions IS NOT NULL LIMIT 1", (digest,)
-            ).fetchone()
+        row = self._first("digest = ? AND captions IS NOT NULL", digest)
         return None if row is None else _record(row).captions
+
+    def _first(self, condition: str, value: bytes) -> tuple[Any, ...] | None:
+        query = f"SELECT {_COLUMNS} FROM entries WHERE {condition} LIMIT 1"
+        with self._errors():
+            row: tuple[Any, ...] | None = self._db.execute(query, (value,)).fetchone()
+        return row
 
     def records(self, up_to: int | None = None) -> Iterator[Record]:
         """All records in the order of the output, or those up to a place."""
@@ -186,13 +196,8 @@ class Journal:
     def _transaction(self) -> Iterator[None]:
         with self._errors():
             self._db.execute("BEGIN")
-            try:
+            with self._db:  # commits, or takes it back
                 yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -11,15 +11,13 @@ import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
-from typing import ClassVar
 from urllib.parse import quote
 
 from captioner.bulk.records import Record
 from captioner.datasets.records import read_json
 from captioner.errors import DatasetError, OptionError
 from captioner.html import CLOSING, opening
-from captioner.images import display_name, printable
-from captioner.images.draw import data_uri
+from captioner.images import display_name, draw, printable
 
 _STYLE = """\
 main { display: flex; flex-direction: column; counter-reset: captioned failed; }
@@ -63,11 +61,11 @@ class Writer:
         names_by_number: whether records need ``image_id``.
     """
 
-    grows: ClassVar[bool] = True
-    names_by_number: ClassVar[bool] = False
-    header: ClassVar[str] = ""
-    separator: ClassVar[str] = ""
-    footer: ClassVar[str] = ""
+    grows: bool = True
+    names_by_number: bool = False
+    header: str = ""
+    separator: str = ""
+    footer: str = ""
 
     def record(self, record: Record) -> str:
         """What the file says of an image, line end included; empty if it says nothing."""
@@ -185,7 +183,7 @@ class Html(Writer):
         more = "".join(f'<p class="other">{text}</p>' for text in others)
         image = '<span class="absent">no thumbnail</span>'
         if record.thumbnail is not None:
-            image = f'<img loading="lazy" decoding="async" alt="{best}" src="{data_uri(record.thumbnail)}">'
+            image = f'<img loading="lazy" decoding="async" alt="{best}" src="{draw.data_uri(record.thumbnail)}">'
         return f"<li><div>{self._linked(image, record.name)}<p>{best}</p>{more}{name}</div></li>\n"
 
     def _linked(self, content: str, image: str) -> str:

@@ -9,11 +9,10 @@ from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 
+from captioner.bulk import output, sources
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.output import State, output_settings
 from captioner.bulk.records import Item, Record
 from captioner.bulk.run import Model, Progress, Summary, Tally
-from captioner.bulk.sources import Inputs
 from captioner.errors import OutputError
 from captioner.images import display_name
 from captioner.interrupt import on_interrupt
@@ -28,23 +27,21 @@ def caption_on_cluster(paths: Sequence[str], options: FolderOptions, model: Mode
     Raises:
         CaptionerError: wrong use, nothing to caption, no cluster, or an output that cannot be written.
     """
-    with closing(Inputs(paths, options, lambda image: None)) as inputs:
-        run = _Run(options, model, progress, inputs)
-        run.plan()
-        return run.execute()
+    with closing(sources.Inputs(paths, options, lambda image: None)) as inputs:
+        return _Run(options, model, progress, inputs).execute()
 
 
 class _Run:
     """One run over a list of images."""
 
-    def __init__(self, options: FolderOptions, model: Model, progress: Progress, inputs: Inputs) -> None:
+    def __init__(self, options: FolderOptions, model: Model, progress: Progress, inputs: sources.Inputs) -> None:
         # Imported here: it needs pyarrow, which comes with Ray alone.
         from captioner.cluster.steps import PartFiles
 
         self._options, self._model, self._progress, self._inputs = options, model, progress, inputs
         self._rows = _BATCHES * options.batch_size
         self._settings = {
-            **output_settings(model.settings, options, inputs.whole),
+            **output.output_settings(model.settings, options, inputs.whole),
             "pictures a file": self._rows,
             "list of pictures": inputs.digest,
         }
@@ -55,11 +52,11 @@ class _Run:
         self._waiting: set[int] = set()
         self._tally = Tally(progress)
 
-    def plan(self) -> None:
+    def _plan(self) -> None:
         """Find out what is due: parts that are not there, and in those that are, what has failed."""
         for number, items in self._parts():
             for item, record in zip(items, self._known(number, items), strict=True):
-                state = State.DUE if record is None else State.DONE
+                state = output.State.DUE if record is None else output.State.DONE
                 if self._options.dry_run:
                     print(f"{state.value}\t{display_name(str(item))}")
                 if record is None:
@@ -85,6 +82,7 @@ class _Run:
 
     def execute(self) -> Summary:
         """Caption what is due, unless this is a dry run."""
+        self._plan()
         if self._tally.due and not self._options.dry_run:
             with on_interrupt(self._tally.interrupt, notice=_NOTICE):
                 self._caption()

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from captioner import __version__
-from captioner.bulk import output, reading, writers
+from captioner.bulk import output, reading, run, writers
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Item, Record
-from captioner.bulk.run import Model
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, os_errors_as
 from captioner.files import write_atomically
@@ -96,10 +95,7 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def captioned(
-    parts: Iterable[Part],
-    options: FolderOptions,
-    model: Model,
-    files: PartFiles,
+    parts: Iterable[Part], options: FolderOptions, model: run.Model, files: PartFiles
 ) -> Generator[Done, None, None]:
     """Caption parts, and write them.
 
@@ -190,7 +186,7 @@ class Captions:
         folder: where it was begun.
     """
 
-    def __init__(self, model: Model, options: FolderOptions, version: str, folder: str) -> None:
+    def __init__(self, model: run.Model, options: FolderOptions, version: str, folder: str) -> None:
         self._model, self._options, self._version = model, options, version
         _enter(folder)
         self._engine: Any = None
@@ -296,8 +292,7 @@ class PartFiles:
             output.check_same(self.folder, _read_settings(path), settings)
         elif any(self.folder.iterdir()):
             raise OutputError(
-                f"{self.folder}: is not empty, and no run has written there",
-                "choose another `output`, or `overwrite`",
+                f"{self.folder}: is not empty, and no run has written there", "choose another `output`, or `overwrite`"
             )
 
     def begin(self, settings: output.Settings, *, overwrite: bool) -> None:
@@ -338,7 +333,10 @@ class PartFiles:
         if not path.exists():
             return None
         try:
-            rows = _rows(path)
+            if self.kind == "jsonl":
+                rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+            else:
+                rows = parquet.read_table(path).to_pylist()
             names = [writers.encoded(row["image"]) for row in rows]
             records = [_record(*pair) for pair in zip(images, rows, strict=False)]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -352,13 +350,6 @@ def _read_settings(path: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: is damaged", "`overwrite` begins anew") from error
     return settings if isinstance(settings, dict) else {}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows
 
 
 def _record(image: str, row: Mapping[str, Any]) -> Record:

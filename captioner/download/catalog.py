@@ -1,7 +1,6 @@
 """The one table of what can be fetched: addresses, sizes, licences and the layout each archive leaves."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +112,7 @@ def _coco_captions(year: str, size: int) -> Archive:
     return Archive(f"{_COCO}/annotations/annotations_trainval{year}.zip", size, 105_000_000, pieces)
 
 
-COLLECTIONS: Mapping[str, Collection] = {
+COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
         _coco(
@@ -154,9 +153,7 @@ COLLECTIONS: Mapping[str, Collection] = {
                     5_000_000,
                     (
                         Piece("Flickr8k.token.txt"),
-                        Piece("Flickr_8k.trainImages.txt"),
-                        Piece("Flickr_8k.devImages.txt"),
-                        Piece("Flickr_8k.testImages.txt"),
+                        *(Piece(f"Flickr_8k.{split}Images.txt") for split in ("train", "dev", "test")),
                     ),
                 ),
                 Archive(

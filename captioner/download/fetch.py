@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
-from urllib.error import HTTPError
 
 from captioner.errors import DatasetError
 
@@ -102,7 +101,10 @@ def _attempt(address: str, target: Path, size: int, timeout: float, progress: Pr
                 _check_offer(response, address, start, size)
                 with target.open("ab" if resumed else "wb", buffering=0) as file:
                     if not resumed:
-                        _tag_file(target).write_text(_validator(response), encoding="utf-8")
+                        # What names this version: a strong ETag, else the date (RFC 9110, section 13.1.5).
+                        tag = response.headers.get("ETag", "")
+                        version = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+                        _tag_file(target).write_text(version, encoding="utf-8")
                     _copy(response, file, address, size, progress)
             return "" if size_on_disk(target) == size else "the server closed the connection early"
     except _ConnectionLostError as reason:
@@ -118,19 +120,17 @@ def _connect(address: str, target: Path, start: int, timeout: float) -> HTTPResp
             # With this the server sends the whole file where it is no longer the one begun.
             headers["If-Range"] = tag
     try:
-        response: HTTPResponse = urllib.request.urlopen(
-            urllib.request.Request(address, headers=headers), timeout=timeout
-        )
-    except HTTPError as error:
+        request = urllib.request.Request(address, headers=headers)
+        response: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.request.HTTPError as error:
         error.close()
         if error.code == _RANGE_NOT_SATISFIABLE:
             target.unlink(missing_ok=True)
             raise _ConnectionLostError("the server refused to go on") from error
+        answer = f"the server answers {error.code} {error.reason}"
         if error.code in _WORTH_RETRYING:
-            raise _ConnectionLostError(f"the server answers {error.code} {error.reason}") from error
-        raise DatasetError(
-            f"{address}: the server answers {error.code} {error.reason}", "the file may have moved"
-        ) from error
+            raise _ConnectionLostError(answer) from error
+        raise DatasetError(f"{address}: {answer}", "the file may have moved") from error
     except (OSError, HTTPException) as error:
         raise _ConnectionLostError(str(getattr(error, "reason", error)) or type(error).__name__) from error
     return response
@@ -150,12 +150,6 @@ def _check_offer(response: HTTPResponse, address: str, start: int, size: int) ->
             f"{address}: the server offers {int(offered):,} bytes where {size:,} are expected",
             "the file has changed, or a proxy answers in its place",
         )
-
-
-def _validator(response: HTTPResponse) -> str:
-    """What names this version of the file: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _copy(response: HTTPResponse, file: BinaryIO, address: str, size: int, progress: Progress) -> None:

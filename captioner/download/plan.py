@@ -140,7 +140,8 @@ def _unpacked(file: Path, archive: Archive, staging: Path, progress: Progress) -
         with _opened(file) as contents:
             members = _checked_members(contents, archive)
             _extract(contents, members, staging, f"unpacking {archive.name}", progress)
-        _check_complete(staging, archive)
+        if lacking := [piece.path for piece in archive.pieces if not piece.is_complete(staging)]:
+            raise zipfile.BadZipFile(f"it lacks {', '.join(lacking)}, in whole or in part")
     except _BROKEN as error:
         file.unlink()
         raise DatasetError(
@@ -187,12 +188,6 @@ def _check_safe(member: zipfile.ZipInfo) -> None:
         raise zipfile.BadZipFile(f"{member.filename!r} is a link or a device")
     if member.compress_type not in _USUAL:
         raise zipfile.BadZipFile(f"{member.filename!r} is compressed in an unusual way")
-
-
-def _check_complete(staging: Path, archive: Archive) -> None:
-    lacking = [piece.path for piece in archive.pieces if not piece.is_complete(staging)]
-    if lacking:
-        raise zipfile.BadZipFile(f"it lacks {', '.join(lacking)}, in whole or in part")
 
 
 def _extract(

@@ -5,7 +5,6 @@ What lies between the metadata, above all the compressed pixels, is never touche
 
 import struct
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, ClassVar, NamedTuple
 
@@ -26,7 +25,7 @@ class Block(NamedTuple):
     end: int
 
 
-class Container(ABC):
+class Container:
     """An image file. Of a large file, only headers and metadata are read before it is rewritten.
 
     Args:
@@ -50,7 +49,6 @@ class Container(ABC):
         self._blocks = list(self._read_blocks())
         self._read_metadata()
 
-    @abstractmethod
     def rewritten(self, exif: bytes | None, xmp: bytes | None) -> bytes:
         """The whole file with other metadata.
 
@@ -61,14 +59,15 @@ class Container(ABC):
         Raises:
             ValueError: the format has no room for them.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def _read_blocks(self) -> Iterable[Block]:
         """All blocks, which make up the file."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _read_metadata(self) -> None:
         """Set ``exif`` and ``xmp``."""
+        raise NotImplementedError
 
     def _read(self, start: int, length: int) -> bytes:
         """Some bytes; fewer where the file ends."""
@@ -244,11 +243,8 @@ class Png(Container):
 
     def rewritten(self, exif: bytes | None, xmp: bytes | None) -> bytes:
         """See :class:`Container`."""
-        new = {}
-        if exif is not None:
-            new["exif"] = _png_chunk(b"eXIf", exif)
-        if xmp is not None:
-            new["xmp"] = _png_chunk(b"iTXt", _XMP_KEYWORD + bytes(4) + xmp)
+        text = None if xmp is None else _XMP_KEYWORD + bytes(4) + xmp
+        new = {"exif": _png_chunk(b"eXIf", exif), "xmp": _png_chunk(b"iTXt", text)}
         added = b"".join(chunk for kind, chunk in new.items() if self._first(kind) is None)
         parts = []
         for block in self._blocks:
@@ -267,7 +263,9 @@ def _png_kind(name: bytes, head: bytes) -> str:
     return {b"eXIf": "exif", b"IDAT": "pixels"}.get(name, "other")
 
 
-def _png_chunk(name: bytes, content: bytes) -> bytes:
+def _png_chunk(name: bytes, content: bytes | None) -> bytes:
+    if content is None:
+        return b""
     checksum = zlib.crc32(name + content)
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
@@ -333,11 +331,7 @@ class WebP(Container):
 
     def rewritten(self, exif: bytes | None, xmp: bytes | None) -> bytes:
         """See :class:`Container`."""
-        new = {}
-        if exif is not None:
-            new["exif"] = _webp_chunk(b"EXIF", exif)
-        if xmp is not None:
-            new["xmp"] = _webp_chunk(b"XMP ", xmp)
+        new = {"exif": _webp_chunk(b"EXIF", exif), "xmp": _webp_chunk(b"XMP ", xmp)}
         added = [chunk for kind, chunk in new.items() if self._first(kind) is None]
         header = self._header((_HAS_EXIF if exif is not None else 0) | (_HAS_XMP if xmp is not None else 0))
         middle = [
@@ -373,5 +367,10 @@ class WebP(Container):
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
 
 
-def _webp_chunk(name: bytes, content: bytes) -> bytes:
+def _webp_chunk(name: bytes, content: bytes | None) -> bytes:
+    if content is None:
+        return b""
     return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+CONTAINERS: dict[str, type[Container]] = {"JPEG": Jpeg, "PNG": Png, "WebP": WebP}

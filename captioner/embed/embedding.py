@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
-from captioner.embed.containers import Container, Jpeg, Png, WebP
-from captioner.embed.tiff import EMPTY, IMAGE_DESCRIPTION, Tiff
-from captioner.embed.xmp import ALT_TEXT, DESCRIPTION, read_packet, write_packet
+from captioner.embed import containers, tiff, xmp
 from captioner.errors import ImageError
 from captioner.images.open import identify
 
-_CONTAINERS: dict[str, type[Container]] = {"JPEG": Jpeg, "PNG": Png, "WebP": WebP}
 _HEAD_BYTES = 512
 # What cameras write into every image where a person would describe it.
 _OF_CAMERAS = re.compile(r".*digital camera|sony dsc|exif_jpeg_picture|default|dcim[\\/].*", re.IGNORECASE | re.DOTALL)
@@ -76,30 +73,30 @@ def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: boo
         before = _texts(image)
         exif, texts = None, {}
         if overwrite or before.description in ("", own):
-            exif = Tiff(image.exif or EMPTY).with_text(IMAGE_DESCRIPTION, caption)
-            texts[DESCRIPTION] = caption
+            exif = tiff.Tiff(image.exif or tiff.EMPTY).with_text(tiff.IMAGE_DESCRIPTION, caption)
+            texts[xmp.DESCRIPTION] = caption
         if overwrite or before.alt_text in ("", own):
-            texts[ALT_TEXT] = caption
+            texts[xmp.ALT_TEXT] = caption
         if not texts:
             return data
-        return image.rewritten(exif, write_packet(image.xmp, texts, limit=image.xmp_limit))
+        return image.rewritten(exif, xmp.write_packet(image.xmp, texts, limit=image.xmp_limit))
 
 
-def _open(file: BinaryIO, name: str) -> Container:
+def _open(file: BinaryIO, name: str) -> containers.Container:
     file.seek(0)
     kind = identify(file.read(_HEAD_BYTES), name)
-    if kind not in _CONTAINERS:
-        *others, last = _CONTAINERS
+    if kind not in containers.CONTAINERS:
+        *others, last = containers.CONTAINERS
         raise ValueError(f"its format is {kind}, not {', '.join(others)} or {last}")
-    return _CONTAINERS[kind](file)
+    return containers.CONTAINERS[kind](file)
 
 
-def _texts(image: Container) -> Texts:
-    described = "" if image.exif is None else Tiff(image.exif).text(IMAGE_DESCRIPTION).strip()
+def _texts(image: containers.Container) -> Texts:
+    described = "" if image.exif is None else tiff.Tiff(image.exif).text(tiff.IMAGE_DESCRIPTION).strip()
     if _OF_CAMERAS.fullmatch(described):
         described = ""
-    found = {key: text.strip() for key, text in read_packet(image.xmp).items()}
-    return Texts(described or found.get(DESCRIPTION, ""), found.get(ALT_TEXT, ""))
+    found = {key: text.strip() for key, text in xmp.read_packet(image.xmp).items()}
+    return Texts(described or found.get(xmp.DESCRIPTION, ""), found.get(xmp.ALT_TEXT, ""))
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from captioner.bulk import output, records
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.output import Settings, State
-from captioner.bulk.records import Identity, Item
 from captioner.bulk.run import Model, Progress, Summary, caption_folder
 from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest
 from captioner.embed.embedding import Texts, check_embeddable, embed, read_texts
@@ -67,7 +66,7 @@ class _Copies(FilePerImage):
             raise OptionError(f"{display_name(image)}: lies in `output`, which is for copies alone")
         return super().key(image)
 
-    def open(self, settings: Settings, *, overwrite: bool) -> None:
+    def open(self, settings: output.Settings, *, overwrite: bool) -> None:
         if self._folder_of_copies.exists() and not self._folder_of_copies.is_dir():
             raise OutputError(f"`output` {self._folder_of_copies}: is a file", "`embed` takes a folder for copies")
         super().open(settings, overwrite=overwrite)
@@ -82,7 +81,7 @@ class _Copies(FilePerImage):
         parts = [part for part in path.relative_to(path.anchor).parts if part != ".."]
         return self._folder_of_copies.joinpath(*parts)
 
-    def _put(self, image: str, caption: str, identity: Identity) -> None:
+    def _put(self, image: str, caption: str, identity: records.Identity) -> None:
         original, copy = Path(image), self._file_of(image)
         data = self._read_same(original, identity)
         content = embed(data, caption, display_name(image), overwrite=self._overwrite)
@@ -103,22 +102,22 @@ class _InPlace(FilePerImage):
         """The image; a link stays a link, and what it leads to is written."""
         return Path(os.path.realpath(image))
 
-    def state(self, item: Item) -> State:
+    def state(self, item: records.Item) -> output.State:
         file = self._file_of(str(item))
         if self._overwrite or not file.is_file():  # a pipe, for one, must not be opened
-            return State.DUE
+            return output.State.DUE
         try:
             texts = None if (note := Note.read(file)) and note.size == _stamp(file.stat()) else _texts(file)
         except (OSError, ValueError, ImageError):  # reading it as an image will say what is wrong
-            return State.DUE
+            return output.State.DUE
         if note is None:
-            return State.DONE if texts and texts.alt_text else State.DUE
+            return output.State.DONE if texts and texts.alt_text else output.State.DUE
         self._check(note, file)
         if texts is None or not self._has_changed(file, note, 0):
-            return State.DONE
-        return State.CHANGED if short_digest(texts.alt_text.encode()) == note.caption else State.LEFT
+            return output.State.DONE
+        return output.State.CHANGED if short_digest(texts.alt_text.encode()) == note.caption else output.State.LEFT
 
-    def _put(self, image: str, caption: str, identity: Identity) -> None:
+    def _put(self, image: str, caption: str, identity: records.Identity) -> None:
         path = self._file_of(image)
         data = self._read_same(path, identity)
         with os_errors_as(CaptionerError, f"cannot write {display_name(path)}: "):

@@ -1,7 +1,6 @@
 """XMP, which is RDF in XML: read two texts, and set them while every other byte stays."""
 
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
@@ -48,7 +47,7 @@ def read_packet(packet: bytes | None) -> dict[Property, str]:
     return {} if packet is None else _Scan(packet).texts
 
 
-def write_packet(packet: bytes | None, texts: Mapping[Property, str], *, limit: int | None = None) -> bytes:
+def write_packet(packet: bytes | None, texts: dict[Property, str], *, limit: int | None = None) -> bytes:
     """A packet with texts set.
 
     Args:

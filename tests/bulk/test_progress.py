@@ -59,3 +59,8 @@ def test_a_bar_gives_way_to_lines_and_goes(capsys: pytest.CaptureFixture[str]) -
 )
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text
+
+
+def test_options_are_shown_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().say("a.jpg: has too many pixels; raise `max_pixels`")
+    assert capsys.readouterr().err == "captioner: a.jpg: has too many pixels; raise --max-pixels\n"
