@@ -235,11 +235,7 @@ class _Process:
         self.ready = self.was_killed = False
 
     def ask(self, value: object) -> Any:
-        """Send a value, the reader first and then places of images, and wait for the answer.
-
-        Raises:
-            EOFError, OSError, pickle.UnpicklingError: the process has died.
-        """
+        """Send a value, the reader first and then places of images, and wait for the answer."""
         pickle.dump(value, self._to, protocol=pickle.HIGHEST_PROTOCOL)
         self._to.flush()
         return pickle.load(self._from)

@@ -142,9 +142,10 @@ class FilePerImage(Target):
             written = file.stat().st_mtime_ns
         except (OSError, ValueError):  # absent, or it cannot be: then writing it says why
             return State.DUE
-        note = None if self._overwrite else Note.read(file)
-        if note is None:
-            return State.DUE if self._overwrite else State.DONE
+        if self._overwrite:
+            return State.DUE
+        if (note := Note.read(file)) is None:
+            return State.DONE
         self._check(note, file)
         if not self._has_changed(Path(image), note, written):
             return State.DONE

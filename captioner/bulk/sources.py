@@ -87,14 +87,11 @@ class Inputs:
 
     def clash(self) -> tuple[str, str] | None:
         """Two images with one key, if there are any."""
-        row = self._db.execute(
-            "SELECT min(place), max(place) FROM work WHERE key IS NOT NULL "
-            "GROUP BY key HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
-        ).fetchone()
+        places = "SELECT min(place), max(place) FROM work WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
+        row = self._db.execute(f"{places} ORDER BY 1 LIMIT 1").fetchone()
         if row is None:
             return None
-        found = self._db.execute("SELECT image FROM work WHERE place IN (?, ?) ORDER BY place", row)
-        (first,), (second,) = found
+        (first,), (second,) = self._db.execute("SELECT image FROM work WHERE place IN (?, ?) ORDER BY place", row)
         return os.fsdecode(first), os.fsdecode(second)
 
     def __len__(self) -> int:
@@ -141,9 +138,8 @@ class Inputs:
             yield
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise OutputError(
-                f"the list of images cannot be kept ({error})", "TMPDIR names a folder with more room"
-            ) from error
+            advice = "TMPDIR names a folder with more room"
+            raise OutputError(f"the list of images cannot be kept ({error})", advice) from error
 
 
 def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
@@ -258,11 +254,7 @@ def _numbers(first: str, last: str) -> Iterator[str]:
 
 
 def _open_tar(path: str) -> BinaryIO:
-    """Open a tar, plain or compressed by gzip, whatever it is called; what is read is the plain one.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
+    """Open a tar, plain or compressed by gzip, whatever it is called; what is read is the plain one."""
     if Path(path).exists() and not Path(path).is_file():  # opening a named pipe would wait for its writer
         raise OSError("not a regular file")
     file = Path(path).open("rb")  # noqa: SIM115 (handed over open)
@@ -439,15 +431,10 @@ def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str
 
 
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """All headers.
-
-    Raises:
-        tarfile.TarError: it is no tar, or its end is missing.
-    """
+    """All headers; an error of :mod:`tarfile` if it is no tar, or its end is missing."""
     headers = _Headers(file)
-    with tarfile.open(
-        fileobj=cast("BinaryIO", headers), mode="r:", encoding="utf-8", errors="surrogateescape"
-    ) as archive:
+    plain = cast("BinaryIO", headers)
+    with tarfile.open(fileobj=plain, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
             if info.size < 0:  # it would go round in circles

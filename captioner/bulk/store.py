@@ -210,13 +210,11 @@ class Journal:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise OutputError(f"{self.path}: another captioner is writing here", "wait for it") from error
-            raise OutputError(
-                f"cannot write {self.path}: {error}", "what is written is whole, and the same command goes on"
-            ) from error
+            advice = "what is written is whole, and the same command goes on"
+            raise OutputError(f"cannot write {self.path}: {error}", advice) from error
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-            raise DamagedJournalError(
-                f"{self.path}: is damaged or no journal of captioner", "`overwrite` begins anew"
-            ) from error
+            what = f"{self.path}: is damaged or no journal of captioner"
+            raise DamagedJournalError(what, "`overwrite` begins anew") from error
 
 
 def remove_journal(path: Path) -> None:

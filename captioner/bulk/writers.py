@@ -234,9 +234,8 @@ class CocoNumbers:
             raise OptionError(f"{display_name(path)}: is not among the images of {self._annotations}")
         if match := _COCO_NAME.fullmatch(path.stem):
             return int(match[1])
-        raise OptionError(
-            f"{display_name(path)}: has no number for the format coco", "give the ids with `annotations` FILE"
-        )
+        what = f"{display_name(path)}: has no number for the format coco"
+        raise OptionError(what, "give the ids with `annotations` FILE")
 
 
 def _read_ids(path: Path) -> dict[str, int]:

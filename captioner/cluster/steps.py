@@ -362,8 +362,7 @@ def _record(image: str, row: Mapping[str, Any]) -> Record:
 
 def _parquet(rows: Iterable[Mapping[str, object]], *, several: bool) -> bytes:
     # Confidence has its column in every part, so that the parts of a folder are alike.
-    numbers = {"log_prob": pa.float64(), "confidence": pa.float64()}
-    caption = {"caption": pa.string(), **numbers}
+    caption = {"caption": pa.string(), "log_prob": pa.float64(), "confidence": pa.float64()}
     columns = {"image": pa.string(), **caption}
     if several:
         columns["captions"] = pa.list_(pa.struct(caption))

@@ -86,11 +86,7 @@ def _tag_file(target: Path) -> Path:
 
 
 def _attempt(address: str, target: Path, size: int, timeout: float, progress: Progress) -> str:
-    """Use one connection: go on from a partial file if the server can, else start over.
-
-    Returns:
-        Why the connection was lost; nothing when the file is whole.
-    """
+    """Use one connection, going on from a partial file if the server can; why it was lost, if the file is not whole."""
     try:
         with disk_errors(target):
             if size_on_disk(target) > size:

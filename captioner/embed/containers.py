@@ -187,12 +187,9 @@ def _segment(name: str, head: bytes, content: bytes | None) -> bytes:
 
 
 def _shifted(segment: bytes, *, first: int, others: int) -> bytes:
-    """The index of images, with its marker, after bytes were added to the first image.
+    """The index of images after ``first`` bytes were added to the first one, ``others`` of them after the index.
 
-    Args:
-        segment: of the index.
-        first: how many bytes were added in all.
-        others: how many of them after the index; the offsets of the other images count from there.
+    The offsets of the other images count from the index.
     """
     start = segment.index(_INDEX) + len(_INDEX)
     data = segment[start:]

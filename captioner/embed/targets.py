@@ -35,8 +35,7 @@ def caption_inside(
     if options.output is None:
         target = _InPlace(max_pixels=options.pixel_limit)
     else:
-        folder, recursive = Path(options.output), options.recursive
-        target = _Copies(folder, paths, recursive=recursive, max_pixels=options.pixel_limit)
+        target = _Copies(Path(options.output), paths, options)
     return caption_folder(paths, options, model, progress, target=target, check=check_embeddable)
 
 
@@ -47,14 +46,14 @@ class _Copies(FilePerImage):
     there by its name. What a list names keeps its whole path.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[str], *, recursive: bool, max_pixels: int) -> None:
-        super().__init__(max_pixels=max_pixels)
+    def __init__(self, folder: Path, paths: Sequence[str], options: FolderOptions) -> None:
+        super().__init__(max_pixels=options.pixel_limit)
         self._folder_of_copies = folder
         self._top = os.path.realpath(folder)
         named = [Path(path) for path in paths]
         self._folders = {path for path in named if path.is_dir()}
         self._files = {path for path in named if path not in self._folders}
-        for path in self._folders if recursive else ():
+        for path in self._folders if options.recursive else ():
             if _lies_in(self._top, os.path.realpath(path)):
                 raise OptionError(
                     f"`output` {folder}: lies in {path}, whose images are captioned",
