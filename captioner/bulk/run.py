@@ -107,7 +107,9 @@ def caption_folder(
             raise OptionError(f"{first} and {second} would both be {shared}")
         settings = output_settings(model.settings, options, inputs.whole)
         target.open(settings, overwrite=options.overwrite)
-        return _Run(options, model, progress, Tally(progress), target, inputs, check).execute()
+        run = _Run(options, model, progress, Tally(progress), target, inputs, check)
+        run.plan()
+        return run.execute()
 
 
 def caption_file(path: str, options: FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -170,6 +172,11 @@ class _Run:
     _inputs: sources.Inputs
     _check: Callable[[bytes, str], None] | None
 
+    def plan(self) -> None:
+        """Find out what is due."""
+        self._tally.due = self._inputs.choose(self._is_due)
+        self._tally.skipped = len(self._inputs) - self._tally.due
+
     def _is_due(self, item: Item) -> bool:
         state, name = self._target.state(item), display_name(str(item))
         if self._options.dry_run:
@@ -181,9 +188,7 @@ class _Run:
         return state in (State.DUE, State.CHANGED)
 
     def execute(self) -> Summary:
-        """Find out what is due, and caption it unless this is a dry run."""
-        self._tally.due = self._inputs.choose(self._is_due)
-        self._tally.skipped = len(self._inputs) - self._tally.due
+        """Caption what is due, unless this is a dry run."""
         if self._options.dry_run:
             sys.stdout.flush()
             return self._tally.summary()
