@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 
 from captioner.errors import OptionError
 from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image, read_file, to_rgb
-from captioner.options import check, from_dict, option
+from captioner.options import check, option
 
 if TYPE_CHECKING:
     import torch
@@ -130,9 +130,11 @@ class Preprocessing:
         Raises:
             OptionError: A key is missing or unknown, or a value has the wrong type or is impossible.
         """
-        if isinstance(data, dict):
-            data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-        return from_dict(cls, data, _WHAT)
+        names = {item.name for item in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise OptionError(f"{_WHAT}: must be a mapping with the keys {', '.join(sorted(names))}")
+        colours = {key: tuple(data[key]) for key in ("mean", "std") if isinstance(data[key], list)}
+        return cls(**{**data, **colours})
 
 
 def _is_finite(value: object) -> bool:

@@ -205,7 +205,7 @@ GOOD = preprocessing(224).to_dict()
         [],
         "squash",
         {},
-        {key: value for key, value in GOOD.items() if key != "std"},
+        *({key: value for key, value in GOOD.items() if key != name} for name in GOOD),
         GOOD | {"colour": "rgb"},
         GOOD | {"size": "224"},
         GOOD | {"mean": [0.5]},
