@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from captioner.caption import Calibration, Caption
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint, with_encoder
@@ -27,7 +26,7 @@ from captioner.model.config import NO_ENCODER
 from captioner.model.encoder import CANNOT_SEE, output_shape
 from captioner.model.inference import EnsembleDecoder, PackedEncoder, choose_device, choose_dtype, fuse
 from captioner.scoring import Replay, Score, replay, score_texts
-from captioner.vocabulary import Vocabulary, detokenize
+from captioner.vocabulary import detokenize
 from captioner.weights import find_weights
 
 ImageInput = Source | Image.Image | Pixels
@@ -181,7 +180,7 @@ class Captioner:
         return self.preprocessing.load(source, max_pixels=max_pixels)
 
     @torch.inference_mode()
-    def encode(self, pixels: Sequence[Pixels]) -> Tensor:
+    def encode(self, pixels: Sequence[Pixels]) -> torch.Tensor:
         """Compute region features of preprocessed images: float32 ``(images, regions, channels)``.
 
         Those of several encoders are packed into one row for each image.
@@ -190,7 +189,7 @@ class Captioner:
             CheckpointError: the encoder's weights make no sense, so that it overflows.
         """
         batch = torch.from_numpy(np.stack(list(pixels))).to(self.device)
-        regions: Tensor = self.encoder(batch, self.dtype)
+        regions: torch.Tensor = self.encoder(batch, self.dtype)
         # Written so that not-a-number fails too. The decoder could do nothing but crash on these.
         if not (regions.abs() <= _LARGEST_FEATURE).all():
             raise CheckpointError("the encoder gives no numbers: the checkpoint is damaged")
@@ -227,7 +226,7 @@ class Captioner:
 
     def decode(
         self,
-        regions: Tensor,
+        regions: torch.Tensor,
         options: DecodingOptions | None = None,
         *,
         seeds: list[int] | None = None,
@@ -264,7 +263,7 @@ class Captioner:
             for of_image in written
         ]
 
-    def _write(self, regions: Tensor, options: DecodingOptions, seeds: list[int] | None) -> list[Written]:
+    def _write(self, regions: torch.Tensor, options: DecodingOptions, seeds: list[int] | None) -> list[Written]:
         if options.sampling or not options.tag_threshold:
             return [Written(found) for found in decode(self.decoder, regions, options, self._special, seeds)]
         if self.tagger is None:
@@ -274,7 +273,7 @@ class Captioner:
             )
         return write_with_tags(self.decoder, regions, options, self._special, self.tagger)
 
-    def _regions(self, vectors: Tensor) -> Tensor:
+    def _regions(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors from anywhere as float32 ``(images, regions, channels)`` where the decoder is."""
         regions = vectors[:, None] if vectors.ndim == 2 else vectors
         shapes = self.decoder.shapes
@@ -289,7 +288,7 @@ class Captioner:
         return regions
 
     def score(
-        self, regions: Tensor, texts: Sequence[str], *, runners_up: int = 0, attention: bool = False
+        self, regions: torch.Tensor, texts: Sequence[str], *, runners_up: int = 0, attention: bool = False
     ) -> list[Score]:
         """Score given texts: log P(text | image) and what it is made of.
 
@@ -350,7 +349,14 @@ def combine(
         raise OptionError("name at least one checkpoint")
     names = names or [f"checkpoint {number}" for number in range(1, len(checkpoints) + 1)]
     for name, checkpoint in zip(names[1:], checkpoints[1:], strict=True):
-        _check_same_words(checkpoints[0].vocabulary, checkpoint.vocabulary, names[0], name)
+        for number, pair in enumerate(zip_longest(checkpoints[0].vocabulary.words, checkpoint.vocabulary.words)):
+            if pair[0] != pair[1]:
+                words = ["nothing" if word is None else repr(word[:_SHOWN]) for word in pair]
+                raise OptionError(
+                    f"{names[0]} and {name} cannot be averaged: word {number} is {words[0]} in the one and "
+                    f"{words[1]} in the other",
+                    "they must have the same words in the same order",
+                )
     networks = [checkpoint.network for checkpoint in checkpoints]
     digests = [""] if len(networks) == 1 else [encoder_digest(network.encoder) for network in networks]
     keys = [
@@ -368,22 +374,6 @@ def combine(
     encoder = PackedEncoder([fuse(each.network.encoder) for each in chosen], [each.preprocessing for each in chosen])
     places = [distinct.index(key) for key in keys]
     return encoder, EnsembleDecoder([network.decoder.eval() for network in networks], places, shapes)
-
-
-def _check_same_words(first: Vocabulary, other: Vocabulary, first_name: str, name: str) -> None:
-    """Accept two vocabularies with the same words in the same order.
-
-    Raises:
-        OptionError: they differ; names the first difference.
-    """
-    for number, pair in enumerate(zip_longest(first.words, other.words)):
-        if pair[0] != pair[1]:
-            words = ["nothing" if word is None else repr(word[:_SHOWN]) for word in pair]
-            raise OptionError(
-                f"{first_name} and {name} cannot be averaged: word {number} is {words[0]} in the one and "
-                f"{words[1]} in the other",
-                "they must have the same words in the same order",
-            )
 
 
 def load(weights: Weights = None, *, device: str = "auto", precision: str = "auto") -> Captioner:

@@ -7,7 +7,6 @@ from functools import cache
 from importlib.resources import files
 
 import torch
-from torch import Tensor, nn
 
 from captioner.decoding.beam import Hypothesis
 from captioner.decoding.filters import SpecialIds
@@ -84,7 +83,7 @@ class Tagger:
         vocabulary: words that captions are written in; concepts that it cannot name are left out.
     """
 
-    def __init__(self, classifier: nn.Linear, vocabulary: Vocabulary) -> None:
+    def __init__(self, classifier: torch.nn.Linear, vocabulary: Vocabulary) -> None:
         self.classifier = classifier
         found = [(concept, *_names(concept, vocabulary)) for concept in read_concepts()]
         self.concepts = [(concept, ids, names) for concept, ids, names in found if ids]
@@ -94,7 +93,7 @@ class Tagger:
         self.members = members.to(classifier.weight.device)
 
     @torch.inference_mode()
-    def tags(self, regions: Tensor, threshold: float) -> list[list[Tag]]:
+    def tags(self, regions: torch.Tensor, threshold: float) -> list[list[Tag]]:
         """Name what is in each image with at least a probability of ``threshold``, the surest first.
 
         Args:
@@ -151,7 +150,7 @@ class Written:
 
 
 def write_with_tags(
-    model: StepModel[S], regions: Tensor, options: DecodingOptions, special: SpecialIds, tagger: Tagger
+    model: StepModel[S], regions: torch.Tensor, options: DecodingOptions, special: SpecialIds, tagger: Tagger
 ) -> list[Written]:
     """Search for captions; where the best one does not name a sure tag, search for one that does.
 

@@ -25,7 +25,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
@@ -57,7 +56,7 @@ class FeatureRows:
     """
 
     array: Floats
-    rows: npt.NDArray[np.int64]
+    rows: np.typing.NDArray[np.int64]
     digests: Sequence[str]
     broken: Mapping[int, str]
 
@@ -147,7 +146,11 @@ class FeatureStore:
                 known = self._repair()
                 reasons = self._encode_missing(dict(zip(digests, paths, strict=True)), known)
                 rows = np.array([known.get(digest, -1) for digest in digests], dtype=np.int64)
-                array = self._map()
+                # An empty file cannot be mapped.
+                count = self.data.stat().st_size // self._row_bytes
+                array: np.typing.NDArray[np.float16] = np.empty((0, *self.shape), np.float16)
+                if count:
+                    array = np.memmap(self.data, np.float16, "r", shape=(count, *self.shape))
         broken = {
             place: f"{display_name(paths[place])}: {reasons[digest]}"
             for place, digest in enumerate(digests)
@@ -155,12 +158,6 @@ class FeatureStore:
         }
         readable = [digest if _DIGEST.fullmatch(digest) else "" for digest in digests]
         return FeatureRows(array, rows, readable, broken)
-
-    def _map(self) -> npt.NDArray[np.float16]:
-        count = self.data.stat().st_size // self._row_bytes
-        if not count:  # an empty file cannot be mapped
-            return np.empty((0, *self.shape), np.float16)
-        return np.memmap(self.data, np.float16, "r", shape=(count, *self.shape))
 
     def _repair(self) -> dict[str, int]:
         """Read the index, cutting off what a crash left unfinished: digest -> row."""
@@ -219,13 +216,13 @@ class FeatureStore:
             return str(error).removeprefix(f"{display_name(path)}: ")
 
     @torch.inference_mode()
-    def _encode(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float16]:
+    def _encode(self, pixels: Sequence[Pixels]) -> np.typing.NDArray[np.float16]:
         images = self.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(self.device))
         regions = self.encoder(images.to(self.dtype, memory_format=torch.channels_last)).float()
         if self.pooled:
             regions = regions.mean(dim=1, keepdim=True)
         # Beyond float16 lies nothing useful, but infinity would poison training.
-        features: npt.NDArray[np.float16] = regions.clamp(-65504, 65504).half().cpu().numpy()
+        features: np.typing.NDArray[np.float16] = regions.clamp(-65504, 65504).half().cpu().numpy()
         return features
 
 

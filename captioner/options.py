@@ -101,7 +101,10 @@ def typed_fields(options: type) -> Iterator[tuple[Field[Any], type]]:
     hints = get_type_hints(options)
     for item in fields(options):
         if item.init:
-            yield item, _value_type(hints[item.name])
+            hint = hints[item.name]
+            if get_origin(hint) in (types.UnionType, Union):
+                hint = next(part for part in get_args(hint) if part is not type(None))
+            yield item, get_origin(hint) or hint
 
 
 def is_needed(item: Field[Any]) -> bool:
@@ -128,13 +131,6 @@ def _checked_fields(options: type) -> tuple[tuple[Field[Any], type, bool], ...]:
         for item, kind in typed_fields(options)
         if kind in (bool, int, float) or "choices" in item.metadata
     )
-
-
-def _value_type(hint: Any) -> type:
-    if get_origin(hint) in (types.UnionType, Union):
-        hint = next(part for part in get_args(hint) if part is not type(None))
-    kind: type = get_origin(hint) or hint
-    return kind
 
 
 def _unmet(value: Any, kind: type, about: Mapping[str, Any]) -> str:

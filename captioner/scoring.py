@@ -1,38 +1,29 @@
 """How probable a model finds given captions, and where it looks at each word: one replay of known words."""
 
-import difflib
 import math
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from captioner.errors import OptionError, UnknownWordsError
+from captioner.errors import OptionError
 from captioner.model.inference import EnsembleDecoder
-from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, caption_words, tokenize
+from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, known_words
 
 Maps = np.typing.NDArray[np.float32]
 """For each word where the model looked: ``(words, rows, columns)``."""
 
 MOST_RUNNERS_UP = 100
 """More would be useless, and those of a long text would fill the memory."""
-MOST_WORDS = 100_000
-"""Longer texts are refused: they are no captions, and memory grows with their length."""
 
 # A group of captions is replayed at once: rows with regions, and rows x longest caption with word vectors.
 _MOST_ROWS = 256
 _MOST_POSITIONS = 16384
 _LOGIT_ROWS = 1024  # positions whose distributions over all words are in memory at once
 _UNSEEN = [PAD, START, UNKNOWN]
-
-_NAMED = 8  # how many unknown words a message names
-_NEAREST = 2  # how many known words it offers for each
-_SHOWN = 40  # letters of a word in a message
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ class Score:
 def score_texts(
     decoder: EnsembleDecoder,
     vocabulary: Vocabulary,
-    regions: Tensor,
+    regions: torch.Tensor,
     texts: Sequence[str],
     *,
     runners_up: int = 0,
@@ -142,7 +133,7 @@ class Replay(NamedTuple):
 @torch.inference_mode()
 def replay(
     decoder: EnsembleDecoder,
-    regions: Tensor,
+    regions: torch.Tensor,
     sentences: Sequence[Sequence[int]],
     *,
     owners: Sequence[int] | None = None,
@@ -161,26 +152,21 @@ def replay(
     """
     owners = range(len(sentences)) if owners is None else owners
     found: dict[int, Replay] = {}
-    for group in _groups(sentences):
+    # Sentences of similar length at once, the longest first, few enough to fit into memory.
+    order = sorted(range(len(sentences)), key=lambda place: -len(sentences[place]))
+    start = 0
+    while start < len(order):
+        rows = max(1, min(_MOST_ROWS, _MOST_POSITIONS // (len(sentences[order[start]]) + 1)))
+        group = order[start : start + rows]
+        start += rows
         chosen, seen = [sentences[place] for place in group], regions[[owners[place] for place in group]]
         found.update(zip(group, _replay_group(decoder, seen, chosen, runners_up, attention), strict=True))
     return [found[place] for place in range(len(sentences))]
 
 
-def _groups(sentences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Positions of sentences of similar length, the longest first, few enough to fit into memory."""
-    order = sorted(range(len(sentences)), key=lambda place: -len(sentences[place]))
-    start = 0
-    while start < len(order):
-        length = len(sentences[order[start]]) + 1
-        rows = max(1, min(_MOST_ROWS, _MOST_POSITIONS // length))
-        yield order[start : start + rows]
-        start += rows
-
-
 def _replay_group(
     decoder: EnsembleDecoder,
-    regions: Tensor,
+    regions: torch.Tensor,
     sentences: Sequence[Sequence[int]],
     runners_up: int,
     attention: bool,
@@ -222,57 +208,3 @@ def _replay_group(
         each._replace(attention=where[: len(words)].reshape(-1, *grid))
         for each, where, words in zip(found, maps, sentences, strict=True)
     ]
-
-
-def text_words(text: str) -> list[str]:
-    """Split a text into its words as the model reads them, known or not.
-
-    Punctuation is left out, as in training (:func:`captioner.vocabulary.caption_words`). Pictorial signs
-    such as emoji mean something, so they count as words here.
-
-    Raises:
-        OptionError: the text holds bytes that are no UTF-8, or more than :data:`MOST_WORDS` words.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # such bytes in the shell's arguments become half characters
-        raise OptionError(f"the text {text[:_SHOWN]!r} is not valid UTF-8") from error
-    words = caption_words(text)
-    if any(unicodedata.category(character) == "So" for character in text):
-        kept = {*words}
-        words = [t for t in tokenize(text) if t in kept or unicodedata.category(t[0]) == "So"]
-    if len(words) > MOST_WORDS:
-        raise OptionError(f"a text of {len(words):,} words is too long", f"at most {MOST_WORDS:,} can be scored")
-    return words
-
-
-def known_words(text: str, vocabulary: Vocabulary) -> list[str]:
-    """Split a text into its words, all of which the model knows.
-
-    Raises:
-        UnknownWordsError: it does not know some; the message offers the nearest that it knows.
-        OptionError: see :func:`text_words`.
-    """
-    words = text_words(text)
-    unknown = tuple(dict.fromkeys(word for word in words if word not in vocabulary))
-    if unknown:
-        raise UnknownWordsError(f"the model does not know {name_unknown(unknown, vocabulary)}", unknown)
-    return words
-
-
-def name_unknown(unknown: Sequence[str], vocabulary: Vocabulary) -> str:
-    """List unknown words for people, with the nearest known words.
-
-    >>> name_unknown(["dogg"], Vocabulary((*SPECIAL_WORDS, "dog", "cat")))
-    "the word 'dogg' (did you mean dog?)"
-    """
-
-    def with_nearest(word: str) -> str:
-        if len(word) > _SHOWN:  # nothing that the model knows is near to such words
-            return repr(word[:_SHOWN] + "...")
-        near = difflib.get_close_matches(word, vocabulary.words[len(SPECIAL_WORDS) :], n=_NEAREST, cutoff=0.75)
-        return f"{word!r} (did you mean {' or '.join(near)}?)" if near else repr(word)
-
-    named = ", ".join(map(with_nearest, unknown[:_NAMED]))
-    more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
-    return f"the word{'' if len(unknown) == 1 else 's'} {named}{more}"

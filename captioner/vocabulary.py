@@ -6,6 +6,7 @@ then left out: the metrics of the field do not count it, and a model that need n
 spends its capacity on words.
 """
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -13,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from captioner.errors import OptionError
+from captioner.errors import OptionError, UnknownWordsError
 
+MOST_WORDS = 100_000
+"""Longer texts are refused: they are no captions, and memory grows with their length."""
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 
@@ -37,6 +40,9 @@ _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00b4": 
 _SENTENCE_END = (".", "!", "?")
 _NO_SPACE_BEFORE = frozenset(".,!?;:%)]}")
 _NO_SPACE_AFTER = frozenset("([{$#")
+_NAMED = 8  # how many unknown words a message names
+_NEAREST = 2  # how many known words it offers for each
+_SHOWN = 40  # letters of a word in a message
 
 
 def tokenize(text: str) -> list[str]:
@@ -129,3 +135,57 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Find the words of ids, special ones included."""
         return [self.words[index] for index in ids]
+
+
+def text_words(text: str) -> list[str]:
+    """Split a text into its words as the model reads them, known or not.
+
+    Punctuation is left out, as in training (:func:`caption_words`). Pictorial signs
+    such as emoji mean something, so they count as words here.
+
+    Raises:
+        OptionError: the text holds bytes that are no UTF-8, or more than :data:`MOST_WORDS` words.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # such bytes in the shell's arguments become half characters
+        raise OptionError(f"the text {text[:_SHOWN]!r} is not valid UTF-8") from error
+    words = caption_words(text)
+    if any(unicodedata.category(character) == "So" for character in text):
+        kept = {*words}
+        words = [t for t in tokenize(text) if t in kept or unicodedata.category(t[0]) == "So"]
+    if len(words) > MOST_WORDS:
+        raise OptionError(f"a text of {len(words):,} words is too long", f"at most {MOST_WORDS:,} can be scored")
+    return words
+
+
+def known_words(text: str, vocabulary: Vocabulary) -> list[str]:
+    """Split a text into its words, all of which the model knows.
+
+    Raises:
+        UnknownWordsError: it does not know some; the message offers the nearest that it knows.
+        OptionError: see :func:`text_words`.
+    """
+    words = text_words(text)
+    unknown = tuple(dict.fromkeys(word for word in words if word not in vocabulary))
+    if unknown:
+        raise UnknownWordsError(f"the model does not know {name_unknown(unknown, vocabulary)}", unknown)
+    return words
+
+
+def name_unknown(unknown: Sequence[str], vocabulary: Vocabulary) -> str:
+    """List unknown words for people, with the nearest known words.
+
+    >>> name_unknown(["dogg"], Vocabulary((*SPECIAL_WORDS, "dog", "cat")))
+    "the word 'dogg' (did you mean dog?)"
+    """
+
+    def with_nearest(word: str) -> str:
+        if len(word) > _SHOWN:  # nothing that the model knows is near to such words
+            return repr(word[:_SHOWN] + "...")
+        near = difflib.get_close_matches(word, vocabulary.words[len(SPECIAL_WORDS) :], n=_NEAREST, cutoff=0.75)
+        return f"{word!r} (did you mean {' or '.join(near)}?)" if near else repr(word)
+
+    named = ", ".join(map(with_nearest, unknown[:_NAMED]))
+    more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
+    return f"the word{'' if len(unknown) == 1 else 's'} {named}{more}"

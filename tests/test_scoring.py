@@ -15,8 +15,8 @@ from captioner import scoring as module
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, OptionError, UnknownWordsError
 from captioner.model.inference import EnsembleDecoder
-from captioner.scoring import MOST_RUNNERS_UP, MOST_WORDS, Score, known_words, replay, score_texts, text_words
-from captioner.vocabulary import SPECIAL_WORDS, Vocabulary, caption_words
+from captioner.scoring import MOST_RUNNERS_UP, Score, replay, score_texts
+from captioner.vocabulary import MOST_WORDS, SPECIAL_WORDS, Vocabulary, caption_words, known_words, text_words
 from tests.search.small import REGIONS, VOCABULARY, images, log_prob_by_steps
 from tests.search.small import small_decoder as small_member
 from tests.small_model import WORDS, in_double, small_checkpoint

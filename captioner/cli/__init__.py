@@ -9,9 +9,8 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
-from captioner import __version__
+from captioner import CaptionerError, __version__
 from captioner.cli.flags import INTERRUPTED, WRONG_USE, Command, one_line, say, weights_apart
-from captioner.errors import CaptionerError
 
 GROUPS = {
     "caption": {

@@ -9,7 +9,6 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import captioner
-from captioner.errors import OptionError
 from captioner.options import flag_of, is_needed, typed_fields, with_flags
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def read_options(
         if base is not None:
             given[item.name] = getattr(base, item.name)
         elif is_needed(item):
-            raise OptionError(f"`{item.name}` is missing", item.metadata.get("help", ""))
+            raise captioner.OptionError(f"`{item.name}` is missing", item.metadata.get("help", ""))
     return options(**given)
 
 

@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 import captioner
 from captioner.cli import flags
 from captioner.cli.configuration import checked_values, write_configuration
 from captioner.files import check_output, write_atomically
+from captioner.images.draw import draw_explanation
 from captioner.search import SearchOptions
+from captioner.vocabulary import known_words, text_words
 from captioner.weights import find_weights, read_header
 
 if TYPE_CHECKING:
@@ -46,7 +50,6 @@ def _score(args: argparse.Namespace) -> int:
         raise captioner.OptionError("give a TEXT or --file LINES" + ("" if args.text is None else ", not both"))
     texts = [args.text] if args.file is None else _read_lines(args.file)
 
-    from captioner.scoring import known_words, text_words
     from captioner.search.search import score_each
 
     if args.file is None and not text_words(args.text):
@@ -171,8 +174,6 @@ def _read_lines(file: str | None) -> list[str]:
 
 def _text(line: bytes, where: str) -> str:
     """A line as text; empty if it holds no word."""
-    from captioner.scoring import text_words
-
     try:
         text = line.decode().removesuffix("\r")
         return text if text_words(text) else ""
@@ -211,10 +212,6 @@ def _explain(args: argparse.Namespace) -> int:
     if output.exists() and Path(args.image).exists() and output.samefile(args.image):
         raise captioner.OptionError(f"`output` {args.output}: is the image itself", "name another file")
 
-    from PIL import Image
-
-    from captioner.images.draw import draw_explanation
-
     model, options = flags.load_captioner(args)
     pixels = model.preprocess(args.image)
     ((caption, *_),) = model.caption([pixels], options)
@@ -246,7 +243,6 @@ def _search(args: argparse.Namespace) -> int:
         raise captioner.OptionError(f"{folder}: no such folder")
     check_output("html", args.html)
 
-    from captioner.scoring import known_words, text_words
     from captioner.search.search import Gallery, search, write_page
 
     if not text_words(args.text):

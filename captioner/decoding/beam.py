@@ -11,7 +11,6 @@ from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from captioner.decoding.options import DecodingOptions
 
@@ -43,11 +42,13 @@ class Hypothesis:
 class Choice(NamedTuple):
     """Which rows go on, and with which word: two tensors ``(rows,)``, fewer than before if some ended."""
 
-    parents: Tensor
-    words: Tensor
+    parents: torch.Tensor
+    words: torch.Tensor
 
 
-def hypotheses(words: Tensor, history: Tensor, lengths: Tensor, scores: Tensor) -> list[list[Hypothesis]]:
+def hypotheses(
+    words: torch.Tensor, history: torch.Tensor, lengths: torch.Tensor, scores: torch.Tensor
+) -> list[list[Hypothesis]]:
     """Read finished captions out of tensors; a score of minus infinity means that there is none.
 
     Args:
@@ -74,7 +75,7 @@ def length_normalisation(length: int, exponent: float) -> float:
     return float(((5 + length) / 6) ** exponent)
 
 
-def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the ``count`` largest of each row, largest first; of equal ones the earliest. Deterministic.
 
     ``torch.topk`` leaves the order of equal values open, and a stable sort of a whole vocabulary is slow.
@@ -113,7 +114,7 @@ class Constraints:
         self.wanted = wanted
         self.starts = torch.tensor([self.states - (1 << len(sets)) for sets in wanted], device=device)
 
-    def targets(self, vocabulary: int) -> Tensor:
+    def targets(self, vocabulary: int) -> torch.Tensor:
         """Find the state after each word, from each state: ``(images, states, vocabulary)``."""
         meets = torch.zeros(len(self.wanted), vocabulary, dtype=torch.long)
         for image, sets in enumerate(self.wanted):
@@ -176,7 +177,7 @@ class BeamSearch:
         self.pool_words = torch.zeros(*pool, steps, dtype=torch.long, device=device)
         self.pool_history = torch.zeros(*pool, steps, device=device)
 
-    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
+    def choose(self, log_probs: torch.Tensor, allowed: torch.Tensor, words: torch.Tensor) -> Choice:
         """Choose the next words.
 
         Args:
@@ -210,7 +211,7 @@ class BeamSearch:
         first_row = torch.arange(images, device=flat.device).unsqueeze(1) * width
         return Choice((first_row + flat // vocabulary).flatten(), (flat % vocabulary).flatten())
 
-    def _by_state(self, totals: Tensor) -> Tensor:
+    def _by_state(self, totals: torch.Tensor) -> torch.Tensor:
         """Continuations by the state that they lead to, minus infinity for those that lead to another.
 
         Shapes: ``(images, width, vocabulary)`` -> ``(images * states, width * vocabulary)``.
@@ -222,7 +223,7 @@ class BeamSearch:
         elsewhere = targets.unsqueeze(1) != states
         return totals.unsqueeze(1).masked_fill(elsewhere, NEVER).view(-1, totals[0].numel())
 
-    def _finish(self, totals: Tensor, words: Tensor, history: Tensor) -> None:
+    def _finish(self, totals: torch.Tensor, words: torch.Tensor, history: torch.Tensor) -> None:
         """Let captions that end here compete for the pool.
 
         Args:
@@ -253,7 +254,7 @@ class BeamSearch:
         return [by_mbr(of_image)[: self.options.num_captions] for of_image in found]
 
 
-def _take(values: Tensor, beams: Tensor) -> Tensor:
+def _take(values: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
     """``values[image, beams[image, i]]``: ``(images, beams, time)`` -> ``(images, width, time)``."""
     return values.gather(1, beams.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 

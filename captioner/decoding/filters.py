@@ -1,11 +1,9 @@
-"""Rules on which word may come next. Each filter strikes out words; none changes a probability."""
+"""Rules on which word may come next. Each strikes out words; none changes a probability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from captioner.decoding.options import DecodingOptions
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
@@ -21,7 +19,7 @@ class SpecialIds:
         start: the word before the first.
         end: the word that closes a caption.
         banned: words that are never written, such as ``<pad>`` and ``<unk>``.
-        joining: words that join two others, such as "and"; see :class:`NoRepeatWord`.
+        joining: words that join two others, such as "and"; see :func:`strike_repeated_words`.
     """
 
     start: int
@@ -40,94 +38,53 @@ def special_ids(vocabulary: Vocabulary) -> SpecialIds:
     return replace(SPECIAL_IDS, joining=joining)
 
 
-class Filter(Protocol):
-    """A rule on the next word."""
+def allowed_words(
+    words: torch.Tensor, vocabulary_size: int, options: DecodingOptions, special: SpecialIds
+) -> torch.Tensor:
+    """Find the words that no rule strikes out.
 
-    def apply(self, words: Tensor, allowed: Tensor) -> None:
-        """Set forbidden entries of ``allowed`` to false, in place.
+    Args:
+        words: ``(rows, time)`` ids so far, without ``<start>``.
+        vocabulary_size: number of words.
+        options: which rules there are.
+        special: ids that are treated apart.
 
-        Args:
-            words: ``(rows, time)`` ids so far, without ``<start>``.
-            allowed: ``(rows, vocab)`` booleans.
-        """
-
-
-class BanWords:
-    """Never write some words."""
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        self.ids = list(ids)
-
-    def apply(self, words: Tensor, allowed: Tensor) -> None:
-        """See :class:`Filter`."""
-        allowed[:, self.ids] = False
-
-
-class Length:
-    """A caption has at least ``shortest`` and at most ``longest`` words."""
-
-    def __init__(self, shortest: int, longest: int, end: int) -> None:
-        self.shortest, self.longest, self.end = shortest, longest, end
-
-    def apply(self, words: Tensor, allowed: Tensor) -> None:
-        """See :class:`Filter`."""
-        length = words.shape[1]
-        if length < self.shortest:
-            allowed[:, self.end] = False
-        elif length >= self.longest:
-            # The end is written, and its probability counted, rather than the sentence broken off.
-            allowed[:, : self.end] = False
-            allowed[:, self.end + 1 :] = False
-
-
-class NoRepeatWord:
-    """No word follows itself, nor itself and a joining word: no "hat hat", no "hat and hat"."""
-
-    def __init__(self, joining: Sequence[int] = ()) -> None:
-        self.joining = list(joining)
-
-    def apply(self, words: Tensor, allowed: Tensor) -> None:
-        """See :class:`Filter`."""
-        latest = words[:, -1:]
-        allowed.scatter_(1, latest, False)
-        if words.shape[1] > 1:
-            joined = torch.isin(latest, words.new_tensor(self.joining))
-            allowed.scatter_(1, torch.where(joined, words[:, -2:-1], latest), False)
-
-
-class NoRepeatNgram:
-    """No sequence of ``size`` words occurs twice (Paulus et al. 2018, section 2.5)."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def apply(self, words: Tensor, allowed: Tensor) -> None:
-        """See :class:`Filter`."""
-        if words.shape[1] < self.size:
-            return
-        windows = words.unfold(1, self.size, 1)  # (rows, windows, size)
-        latest = words[:, words.shape[1] - self.size + 1 :].unsqueeze(1)  # (rows, 1, size - 1)
-        repeats = (windows[..., :-1] == latest).all(dim=-1)
-        rows, positions = repeats.nonzero(as_tuple=True)
-        allowed[rows, windows[rows, positions, -1]] = False
-
-
-def build_filters(options: DecodingOptions, special: SpecialIds) -> list[Filter]:
-    """Make the filters that the options ask for."""
-    filters: list[Filter] = [BanWords(special.banned)]
-    if options.no_repeat_ngram:
-        filters.append(NoRepeatNgram(options.no_repeat_ngram))
-    if options.no_repeat_word:
-        filters.append(NoRepeatWord(special.joining))
-    filters.append(Length(options.min_length, options.max_length, special.end))
-    return filters
-
-
-def allowed_words(filters: Sequence[Filter], words: Tensor, vocabulary_size: int, end: int) -> Tensor:
-    """Find the words that no filter strikes out: ``(rows, vocab)`` booleans, at least one true in each row."""
+    Returns:
+        ``(rows, vocab)`` booleans, at least one true in each row.
+    """
     allowed = torch.ones(len(words), vocabulary_size, dtype=torch.bool, device=words.device)
-    for rule in filters:
-        rule.apply(words, allowed)
+    allowed[:, list(special.banned)] = False
+    if options.no_repeat_ngram:
+        _strike_repeated_ngrams(words, allowed, options.no_repeat_ngram)
+    if options.no_repeat_word:
+        strike_repeated_words(words, allowed, special.joining)
+    length = words.shape[1]
+    if length < options.min_length:
+        allowed[:, special.end] = False
+    elif length >= options.max_length:
+        # The end is written, and its probability counted, rather than the sentence broken off.
+        allowed[:, : special.end] = False
+        allowed[:, special.end + 1 :] = False
     # Rules can contradict each other (nothing left to say, yet too short): then the caption ends.
-    allowed[:, end] |= ~allowed.any(dim=1)
+    allowed[:, special.end] |= ~allowed.any(dim=1)
     return allowed
+
+
+def _strike_repeated_ngrams(words: torch.Tensor, allowed: torch.Tensor, size: int) -> None:
+    """No sequence of ``size`` words occurs twice (Paulus et al. 2018, section 2.5)."""
+    if words.shape[1] < size:
+        return
+    windows = words.unfold(1, size, 1)  # (rows, windows, size)
+    latest = words[:, words.shape[1] - size + 1 :].unsqueeze(1)  # (rows, 1, size - 1)
+    repeats = (windows[..., :-1] == latest).all(dim=-1)
+    rows, positions = repeats.nonzero(as_tuple=True)
+    allowed[rows, windows[rows, positions, -1]] = False
+
+
+def strike_repeated_words(words: torch.Tensor, allowed: torch.Tensor, joining: Sequence[int]) -> None:
+    """Strike out words that follow themselves, or themselves and a joining word: "hat hat", "hat and hat"."""
+    latest = words[:, -1:]
+    allowed.scatter_(1, latest, False)
+    if words.shape[1] > 1:
+        joined = torch.isin(latest, words.new_tensor(list(joining)))
+        allowed.scatter_(1, torch.where(joined, words[:, -2:-1], latest), False)

@@ -1,7 +1,6 @@
 """Captions drawn from the model's distribution."""
 
 import torch
-from torch import Tensor
 
 from captioner.decoding.beam import NEVER, Choice, Hypothesis, hypotheses
 from captioner.decoding.options import DecodingOptions
@@ -38,7 +37,7 @@ class Sampling:
         self.ended = torch.zeros(rows, dtype=torch.bool)
         self.running = torch.arange(rows)  # rows that the decoding loop still goes on with
 
-    def choose(self, log_probs: Tensor, allowed: Tensor, words: Tensor) -> Choice:
+    def choose(self, log_probs: torch.Tensor, allowed: torch.Tensor, words: torch.Tensor) -> Choice:
         """Choose as :meth:`captioner.decoding.beam.BeamSearch.choose` does."""
         # Inverse transform sampling in float64 on the CPU: the same draw on every device.
         time, rows = words.shape[1], self.running
@@ -57,7 +56,7 @@ class Sampling:
         self.running = rows[going]
         return Choice(going.to(words.device), drawn[going].to(words.device))
 
-    def _draw(self, log_probs: Tensor, allowed: Tensor, uniforms: Tensor) -> Tensor:
+    def _draw(self, log_probs: torch.Tensor, allowed: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         temperature = 1.0 if self.options.temperature is None else self.options.temperature
         logits = (log_probs / temperature).masked_fill(~allowed, NEVER)
         probs = logits.softmax(dim=-1)
@@ -85,7 +84,7 @@ class Sampling:
         return hypotheses(words, self.history.view(*shape, -1), self.lengths.view(shape), scores)
 
 
-def _pick(probs: Tensor, uniforms: Tensor) -> Tensor:
+def _pick(probs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """The place in each row of ``(rows, words)`` at which the sum of probabilities exceeds a share of all."""
     cumulative = probs.cumsum(dim=-1)
     total = cumulative[:, -1:].contiguous()

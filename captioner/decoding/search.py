@@ -3,10 +3,9 @@
 from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from captioner.decoding.beam import BeamSearch, Constraints, Hypothesis, Wanted
-from captioner.decoding.filters import SpecialIds, allowed_words, build_filters
+from captioner.decoding.filters import SpecialIds, allowed_words
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import Sampling
 from captioner.errors import OptionError
@@ -17,27 +16,27 @@ S = TypeVar("S", bound="DecodingState")
 class DecodingState(Protocol):
     """What the loop asks of a decoder's state."""
 
-    def reorder(self: S, rows: Tensor) -> S:
+    def reorder(self: S, rows: torch.Tensor) -> S:
         """Give each place another row of the same image."""
 
-    def select(self: S, rows: Tensor) -> S:
+    def select(self: S, rows: torch.Tensor) -> S:
         """Give some of the rows, in any order, perhaps several times."""
 
 
 class StepModel(Protocol, Generic[S]):
     """A decoder as the loop sees it."""
 
-    def initial_state(self, regions: Tensor) -> S:
+    def initial_state(self, regions: torch.Tensor) -> S:
         """State before the first word, one row an image."""
 
-    def step(self, words: Tensor, state: S) -> tuple[Tensor, S]:
+    def step(self, words: torch.Tensor, state: S) -> tuple[torch.Tensor, S]:
         """Previous words ``(rows,)`` and state -> logits ``(rows, vocab)`` and the next state."""
 
 
 @torch.inference_mode()
 def decode(
     model: StepModel[S],
-    regions: Tensor,
+    regions: torch.Tensor,
     options: DecodingOptions,
     special: SpecialIds,
     seeds: list[int] | None = None,
@@ -72,7 +71,6 @@ def decode(
         strategy = Sampling(seeds or [options.seed] * images, options, special.end)
     else:
         raise OptionError("words can be asked of captions that are searched for, not of drawn ones")
-    filters = build_filters(options, special)
     rows = torch.arange(images, device=device).repeat_interleave(strategy.width)
     state = model.initial_state(regions).select(rows)
     words = torch.empty(len(rows), 0, dtype=torch.long, device=device)
@@ -80,7 +78,7 @@ def decode(
     for _ in range(options.max_length + 1):
         logits, state = model.step(latest, state)
         log_probs = logits.float().log_softmax(dim=-1)
-        allowed = allowed_words(filters, words, log_probs.shape[1], special.end)
+        allowed = allowed_words(words, log_probs.shape[1], options, special)
         parents, latest = strategy.choose(log_probs, allowed, words)
         if strategy.done():
             break

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from captioner.checkpoint import Checkpoint
 from captioner.datasets.records import Record
 from captioner.errors import DatasetError
-from captioner.scoring import text_words
 from captioner.search.search import Gallery, PrefixTree
+from captioner.vocabulary import text_words
 
 RECALLS = (1, 5, 10)
 

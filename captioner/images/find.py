@@ -37,7 +37,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
     """
     entered: set[_FolderId] = set()
     named: set[tuple[_FolderId | None, str]] = set()
-    for path in map(_checked, paths):
+    for given in paths:
+        if not os.fspath(given):  # `Path("")` would be the current folder.
+            raise ImageError("an empty path was given", "name an image or a folder")
+        path = Path(given)
         if _is_folder(path):
             for folder, file in _walk(path, entered, recursive):
                 if (folder, file.name) not in named:
@@ -48,12 +51,6 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
         if key not in named and not (folder in entered and _is_listed(path.name)):
             named.add(key)
             yield path
-
-
-def _checked(path: str | os.PathLike[str]) -> Path:
-    if not os.fspath(path):  # `Path("")` would be the current folder.
-        raise ImageError("an empty path was given", "name an image or a folder")
-    return Path(path)
 
 
 def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple[_FolderId | None, Path]]:

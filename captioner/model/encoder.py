@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -322,17 +322,10 @@ def lite_states(name: str) -> dict[str, Tensor]:
     return states
 
 
-class WeightsFile(NamedTuple):
-    """Where torchvision's weights come from and where they are kept."""
-
-    url: str
-    path: Path
-
-
-def torchvision_weights_file(name: str) -> WeightsFile:
+def torchvision_weights_file(name: str) -> tuple[str, Path]:
     """Find the address of a torchvision encoder's default weights, and their place in torch's cache."""
     url = str(_catalogue().get_model_weights(name).DEFAULT.url)
-    return WeightsFile(url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2])
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def _load_torchvision_weights(network: nn.Module, name: str) -> None:

@@ -17,8 +17,8 @@ from captioner.html import CLOSING, opening
 from captioner.images.draw import thumbnail_html
 from captioner.model.decoder import Decoder
 from captioner.model.inference import choose_device, choose_dtype
-from captioner.scoring import Score, known_words
-from captioner.vocabulary import END, START
+from captioner.scoring import Score
+from captioner.vocabulary import END, START, known_words
 
 IMAGES = 256
 """Images that take a step together: enough for large matrix products, and their scores of all words

@@ -174,17 +174,15 @@ def as_csv(items: Sequence[Item]) -> Download:
 
 def as_jsonl(items: Sequence[Item]) -> Download:
     """Write one record a line, as ``captioner caption --format jsonl`` does, errors included."""
-    lines = "".join(json.dumps(_record(item), ensure_ascii=False) + "\n" for item in items)
+    lines = ""
+    for item in items:
+        record: dict[str, object] = {"image": item.name, "error": item.error}
+        if item.error is None:
+            # After an edit the number would be that of another sentence.
+            rest = {"edited": True} if item.log_prob is None else {"log_prob": item.log_prob}
+            record = {"image": item.name, "caption": item.caption, **rest}
+        lines += json.dumps(record, ensure_ascii=False) + "\n"
     return Download("captions.jsonl", "application/jsonl", lines.encode())
-
-
-def _record(item: Item) -> dict[str, object]:
-    if item.error is not None:
-        return {"image": item.name, "error": item.error}
-    record: dict[str, object] = {"image": item.name, "caption": item.caption}
-    if item.log_prob is None:  # the number would be that of another sentence
-        return record | {"edited": True}
-    return record | {"log_prob": item.log_prob}
 
 
 def as_coco(items: Sequence[Item]) -> Download:

@@ -19,8 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from captioner import __version__
-from captioner.errors import CaptionerError
+from captioner import CaptionerError, __version__
 from captioner.web import api, settings
 from captioner.web.options import ServingOptions
 from captioner.web.service import Encoded, Service
@@ -122,11 +121,9 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: api.Metrics, o
     ) -> list[api.Record]:
         """Caption several images; in the same order, each with its caption or an error."""
         names = [f"picture {number}" for number in range(1, len(images) + 1)]
-
-        def encode_one(place: int) -> Encoded:
-            return encode(images[place], names[place])
-
-        return await answer("caption_batch", lambda: api.recorded(service, names, encode_one))
+        return await answer(
+            "caption_batch", lambda: api.recorded(service, names, lambda place: encode(images[place], names[place]))
+        )
 
     @server.tool(annotations=_READS_ONLY)
     async def score(

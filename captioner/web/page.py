@@ -10,10 +10,8 @@ import gradio as gr
 from fastapi import FastAPI, Response
 from starlette.routing import Route
 
-from captioner import __version__
-from captioner.errors import CaptionerError
-from captioner.web import api, many, render, settings, single
-from captioner.web.gradio_fixes import KEPT, CountStreamEnds, DrainUploads, guard, refuse_beyond
+from captioner import CaptionerError, __version__
+from captioner.web import api, gradio_fixes, many, render, settings, single
 from captioner.web.options import ServingOptions
 from captioner.web.service import Service
 
@@ -43,11 +41,11 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
     page.state_session_capacity = _MOST_SESSIONS
     # Gradio checks that the files of a request were uploaded only if its page was launched.
     page.has_launched = True
-    guard(page)
-    refuse_beyond(page, options.queue_size, lambda: service.waiting, metrics.refused)
+    gradio_fixes.guard(page)
+    gradio_fixes.refuse_beyond(page, options.queue_size, lambda: service.waiting, metrics.refused)
     app = _routes(service, options, metrics, users)
-    app.add_middleware(DrainUploads, most=10 * options.max_upload_bytes)
-    app.add_middleware(CountStreamEnds)
+    app.add_middleware(gradio_fixes.DrainUploads, most=10 * options.max_upload_bytes)
+    app.add_middleware(gradio_fixes.CountStreamEnds)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
@@ -107,7 +105,8 @@ def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = N
         add_endpoints: called inside the page, to add what programs use.
     """
     page: gr.Blocks
-    with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=(_SWEEP, KEPT - _SWEEP)) as page:
+    cache = (_SWEEP, gradio_fixes.KEPT - _SWEEP)
+    with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=cache) as page:
         with gr.Row(elem_id="top"):
             gr.HTML(render.static("header.html"), apply_default_css=False)
             status = gr.HTML(status_line(service), elem_id="status", apply_default_css=False)

@@ -10,18 +10,14 @@ import math
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
+import captioner
 from captioner import vocabulary
 from captioner.caption import UNSURE, Caption
-from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError, reworded
 from captioner.images import Pixels, draw, open_image
-
-if TYPE_CHECKING:
-    from captioner.scoring import Score  # imports torch
 
 UNLIKELY = 0.02
 """Words below this probability are pointed out."""
@@ -59,9 +55,9 @@ class Answer:
     """
 
     captions: tuple[Caption, ...]
-    score: Score
+    score: captioner.Score
     seen: Pixels
-    options: DecodingOptions
+    options: captioner.DecodingOptions
     looking: float
     writing: float
 
@@ -70,8 +66,8 @@ class Answer:
 class Comparison:
     """A visitor's sentence beside the model's caption of the same image."""
 
-    own: Score
-    model: Score
+    own: captioner.Score
+    model: captioner.Score
 
 
 def static(name: str) -> str:
@@ -248,7 +244,7 @@ def comparison_card(comparison: Comparison) -> str:
     )
 
 
-def _scored(title: str, score: Score) -> str:
+def _scored(title: str, score: captioner.Score) -> str:
     chances = [(word, math.exp(value)) for word, value in zip(score.words, score.word_log_probs, strict=True)]
     words = "".join(
         f'<span class="word shade-{sum(chance >= bound for bound in _SHADES)}" title="{percent(chance)}">'

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+import captioner
 from captioner.caption import Caption
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageError, OptionError
@@ -26,9 +27,6 @@ from captioner.weights import find_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from captioner.captioner import Captioner
-    from captioner.scoring import Score
 
 MOST_WORDS = 100
 """Longer sentences are not scored: no caption comes near."""
@@ -96,7 +94,7 @@ class Models:
     def __init__(self, weights: str | Path | None = None, *, device: str = "auto") -> None:
         self._wanted, self._device = weights, device
         self._files: dict[str, Path] = {}
-        self._models: OrderedDict[str, Captioner] = OrderedDict()
+        self._models: OrderedDict[str, captioner.Captioner] = OrderedDict()
         self._lock = threading.Lock()  # over the models
         self._loading = threading.Lock()  # one checkpoint is read at a time
         self._done = threading.Event()
@@ -144,7 +142,7 @@ class Models:
         """Names of all weights, the default first; empty before they are found."""
         return list(self._files)
 
-    def load(self, weights: str | None = None) -> Captioner:
+    def load(self, weights: str | None = None) -> captioner.Captioner:
         """Give the checkpoint of a name, or the default one; load it unless it is in memory.
 
         Raises:
@@ -200,14 +198,12 @@ class Models:
             self._seconds = time.monotonic() - start
             self._done.set()
 
-    def _load_file(self, name: str) -> Captioner:
-        from captioner.captioner import Captioner
-
+    def _load_file(self, name: str) -> captioner.Captioner:
         with self._loading:
             with self._lock:
                 if model := self._models.get(name):  # another thread was faster
                     return model
-            model = Captioner.load(self._files[name], device=self._device)
+            model = captioner.Captioner.load(self._files[name], device=self._device)
             with self._lock:
                 self._models[name] = model
                 idle = [other for other in self._models if other not in (name, self.default)]
@@ -381,8 +377,8 @@ class Service:
         self._reading = threading.BoundedSemaphore(_MOST_READERS)
         self._computing = threading.Lock()  # one batch goes through a network at a time
         bounds: dict[str, Any] = {"most": max_batch_size, "queue_size": queue_size, "timeout": timeout}
-        self._encodings: Batcher[Captioner, Pixels, Tensor] = Batcher(self._encode, **bounds)
-        self._decodings: Batcher[tuple[Captioner, DecodingOptions], Encoded, list[Caption]] = Batcher(
+        self._encodings: Batcher[captioner.Captioner, Pixels, Tensor] = Batcher(self._encode, **bounds)
+        self._decodings: Batcher[tuple[captioner.Captioner, DecodingOptions], Encoded, list[Caption]] = Batcher(
             self._decode, **bounds
         )
 
@@ -449,7 +445,7 @@ class Service:
         model = self.models.load(encoded.weights)
         return self._decodings((model, options or model.options), encoded)
 
-    def score(self, encoded: Encoded, text: str, *, runners_up: int = 0, attention: bool = False) -> Score:
+    def score(self, encoded: Encoded, text: str, *, runners_up: int = 0, attention: bool = False) -> captioner.Score:
         """Score a sentence for an encoded image.
 
         Args:
@@ -473,12 +469,14 @@ class Service:
             raise OptionError("there are no words in the sentence", "type some")
         return score
 
-    def _encode(self, model: Captioner, images: Sequence[Pixels]) -> Sequence[Tensor]:
+    def _encode(self, model: captioner.Captioner, images: Sequence[Pixels]) -> Sequence[Tensor]:
         with self._computing:
             # Copies: an image that is remembered must not keep all of its batch in memory.
             return [regions.clone() for regions in model.encode(images).cpu()]
 
-    def _decode(self, key: tuple[Captioner, DecodingOptions], images: Sequence[Encoded]) -> list[list[Caption]]:
+    def _decode(
+        self, key: tuple[captioner.Captioner, DecodingOptions], images: Sequence[Encoded]
+    ) -> list[list[Caption]]:
         import torch
 
         model, options = key

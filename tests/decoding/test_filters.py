@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding.filters import NoRepeatWord
+from captioner.decoding.filters import strike_repeated_words
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from tests.decoding.fakes import SPECIAL, START, UNK, TableModel, images
@@ -49,7 +49,7 @@ def test_a_word_repeats_neither_directly_nor_behind_a_joining_word() -> None:
     hat, and_, coat, vocabulary = 3, 4, 5, 6
     words = torch.tensor([[coat, hat], [hat, and_], [and_, and_], [hat, coat]])
     allowed = torch.ones(len(words), vocabulary, dtype=torch.bool)
-    NoRepeatWord((and_,)).apply(words, allowed)
+    strike_repeated_words(words, allowed, (and_,))
     struck = [set((~row).nonzero().flatten().tolist()) for row in allowed]
     assert struck == [{hat}, {hat, and_}, {and_}, {coat}]
 

@@ -193,9 +193,9 @@ def weights_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     original = torchvision_weights_file
 
-    def moved(name: str) -> encoder_module.WeightsFile:
+    def moved(name: str) -> tuple[str, Path]:
         _, path = original(name)
-        return encoder_module.WeightsFile(f"http://127.0.0.1:{server.server_port}/{path.name}", path)
+        return f"http://127.0.0.1:{server.server_port}/{path.name}", path
 
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", moved)
     yield handler
@@ -221,10 +221,10 @@ def test_weights_are_downloaded_once_and_then_found(
     digest = hashlib.sha256(weights_server.content).hexdigest()[:8]
     moved = encoder_module.torchvision_weights_file
 
-    def named_by_its_content(name: str) -> encoder_module.WeightsFile:
+    def named_by_its_content(name: str) -> tuple[str, Path]:
         url, path = moved(name)
         path = path.with_name(f"shufflenet-{digest}.pth")
-        return encoder_module.WeightsFile(f"{url.rpartition('/')[0]}/{path.name}", path)
+        return f"{url.rpartition('/')[0]}/{path.name}", path
 
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", named_by_its_content)
     first = build_encoder("shufflenet_v2_x0_5", 224, pretrained=True)
@@ -253,7 +253,7 @@ def test_weights_that_cannot_be_had_give_one_line_with_the_way_out(
 
 def test_a_server_that_is_down_gives_the_same_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "weights-00000000.pth"
-    closed = encoder_module.WeightsFile("http://127.0.0.1:9/weights-00000000.pth", path)
+    closed = ("http://127.0.0.1:9/weights-00000000.pth", path)
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", lambda _name: closed)
     with pytest.raises(EncoderError, match="by hand and place it at"):
         build_encoder("shufflenet_v2_x0_5", 224, pretrained=True)
@@ -268,7 +268,7 @@ def test_a_wrong_file_placed_by_hand_is_named(content: str, monkeypatch: pytest.
         torch.save({"other": torch.zeros(100)}, path)
         if content == "truncated":
             path.write_bytes(path.read_bytes()[:200])
-    here = encoder_module.WeightsFile("http://127.0.0.1:9/weights.pth", path)
+    here = ("http://127.0.0.1:9/weights.pth", path)
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", lambda _name: here)
     with pytest.raises(EncoderError, match=str(path)):
         build_encoder("shufflenet_v2_x0_5", 224, pretrained=True)
@@ -278,7 +278,7 @@ def test_counters_of_batch_norm_do_not_make_weights_others(monkeypatch: pytest.M
     """Checkpoints do not keep them, and an encoder from one must be known as the pretrained one."""
     network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
     states = network.state_dict()
-    here = encoder_module.WeightsFile("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth")
+    here = ("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth")
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", lambda _name: here)
     torch.save(states, here.path)
     digest = encoder_digest(build_encoder("shufflenet_v2_x0_5", 32, pretrained=True))
