@@ -85,19 +85,35 @@ def read_package(folder: Path = PACKAGE) -> dict[str, Module]:
     return modules
 
 
+def public_names(stub: Path, package: str) -> dict[str, str]:
+    """The module behind each public name, from the package's stub."""
+    nodes = ast.parse(stub.read_text(encoding="utf-8")).body if stub.exists() else []
+    return {
+        alias.name: f"{package}.{node.module}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
 def imports(modules: dict[str, Module]) -> dict[str, set[str]]:
     """Which modules of the package each module imports, wherever the statement stands.
 
-    The package itself, which only names what it offers, counts as an importer but not as imported.
+    The package itself only names what it offers: who uses one of its public names imports the module behind it.
     """
     found: dict[str, set[str]] = {}
     package = min(modules, key=len)
+    public = public_names(modules[package].path.with_suffix(".pyi"), package)
     for name, module in modules.items():
         named: set[str] = set()
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Import):
                 named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == package:
+                named |= {public[node.attr]} if node.attr in public else set()
             elif isinstance(node, ast.ImportFrom) and node.module:
+                if node.module == package:
+                    named |= {public[alias.name] for alias in node.names if alias.name in public}
                 below = {f"{node.module}.{alias.name}" for alias in node.names}
                 named |= (below & modules.keys()) or {node.module}
         found[name] = (named & modules.keys()) - {name, package}

@@ -23,6 +23,10 @@ def test_a_module_imports_from_lower_floors_only(name: str) -> None:
     assert {other for other in others if house.FLOOR[other] >= house.FLOOR[room]} == set()
 
 
+def test_public_names_count_as_imports_of_the_modules_behind_them() -> None:
+    assert "captioner.decoding.options" in IMPORTS["captioner.cli.caption"]  # it reads captioner.DecodingOptions
+
+
 def test_there_are_no_circles() -> None:
     assert house.circles(IMPORTS) == []
     assert house.circles(house.rooms(MODULES)) == []

@@ -94,7 +94,7 @@ def _model(args: argparse.Namespace) -> Model:
         "decoding": decoding.to_dict(),
     }
 
-    def load(device: str | None = None) -> captioner.Captioner:
+    def load(device: str | None = None) -> "captioner.Captioner":
         loaded = flags.open_captioner(args, device=device)
         loaded.check_sees_images()
         return loaded

@@ -17,7 +17,7 @@ from captioner.files import check_output, check_plotting
 from captioner.gradients.options import NO_PLOT, GradientOptions
 from captioner.metrics.coco import DocumentFrequencies
 from captioner.metrics.evaluate import References, check_ids
-from captioner.search import RetrievalOptions
+from captioner.search.options import RetrievalOptions
 
 # One caption for each image is judged, so there is no flag for how many are made.
 _SKIPPED = "num_captions"

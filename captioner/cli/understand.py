@@ -17,7 +17,7 @@ from captioner.cli import flags
 from captioner.cli.configuration import checked_values, write_configuration
 from captioner.files import check_output, write_atomically
 from captioner.images.draw import draw_explanation
-from captioner.search import SearchOptions
+from captioner.search.options import SearchOptions
 from captioner.vocabulary import known_words, text_words
 from captioner.weights import find_weights, read_header
 

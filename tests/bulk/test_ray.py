@@ -124,7 +124,7 @@ def test_an_actor_that_is_killed_costs_no_row_and_doubles_none(
     thread.join()
     (summary,) = summaries
     assert (summary.captioned, summary.skipped, summary.failed, summary.remaining) == (69, 0, 2, 0)
-    assert capsys.readouterr().err.count("broken or incomplete PNG picture") == 2
+    assert capsys.readouterr().err.count("broken or incomplete PNG image") == 2
     assert sorted(path.name for path in output.iterdir()) == [
         "_captioner.json",
         *(f"part-{number:06}.jsonl" for number in range(5)),
