@@ -152,7 +152,7 @@ def file_or_terminal(options: FolderOptions, *, several: bool) -> Target:
         writer = writers.Html(options.link_folder)
     else:
         writer = writers.WRITERS[options.kind]()
-    number = writers.CocoNumbers(options.annotations) if writer.names_by_number else lambda image: None
+    number = writers.CocoIds(options.annotations) if writer.names_by_number else lambda image: None
     if options.output is None:
         return _StandardOutput(writer, number)
     return _OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)

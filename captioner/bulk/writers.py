@@ -207,7 +207,7 @@ def encoded(text: str) -> bytes:
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]{12})")
 
 
-class CocoNumbers:
+class CocoIds:
     """Finds the id of an image in an annotations file, or else in its name (``000000000139.jpg``).
 
     Args:

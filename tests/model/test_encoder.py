@@ -280,9 +280,9 @@ def test_counters_of_batch_norm_do_not_make_weights_others(monkeypatch: pytest.M
     states = network.state_dict()
     here = ("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth")
     monkeypatch.setattr(encoder_module, "torchvision_weights_file", lambda _name: here)
-    torch.save(states, here.path)
+    torch.save(states, here[1])
     digest = encoder_digest(build_encoder("shufflenet_v2_x0_5", 32, pretrained=True))
-    torch.save({key: value if value.ndim else value + 12345 for key, value in states.items()}, here.path)
+    torch.save({key: value if value.ndim else value + 12345 for key, value in states.items()}, here[1])
     assert encoder_digest(build_encoder("shufflenet_v2_x0_5", 32, pretrained=True)) == digest
 
 

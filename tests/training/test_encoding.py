@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from captioner import features
 from captioner.datasets import DatasetOptions, Record
 from captioner.errors import TrainingError
 from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
-from captioner.training import encoding
 from captioner.training.data import (
     Batch,
     ImageInputs,
@@ -239,7 +239,7 @@ def test_breaking_off_does_not_read_on(table: Path, prepared: Prepared, monkeypa
         begun.append(image)
         gate.wait(60)
 
-    monkeypatch.setattr(encoding, "READERS", 2)
+    monkeypatch.setattr(features, "READERS", 2)
     monkeypatch.setattr(ImageInputs, "_pixels", slow)
     steps = inputs.ahead(steps_of(epoch_batches(data.captions, 4, seed=0, epoch=0), 2), _images, 0)
     next(steps)

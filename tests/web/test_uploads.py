@@ -12,7 +12,7 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 import gradio as gr
 
 from captioner.errors import CaptionerError
-from captioner.web import page
+from captioner.web import gradio_fixes, page
 from captioner.web.gradio_fixes import no_addresses, uploaded_file
 from captioner.web.options import ServingOptions
 from captioner.web.page import build_app, build_page
@@ -61,7 +61,7 @@ def test_the_private_folder_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_uploads_do_not_grow_old(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "KEPT", 2)
+    monkeypatch.setattr(gradio_fixes, "KEPT", 2)
     monkeypatch.setattr(page, "_SWEEP", 1)
     with served(build_app(service, ServingOptions())) as address:
         files = {"files": ("x.png", good_png())}
