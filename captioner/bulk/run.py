@@ -55,16 +55,28 @@ class Model:
         """A captioner that is loaded already, with its own decoding options."""
         from captioner.model.inference import precision_name
 
-        # As on the command line, which can resume what this begins.
-        settings = {
-            "weights": captioner.digest,
-            "encoder": None,
-            "image_size": None,
-            "resize": None,
-            "precision": precision_name(captioner.dtype),
-            "decoding": captioner.options.to_dict(),
-        }
+        settings = model_settings(captioner.digest, captioner.options, precision_name(captioner.dtype))
         return cls(settings, captioner.options, lambda: captioner)
+
+
+def model_settings(
+    weights: str,
+    decoding: DecodingOptions,
+    precision: str,
+    *,
+    encoder: str | None = None,
+    image_size: int | None = None,
+    resize: str | None = None,
+) -> dict[str, object]:
+    """Name what captions depend on; the same from Python and the command line, so that each resumes the other's."""
+    return {
+        "weights": weights,
+        "encoder": encoder,
+        "image_size": image_size,
+        "resize": resize,
+        "precision": precision,
+        "decoding": decoding.to_dict(),
+    }
 
 
 def caption_folder(

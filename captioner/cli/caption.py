@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import captioner
-from captioner.bulk.run import Model, Progress, Summary, caption_file, print_results
+from captioner.bulk.run import Model, Progress, Summary, caption_file, model_settings, print_results
 from captioner.cli import flags
 from captioner.web.options import ServingOptions
 from captioner.weights import find_weights, peek
@@ -85,14 +85,10 @@ def _model(args: argparse.Namespace) -> Model:
         digest = loaded.digest
     else:
         decoding = flags.read_options(args, captioner.DecodingOptions, stored)
-    settings = {
-        "weights": digest,
-        "encoder": args.encoder,
-        "image_size": args.image_size,
-        "resize": args.resize,
-        "precision": "fp32" if args.precision == "auto" else args.precision,
-        "decoding": decoding.to_dict(),
-    }
+    precision = "fp32" if args.precision == "auto" else args.precision
+    settings = model_settings(
+        digest, decoding, precision, encoder=args.encoder, image_size=args.image_size, resize=args.resize
+    )
 
     def load(device: str | None = None) -> "captioner.Captioner":
         loaded = flags.open_captioner(args, device=device)
