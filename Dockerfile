@@ -9,13 +9,7 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 WORKDIR /app
 
-# From PyTorch's own index, since the usual packages bring gigabytes for graphics cards.
-COPY requirements.lock ./
-RUN grep --only-matching --perl-regexp '^(torch==[0-9.]+(?= ; python_full_version >=)|torchvision==[0-9.]+)' \
-        requirements.lock > torch.txt \
-    && pip install --index-url https://download.pytorch.org/whl/cpu --requirement torch.txt
-
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY captioner captioner
 COPY weights weights
 COPY data/samples data/samples

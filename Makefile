@@ -1,7 +1,7 @@
 # A bare machine needs Python >= 3.10, make and a package index.
-#   make demo   caption the sample photographs with the shipped weights
-#   make app    open the page in the browser
-#   make test   check everything
+#   make demo   caption the sample photographs with the shipped weights; installs no torch
+#   make app    open the page in the browser; installs no torch
+#   make test   check everything; installs everything
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable

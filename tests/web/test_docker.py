@@ -65,14 +65,10 @@ def test_what_is_copied_exists_and_is_sent_to_the_engine(steps: list[tuple[str, 
     assert not any(fnmatch.fnmatch(name, "*.git*") for name in copied)
 
 
-def test_torch_is_that_of_the_lock_file_for_the_cpu(steps: list[tuple[str, str]]) -> None:
-    install = of_kind(steps, "RUN")[0]
-    assert "--index-url https://download.pytorch.org/whl/cpu" in install
-    (pattern,) = re.findall(r"--perl-regexp '([^']+)'", install)
-    lock = (ROOT / "requirements.lock").read_text()
-    found = [match[0] for match in re.finditer(pattern, lock, re.MULTILINE)]
-    assert [name.partition("==")[0] for name in found] == ["torch", "torchvision"]
-    assert all(f"\n{name}" in lock for name in found)
+def test_it_installs_the_versions_of_the_lock_file_and_no_torch(steps: list[tuple[str, str]]) -> None:
+    (install,) = of_kind(steps, "RUN")
+    assert "pip install --constraint requirements.lock --editable '.[app,mcp]'" in install
+    assert "torch" not in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_linter_finds_nothing() -> None:
