@@ -18,9 +18,18 @@ These names are public; the modules behind them may move.
   ``UnknownWordsError``
 """
 
+from typing import Any
+
 import lazy_loader
 
+from captioner.errors import needing
+
 # Loaded on first use: importing torch takes seconds, and ``captioner --help`` must not wait for it.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__.append("__version__")
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    with needing(f"captioner.{name}"):
+        return _load(name)

@@ -22,7 +22,8 @@ class Caption:
     Attributes:
         text: readable sentence. It says the name of a tag that the vocabulary has no word for (penguin)
             where ``words`` has the one in its place (bird).
-        log_prob: natural logarithm of P(caption | image): all words and the end of the sentence.
+        log_prob: natural logarithm of P(caption | image): all words and the end of the sentence. Like all
+            log-probabilities here to six decimals, which is what float32 computes.
         words: tokens of the sentence.
         word_log_probs: log-probability of each word, given the image and the words before it.
         end_log_prob: log-probability of ending after the last word; with ``word_log_probs`` it sums to
@@ -109,3 +110,8 @@ class Calibration:
 def features(log_prob: float, words: int) -> tuple[float, float]:
     """Compute what a confidence is made of: the mean log-probability over words and end, and the number of words."""
     return log_prob / (words + 1), float(words)
+
+
+def precise(value: float) -> float:
+    """Round a logarithm or a probability to the digits that are not noise: float32 computes some six decimals."""
+    return round(value, 6) + 0.0  # no -0.0

@@ -9,7 +9,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +23,8 @@ from captioner.model.config import NO_ENCODER
 from captioner.model.decoder import decoder_blueprint
 from captioner.model.encoder import CLASSES, CaptionNetwork, Encoder, classifier_of, encoder_preprocessing, output_shape
 from captioner.vocabulary import Vocabulary
-from captioner.weights import Header, header_of, open_checkpoint, peek
+from captioner.weights import INT8, Header, check_values, file_digest, header_of, open_checkpoint
 
-_LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 _MOST_PROBED = 640  # px a side; networks that take one size only take a smaller one
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 ENCODER, DECODER, CLASSIFIER = "encoder.", "decoder.", "classifier."
@@ -43,6 +44,8 @@ class Checkpoint:
         digest: first 16 hexadecimal digits of the file's SHA-256; empty if it has no file yet.
         calibration: how sure its captions are; None if not calibrated.
         classifier: logits of ImageNet's classes from the mean region, or None.
+        graphs: what ONNX Runtime computes in place of torch, see :mod:`captioner.runtime.graph`, or None. They
+            belong to one architecture and preprocessing: what has another needs others.
     """
 
     network: CaptionNetwork
@@ -53,6 +56,7 @@ class Checkpoint:
     digest: str = ""
     calibration: Calibration | None = None
     classifier: nn.Linear | None = None
+    graphs: str | None = None
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -64,14 +68,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         EncoderError: the encoder was left out of the file and its weights are not available.
     """
     path = Path(path)
-    with open_checkpoint(path) as file:
+    with open_checkpoint(path, "pt") as file:
         header = header_of(path, file)
         network = network_of(path, header, pretrained=not header.embedded)
         targets = network.state_dict()  # these share their memory with the network
         others = {}
-        for key in header.shapes:
+        for key in (key for key in header.shapes if not key.startswith(INT8)):
             value = file.get_tensor(key)
-            check_values(path, key, value)
+            check_values(path, key, as_array(value))
             if key not in targets:
                 others[key.removeprefix(CLASSIFIER)] = value
             elif value.is_floating_point():  # counters and index tables come with the network
@@ -84,9 +88,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         preprocessing=header.preprocessing,
         decoding=header.decoding,
         training=header.training,
-        digest=peek(path).digest,
+        digest=file_digest(path),
         calibration=header.calibration,
         classifier=classifier_of(**others) if others else None,
+        graphs=header.graphs,
     )
 
 
@@ -121,7 +126,7 @@ def with_encoder(
     network.decoder = checkpoint.network.decoder
     # The file's digest alone would not say which encoder it sees with.
     digest = f"{checkpoint.digest}+{name}-{preprocessing.size}-{preprocessing.resize}"
-    return replace(checkpoint, network=network.eval(), preprocessing=preprocessing, digest=digest)
+    return replace(checkpoint, network=network.eval(), preprocessing=preprocessing, digest=digest, graphs=None)
 
 
 def encoder_digest(encoder: Encoder) -> str:
@@ -131,6 +136,12 @@ def encoder_digest(encoder: Encoder) -> str:
         digest.update(key.encode())
         digest.update(stored(value, torch.float16).float().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def as_array(value: Tensor) -> np.typing.NDArray[Any]:
+    """Give a tensor to numpy, which has no bfloat16."""
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
 def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -160,7 +171,7 @@ def network_of(path: Path, header: Header, *, pretrained: bool) -> CaptionNetwor
         _check_tensors(path, header, ENCODER, network.encoder)
     if any(key.startswith(CLASSIFIER) for key in header.shapes):
         _check_tensors(path, header, CLASSIFIER, nn.Linear(config.channels, CLASSES, device="meta"))
-    known = (DECODER, CLASSIFIER, *([ENCODER] if header.embedded else []))
+    known = (DECODER, CLASSIFIER, INT8, *([ENCODER] if header.embedded else []))
     if foreign := [key for key in header.shapes if not key.startswith(known)]:
         raise CheckpointError(f"{path}: holds {foreign[0][:80]!r}, which is not part of its model")
     if config.encoder == NO_ENCODER:
@@ -185,14 +196,3 @@ def _check_tensors(path: Path, header: Header, prefix: str, module: nn.Module) -
             )
         if (header.dtypes[key] in _FLOATS) != value.is_floating_point():
             raise CheckpointError(f"{path}: {key} holds numbers of the wrong type, {header.dtypes[key]}")
-
-
-def check_values(path: Path, key: str, value: Tensor) -> None:
-    """Accept a tensor of finite numbers of a usual size.
-
-    Raises:
-        CheckpointError: it holds others.
-    """
-    # Written so that not-a-number fails too.
-    if value.is_floating_point() and not (value.float().abs() <= _LARGEST_WEIGHT).all():
-        raise CheckpointError(f"{path}: {key} holds values that are infinite or not numbers")

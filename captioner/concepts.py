@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-import torch
-
 from captioner.decoding.beam import Hypothesis
-from captioner.decoding.filters import SpecialIds
+from captioner.decoding.filters import Floats, SpecialIds
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import S, StepModel, decode
 from captioner.vocabulary import Vocabulary
@@ -79,35 +77,28 @@ class Tagger:
     """Names what a classifier sees.
 
     Args:
-        classifier: logits of classes from the mean region.
         vocabulary: words that captions are written in; concepts that it cannot name are left out.
     """
 
-    def __init__(self, classifier: torch.nn.Linear, vocabulary: Vocabulary) -> None:
-        self.classifier = classifier
+    def __init__(self, vocabulary: Vocabulary) -> None:
         found = [(concept, *_names(concept, vocabulary)) for concept in read_concepts()]
         self.concepts = [(concept, ids, names) for concept, ids, names in found if ids]
-        members = torch.zeros(len(self.concepts), classifier.out_features)
-        for row, (concept, *_) in enumerate(self.concepts):
-            members[row, list(concept.classes)] = 1.0
-        self.members = members.to(classifier.weight.device)
 
-    @torch.inference_mode()
-    def tags(self, regions: torch.Tensor, threshold: float) -> list[list[Tag]]:
+    def tags(self, probabilities: Floats, threshold: float) -> list[list[Tag]]:
         """Name what is in each image with at least a probability of ``threshold``, the surest first.
 
         Args:
-            regions: ``(images, regions, channels)`` as the encoder gives them.
+            probabilities: ``(images, classes)`` as the classifier gives them.
             threshold: above 0.
         """
-        probabilities = self.classifier(regions.mean(dim=1)).softmax(dim=1) @ self.members.T
         found = []
+        # In plain numbers: an array may add up an image otherwise when another stands beside it.
         for of_image in probabilities.tolist():
-            tags = [
-                Tag(concept.words[0], probability, ids, names)
-                for probability, (concept, ids, names) in zip(of_image, self.concepts, strict=True)
-                if probability >= (max(threshold, _LEAST_FOR_BORROWED) if names else threshold)
-            ]
+            tags = []
+            for concept, ids, names in self.concepts:
+                probability = sum(of_image[number] for number in concept.classes)
+                if probability >= (max(threshold, _LEAST_FOR_BORROWED) if names else threshold):
+                    tags.append(Tag(concept.words[0], probability, ids, names))
             found.append(sorted(tags, key=lambda tag: -tag.probability))
         return found
 
@@ -150,7 +141,11 @@ class Written:
 
 
 def write_with_tags(
-    model: StepModel[S], regions: torch.Tensor, options: DecodingOptions, special: SpecialIds, tagger: Tagger
+    model: StepModel[S],
+    regions: Floats,
+    options: DecodingOptions,
+    special: SpecialIds,
+    tags: Sequence[Sequence[Tag]],
 ) -> list[Written]:
     """Search for captions; where the best one does not name a sure tag, search for one that does.
 
@@ -160,15 +155,15 @@ def write_with_tags(
     Args:
         model: decoder.
         regions: ``(images, regions, channels)``.
-        options: decoding options, of a search with ``tag_threshold``.
+        options: decoding options of a search.
         special: ids that are treated apart.
-        tagger: names what is there.
+        tags: of each image, the surest first.
     """
     written = [Written(found) for found in decode(model, regions, options, special)]
     missing: dict[int, Tag] = {}
-    for image, tags in enumerate(tagger.tags(regions, options.tag_threshold)):
+    for image, of_image in enumerate(tags):
         best = set(written[image].hypotheses[0].words)
-        unnamed = [tag for tag in tags if tag.names or not tag.ids & best]
+        unnamed = [tag for tag in of_image if tag.names or not tag.ids & best]
         if unnamed:
             missing[image] = unnamed[0]
     if not missing:

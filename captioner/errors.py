@@ -11,6 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+_EXTRAS = {"ray": "ray", "pyarrow": "ray"} | dict.fromkeys(
+    ("torch", "torchvision", "efficientnet_lite_pytorch", "onnx", "onnxscript"), "train"
+)
 # Not part of a file name.
 _OPTION = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)`(?![^\s.,:;)]|\.\w)")
 
@@ -48,6 +51,25 @@ def os_errors_as(kind: type[CaptionerError], before: str, after: str = "", *, ad
         yield
     except OSError as error:
         raise kind(f"{before}{error.strerror or error}{after}", advice) from error
+
+
+@contextmanager
+def needing(what: str) -> Iterator[None]:
+    """Say which extra to install where an import inside the block finds no torch, onnx or Ray.
+
+    Args:
+        what: what needs it, such as ``"`runtime` torch"``.
+
+    Raises:
+        CaptionerError: a package of an extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        raise CaptionerError(f"{what} needs {package}: pip install 'captioner[{_EXTRAS[package]}]'") from error
 
 
 def reworded(text: str, spell: Callable[[str], str]) -> str:

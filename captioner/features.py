@@ -21,20 +21,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from captioner.checkpoint import encoder_digest
 from captioner.datasets.codes import Floats, open_vectors
 from captioner.datasets.records import Record
 from captioner.errors import CacheError, ImageError, os_errors_as
-from captioner.images import Pixels, Preprocessing, display_name
-from captioner.model.encoder import Encoder, output_shape
-from captioner.model.inference import fuse
+from captioner.images import Pixels, display_name
+from captioner.runtime.model import ImageEncoder
 
 READERS = min(8, os.cpu_count() or 1)
 """Threads that read images."""
@@ -60,13 +56,13 @@ class FeatureRows:
     digests: Sequence[str]
     broken: Mapping[int, str]
 
-    def fetch(self, images: Sequence[int], device: torch.device) -> torch.Tensor:
+    def fetch(self, images: Sequence[int]) -> np.typing.NDArray[np.float32]:
         """Features of whole images, by their position among those asked for.
 
         Returns:
             float32 ``(images, regions, channels)``.
         """
-        return torch.from_numpy(self.array[self.rows[list(images)]]).to(device).float()
+        return self.array[self.rows[list(images)]].astype(np.float32)
 
 
 @contextmanager
@@ -85,45 +81,25 @@ class FeatureStore:
 
     Args:
         folder: cache folder; the store gets a sub-folder of its own.
-        encoder: the encoder, in evaluation mode; it is not changed, nor may others change it meanwhile.
-        preprocessing: what it sees.
+        encoder: what encodes.
         pooled: keep only the mean over regions, which is all that a decoder without attention needs.
-        device: where to encode.
-        dtype: precision of encoding.
 
     Attributes:
         shape: ``(regions, channels)`` of an image's features.
         name: tells features of this store from those of another, beside the digests of the images.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        encoder: Encoder,
-        preprocessing: Preprocessing,
-        *,
-        pooled: bool,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        regions, channels = output_shape(encoder, preprocessing.size)
-        self.preprocessing, self.pooled = preprocessing, pooled
+    def __init__(self, folder: str | Path, encoder: ImageEncoder, *, pooled: bool) -> None:
+        regions, channels = encoder.shape
+        self.encoder, self.pooled = encoder, pooled
         self.shape = (1 if pooled else regions, channels)
         self._row_bytes = 2 * self.shape[0] * self.shape[1]
-        self.device, self.dtype = device, dtype
-        facts = json.dumps([encoder_digest(encoder), preprocessing.to_dict(), pooled, str(dtype)])
+        facts = json.dumps([encoder.encoder_digest, encoder.preprocessing.to_dict(), pooled, encoder.numbers])
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
-        self.folder = Path(folder).expanduser() / "features" / f"{encoder.name}-{key}"
+        self.folder = Path(folder).expanduser() / "features" / f"{encoder.encoder_name}-{key}"
         self.data, self.index = self.folder / "features.bin", self.folder / "index.txt"
         self.digests = DigestIndex(Path(folder).expanduser() / "features" / "digests.sqlite")
         self.name = self.folder.name
-        self._given = encoder
-
-    @cached_property
-    def encoder(self) -> torch.nn.Module:
-        """The encoder, made fast; seldom needed, since most images have been encoded before."""
-        fused: torch.nn.Module = fuse(self._given).to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return fused
 
     def features_of(self, records: Sequence[Record]) -> FeatureRows:
         """Features of the images of records; see :meth:`collect`."""
@@ -211,19 +187,16 @@ class FeatureStore:
 
     def _load(self, path: Path) -> "Pixels | str":
         try:
-            return self.preprocessing.load(path)
+            return self.encoder.preprocessing.load(path)
         except ImageError as error:
             return str(error).removeprefix(f"{display_name(path)}: ")
 
-    @torch.inference_mode()
     def _encode(self, pixels: Sequence[Pixels]) -> np.typing.NDArray[np.float16]:
-        images = self.preprocessing.normalise(torch.from_numpy(np.stack(list(pixels))).to(self.device))
-        regions = self.encoder(images.to(self.dtype, memory_format=torch.channels_last)).float()
+        regions = self.encoder.encode(pixels)
         if self.pooled:
-            regions = regions.mean(dim=1, keepdim=True)
+            regions = regions.mean(axis=1, keepdims=True)
         # Beyond float16 lies nothing useful, but infinity would poison training.
-        features: np.typing.NDArray[np.float16] = regions.clamp(-65504, 65504).half().cpu().numpy()
-        return features
+        return regions.clip(-65504, 65504).astype(np.float16)
 
 
 @contextmanager

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from captioner.caption import precise
 from captioner.errors import OptionError
-from captioner.model.inference import EnsembleDecoder
+from captioner.runtime.model import Floats, Model, State
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, known_words
 
 Maps = np.typing.NDArray[np.float32]
@@ -19,10 +18,7 @@ Maps = np.typing.NDArray[np.float32]
 MOST_RUNNERS_UP = 100
 """More would be useless, and those of a long text would fill the memory."""
 
-# A group of captions is replayed at once: rows with regions, and rows x longest caption with word vectors.
-_MOST_ROWS = 256
-_MOST_POSITIONS = 16384
-_LOGIT_ROWS = 1024  # positions whose distributions over all words are in memory at once
+_MOST_ROWS = 64  # captions read at once, each with what attention has computed of its image
 _UNSEEN = [PAD, START, UNKNOWN]
 
 
@@ -53,31 +49,31 @@ class Score:
     @property
     def log_prob(self) -> float:
         """Natural logarithm of P(text | image): all words and the end."""
-        return math.fsum((*self.word_log_probs, self.end_log_prob))
+        return precise(math.fsum((*self.word_log_probs, self.end_log_prob)))
 
     @property
     def mean_log_prob(self) -> float:
         """``log_prob`` divided by the number of words and the end."""
-        return self.log_prob / (len(self.words) + 1)
+        return precise(self.log_prob / (len(self.words) + 1))
 
     @property
     def surprisals(self) -> tuple[float, ...]:
         """Surprisal of each word and of the end in bits: ``-log2 P``."""
-        return tuple(-value / math.log(2) for value in (*self.word_log_probs, self.end_log_prob))
+        return tuple(precise(-value / math.log(2)) for value in (*self.word_log_probs, self.end_log_prob))
 
     @property
     def perplexity(self) -> float:
         """``exp`` of the mean negative log-likelihood of the words and the end; infinite beyond 1e308."""
         try:
-            return math.exp(-self.mean_log_prob)
+            return float(f"{math.exp(-self.log_prob / (len(self.words) + 1)):.7g}")  # as precise as its logarithm
         except OverflowError:
             return math.inf
 
 
 def score_texts(
-    decoder: EnsembleDecoder,
+    model: Model,
     vocabulary: Vocabulary,
-    regions: torch.Tensor,
+    regions: Floats,
     texts: Sequence[str],
     *,
     runners_up: int = 0,
@@ -86,7 +82,7 @@ def score_texts(
     """Score pairs of an image and a text.
 
     Args:
-        decoder: in evaluation mode.
+        model: what reads them.
         vocabulary: its words.
         regions: ``(pairs, regions, channels)``.
         texts: one for each image; one without words scores ending at once.
@@ -105,13 +101,14 @@ def score_texts(
     words = [known_words(text, vocabulary) for text in texts]
     sentences = [vocabulary.encode(of_text) for of_text in words]
     choices = min(runners_up, len(vocabulary) - len(_UNSEEN))
-    replays = replay(decoder, regions, sentences, runners_up=choices, attention=attention)
+    replays = replay(model, regions, sentences, runners_up=choices, attention=attention)
     scores = []
     for text, of_text, found in zip(texts, words, replays, strict=True):
         named = tuple(
-            tuple((vocabulary.words[word], probability) for word, probability in place) for place in found.runners_up
+            tuple((vocabulary.words[word], precise(probability)) for word, probability in place)
+            for place in found.runners_up
         )
-        log_probs = tuple(found.log_probs)
+        log_probs = tuple(map(precise, found.log_probs))
         scores.append(Score(text, tuple(of_text), log_probs[:-1], log_probs[-1], named, found.attention))
     return scores
 
@@ -130,81 +127,76 @@ class Replay(NamedTuple):
     attention: Maps | None = None
 
 
-@torch.inference_mode()
 def replay(
-    decoder: EnsembleDecoder,
-    regions: torch.Tensor,
+    model: Model,
+    regions: Floats,
     sentences: Sequence[Sequence[int]],
     *,
     owners: Sequence[int] | None = None,
     runners_up: int = 0,
     attention: bool = False,
 ) -> list[Replay]:
-    """Have a decoder read known captions (teacher forcing).
+    """Have a model read known captions (teacher forcing).
 
     Args:
-        decoder: in evaluation mode.
+        model: what reads them.
         regions: ``(images, regions, channels)``.
         sentences: ids of the words of captions, without start and end.
         owners: for each caption the number of its image; by default there is one caption for each.
         runners_up: how many of the most probable words to find at each place.
-        attention: whether to find where the decoder looks, which one without attention does nowhere.
+        attention: whether to find where the model looks, which one without attention does nowhere.
     """
     owners = range(len(sentences)) if owners is None else owners
     found: dict[int, Replay] = {}
-    # Sentences of similar length at once, the longest first, few enough to fit into memory.
+    # Sentences of similar length at once, the longest first.
     order = sorted(range(len(sentences)), key=lambda place: -len(sentences[place]))
-    start = 0
-    while start < len(order):
-        rows = max(1, min(_MOST_ROWS, _MOST_POSITIONS // (len(sentences[order[start]]) + 1)))
-        group = order[start : start + rows]
-        start += rows
-        chosen, seen = [sentences[place] for place in group], regions[[owners[place] for place in group]]
-        found.update(zip(group, _replay_group(decoder, seen, chosen, runners_up, attention), strict=True))
+    for start in range(0, len(order), _MOST_ROWS):
+        group = order[start : start + _MOST_ROWS]
+        images, own = np.unique([owners[place] for place in group], return_inverse=True)
+        state = model.initial_state(regions[images]).select(own)
+        chosen = [sentences[place] for place in group]
+        replays = _replay_group(model, state, chosen, runners_up, attention and model.attends)
+        found.update(zip(group, replays, strict=True))
     return [found[place] for place in range(len(sentences))]
 
 
 def _replay_group(
-    decoder: EnsembleDecoder,
-    regions: torch.Tensor,
-    sentences: Sequence[Sequence[int]],
-    runners_up: int,
-    attention: bool,
+    model: Model, state: State, sentences: Sequence[Sequence[int]], runners_up: int, attention: bool
 ) -> list[Replay]:
-    """Replay sentences, the longest first; ``regions`` has a row for each."""
-    longest = len(sentences[0])
-    padded = torch.tensor([[START, *ids, END] + [PAD] * (longest - len(ids)) for ids in sentences])
-    lengths = torch.tensor([len(ids) + 1 for ids in sentences])
-    # Packed sequences are time-major.
-    numbers = torch.arange(len(sentences)).unsqueeze(1).expand(-1, longest + 1)
-    rows = pack_padded_sequence(numbers, lengths, batch_first=True).data.tolist()
-    targets = pack_padded_sequence(padded[:, 1:], lengths, batch_first=True).data.to(regions.device)
-    weights: list[PackedSequence] = []
-    outputs = decoder.teacher_force(
-        padded[:, :-1].to(regions.device),
-        lengths,
-        decoder.initial_state(regions),
-        on_attention=weights.append if attention else None,
-    )
+    """Replay sentences, the longest first; ``state`` has an image for each."""
     found = [Replay([], []) for _ in sentences]
-    for start in range(0, len(rows), _LOGIT_ROWS):
-        part = slice(start, start + _LOGIT_ROWS)
-        log_probs = decoder.logits(outputs[part]).float().log_softmax(dim=-1)
-        values = log_probs.gather(1, targets[part].unsqueeze(1)).squeeze(1).tolist()
-        for row, value in zip(rows[part], values, strict=True):
-            found[row].log_probs.append(value)
-        if runners_up:
-            log_probs[:, _UNSEEN] = -math.inf
-            best, ids = log_probs.topk(runners_up, dim=-1)
-            for row, *pairs in zip(rows[part], ids.tolist(), best.exp().tolist(), strict=True):
-                found[row].runners_up.append(list(zip(*pairs, strict=True)))
-    if not weights:
+    maps: list[list[Floats]] = [[] for _ in sentences]
+    for time in range(len(sentences[0]) + 1):
+        running = sum(len(words) >= time for words in sentences)
+        if time and running < sum(len(words) >= time - 1 for words in sentences):
+            state = state.select(np.arange(running))
+        before = np.array([[words[time - 1] if time else START] for words in sentences[:running]])
+        if attention:
+            log_probs, weights, state = model.look(before, state)
+        else:
+            log_probs, state = model.step(before, state)
+        for row, words in enumerate(sentences[:running]):
+            log_prob = log_probs[row, 0]
+            found[row].log_probs.append(float(log_prob[words[time] if time < len(words) else END]))
+            if runners_up:
+                found[row].runners_up.append(_most_probable(log_prob, runners_up))
+            if attention and time < len(words):
+                maps[row].append(weights[row, 0])
+    if not attention:
         return found
-    maps = pad_packed_sequence(weights[0], batch_first=True)[0].cpu().numpy()
-    side = math.isqrt(maps.shape[-1])
-    # The regions of an image are a square; those of ready-made vectors may be none.
-    grid = (side, side) if side * side == maps.shape[-1] else (1, maps.shape[-1])
-    return [
-        each._replace(attention=where[: len(words)].reshape(-1, *grid))
-        for each, where, words in zip(found, maps, sentences, strict=True)
-    ]
+    return [each._replace(attention=_as_maps(rows, weights.shape[-1])) for each, rows in zip(found, maps, strict=True)]
+
+
+def _most_probable(log_probs: Floats, count: int) -> list[tuple[int, float]]:
+    """Find the most probable words of ``(vocab,)`` and their probabilities, the most probable first."""
+    seen = log_probs.copy()
+    seen[_UNSEEN] = -np.inf
+    best = np.argsort(-seen, kind="stable")[:count]
+    return list(zip(best.tolist(), np.exp(seen[best]).tolist(), strict=True))
+
+
+def _as_maps(rows: Sequence[Floats], regions: int) -> Maps:
+    """Lay weights of regions out as maps; those of an image are a square, those of ready-made vectors may be none."""
+    side = math.isqrt(regions)
+    grid = (side, side) if side * side == regions else (1, regions)
+    return np.array(rows, dtype=np.float32).reshape(-1, *grid)

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+import math
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from captioner.caption import Calibration
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import CaptionerError, CheckpointError, reworded
+from captioner.errors import CaptionerError, CheckpointError, os_errors_as, reworded
 from captioner.images import Preprocessing
 from captioner.model.config import ModelConfig
 from captioner.options import from_dict
@@ -25,8 +27,10 @@ T = TypeVar("T")
 DEFAULT_WEIGHTS = "captioner"
 FORMAT = "captioner"
 FORMAT_VERSION = 1
+INT8 = "int8."  # begins the names of tensors that belong to no network, but to graphs of whole numbers
 _MOST_BYTES = 16 << 30
-_MOST_HEADER_BYTES = 100 << 20  # what the safetensors format allows
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
 
 
 def find_weights(weights: str | Path | None = None) -> Path:
@@ -51,48 +55,28 @@ def find_weights(weights: str | Path | None = None) -> Path:
     return Path(weights)
 
 
-class Peek(NamedTuple):
-    """What can be known of a checkpoint without loading the model.
+def file_digest(path: Path) -> str:
+    """Hash a checkpoint; once in a process, as long as the file stays the same.
 
-    Attributes:
-        metadata: what it says of itself, unchecked.
-        digest: first 16 hexadecimal digits of the file's SHA-256.
-    """
-
-    metadata: dict[str, str]
-    digest: str
-
-
-def peek(path: Path) -> Peek:
-    """Read and hash a checkpoint; once in a process, as long as the file stays the same.
+    Returns:
+        First 16 hexadecimal digits of the file's SHA-256.
 
     Raises:
-        CheckpointError: the file cannot be read or is not in the safetensors format. Loading it
-            (:func:`captioner.checkpoint.load_checkpoint`) says more.
+        CheckpointError: the file cannot be read.
     """
-    try:
-        if not path.is_file():  # opening a named pipe would wait for its writer
-            raise OSError("not a regular file")
+    with os_errors_as(CheckpointError, f"{path}: cannot be read: "):
         status = path.stat()
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return _peek(path, stamp)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error})") from error
+        return _file_digest(path, stamp)
 
 
 @lru_cache(maxsize=16)
-def _peek(path: Path, _stamp: tuple[int, ...]) -> Peek:
+def _file_digest(path: Path, _stamp: tuple[int, ...]) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if length > _MOST_HEADER_BYTES:
-            raise ValueError("header too long")
-        header = file.read(length)
-        metadata = {str(key): str(value) for key, value in json.loads(header)["__metadata__"].items()}
-        digest = hashlib.sha256(start + header)
         while block := file.read(1 << 20):
             digest.update(block)
-    return Peek(metadata, digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -110,6 +94,9 @@ class Header:
         embedded: whether the encoder's weights are in the file.
         shapes: shape of each tensor in the file.
         dtypes: type of each tensor, such as ``F16``.
+        graphs: what :func:`captioner.runtime.graph.read_graphs` reads; None in files without.
+        int8: the same, with whole numbers of 8 bits; None in files without.
+        int8_of: what :func:`tensors_digest` gave when these were made.
     """
 
     config: ModelConfig
@@ -122,6 +109,15 @@ class Header:
     embedded: bool
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
+    graphs: str | None = None
+    int8: str | None = None
+    int8_of: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of encoder and decoder; statistics of batch-norm are none."""
+        own = (key for key in self.shapes if key.startswith(("encoder.", "decoder.")) and not key.endswith(_STATISTICS))
+        return sum(math.prod(self.shapes[key]) for key in own)
 
 
 def read_header(path: str | Path) -> Header:
@@ -135,8 +131,12 @@ def read_header(path: str | Path) -> Header:
         return header_of(path, file)
 
 
-def open_checkpoint(path: Path) -> Any:
+def open_checkpoint(path: Path, framework: str = "np") -> Any:
     """Open a safetensors file, to be used as a context.
+
+    Args:
+        path: the file.
+        framework: whose tensors it is to give, ``np`` for arrays of numpy or ``pt`` for torch.
 
     Raises:
         CheckpointError: the file is absent, truncated, too large or none at all.
@@ -149,7 +149,7 @@ def open_checkpoint(path: Path) -> Any:
             raise CheckpointError(f"{path}: is not a regular file")
         if status.st_size > _MOST_BYTES:
             raise CheckpointError(f"{path}: {status.st_size} bytes are too many for a checkpoint")
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework=framework)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
     except OSError as error:
@@ -181,6 +181,9 @@ def header_of(path: Path, file: Any) -> Header:
             encoder_digest=_typed(encoder["digest"], str),
             embedded=_typed(encoder["embedded"], bool),
             shapes={key: tuple(part.get_shape()) for key, part in slices.items()},
+            graphs=metadata.get("graphs"),
+            int8=metadata.get("int8"),
+            int8_of=metadata.get("int8_of", ""),
             dtypes={key: str(part.get_dtype()) for key, part in slices.items()},
         )
         json.dumps(header.training, indent=2, allow_nan=False)  # what cannot be written again is refused here
@@ -193,6 +196,46 @@ def header_of(path: Path, file: Any) -> Header:
     if header.preprocessing.size != header.config.image_size:
         raise CheckpointError(f"{path}: prepares images of another size than its encoder expects")
     return header
+
+
+def read_tensors(path: Path, keys: Iterable[str]) -> dict[str, np.typing.NDArray[Any]]:
+    """Read some tensors of a checkpoint as arrays of numpy.
+
+    Raises:
+        CheckpointError: the file cannot be read, or one of them holds values that are not finite or too large.
+
+    Returns:
+        By their names; fractions as float32.
+    """
+    tensors = {}
+    with open_checkpoint(path) as file:
+        for key in keys:
+            value = file.get_tensor(key)
+            tensors[key] = value.astype(np.float32) if value.dtype.kind == "f" else value
+            check_values(path, key, tensors[key])
+    return tensors
+
+
+def tensors_digest(content: bytes) -> str:
+    """Hash the tensors of a checkpoint, whatever its metadata.
+
+    Args:
+        content: of the whole file.
+    """
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()[:16]
+
+
+def check_values(path: Path, key: str, value: np.typing.NDArray[Any]) -> None:
+    """Accept a tensor of finite numbers of a usual size.
+
+    Raises:
+        CheckpointError: it holds others.
+    """
+    if value.dtype.kind != "f" or not value.size:
+        return
+    # Written so that not-a-number fails too.
+    if not -_LARGEST_WEIGHT <= float(value.min()) <= float(value.max()) <= _LARGEST_WEIGHT:
+        raise CheckpointError(f"{path}: {key} holds values that are infinite or not numbers")
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:

@@ -26,14 +26,15 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("model", "decoding"), "the network, in torch; choosing words"),
     (("weights",), "where a checkpoint lies and what its header says, without torch"),
     (
-        ("checkpoint", "scoring", "concepts", "datasets"),
-        "one file a model; how probable a text is; what the classifier names; captioned images as records",
+        ("checkpoint", "concepts", "datasets"),
+        "one file a model; what the classifier names; captioned images as records",
     ),
+    (("runtime",), "a model at work, in ONNX Runtime or torch; its graphs"),
     (
-        ("captioner", "saving", "metrics", "features"),
-        "images in, captions out: the one service of all doors; checkpoints written and described; judging captions; "
-        "encoded images on disk",
+        ("scoring", "saving", "metadata", "metrics", "features"),
+        "how probable a text is; checkpoints written, and described; judging captions; encoded images on disk",
     ),
+    (("captioner",), "images in, captions out: the one service of all doors"),
     (
         ("bulk", "search", "training", "gradients", "download"),
         "long jobs: caption folders, find images by a sentence, fit a model, measure gradients, fetch data sets",
@@ -44,6 +45,8 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("cli",), "the command line: parse, call, print"),
     (("__main__", "batch"), "python -m captioner; module paths of earlier releases"),
 )
+TORCH_ENGINE = {"captioner.checkpoint", "captioner.runtime.torch"}
+"""How the other engine is entered; captions on a processor do without it."""
 FLOOR = {room: number for number, (rooms, _) in enumerate(FLOORS, start=1) for room in rooms}
 
 
@@ -159,12 +162,12 @@ def rooms(modules: dict[str, Module]) -> dict[str, set[str]]:
     return graph
 
 
-def reach(graph: dict[str, set[str]], start: str) -> set[str]:
-    """A module and everything that it imports, directly or not."""
-    found = {start}
-    waiting = [start]
+def heart(graph: dict[str, set[str]]) -> set[str]:
+    """``captioner/captioner.py`` and what it imports, directly or not, where torch is absent."""
+    found = {"captioner.captioner"}
+    waiting = list(found)
     while waiting:
-        for other in graph[waiting.pop()] - found:
+        for other in graph[waiting.pop()] - found - TORCH_ENGINE:
             found.add(other)
             waiting.append(other)
     return found
@@ -189,14 +192,14 @@ def main() -> None:
     """Print the figures."""
     modules = read_package()
     graph = imports(modules)
-    heart = reach(graph, "captioner.captioner")
+    core = heart(graph)
     functions = [(length, f"{name}.{function}") for name in modules for function, length in modules[name].functions()]
     print(f"modules        {len(modules)}")
     print(f"lines          {sum(module.lines for module in modules.values())}")
     print(f"import lines   {import_share(modules.values()):.2f} per 100")
     print(f"circles        {len(circles(graph))} of files, {len(circles(rooms(modules)))} of rooms")
     print(f"longest        function {max(functions)}, module {max((m.lines, m.name) for m in modules.values())}")
-    print(f"heart          {len(heart)} modules, {sum(modules[name].lines for name in heart)} lines")
+    print(f"heart          {len(core)} modules, {sum(modules[name].lines for name in core)} lines")
 
 
 if __name__ == "__main__":

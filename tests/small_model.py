@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.images import Preprocessing
 from captioner.model.config import ModelConfig
 from captioner.model.encoder import CaptionNetwork, encoder_preprocessing
+from captioner.runtime.torch import TorchModel
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 WORDS = (
@@ -24,9 +27,12 @@ SIZE = 64
 def in_double(captioner: Captioner) -> Captioner:
     """A copy that computes in float64, for tests with the fixture ``double``."""
     twin = copy.deepcopy(captioner)
-    twin.dtype = torch.float64
-    twin.encoder.double()
-    twin.decoder.double()
+    for model in getattr(twin.model, "members", [twin.model]):
+        assert isinstance(model, TorchModel)
+        model.__dict__.pop("network", None)  # made of the encoder when first asked for, and so in float32
+        model.dtype = torch.float64
+        model._given.double()
+        model.decoder.double()
     twin._regions = lambda vectors: vectors  # type: ignore[method-assign]
     return twin
 
@@ -65,3 +71,20 @@ def small_checkpoint(
                 parameter *= 4
     decoding = DecodingOptions(min_length=4, max_length=8)
     return Checkpoint(network.eval(), vocabulary, small_preprocessing(), decoding, training or {})
+
+
+def with_size(model: Checkpoint, size: int) -> Checkpoint:
+    """The same decoder with images of another size."""
+    network = CaptionNetwork(replace(model.network.config, image_size=size), pretrained=True)
+    network.decoder = model.network.decoder
+    preprocessing = encoder_preprocessing("efficientnet_lite0", image_size=size)
+    return replace(model, network=network.eval(), preprocessing=preprocessing)
+
+
+def save_with_graphs(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint that ONNX Runtime can compute."""
+    from captioner.runtime.export import graphs_of
+    from captioner.saving import save_checkpoint
+
+    save_checkpoint(path, replace(checkpoint, graphs=graphs_of(checkpoint, print)))
+    return path

@@ -11,7 +11,7 @@ from tests import house
 
 MODULES = house.read_package()
 IMPORTS = house.imports(MODULES)
-HEART = house.reach(IMPORTS, "captioner.captioner")
+HEART = house.heart(IMPORTS)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -39,7 +39,7 @@ def test_circles_are_found() -> None:
 
 def test_the_house_is_small() -> None:
     assert len(MODULES) <= 160
-    assert sum(module.lines for module in MODULES.values()) <= 22_500
+    assert sum(module.lines for module in MODULES.values()) <= 24_500
     assert house.import_share(MODULES.values()) <= 5.5
 
 
@@ -51,6 +51,7 @@ def test_a_module_and_its_functions_are_short(name: str) -> None:
 
 
 def test_the_heart_can_be_read_in_an_afternoon() -> None:
+    assert not {"captioner.runtime.torch", "captioner.model.decoder", "captioner.model.encoder"} & HEART
     assert len(HEART) <= 35
     assert sum(MODULES[name].lines for name in HEART) <= 4_500
 
@@ -73,7 +74,11 @@ def test_the_documents_show_the_floors() -> None:
         ("captioner.metrics.evaluate", {"torch", "gradio", "nltk", "PIL"}),
         ("captioner.datasets", {"torch", "gradio", "nltk", "numpy"}),
         ("captioner.images", {"torch", "torchvision", "gradio"}),
-        ("captioner.captioner", {"gradio", "matplotlib", "torchvision", "nltk"}),
+        ("captioner.decoding.search", {"torch", "onnxruntime", "nltk"}),
+        ("captioner.captioner", {"torch", "torchvision", "gradio", "matplotlib", "nltk"}),
+        ("captioner.metadata", {"torch", "onnxruntime"}),
+        ("captioner.search.search", {"torch", "gradio", "nltk"}),
+        ("captioner.evaluation.adjust", {"torch", "gradio", "nltk", "matplotlib"}),
         ("captioner.cluster.steps", {"torch", "ray"}),
     ],
 )

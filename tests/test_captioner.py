@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 import captioner as package
-from captioner.caption import Caption
+from captioner.caption import Caption, precise
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ImageError, OptionError
 from captioner.model.classifier import pretrained_classifier
-from captioner.model.inference import choose_device, choose_dtype
+from captioner.runtime.torch import TorchModel
 from captioner.vocabulary import Vocabulary, detokenize
 from captioner.weights import find_weights
 from tests.small_model import SIZE, in_double, small_checkpoint
@@ -32,29 +32,21 @@ def texts(captions: list[list[Caption]]) -> list[str]:
     return [best.text for best, *_ in captions]
 
 
-@pytest.mark.usefixtures("double")
 def test_every_kind_of_image_gives_the_same_caption(captioner: Captioner, images: list[Path]) -> None:
     # Not a JPEG, which is read at reduced scale, but by Pillow's own open at full scale.
     path = next(sample for sample in images if sample.suffix == ".png")
     content = path.read_bytes()
     with Image.open(path) as image:
         kinds: list[Any] = [path, str(path), content, io.BytesIO(content), image, captioner.preprocess(path)]
-        captions = in_double(captioner).caption(kinds)
-    assert texts(captions) == [captions[0][0].text] * len(kinds)
-    for caption in captions:  # equal pixels; only the order of a batch's additions may differ
-        assert caption[0].word_log_probs == pytest.approx(captions[0][0].word_log_probs)
+        captions = captioner.caption(kinds)
+    assert captions == [captions[0]] * len(kinds)
 
 
-@pytest.mark.usefixtures("double")
 def test_captions_come_in_the_order_of_the_images_whatever_the_batch(captioner: Captioner, images: list[Path]) -> None:
-    captioner = in_double(captioner)
     together = captioner.caption(images)
-    alone = [captioner.caption([sample])[0] for sample in images]
-    assert texts(together) == texts(alone)
+    assert together == [captioner.caption([sample])[0] for sample in images]
     assert len(set(texts(together))) > len(images) // 2  # the images matter
-    assert texts(captioner.caption(images[::-1])) == texts(together)[::-1]
-    for one, other in zip(together, alone, strict=True):
-        assert one[0].word_log_probs == pytest.approx(other[0].word_log_probs)
+    assert captioner.caption(images[::-1]) == together[::-1]
 
 
 def test_no_images_give_no_captions(captioner: Captioner) -> None:
@@ -70,6 +62,8 @@ def test_log_probabilities_add_up_and_words_make_the_text(captioner: Captioner, 
                 assert all(value <= 0 for value in (*caption.word_log_probs, caption.end_log_prob))
                 total = math.fsum((*caption.word_log_probs, caption.end_log_prob))
                 assert caption.log_prob == pytest.approx(total)
+                values = (*caption.word_log_probs, caption.end_log_prob, caption.log_prob)
+                assert values == tuple(map(precise, values))
 
 
 def test_several_captions_are_different_and_the_first_is_the_single_one(
@@ -118,32 +112,12 @@ def test_half_precision_hardly_changes_the_features(images: list[Path]) -> None:
     full = Captioner(small_checkpoint(), device="cpu", precision="fp32")
     half = Captioner(small_checkpoint(), device="cpu", precision="bf16")
     pixels = [full.preprocess(sample) for sample in images[:2]]
-    exact, rounded = full.encode(pixels).mean(dim=1), half.encode(pixels).mean(dim=1)
-    assert rounded.dtype == torch.float32
-    assert (torch.cosine_similarity(exact, rounded, dim=1) > 0.99).all()
+    exact, rounded = full.encode(pixels).mean(axis=1), half.encode(pixels).mean(axis=1)
+    assert rounded.dtype == np.float32
+    assert not np.array_equal(exact, rounded)
+    lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1)
+    assert ((exact * rounded).sum(axis=1) > 0.99 * lengths).all()
     assert all(best.text for best, *_ in half.caption(pixels))
-
-
-def test_precisions() -> None:
-    cpu = torch.device("cpu")
-    assert choose_dtype("fp32", cpu) == torch.float32
-    assert choose_dtype("bf16", cpu) == torch.bfloat16
-    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
-    with pytest.raises(OptionError, match="precision must be one of auto, fp32, bf16, not 'fp16'"):
-        choose_dtype("fp16", cpu)
-
-
-def test_devices() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in ("cuda", "mps", "cpu")
-
-
-@pytest.mark.parametrize("name", ["cuda:99", "meta", "vulkan", "hpu", "opengl", "nonsense", "", "cpu:-1", "cuda:x\n"])
-def test_a_device_that_is_not_there_is_one_clear_line(name: str) -> None:
-    with pytest.raises(OptionError, match="is not available") as caught:
-        choose_device(name)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -207,7 +181,7 @@ def test_captions_name_what_the_classifier_sees_and_others_stay_as_they_are(
     assert naming.decode(regions, replace(naming.options, tag_threshold=1.0)) == plain
     assert naming.tagger is not None
     options = replace(naming.options, tag_threshold=0.05)
-    tags = naming.tagger.tags(regions, options.tag_threshold)
+    tags = naming.tagger.tags(naming.model.classify(regions), options.tag_threshold)
     captions = naming.decode(regions, options)
     assert any(best.tags for best, *_ in captions)
     for found, before, seen in zip(captions, plain, tags, strict=True):
@@ -303,8 +277,9 @@ def test_captions_tell_where_the_model_looked_at_each_word(attention: str, image
         for caption in captions:
             assert caption.attention is not None
             assert caption.attention.shape == (len(caption.words), 2, 2)
-            (decoder,) = captioner.decoder.members
-            state = decoder.initial_state(regions)
+            assert isinstance(captioner.model, TorchModel)
+            decoder = captioner.model.decoder
+            state = decoder.initial_state(torch.from_numpy(regions))
             for word, seen in zip(("<start>", *caption.words), caption.attention, strict=False):
                 ids = torch.tensor(captioner.vocabulary.encode([word]))
                 _, weights, state = decoder._advance(decoder.embedding(ids), state)

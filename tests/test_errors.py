@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from captioner.errors import CaptionerError, OutputError, UnknownWordsError, os_errors_as
+from captioner.errors import CaptionerError, OutputError, UnknownWordsError, needing, os_errors_as
 
 
 def test_an_error_says_what_has_failed_and_then_what_to_do() -> None:
@@ -45,3 +45,19 @@ def test_failures_of_the_system_become_ours() -> None:
 def test_other_failures_pass() -> None:
     with pytest.raises(KeyError), os_errors_as(OutputError, "cannot write a: "):
         raise KeyError("a")
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.nn", "torchvision.models", "onnx"])
+def test_an_absent_package_of_training_names_what_to_install(module: str) -> None:
+    package = module.partition(".")[0]
+    with (
+        pytest.raises(CaptionerError, match=rf"^captioner train needs {package}: pip install 'captioner\[train\]'$"),
+        needing("captioner train"),
+    ):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+@pytest.mark.parametrize("module", ["captioner.nothing", "torch_geometric", None])
+def test_another_absent_package_is_a_bug(module: str | None) -> None:
+    with pytest.raises(ModuleNotFoundError), needing("captioner train"):
+        raise ModuleNotFoundError(name=module)

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from captioner.concepts import Tagger
-from tests.concepts.worlds import COLLIE, DALMATIAN, OWL, VOCABULARY, ZEBRA, images_of, passing_on
+from tests.concepts.worlds import COLLIE, DALMATIAN, OWL, VOCABULARY, ZEBRA, probabilities_of
 
 
 @pytest.fixture
 def tagger() -> Tagger:
-    return Tagger(passing_on(), VOCABULARY)
+    return Tagger(VOCABULARY)
 
 
 def test_probabilities_of_the_classes_of_a_concept_add_up(tagger: Tagger) -> None:
-    ((dog,),) = tagger.tags(images_of({DALMATIAN: 0.3, COLLIE: 0.25}), 0.5)
+    ((dog,),) = tagger.tags(probabilities_of({DALMATIAN: 0.3, COLLIE: 0.25}), 0.5)
     assert dog.name == "dog"
     assert dog.probability == pytest.approx(0.55, abs=1e-4)
     assert dog.ids == frozenset(VOCABULARY.encode(["dog"]))
@@ -21,7 +23,7 @@ def test_probabilities_of_the_classes_of_a_concept_add_up(tagger: Tagger) -> Non
 
 
 def test_tags_above_the_threshold_the_surest_first(tagger: Tagger) -> None:
-    images = images_of({ZEBRA: 0.3, DALMATIAN: 0.5}, {ZEBRA: 0.6}, {})
+    images = probabilities_of({ZEBRA: 0.3, DALMATIAN: 0.5}, {ZEBRA: 0.6}, {})
     assert [[tag.name for tag in tags] for tags in tagger.tags(images, 0.25)] == [
         ["dog", "zebra"],
         ["zebra"],
@@ -30,13 +32,16 @@ def test_tags_above_the_threshold_the_surest_first(tagger: Tagger) -> None:
     assert [[tag.name for tag in tags] for tags in tagger.tags(images, 0.55)] == [[], ["zebra"], []]
 
 
-def test_the_mean_region_is_looked_at(tagger: Tagger) -> None:
-    regions = images_of({ZEBRA: 0.6}).expand(1, 4, -1) + torch.tensor([-3.0, -1, 1, 3]).view(1, 4, 1)
-    assert [tag.name for tag in tagger.tags(regions, 0.55)[0]] == ["zebra"]
+@given(st.integers(0, 1000), st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_tags_do_not_depend_on_the_images_beside(seed: int, batch: list[int]) -> None:
+    weights = np.random.default_rng(seed).gamma(0.01, size=(6, 1000))
+    images = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    tagger = Tagger(VOCABULARY)
+    assert tagger.tags(images[batch], 0.1) == [tagger.tags(images[n : n + 1], 0.1)[0] for n in batch]
 
 
 def test_a_name_that_the_vocabulary_lacks_borrows_words_and_asks_for_more_certainty(tagger: Tagger) -> None:
-    images = images_of({OWL: 0.45}, {OWL: 0.55})
+    images = probabilities_of({OWL: 0.45}, {OWL: 0.55})
     without, (owl,) = tagger.tags(images, 0.2)
     assert without == []
     assert owl.name == "owl"
@@ -47,4 +52,4 @@ def test_a_name_that_the_vocabulary_lacks_borrows_words_and_asks_for_more_certai
 
 def test_what_the_vocabulary_cannot_name_at_all_is_left_out(tagger: Tagger) -> None:
     pizza = 963
-    assert tagger.tags(images_of({pizza: 0.9}), 0.1) == [[]]
+    assert tagger.tags(probabilities_of({pizza: 0.9}), 0.1) == [[]]

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import Checkpoint, load_checkpoint, with_encoder
 from captioner.errors import CaptionerError, CheckpointError, EncoderError, OptionError
+from captioner.metadata import describe
 from captioner.model.config import NO_ENCODER
-from captioner.saving import describe, save_checkpoint
+from captioner.saving import save_checkpoint
 from tests.small_model import SIZE, small_checkpoint
 from tests.vectors import fake_codes, vector_checkpoint
 
@@ -64,7 +66,7 @@ def test_images_are_refused_with_what_to_do(blind_file: Path, images: list[Path]
         lambda: captioner.preprocess(images[0]),
         lambda: captioner.check_sees_images(),
         lambda: captioner.check_sees_pictures(),
-        lambda: captioner.encoder(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.float32),
+        lambda: captioner.encode([np.zeros((1, 1, 3), np.uint8)]),
     ):
         with pytest.raises(EncoderError, match="images only when `encoder` NAME says what made the vectors"):
             use()

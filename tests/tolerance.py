@@ -20,6 +20,9 @@ import torch
 # which lie at most this far apart (100000 and 100001; the thousandth is for the rounding of the test).
 SIX_DIGITS = 1.001e-5
 
+# Log-probabilities and confidences are rounded to six decimals, to neighbours then at most.
+SIX_DECIMALS = 1.001e-6
+
 
 @contextmanager
 def in_double() -> Iterator[None]:

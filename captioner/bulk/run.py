@@ -53,9 +53,7 @@ class Model:
     @classmethod
     def of(cls, captioner: Captioner) -> Model:
         """A captioner that is loaded already, with its own decoding options."""
-        from captioner.model.inference import precision_name
-
-        settings = model_settings(captioner.digest, captioner.options, precision_name(captioner.dtype))
+        settings = model_settings(captioner.digest, captioner.options, captioner.precision)
         return cls(settings, captioner.options, lambda: captioner)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from captioner import CaptionerError, __version__
 from captioner.cli.flags import INTERRUPTED, WRONG_USE, Command, one_line, say, weights_apart
+from captioner.errors import needing
 
 GROUPS = {
     "caption": {
@@ -37,6 +38,7 @@ GROUPS = {
         "tune": "Find a checkpoint's best decoding options and store them",
         "calibrate": "Teach a checkpoint how sure its captions are",
         "classifier": "Give a checkpoint a classifier, to name what it sees",
+        "export": "Prepare a checkpoint to run without torch",
     },
 }
 """What each command does, by the groups of ``--help``; the commands of a group live in the module of its name."""
@@ -70,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             given = weights_apart(sys.argv[1:] if arguments is None else arguments)
             args = build_parser(given).parse_args(given)
-            code: int = args.run(args)
+            with needing(f"captioner {given[0]}"):
+                code: int = args.run(args)
             return code
         finally:
             sys.stdout.flush()

@@ -1,7 +1,6 @@
 """``captioner caption``, ``merge`` and ``serve``: images in, captions out."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ import captioner
 from captioner.bulk.run import Model, Progress, Summary, caption_file, model_settings, print_results
 from captioner.cli import flags
 from captioner.web.options import ServingOptions
-from captioner.weights import find_weights, peek
+from captioner.weights import file_digest, find_weights, read_header
 
 
 def _add_caption(parser: argparse.ArgumentParser) -> None:
@@ -77,14 +76,9 @@ def _exit_code(summary: Summary, options: captioner.FolderOptions, progress: Pro
 def _model(args: argparse.Namespace) -> Model:
     """The model of the flags, not yet loaded as far as that can be avoided."""
     paths = [find_weights(name) for name in args.weights or [None]]
-    try:
-        stored = captioner.DecodingOptions.from_dict(json.loads(peek(paths[0]).metadata["decoding"]))
-        digest = "+".join(peek(path).digest for path in paths)
-    except (captioner.CaptionerError, LookupError, ValueError, OSError):
-        loaded, decoding = flags.load_captioner(args)  # which says what is wrong with the file
-        digest = loaded.digest
-    else:
-        decoding = flags.read_options(args, captioner.DecodingOptions, stored)
+    stored = [read_header(path).decoding for path in paths]  # each says what is wrong with its file
+    decoding = flags.read_options(args, captioner.DecodingOptions, stored[0])
+    digest = "+".join(map(file_digest, paths))
     precision = "fp32" if args.precision == "auto" else args.precision
     settings = model_settings(
         digest, decoding, precision, encoder=args.encoder, image_size=args.image_size, resize=args.resize

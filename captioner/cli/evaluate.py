@@ -23,6 +23,7 @@ from captioner.search.options import RetrievalOptions
 _SKIPPED = "num_captions"
 _DECODING = [item.name for item in fields(captioner.DecodingOptions) if item.name not in (_SKIPPED, "seed")]
 _GENERATING = ("weights", "encoder", "image_size", "resize", "output", "limit", *_DECODING)
+_NUMBERS = {"fp32": "float32", "bf16": "bfloat16"}
 _ROUNDING = 1e-8  # COCO's small constants change BLEU by less
 
 
@@ -134,7 +135,7 @@ def _generate(
         available=images.available,
         checkpoint=model.digest,
         decoding=decoding,
-        precision=str(model.dtype).removeprefix("torch."),
+        precision=_NUMBERS.get(model.precision, model.precision),
         absent=images.absent,
         unreadable=len(made.unreadable),
     )
@@ -207,12 +208,7 @@ def _retrieval(args: argparse.Namespace) -> int:
 
     images = files.find_images(datasets, args.split, options.limit)
     found = retrieve_images(
-        flags.read_checkpoint(args),
-        images.records,
-        cache=options.cache,
-        skip_broken=datasets.skip_missing,
-        device=args.device,
-        precision=args.precision,
+        flags.open_captioner(args), images.records, cache=options.cache, skip_broken=datasets.skip_missing
     )
     left_out = images.absent + found.broken
     if args.json:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import captioner
+from captioner.model.config import PRECISIONS, RUNTIMES
 from captioner.options import flag_of, is_needed, typed_fields, with_flags
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class _Once(argparse.Action):
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, batches: bool = True, several: bool = True) -> None:
-    """Add the flags that :func:`load_captioner` or :func:`read_checkpoint` reads.
+    """Add the flags that :func:`open_captioner` reads.
 
     Args:
         parser: where the flags go.
@@ -183,10 +184,17 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, batches: bool = True
         choices=("squash", "crop"),
         help="how --encoder sees an image: the whole, or its centre in true proportion (default: squash)",
     )
+    group.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="auto",
+        help="what computes: onnx (ONNX Runtime, on the CPU), torch or auto: onnx on the CPU where the checkpoint has "
+        "graphs for it (default: auto)",
+    )
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (default: auto)")
     group.add_argument(
         "--precision",
-        choices=("auto", "fp32", "bf16"),
+        choices=PRECISIONS,
         default="auto",
         help="of the encoder (default: auto, fp32)",
     )
@@ -217,22 +225,15 @@ def open_captioner(args: argparse.Namespace, *, device: str | None = None) -> ca
     Raises:
         CaptionerError: the checkpoint, the encoder or the device is refused.
     """
-    return captioner.Captioner.load(
+    model = captioner.Captioner.load(
         args.weights,
         device=device or args.device,
         precision=args.precision,
+        runtime=args.runtime,
         encoder=args.encoder,
         image_size=args.image_size,
         resize=args.resize,
     )
-
-
-def read_checkpoint(args: argparse.Namespace) -> captioner.Checkpoint:
-    """Read the checkpoint of the flags, for commands that need no captioner.
-
-    Raises:
-        CaptionerError: the checkpoint or the encoder is refused.
-    """
-    from captioner.captioner import load_model
-
-    return load_model(args.weights, encoder=args.encoder, image_size=args.image_size, resize=args.resize)
+    if model.notice and not getattr(args, "quiet", False):
+        say(model.notice)
+    return model

@@ -247,12 +247,12 @@ def _search(args: argparse.Namespace) -> int:
 
     if not text_words(args.text):
         raise captioner.OptionError("there is no word in TEXT")
-    checkpoint = flags.read_checkpoint(args)
-    known_words(args.text, checkpoint.vocabulary)  # before the long part
+    model = flags.open_captioner(args)
+    known_words(args.text, model.vocabulary)  # before the long part
     paths = list(captioner.find_images([folder], recursive=options.recursive))
     if not paths:
         raise captioner.ImageError(f"no images in {folder}")
-    gallery = Gallery(checkpoint, paths, cache=options.cache, device=args.device, precision=args.precision)
+    gallery = Gallery(model, paths, cache=options.cache)
     for reason in gallery.broken.values():
         flags.say(reason)
     if not gallery.paths:
@@ -294,7 +294,7 @@ def _info(args: argparse.Namespace) -> int:
         print(_configuration(path), end="")
         return flags.DONE
 
-    from captioner.saving import describe
+    from captioner.metadata import describe
 
     description = describe(path)
     if args.json:

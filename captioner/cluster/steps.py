@@ -28,15 +28,13 @@ from captioner.bulk import output, reading, run, writers
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Item, Record
 from captioner.caption import Caption
-from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, os_errors_as
+from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, needing, os_errors_as
 from captioner.files import write_atomically
 
-_MISSING = "`engine` ray needs Ray: pip install 'captioner[ray]'"
-try:
+_NEEDING = "`engine` ray"
+with needing(_NEEDING):
     import pyarrow as pa
     from pyarrow import parquet
-except ImportError as error:
-    raise OptionError(_MISSING) from error
 
 Table: TypeAlias = Any
 Part: TypeAlias = tuple[int, Sequence[Item], Sequence[Record | None]]
@@ -144,10 +142,8 @@ def _actors(wanted: int | None, device: str) -> dict[str, Any]:
 
 
 def _ray() -> Any:
-    try:
+    with needing(_NEEDING):
         import ray.data
-    except ImportError as error:
-        raise OptionError(_MISSING) from error
     return ray
 
 

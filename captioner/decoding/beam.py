@@ -1,23 +1,26 @@
 """Beam search, for captions that hold given words if need be; greedy search is a beam of one.
 
-A strategy, this one or :class:`captioner.decoding.sampling.Sampling`, begins with ``width`` captions for each image, as
-rows ``image * width + slot``, and ends with ``num_captions`` hypotheses, or fewer if no more exist.
+A strategy, this one or :class:`captioner.decoding.sampling.Sampling`, begins with ``width`` captions for each image
+and ends with ``num_captions`` hypotheses, or fewer if no more exist. Images whose captions are there leave it, and
+arrays have a row for each of the others.
 """
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
+from captioner.decoding.filters import NEVER, Floats, Ints, SpecialIds, strike
 from captioner.decoding.options import DecodingOptions
 
+T = TypeVar("T", bound=np.generic)
 Wanted = Sequence[Sequence[Collection[int]]]
 """For each image some sets of ids, of each of which one word at least must stand in its captions."""
-NEVER = -math.inf
-"""Log-probability of what cannot be."""
+_CHUNK = 128  # numbers of which only the largest is looked at first
 
 
 @dataclass(frozen=True)
@@ -40,30 +43,10 @@ class Hypothesis:
 
 
 class Choice(NamedTuple):
-    """Which rows go on, and with which word: two tensors ``(rows,)``, fewer than before if some ended."""
+    """How captions go on: ``(images, width)`` which caption of its image each continues, and with which word."""
 
-    parents: torch.Tensor
-    words: torch.Tensor
-
-
-def hypotheses(
-    words: torch.Tensor, history: torch.Tensor, lengths: torch.Tensor, scores: torch.Tensor
-) -> list[list[Hypothesis]]:
-    """Read finished captions out of tensors; a score of minus infinity means that there is none.
-
-    Args:
-        words: ``(images, captions, time)`` ids.
-        history: ``(images, captions, time)`` log-probability of each word, then that of the end.
-        lengths: ``(images, captions)`` words without the end.
-        scores: ``(images, captions)``.
-    """
-
-    def hypothesis(ids: list[int], log_probs: list[float], length: int, score: float) -> Hypothesis:
-        *of_words, end = log_probs[: length + 1]
-        return Hypothesis(tuple(ids[:length]), tuple(of_words), end, sum(of_words) + end, score)
-
-    images = zip(words.tolist(), history.tolist(), lengths.tolist(), scores.tolist(), strict=True)
-    return [[hypothesis(*each) for each in zip(*image, strict=True) if each[3] != NEVER] for image in images]
+    parents: Ints
+    words: Ints
 
 
 def length_normalisation(length: int, exponent: float) -> float:
@@ -75,20 +58,29 @@ def length_normalisation(length: int, exponent: float) -> float:
     return float(((5 + length) / 6) ** exponent)
 
 
-def top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def top(scores: Floats, count: int) -> tuple[Floats, Ints]:
     """Find the ``count`` largest of each row, largest first; of equal ones the earliest. Deterministic.
 
-    ``torch.topk`` leaves the order of equal values open, and a stable sort of a whole vocabulary is slow.
+    Of a row with fewer numbers above minus infinity, the rest are minus infinity and place 0.
 
-    Shapes: ``(rows, n)`` -> values and indices ``(rows, count)``.
+    Shapes: ``(rows, n)`` -> values and places ``(rows, count)``.
     """
-    threshold = scores.topk(count, dim=1).values[:, -1:]
-    above, equal = scores > threshold, scores == threshold
-    room = count - above.sum(dim=1, keepdim=True)
-    chosen = above | (equal & (equal.cumsum(dim=1) <= room))
-    indices = chosen.nonzero()[:, 1].view(len(scores), count)
-    values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
-    return values, indices.gather(1, order)
+    rows, n = scores.shape
+    # Partitioning a whole vocabulary is slow. But ``count`` chunks whose largest number reaches a bound hold as many
+    # numbers that do, so that the largest all reach it, and few others do.
+    chunked = n >= _CHUNK * count
+    maxima = np.maximum.reduceat(scores, np.arange(0, n, _CHUNK), axis=1) if chunked else scores
+    bound = np.partition(maxima, -count, axis=1)[:, -count, None]
+    bound = np.maximum(bound, np.finfo(scores.dtype).min)
+    row, place = np.divmod(np.flatnonzero(scores >= bound), n)
+    found = scores[row, place]
+    order = np.lexsort((-found, row))  # stable
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    first = rank < count
+    row, rank, order = row[first], rank[first], order[first]
+    values, places = np.full((rows, count), NEVER, scores.dtype), np.zeros((rows, count), np.int64)
+    values[row, rank], places[row, rank] = found[order], place[order]
+    return values, places
 
 
 class Constraints:
@@ -101,27 +93,25 @@ class Constraints:
 
     Args:
         wanted: the sets of each image, at least one in all.
-        device: where the tensors live.
 
     Attributes:
         states: number of states; in the last one all sets are met.
         starts: ``(images,)`` state of the empty caption.
     """
 
-    def __init__(self, wanted: Wanted, device: torch.device) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         most = max(map(len, wanted))
         self.states = 1 << most
         self.wanted = wanted
-        self.starts = torch.tensor([self.states - (1 << len(sets)) for sets in wanted], device=device)
+        self.starts = np.array([self.states - (1 << len(sets)) for sets in wanted])
 
-    def targets(self, vocabulary: int) -> torch.Tensor:
-        """Find the state after each word, from each state: ``(images, states, vocabulary)``."""
-        meets = torch.zeros(len(self.wanted), vocabulary, dtype=torch.long)
-        for image, sets in enumerate(self.wanted):
-            for place, ids in enumerate(sets):
-                meets[image, list(ids)] |= 1 << place
-        states = torch.arange(self.states, device=self.starts.device)
-        return states.view(1, -1, 1) | meets.to(states.device).unsqueeze(1)
+    def targets(self, images: Ints, vocabulary: int) -> Ints:
+        """Find the state after each word, from each state: ``(images, states, vocabulary)``, of some images."""
+        meets = np.zeros((len(images), 1, vocabulary), np.int64)
+        for row, image in enumerate(images):
+            for place, ids in enumerate(self.wanted[image]):
+                meets[row, 0, list(ids)] |= 1 << place
+        return np.arange(self.states)[:, None] | meets
 
 
 class BeamSearch:
@@ -139,8 +129,7 @@ class BeamSearch:
     Args:
         images: number of images.
         options: decoding options.
-        end: id of ``<end>``.
-        device: where the tensors live.
+        special: ids that are treated apart.
         constraints: words that the captions must hold.
 
     Attributes:
@@ -148,115 +137,107 @@ class BeamSearch:
     """
 
     def __init__(
-        self,
-        images: int,
-        options: DecodingOptions,
-        end: int,
-        device: torch.device,
-        constraints: Constraints | None = None,
+        self, images: int, options: DecodingOptions, special: SpecialIds, constraints: Constraints | None = None
     ) -> None:
-        self.beam, self.end, self.options = options.width, end, options
+        self.beam, self.options, self.special = options.width, options, special
         self.constraints = constraints
         self.states = 1 if constraints is None else constraints.states
         self.width = self.states * self.beam
         # Greedy search never compares captions of different lengths: it stops where the end is most likely.
         # With constraints it does, since each state ends captions of its own.
         self.exponent = options.length_penalty if self.width > 1 else 0.0
-        shape = (images, self.width)
+        self.running = np.arange(images)  # those that have not left
         # All beams start equal, so that only the first of the first state may count.
-        self.scores = torch.full(shape, NEVER, device=device)
-        if constraints is None:
-            self.scores[:, 0] = 0.0
-        else:
-            self.scores.scatter_(1, constraints.starts.unsqueeze(1) * self.beam, 0.0)
-        steps = options.max_length + 1
-        self.history = torch.zeros(*shape, steps, device=device)  # log-probability of each word so far
-        pool = (images, options.finished)
-        self.pool_scores = torch.full(pool, NEVER, device=device)
-        self.pool_lengths = torch.zeros(pool, dtype=torch.long, device=device)
-        self.pool_words = torch.zeros(*pool, steps, dtype=torch.long, device=device)
-        self.pool_history = torch.zeros(*pool, steps, device=device)
+        self.scores: Floats = np.full((images, self.width), NEVER, np.float32)
+        self.scores[self.running, 0 if constraints is None else constraints.starts * self.beam] = 0.0
+        self.history: Floats = np.zeros((images, self.width, 0), np.float32)  # log-probability of each word so far
+        self.pools: list[list[Hypothesis]] = [[] for _ in range(images)]  # the best first
+        self.least = np.full(images, NEVER)  # what a caption must exceed to enter the pool of an image
 
-    def choose(self, log_probs: torch.Tensor, allowed: torch.Tensor, words: torch.Tensor) -> Choice:
+    def choose(self, log_probs: Floats, words: Ints) -> Choice:
         """Choose the next words.
 
         Args:
-            log_probs: ``(rows, vocab)``, the model's own.
-            allowed: ``(rows, vocab)``, false where a filter forbids the word.
-            words: ``(rows, time)`` words so far, without ``<start>``.
+            log_probs: ``(images, width, vocab)``.
+            words: ``(images, width, time)`` words so far, without ``<start>``.
         """
-        images, width = self.scores.shape
-        length, vocabulary = words.shape[1], log_probs.shape[1]
-        totals = self.scores.unsqueeze(-1) + log_probs.view(images, width, vocabulary)
-        totals = totals.masked_fill(~allowed.view(images, width, vocabulary), NEVER)
+        images, width, vocabulary = log_probs.shape
+        totals = np.add(self.scores[..., None], log_probs, order="C")
+        strike(totals.reshape(-1, vocabulary), words.reshape(images * width, -1), self.options, self.special)
         # From here on one row for each state of each image. Each beam can end once, so twice the beam
         # always holds enough that go on.
         totals, flat = top(self._by_state(totals), min(2 * self.beam, width * vocabulary))
-        ends = flat % vocabulary == self.end
-        history = _take(self.history, (flat // vocabulary).view(images, -1)).view(*flat.shape, -1)
-        grown = log_probs.view(images, width * vocabulary).gather(1, flat.view(images, -1))
-        history[..., length] = grown.view_as(flat)
-        best = slice(0, self.beam)
+        parents, chosen = np.divmod(flat, vocabulary)
+        ends = chosen == self.special.end
         last = slice(self.states - 1, None, self.states)
-        self._finish(
-            totals[last, best].masked_fill(~ends[last, best], NEVER),
-            _take(words.view(images, width, length), flat[last, best] // vocabulary),
-            history[last, best],
-        )
+        ending = np.where(ends, totals, NEVER)[last, : self.beam]
+        self._finish(ending, parents[last], words, log_probs[..., self.special.end])
         # Those that go on, best first: a stable sort keeps the order within ended and unended ones.
-        order = ends.long().sort(dim=1, stable=True).indices[:, best]
-        self.scores = totals.masked_fill(ends, NEVER).gather(1, order).view(images, width)
-        self.history = _take(history, order).view(images, width, -1)
-        flat = flat.gather(1, order).view(images, width)
-        first_row = torch.arange(images, device=flat.device).unsqueeze(1) * width
-        return Choice((first_row + flat // vocabulary).flatten(), (flat % vocabulary).flatten())
+        order = np.argsort(ends, axis=1, kind="stable")[:, : self.beam]
+        going = (np.where(ends, NEVER, totals), parents, chosen)
+        self.scores, parents, chosen = (np.take_along_axis(each, order, 1).reshape(images, width) for each in going)
+        grown = log_probs[np.arange(images)[:, None], parents, chosen]
+        self.history = np.concatenate((take(self.history, parents), grown[..., None]), axis=2)
+        return Choice(parents, chosen)
 
-    def _by_state(self, totals: torch.Tensor) -> torch.Tensor:
+    def _by_state(self, totals: Floats) -> Floats:
         """Continuations by the state that they lead to, minus infinity for those that lead to another.
 
         Shapes: ``(images, width, vocabulary)`` -> ``(images * states, width * vocabulary)``.
         """
         if self.constraints is None:
-            return totals.flatten(1)
-        targets = self.constraints.targets(totals.shape[2]).repeat_interleave(self.beam, dim=1)
-        states = torch.arange(self.states, device=totals.device).view(1, -1, 1, 1)
-        elsewhere = targets.unsqueeze(1) != states
-        return totals.unsqueeze(1).masked_fill(elsewhere, NEVER).view(-1, totals[0].numel())
+            return totals.reshape(len(totals), -1)
+        targets = self.constraints.targets(self.running, totals.shape[2]).repeat(self.beam, axis=1)
+        there = targets[:, None] == np.arange(self.states)[:, None, None]
+        return np.where(there, totals[:, None], NEVER).reshape(len(totals) * self.states, -1)
 
-    def _finish(self, totals: torch.Tensor, words: torch.Tensor, history: torch.Tensor) -> None:
-        """Let captions that end here compete for the pool.
+    def _finish(self, totals: Floats, parents: Ints, words: Ints, end_log_probs: Floats) -> None:
+        """Let captions that end here compete for the pools.
 
         Args:
             totals: ``(images, beam)`` their log-probabilities; minus infinity for those that do not end.
-            words: ``(images, beam, length)``.
-            history: ``(images, beam, steps)``.
+            parents: ``(images, beam)`` which of the captions so far they are, perhaps followed by others.
+            words: ``(images, width, time)``.
+            end_log_probs: ``(images, width)`` of ending each.
         """
-        length = words.shape[2]
-        scores = totals / length_normalisation(length, self.exponent)
-        ended_words = words.new_zeros(history.shape)
-        ended_words[..., :length] = words
-        lengths = torch.full_like(scores, length, dtype=torch.long)
-        self.pool_scores, order = top(torch.cat((self.pool_scores, scores), dim=1), self.options.finished)
-        self.pool_lengths = torch.cat((self.pool_lengths, lengths), dim=1).gather(1, order)
-        self.pool_words = _take(torch.cat((self.pool_words, ended_words), dim=1), order)
-        self.pool_history = _take(torch.cat((self.pool_history, history), dim=1), order)
+        scores = totals / length_normalisation(words.shape[2], self.exponent)
+        for row, place in np.argwhere(scores > self.least[self.running, None]).tolist():
+            image, parent = self.running[row], parents[row, place]
+            log_probs = (*self.history[row, parent].tolist(), float(end_log_probs[row, parent]))
+            pool = self.pools[image]
+            pool.append(hypothesis(words[row, parent].tolist(), log_probs, float(scores[row, place])))
+            pool.sort(key=lambda caption: -caption.score)
+            del pool[self.options.finished :]
+            if len(pool) == self.options.finished:
+                self.least[image] = pool[-1].score
 
-    def done(self) -> bool:
-        """Say whether no further word can change the result."""
-        bound = self.scores.amax(dim=1) / length_normalisation(self.options.max_length, self.exponent)
-        return bool((bound <= self.pool_scores.amin(dim=1)).all())
+    def leave(self) -> Ints:
+        """Let images leave of which no further word can change the result; give the rows of the others."""
+        bound = self.scores.max(axis=1) / length_normalisation(self.options.max_length, self.exponent)
+        rows = np.flatnonzero(bound > self.least[self.running])
+        self.running, self.scores, self.history = self.running[rows], self.scores[rows], self.history[rows]
+        return rows
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """List the captions of each image, the best first."""
-        found = hypotheses(self.pool_words, self.pool_history, self.pool_lengths, self.pool_scores)
         if not self.options.consensus:
-            return found
-        return [by_mbr(of_image)[: self.options.num_captions] for of_image in found]
+            return self.pools
+        return [by_mbr(pool)[: self.options.num_captions] for pool in self.pools]
 
 
-def _take(values: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
-    """``values[image, beams[image, i]]``: ``(images, beams, time)`` -> ``(images, width, time)``."""
-    return values.gather(1, beams.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+def hypothesis(words: Sequence[int], log_probs: Sequence[float], score: float | None = None) -> Hypothesis:
+    """Make a finished caption of its words and their log-probabilities, that of the end last.
+
+    Its score is by default its log-probability.
+    """
+    *of_words, end = log_probs
+    log_prob = sum(of_words) + end
+    return Hypothesis(tuple(words), tuple(of_words), end, log_prob, log_prob if score is None else score)
+
+
+def take(values: npt.NDArray[T], parents: Ints) -> npt.NDArray[T]:
+    """``values[image, parents[image, i]]``: ``(images, captions, time)`` -> ``(images, width, time)``."""
+    return values[np.arange(len(values))[:, None], parents]
 
 
 def by_mbr(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from captioner.decoding.options import DecodingOptions
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+NEVER = -np.inf
+"""Log-probability of what cannot be."""
 _JOINING = ("and", "or")
 
 
@@ -38,53 +44,49 @@ def special_ids(vocabulary: Vocabulary) -> SpecialIds:
     return replace(SPECIAL_IDS, joining=joining)
 
 
-def allowed_words(
-    words: torch.Tensor, vocabulary_size: int, options: DecodingOptions, special: SpecialIds
-) -> torch.Tensor:
-    """Find the words that no rule strikes out.
+def strike(scores: Floats, words: Ints, options: DecodingOptions, special: SpecialIds) -> None:
+    """Strike out words in place: those that a rule forbids become minus infinity. One at least stays in each row.
 
     Args:
+        scores: ``(rows, vocab)`` of each word, changed in place.
         words: ``(rows, time)`` ids so far, without ``<start>``.
-        vocabulary_size: number of words.
         options: which rules there are.
         special: ids that are treated apart.
-
-    Returns:
-        ``(rows, vocab)`` booleans, at least one true in each row.
     """
-    allowed = torch.ones(len(words), vocabulary_size, dtype=torch.bool, device=words.device)
-    allowed[:, list(special.banned)] = False
-    if options.no_repeat_ngram:
-        _strike_repeated_ngrams(words, allowed, options.no_repeat_ngram)
-    if options.no_repeat_word:
-        strike_repeated_words(words, allowed, special.joining)
-    length = words.shape[1]
-    if length < options.min_length:
-        allowed[:, special.end] = False
-    elif length >= options.max_length:
+    ends, length, vocabulary = scores[:, special.end].copy(), words.shape[1], scores.shape[1]
+    if length >= options.max_length:
         # The end is written, and its probability counted, rather than the sentence broken off.
-        allowed[:, : special.end] = False
-        allowed[:, special.end + 1 :] = False
-    # Rules can contradict each other (nothing left to say, yet too short): then the caption ends.
-    allowed[:, special.end] |= ~allowed.any(dim=1)
-    return allowed
+        scores[:] = NEVER
+        scores[:, special.end] = ends
+        return
+    scores[:, list(special.banned)] = NEVER
+    if options.no_repeat_ngram:
+        _strike_repeated_ngrams(words, scores, options.no_repeat_ngram)
+    if options.no_repeat_word:
+        strike_repeated_words(words, scores, special.joining)
+    if length < options.min_length:
+        scores[:, special.end] = NEVER
+    # Rules can contradict each other (nothing left to say, yet too short): then the caption ends. A row loses at most
+    # the banned words, one for each word so far, the end and what repeats, so that few vocabularies are that small.
+    if vocabulary <= len(special.banned) + length + 3:
+        nothing = (scores == NEVER).all(axis=1)
+        scores[nothing, special.end] = ends[nothing]
 
 
-def _strike_repeated_ngrams(words: torch.Tensor, allowed: torch.Tensor, size: int) -> None:
+def _strike_repeated_ngrams(words: Ints, scores: Floats, size: int) -> None:
     """No sequence of ``size`` words occurs twice (Paulus et al. 2018, section 2.5)."""
     if words.shape[1] < size:
         return
-    windows = words.unfold(1, size, 1)  # (rows, windows, size)
-    latest = words[:, words.shape[1] - size + 1 :].unsqueeze(1)  # (rows, 1, size - 1)
-    repeats = (windows[..., :-1] == latest).all(dim=-1)
-    rows, positions = repeats.nonzero(as_tuple=True)
-    allowed[rows, windows[rows, positions, -1]] = False
+    windows = np.lib.stride_tricks.sliding_window_view(words, size, axis=1)  # (rows, windows, size)
+    latest = words[:, None, words.shape[1] - size + 1 :]  # (rows, 1, size - 1)
+    rows, positions = (windows[..., :-1] == latest).all(axis=2).nonzero()
+    scores[rows, windows[rows, positions, -1]] = NEVER
 
 
-def strike_repeated_words(words: torch.Tensor, allowed: torch.Tensor, joining: Sequence[int]) -> None:
+def strike_repeated_words(words: Ints, scores: Floats, joining: Sequence[int]) -> None:
     """Strike out words that follow themselves, or themselves and a joining word: "hat hat", "hat and hat"."""
-    latest = words[:, -1:]
-    allowed.scatter_(1, latest, False)
+    rows = np.arange(len(words))[:, None]
+    scores[rows, words[:, -1:]] = NEVER
     if words.shape[1] > 1:
-        joined = torch.isin(latest, words.new_tensor(list(joining)))
-        allowed.scatter_(1, torch.where(joined, words[:, -2:-1], latest), False)
+        joined = np.isin(words[:, -1], joining)
+        scores[rows[joined], words[joined, -2:-1]] = NEVER

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from captioner import confidence
 from captioner.caption import Calibration, features
@@ -51,13 +50,13 @@ class Encoded:
 
     Attributes:
         label: of the data set.
-        regions: ``(images, regions, channels)``, float16 on the CPU.
+        regions: float16 ``(images, regions, channels)``.
         ids: of the images.
         references: what people say of them, tokenised once.
     """
 
     label: str
-    regions: torch.Tensor
+    regions: np.typing.NDArray[np.float16]
     ids: Sequence[ImageId]
     references: References
 
@@ -110,14 +109,14 @@ def encode_images(
         if batch.pixels:
             regions = captioner.encode(batch.pixels)
             # A decoder without attention gets the mean of the regions.
-            whole = regions if captioner.config.attention != "none" else regions.mean(dim=1, keepdim=True)
-            parts.append(whole.half().cpu())
+            whole = regions if captioner.config.attention != "none" else regions.mean(axis=1, keepdims=True)
+            parts.append(whole.astype(np.float16))
         kept += batch.readable
         on_progress(len(batch.readable) + len(batch.broken))
     if not kept:
         raise EvaluationError(f"{label}: not one image can be read")
     references = References({record.image_id: record.captions for record in kept})
-    return Encoded(label, torch.cat(parts), [record.image_id for record in kept], references)
+    return Encoded(label, np.concatenate(parts), [record.image_id for record in kept], references)
 
 
 def try_out(
@@ -144,7 +143,7 @@ def try_out(
     for part in sets:
         captions: dict[ImageId, str] = {}
         for start in range(0, len(part.ids), batch_size):
-            regions = part.regions[start : start + batch_size].float()
+            regions = part.regions[start : start + batch_size].astype(np.float32)
             written = captioner.decode(regions, options, attention=False)
             found = zip(part.ids[start : start + batch_size], written, strict=True)
             captions |= {image_id: best.text for image_id, (best, *_) in found}

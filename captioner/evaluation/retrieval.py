@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 from tqdm import tqdm
 
-from captioner.checkpoint import Checkpoint
+from captioner.captioner import Captioner
 from captioner.datasets.records import Record
 from captioner.errors import DatasetError
-from captioner.search.search import Gallery, PrefixTree
+from captioner.search.search import Doubles, Gallery, PrefixTree
 from captioner.vocabulary import text_words
 
 RECALLS = (1, 5, 10)
@@ -61,29 +60,21 @@ class Retrieval:
 
 
 def retrieve_images(
-    checkpoint: Checkpoint,
-    records: Sequence[Record],
-    *,
-    cache: str | Path,
-    skip_broken: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
+    captioner: Captioner, records: Sequence[Record], *, cache: str | Path, skip_broken: bool = False
 ) -> Retrieval:
     """Search the images of a data set for each of them by its first caption.
 
     Args:
-        checkpoint: the model.
+        captioner: the model, of one checkpoint.
         records: the images.
         cache: see :class:`captioner.search.search.Gallery`.
         skip_broken: whether images that cannot be read are left out instead of being an error.
-        device: see there.
-        precision: see there.
 
     Raises:
         DatasetError: images are broken and must not be left out, or all are.
     """
     paths = [record.path for record in records]
-    gallery = Gallery(checkpoint, paths, cache=cache, device=device, precision=precision)
+    gallery = Gallery(captioner, paths, cache=cache)
     if gallery.broken and not skip_broken:
         raise DatasetError(
             f"{len(gallery.broken):,} of {len(records):,} images are broken: {next(iter(gallery.broken.values()))}",
@@ -116,12 +107,12 @@ def retrieve(gallery: Gallery, queries: Sequence[str]) -> Retrieval:
     return Retrieval(ranks(log_probs), sum(dropped), sum(count > 0 for count in dropped))
 
 
-def ranks(log_probs: Tensor) -> npt.NDArray[np.int64]:
+def ranks(log_probs: Doubles) -> npt.NDArray[np.int64]:
     """Rank of each query's own image, see :class:`Retrieval`.
 
     Args:
         log_probs: ``(queries, images)``; the image of a query has its position.
     """
-    own = log_probs.diagonal().unsqueeze(1)
-    found: npt.NDArray[np.int64] = (log_probs >= own).sum(dim=1).numpy()
+    own = log_probs.diagonal()[:, None]
+    found: npt.NDArray[np.int64] = (log_probs >= own).sum(axis=1)
     return found

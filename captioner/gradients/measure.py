@@ -19,6 +19,7 @@ from captioner.gradients.options import GradientOptions
 from captioner.model.cells import Cell
 from captioner.model.config import NO_ENCODER, ModelConfig
 from captioner.model.decoder import Decoder
+from captioner.runtime.torch import TorchEncoder
 from captioner.vocabulary import END, SPECIAL_WORDS, START, caption_words
 from captioner.weights import find_weights
 
@@ -199,22 +200,22 @@ def caption_sequences(
 
 
 def _features(name: str, checkpoint: Checkpoint, records: Sequence[Record], options: GradientOptions) -> torch.Tensor:
-    config, device = checkpoint.network.config, torch.device("cpu")
+    config = checkpoint.network.config
     store: FeatureStore | VectorStore
     if records[0].row is not None:
         store = VectorStore(records[0].path)
     elif config.encoder == NO_ENCODER:
         raise DatasetError(f"{name} was trained on vectors and sees no images", "give its `dataset` codes")
     else:
-        encoder, pooled = checkpoint.network.encoder, config.attention == "none"
-        seen = checkpoint.preprocessing
-        store = FeatureStore(options.cache, encoder, seen, pooled=pooled, device=device, dtype=torch.float32)
+        encoder, seen = checkpoint.network.encoder, checkpoint.preprocessing
+        source = TorchEncoder(encoder, seen, device=torch.device("cpu"), dtype=torch.float32)
+        store = FeatureStore(options.cache, source, pooled=config.attention == "none")
     if store.shape[-1] != config.channels:
         raise DatasetError(f"{name} takes vectors of length {config.channels}, not {store.shape[-1]}")
     found = store.features_of(records)
     if found.broken:
         raise DatasetError(f"{len(found.broken)} images are broken: {next(iter(found.broken.values()))}")
-    return found.fetch(range(len(records)), device)
+    return torch.from_numpy(found.fetch(range(len(records))))
 
 
 def write_csv(path: str | Path, curves: Sequence[Curve]) -> None:

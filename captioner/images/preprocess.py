@@ -151,9 +151,7 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocessings:
-    """Preprocessings that take turns on an image; what they make travels as one array.
-
-    The pixels of a single one stay as they are. Those of several follow each other in one row of bytes.
+    """Preprocessings that take turns on an image; their pixels follow each other in one row of bytes.
 
     Attributes:
         members: At least one.
@@ -164,8 +162,6 @@ class Preprocessings:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of what `load` and `pixels` give."""
-        if len(self.members) == 1:
-            return self.members[0].shape
         return (sum(math.prod(member.shape) for member in self.members),)
 
     def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
@@ -190,5 +186,4 @@ class Preprocessings:
         return self._packed(lambda member: member.pixels(image))
 
     def _packed(self, scale: Callable[[Preprocessing], Pixels]) -> Pixels:
-        parts = [scale(member) for member in self.members]
-        return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
+        return np.concatenate([scale(member).ravel() for member in self.members])

@@ -158,7 +158,7 @@ class Stack(RecurrentCell):
         """The layers and their parts of the state, the lowest first."""
         layers = cast("list[Cell]", list(self.layers))
         states = torch.split(state, [layer.parts for layer in reversed(layers)], dim=1)
-        yield from zip(layers, reversed(states), strict=True)
+        return zip(layers, reversed(states), strict=True)
 
 
 class FusedCell(Cell):

@@ -8,8 +8,14 @@ from captioner.options import check, option
 CELLS = ("rnn", "residual_rnn", "gated_rnn", "lstm", "gru")
 NONLINEARITIES = ("tanh", "sigmoid")
 ATTENTIONS = ("none", "additive", "adaptive")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+RUNTIMES = ("auto", "onnx", "torch")
 NO_ENCODER = "none"
 """In place of an encoder's name: the model takes ready-made vectors."""
+CANNOT_SEE = (
+    "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
+    "(a .npy file), and images only when `encoder` NAME says what made the vectors"
+)
 
 _MOST = 1 << 20  # no real size comes near; stops a forged file from asking for all memory
 _MOST_LAYERS = 16

@@ -28,7 +28,8 @@ class State:
 
     Attributes:
         cell: ``(batch, parts, hidden)``, the recurrent state.
-        memory: with attention, what it has computed of the regions; else None.
+        memory: with attention, what it has computed of the regions; else None. It may have fewer rows: then as many
+            rows of ``cell``, one behind the other, belong to each of its images.
     """
 
     cell: Tensor
@@ -45,10 +46,6 @@ class State:
             return self  # a slice of all rows would still cost a copy of their gradient
         memory = self.memory and (self.memory[0][:count], self.memory[1][:count])
         return State(self.cell[:count], memory)
-
-    def reorder(self, rows: Tensor) -> "State":
-        """Exchange rows *of the same image*; their memory is equal and stays where it is."""
-        return replace(self, cell=self.cell[rows])
 
 
 class Decoder(nn.Module):
@@ -116,8 +113,13 @@ class Decoder(nn.Module):
         Returns:
             Logits of the next word ``(batch, vocab)`` and the state after ``words``.
         """
-        outputs, _, state = self._advance(self.dropout(self.embedding(words)), state)
-        return self.logits(outputs), state
+        logits, _, state = self.look(words, state)
+        return logits, state
+
+    def look(self, words: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
+        """Go one word further, and show with which weights ``(batch, regions)`` attention looked, if there is any."""
+        outputs, weights, state = self._advance(self.dropout(self.embedding(words)), state)
+        return self.logits(outputs), weights, state
 
     def shown(self, state: State) -> tuple[Tensor, Tensor | None]:
         """Compute what a state gives to the output layer.
@@ -129,8 +131,8 @@ class Decoder(nn.Module):
         outputs = self.cell.output(state.cell)
         if not isinstance(self.attention, AdaptiveAttention) or state.memory is None:
             return outputs, None
-        context, weights = self.attention(self.attention.of_state(outputs).unsqueeze(1), state.memory)
-        return outputs + self.attention.of_context(context.squeeze(1)), weights.squeeze(1)
+        context, weights = _attend(self.attention, self.attention.of_state(outputs), state.memory)
+        return outputs + self.attention.of_context(context), weights
 
     def teacher_force(
         self,
@@ -214,7 +216,7 @@ class Decoder(nn.Module):
         """One step: outputs ``(batch, hidden)``, weights of the regions if there is attention, next state."""
         weights = None
         if isinstance(self.attention, AdditiveAttention) and state.memory is not None:
-            context, weights = self.attention(self.cell.output(state.cell), state.memory)
+            context, weights = _attend(self.attention, self.cell.output(state.cell), state.memory)
             inputs = torch.cat((inputs, context), dim=-1)
         state = replace(state, cell=self.cell.step(inputs, state.cell, hidden_limit))
         outputs, shown = self.shown(state)
@@ -234,6 +236,12 @@ class Decoder(nn.Module):
         return found
 
 
+def _attend(attention: "AdditiveAttention | AdaptiveAttention", asked: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Let rows ask the memory of their images, one after the other: ``(rows, any)`` -> context and weights of each."""
+    context, weights = attention(asked.reshape(len(memory[0]), -1, asked.shape[-1]), memory)
+    return context.flatten(0, 1), weights.flatten(0, 1)
+
+
 class AdditiveAttention(nn.Module):
     """Soft additive attention (Bahdanau et al. 2015, eq. 6; for captions Xu et al. 2015, section 3.1.2).
 
@@ -251,20 +259,19 @@ class AdditiveAttention(nn.Module):
         return regions, self.of_regions(regions)
 
     def forward(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Attend with one state.
+        """Attend with some states of each image.
 
         Args:
-            hidden: ``(batch, hidden)``.
+            hidden: ``(batch, time, hidden)``.
             memory: from :meth:`memory`.
 
         Returns:
-            Context ``(batch, channels)`` and weights ``(batch, regions)`` that sum to one.
+            Context ``(batch, time, channels)`` and weights ``(batch, time, regions)`` that sum to one.
         """
         regions, keys = memory
-        energies = self.score(torch.tanh(keys + self.of_state(hidden).unsqueeze(1))).squeeze(-1)
+        energies = self.score(torch.tanh(keys.unsqueeze(1) + self.of_state(hidden).unsqueeze(2))).squeeze(-1)
         weights = energies.softmax(dim=-1)
-        context = torch.einsum("br,brc->bc", weights, regions)
-        return context, weights
+        return weights @ regions, weights
 
 
 class AdaptiveAttention(nn.Module):

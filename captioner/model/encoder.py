@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from captioner.errors import EncoderError
 from captioner.images import Preprocessing
-from captioner.model.config import NO_ENCODER, ModelConfig
+from captioner.model.config import CANNOT_SEE, NO_ENCODER, ModelConfig
 from captioner.model.decoder import Decoder
 
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -28,10 +28,6 @@ CLASSES = 1000
 """Of ImageNet, in torchvision's order."""
 NO_PREPROCESSING = Preprocessing(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """Holds the place of a preprocessing in a model without encoder."""
-CANNOT_SEE = (
-    "the checkpoint was trained on vectors and does not know which encoder made them: it captions vectors "
-    "(a .npy file), and images only when `encoder` NAME says what made the vectors"
-)
 
 # Lists of layers within torchvision's networks; a stage is a part of one, not all of it.
 _LISTS = {"features", "layers", "trunk_output", "blocks"}
@@ -158,7 +154,7 @@ class _VisionTransformer(nn.Module):
     def _tokens(self, images: Tensor) -> Tensor:
         """``(batch, 1 + patches, channels)``: a token for the class and one for each patch, placed."""
         patches = self.network._process_input(images)
-        start = self.network.class_token.expand(len(images), -1, -1)
+        start = self.network.class_token.expand(images.shape[0], -1, -1)  # unlike len, it is free in an export
         encoder = self.network.encoder
         placed: Tensor = encoder.dropout(torch.cat((start, patches), dim=1) + encoder.pos_embedding)
         return placed

@@ -6,20 +6,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
+from captioner.caption import precise
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint
 from captioner.errors import UnknownWordsError
 from captioner.features import FeatureStore
 from captioner.files import write_atomically
 from captioner.html import CLOSING, opening
 from captioner.images.draw import thumbnail_html
-from captioner.model.decoder import Decoder
-from captioner.model.inference import choose_device, choose_dtype
+from captioner.runtime.model import Floats, Model, State
 from captioner.scoring import Score
 from captioner.vocabulary import END, START, known_words
 
+Doubles = np.typing.NDArray[np.float64]
 IMAGES = 256
 """Images that take a step together: enough for large matrix products, and their scores of all words
 still fit into a processor's cache."""
@@ -31,11 +31,9 @@ class Gallery:
     An image that cannot be read is left out and listed in ``broken``.
 
     Args:
-        checkpoint: the model.
+        captioner: the model, of one checkpoint.
         paths: image files.
         cache: folder that keeps features, see :class:`captioner.features.FeatureStore`.
-        device: ``auto`` or the name of a torch device.
-        precision: of the encoder, as :class:`captioner.captioner.Captioner` takes it.
 
     Attributes:
         vocabulary: the words that the model knows.
@@ -44,26 +42,13 @@ class Gallery:
 
     Raises:
         CacheError: features cannot be kept on disk.
-        EncoderError: the checkpoint cannot encode images.
-        OptionError: the device or the precision is not available.
+        EncoderError: the model cannot encode images.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        paths: Sequence[Path],
-        *,
-        cache: str | Path,
-        device: str = "auto",
-        precision: str = "auto",
-    ) -> None:
-        self._device = choose_device(device)
-        self._decoder = checkpoint.network.decoder.eval().to(self._device)
-        self.vocabulary = checkpoint.vocabulary
-        encoder, seen = checkpoint.network.encoder.eval(), checkpoint.preprocessing
-        pooled = checkpoint.network.config.attention == "none"
-        dtype = choose_dtype("fp32" if precision == "auto" else precision, self._device)
-        store = FeatureStore(cache, encoder, seen, pooled=pooled, device=self._device, dtype=dtype)
+    def __init__(self, captioner: Captioner, paths: Sequence[Path], *, cache: str | Path) -> None:
+        captioner.check_sees_images()
+        self._model, self.vocabulary = captioner.model, captioner.vocabulary
+        store = FeatureStore(cache, captioner.model, pooled=captioner.config.attention == "none")
         self._features = store.collect(paths)
         self._sound = [place for place, row in enumerate(self._features.rows) if row >= 0]
         self.paths = tuple(paths[place] for place in self._sound)
@@ -71,7 +56,7 @@ class Gallery:
 
     def log_probs(
         self, sentences: Sequence[Sequence[int]], *, on_progress: Callable[[int], Any] = lambda steps: None
-    ) -> torch.Tensor:
+    ) -> Doubles:
         """Log P(text | image) of each text for each image.
 
         Args:
@@ -82,8 +67,8 @@ class Gallery:
             float64 ``(texts, images)``.
         """
         starts = range(0, len(self._sound), IMAGES)
-        blocks = (self._features.fetch(self._sound[start : start + IMAGES], self._device) for start in starts)
-        return log_prob_matrix(self._decoder, blocks, sentences, on_progress=on_progress)
+        blocks = (self._features.fetch(self._sound[start : start + IMAGES]) for start in starts)
+        return log_prob_matrix(self._model, blocks, sentences, on_progress=on_progress)
 
 
 @dataclass(frozen=True)
@@ -130,11 +115,11 @@ def search(gallery: Gallery, text: str) -> Answer:
     """
     words = known_words(text, gallery.vocabulary)
     log_probs = gallery.log_probs([gallery.vocabulary.encode(words)])[0]
-    mean = float(log_probs.mean())
-    order = log_probs.argsort(descending=True, stable=True).tolist()
-    values = log_probs.tolist()
-    matches = [Match(gallery.paths[place], values[place], values[place] - mean) for place in order]
-    return Answer(tuple(words), matches, mean)
+    mean = log_probs.mean()
+    order = np.argsort(-log_probs, kind="stable").tolist()
+    values, scores = ([precise(value) for value in each.tolist()] for each in (log_probs, log_probs - mean))
+    matches = [Match(gallery.paths[place], values[place], scores[place]) for place in order]
+    return Answer(tuple(words), matches, precise(float(mean)))
 
 
 _STYLE = """\
@@ -209,58 +194,46 @@ class PrefixTree:
         return len(self.children)
 
 
-@torch.inference_mode()
 def log_prob_matrix(
-    decoder: Decoder,
-    regions: Iterable[torch.Tensor],
+    model: Model,
+    regions: Iterable[Floats],
     sentences: Sequence[Sequence[int]],
     *,
     on_progress: Callable[[int], Any] = lambda steps: None,
-) -> torch.Tensor:
+) -> Doubles:
     """Log P(text | image), words and end, for all pairs of a text and an image.
 
     Texts with a common beginning share the work for it: the decoder takes one step for each prefix and
     image. Of the distribution over all words only its normaliser and the words that follow are kept.
 
     Args:
-        decoder: in evaluation mode.
+        model: what reads them.
         regions: the images in blocks ``(images, regions, channels)``, best of :data:`IMAGES`.
         sentences: ids of the words of each text, without start and end.
         on_progress: called with the number of images of a block after each prefix.
 
     Returns:
-        float64 ``(texts, images)`` on the CPU.
+        ``(texts, images)``, added up in float64.
     """
     tree = PrefixTree(sentences)
-    blocks = [_block(decoder, tree, block, len(sentences), on_progress) for block in regions]
-    return torch.cat(blocks, dim=1) if blocks else torch.empty(len(sentences), 0, dtype=torch.float64)
+    blocks = [_block(model, tree, block, len(sentences), on_progress) for block in regions]
+    return np.concatenate(blocks, axis=1) if blocks else np.empty((len(sentences), 0))
 
 
-def _block(
-    decoder: Decoder, tree: PrefixTree, regions: torch.Tensor, texts: int, on_progress: Callable[[int], Any]
-) -> torch.Tensor:
+def _block(model: Model, tree: PrefixTree, regions: Floats, texts: int, on_progress: Callable[[int], Any]) -> Doubles:
     images = len(regions)
-    found = torch.empty(texts, images, dtype=torch.float64)
-    nothing = torch.zeros(images, dtype=torch.float64)
+    found = np.empty((texts, images))
     # Depth first, so that few states are alive at a time; a list, since a text may have 10,000 words.
-    waiting = [(0, START, nothing, decoder.initial_state(regions))]
+    waiting: list[tuple[int, int, Doubles, State]] = [(0, START, np.zeros(images), model.initial_state(regions))]
     while waiting:
         prefix, word, total, state = waiting.pop()
-        words = torch.full((images,), word, device=regions.device)
-        logits, state = decoder.step(words, state)
-        logits = logits.float()
-        normaliser = logits.logsumexp(dim=-1)
+        log_probs, state = model.step(np.full((images, 1), word), state)
         if tree.ends[prefix]:
-            found[tree.ends[prefix]] = total + _log_probs(logits, normaliser, END)
+            found[tree.ends[prefix]] = total + log_probs[:, 0, END]
         for following, child in tree.children[prefix].items():
-            waiting.append((child, following, total + _log_probs(logits, normaliser, following), state))
+            waiting.append((child, following, total + log_probs[:, 0, following], state))
         on_progress(images)
     return found
-
-
-def _log_probs(logits: torch.Tensor, normaliser: torch.Tensor, word: int) -> torch.Tensor:
-    """Log-probabilities of one word: ``(images,)``, in float64 because many are added up."""
-    return (logits[:, word] - normaliser).double().cpu()
 
 
 @dataclass(frozen=True)
@@ -279,7 +252,7 @@ class Unscored:
 
 
 def score_each(
-    captioner: Captioner, regions: torch.Tensor, texts: Sequence[str], *, runners_up: int = 0
+    captioner: Captioner, regions: Floats, texts: Sequence[str], *, runners_up: int = 0
 ) -> list[Score | Unscored]:
     """Score many texts for one image; those with unknown words do not keep the others from being scored.
 
@@ -297,7 +270,7 @@ def score_each(
     """
     refused = [_refused(text, captioner) for text in texts]
     known = [text for text, unscored in zip(texts, refused, strict=True) if unscored is None]
-    scores = iter(captioner.score(regions.expand(len(known), -1, -1), known, runners_up=runners_up))
+    scores = iter(captioner.score(np.repeat(regions, len(known), axis=0), known, runners_up=runners_up))
     return [unscored or next(scores) for unscored in refused]
 
 
@@ -310,7 +283,7 @@ def _refused(text: str, captioner: Captioner) -> Unscored | None:
 
 
 def rank(
-    captioner: Captioner, regions: torch.Tensor, texts: Sequence[str], *, per_word: bool = False
+    captioner: Captioner, regions: Floats, texts: Sequence[str], *, per_word: bool = False
 ) -> list[Score | Unscored]:
     """Order texts by their log-probability for an image.
 

@@ -1,5 +1,6 @@
 """Giving a checkpoint the classifier of its encoder, fitted to it where the encoder was trained further."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from captioner.errors import DatasetError, OptionError
 from captioner.features import FeatureStore
 from captioner.model.classifier import fit_classifier, pretrained_classifier
 from captioner.model.encoder import Encoder, build_encoder
-from captioner.model.inference import choose_device, choose_dtype
+from captioner.runtime.export import graphs_of
+from captioner.runtime.torch import TorchEncoder, choose_device, choose_dtype
 from captioner.saving import save_checkpoint
 from captioner.training.data import read_splits
 from captioner.training.options import ClassifierOptions
@@ -64,7 +66,8 @@ def add_classifier(datasets: DatasetOptions | None, options: ClassifierOptions) 
     story = {"fitted": None if agreement is None else vars(agreement)}
     training = {**checkpoint.training, "classifier": story}
     written = replace(checkpoint, classifier=classifier, decoding=decoding, training=training)
-    save_checkpoint(Path(options.output).expanduser(), written)
+    graphs = graphs_of(written, lambda line: print(line, file=sys.stderr))
+    save_checkpoint(Path(options.output).expanduser(), replace(written, graphs=graphs))
     return agreement
 
 
@@ -105,9 +108,9 @@ def _means(encoder: Encoder, checkpoint: Checkpoint, paths: Sequence[Path], opti
     """The mean region of each image, on the CPU; not-a-number for images that cannot be read."""
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
-    store = FeatureStore(options.cache, encoder, checkpoint.preprocessing, pooled=True, device=device, dtype=dtype)
-    found = store.collect(paths)
+    source = TorchEncoder(encoder, checkpoint.preprocessing, device=device, dtype=dtype)
+    found = FeatureStore(options.cache, source, pooled=True).collect(paths)
     means = torch.full((len(paths), checkpoint.network.config.channels), torch.nan)
     readable = [place for place, row in enumerate(found.rows) if row >= 0]
-    means[readable] = found.fetch(readable, means.device).squeeze(1)
+    means[readable] = torch.from_numpy(found.fetch(readable)).squeeze(1)
     return means

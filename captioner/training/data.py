@@ -24,8 +24,9 @@ from captioner.images import Pixels
 from captioner.metrics.coco import Corpus
 from captioner.metrics.evaluate import References, score_captions
 from captioner.model.decoder import Decoder
+from captioner.runtime.torch import DecoderModel
 from captioner.training.distributed import ALONE, World
-from captioner.training.encoding import ImageFeatures, Images, ImageStore, augmented_pixels, mirrorable
+from captioner.training.encoding import ImageFeatures, Images, ImageStore, augmented_pixels, fetch, mirrorable
 from captioner.training.options import AUTO, TrainingOptions, parse_proportions
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabulary, caption_words, detokenize
 
@@ -84,10 +85,10 @@ class ValidationSet:
             ProcessLostError: another process has ended.
         """
         captions: dict[int | str, str] = {}
-        special = special_ids(vocabulary)
+        special, model = special_ids(vocabulary), DecoderModel(decoder)
         for start in range(world.rank * _BATCH, len(self.records), world.size * _BATCH):
-            features = self.features.fetch(self.images[start : start + _BATCH], device)
-            found = decode(decoder, features, options, special)
+            regions = fetch(self.features, self.images[start : start + _BATCH], device)
+            found = decode(model, regions, options, special)
             for record, (best, *_) in zip(self.records[start : start + _BATCH], found, strict=True):
                 captions[record.image_id] = detokenize(vocabulary.decode(best.words))
         whole = {name: text for part in world.gather(captions) for name, text in part.items()}
@@ -457,4 +458,4 @@ class StoredInputs:
 
     def fetch(self, images: Sequence[int]) -> torch.Tensor:
         """See :meth:`ImageInputs.fetch`; float32."""
-        return self.data.features.fetch([self.data.images[number] for number in images], self.device)
+        return fetch(self.data.features, [self.data.images[number] for number in images], self.device)

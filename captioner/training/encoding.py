@@ -28,7 +28,7 @@ from captioner.features import DigestIndex, FeatureRows, FeatureStore, VectorSto
 from captioner.images import Pixels, Preprocessing, display_name, open_image
 from captioner.model import encoder as encoders
 from captioner.model.config import NO_ENCODER
-from captioner.model.inference import fuse
+from captioner.runtime.torch import TorchEncoder, fuse
 from captioner.training.options import TrainingOptions
 from captioner.vocabulary import Vocabulary
 
@@ -76,8 +76,8 @@ def open_source(
         tuned = TunedEncoder(encoder, frozen, recompute=options.checkpoint_activations, device=device)
         return encoder, preprocessing, PixelStore(options.cache, tuned, preprocessing, dtype)
     pooled = options.attention == "none"
-    store = FeatureStore(options.cache, encoder, preprocessing, pooled=pooled, device=device, dtype=dtype)
-    return encoder, preprocessing, store
+    source = TorchEncoder(encoder, preprocessing, device=device, dtype=dtype)
+    return encoder, preprocessing, FeatureStore(options.cache, source, pooled=pooled)
 
 
 def _build_encoder(options: TrainingOptions, initial: Checkpoint | None) -> tuple[encoders.Encoder, Preprocessing]:
@@ -361,8 +361,16 @@ ImageFeatures = FeatureRows | Images
 """Some images, or vectors in their place, and the features that a decoder sees of them.
 
 ``rows`` has the same number for images of the same bytes and -1 for a broken one, ``digests`` their SHA-256,
-``broken`` the reasons by position; ``fetch(images, device)`` gives float32 ``(images, regions, channels)``.
+``broken`` the reasons by position; :func:`fetch` gives the features.
 """
+
+
+def fetch(features: ImageFeatures, images: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Give features of whole images by their position: float32 ``(images, regions, channels)``."""
+    if isinstance(features, Images):
+        return features.fetch(images, device)
+    return torch.from_numpy(features.fetch(images)).to(device)
+
 
 ImageStore = FeatureStore | VectorStore | PixelStore
 """Makes the features of a run: ``features_of(records)``, of ``shape`` ``(regions, channels)``.

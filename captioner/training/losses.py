@@ -24,6 +24,8 @@ from captioner.metrics.evaluate import References
 from captioner.metrics.ptb.tokenizer import tokenize
 from captioner.model.config import FULL_BPTT, BPTTConfig
 from captioner.model.decoder import Decoder, NextInput, State
+from captioner.runtime import model
+from captioner.runtime.torch import DecoderModel
 from captioner.training.data import Batch, TrainingData, make_batch
 from captioner.training.options import TrainingOptions
 from captioner.vocabulary import END, START, UNKNOWN, Vocabulary, detokenize
@@ -269,18 +271,15 @@ class SelfCritical:
         return len(words) < self.longest
 
 
-@dataclass(frozen=True)
-class _Begun:
+class _Begun(DecoderModel):
     """A decoder as the decoding loop sees it, whose first states are there already."""
 
-    decoder: Decoder
-    state: State
+    def __init__(self, decoder: Decoder, state: State) -> None:
+        super().__init__(decoder)
+        self._first = model.State(state.cell.unsqueeze(1), state.memory or ())
 
-    def initial_state(self, regions: Tensor) -> State:
-        return self.state
-
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.decoder.step(words, state)
+    def initial_state(self, regions: object) -> model.State:
+        return self._first
 
 
 def advantages(rewards: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
@@ -23,7 +24,8 @@ from captioner.errors import CheckpointError, TrainingError
 from captioner.interrupt import Interrupted, on_interrupt
 from captioner.model.config import BPTTConfig
 from captioner.model.encoder import CaptionNetwork, Encoder
-from captioner.model.inference import choose_device, choose_dtype, precision_name
+from captioner.runtime.export import graphs_of
+from captioner.runtime.torch import choose_device, choose_dtype, precision_name
 from captioner.saving import save_checkpoint
 from captioner.training import optim
 from captioner.training.data import Batch, TrainingData, epoch_batches, prepare, read_splits, step_count, steps_of
@@ -376,6 +378,10 @@ class Trainer:
             f"or a lower `lr` (now {self.options.lr:g}){where}",
         )
 
+    @cached_property
+    def _graphs(self) -> str | None:
+        return graphs_of(self.checkpoint, say, encoder=not self.options.external_encoder)
+
     def _save_checkpoint(self, path: Path, row: Mapping[str, float]) -> None:
         """Write the model, with the weights that it has now, and its story."""
         training = {
@@ -391,7 +397,7 @@ class Trainer:
                 "python": sys.version.split()[0],
             },
         }
-        checkpoint = replace(self.checkpoint, training=training)
+        checkpoint = replace(self.checkpoint, training=training, graphs=self._graphs)
         save_checkpoint(path, checkpoint, external_encoder=self.options.external_encoder)
 
     def _save_state(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioner.errors import OptionError
+from captioner.model.config import RUNTIMES
 from captioner.options import check, option
 
 
@@ -18,6 +19,8 @@ class ServingOptions:
     """
 
     weights: str | None = option(None, "checkpoint (by default the shipped one)")
+    runtime: str = option("auto", "what computes, as of captioner caption", choices=RUNTIMES)
+    device: str = option("auto", "cpu, cuda, mps or auto", metavar="NAME")
     host: str = option("127.0.0.1", "address to listen on; the default is this machine alone")
     port: int = option(7860, "port to listen on", low=0, high=(1 << 16) - 1)
     auth_file: str | None = option(None, "file with a line USER:PASSWORD for each visitor who may come in")

@@ -39,6 +39,8 @@ def serve(options: ServingOptions) -> None:
 
         service = Service(
             options.weights,
+            device=options.device,
+            runtime=options.runtime,
             max_batch_size=options.max_batch_size,
             queue_size=options.queue_size,
             timeout=options.timeout,

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
 
 import captioner
 from captioner.caption import Caption
@@ -23,10 +25,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageError, OptionError
 from captioner.images import Pixels
 from captioner.options import with_flags
-from captioner.weights import find_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from captioner.runtime.model import Floats
+from captioner.weights import find_weights, read_header
 
 MOST_WORDS = 100
 """Longer sentences are not scored: no caption comes near."""
@@ -88,11 +88,12 @@ class Models:
         weights: a file or the name of shipped weights, as :func:`captioner.weights.find_weights` takes it;
             the shipped default if absent. All weights in the folder of the shipped ones can be loaded by
             name too.
-        device: see :class:`captioner.captioner.Captioner`.
+        device: see :meth:`captioner.captioner.Captioner.load`.
+        runtime: see there.
     """
 
-    def __init__(self, weights: str | Path | None = None, *, device: str = "auto") -> None:
-        self._wanted, self._device = weights, device
+    def __init__(self, weights: str | Path | None = None, *, device: str = "auto", runtime: str = "auto") -> None:
+        self._wanted, self._device, self._runtime = weights, device, runtime
         self._files: dict[str, Path] = {}
         self._models: OrderedDict[str, captioner.Captioner] = OrderedDict()
         self._lock = threading.Lock()  # over the models
@@ -172,14 +173,13 @@ class Models:
         """
         model = self.load(weights)
         name = weights or self.default
-        parts = (model.encoder, model.decoder)
         return About(
             name=name,
             digest=model.digest,
             card=_model_card(self._files[name]),
             training=model.training,
             megabytes=self._files[name].stat().st_size / 1e6,
-            parameters=sum(parameter.numel() for part in parts for parameter in part.parameters()),
+            parameters=read_header(self._files[name]).parameters,
             words=len(model.vocabulary),
         )
 
@@ -203,7 +203,9 @@ class Models:
             with self._lock:
                 if model := self._models.get(name):  # another thread was faster
                     return model
-            model = captioner.Captioner.load(self._files[name], device=self._device)
+            model = captioner.Captioner.load(self._files[name], device=self._device, runtime=self._runtime)
+            if model.notice:
+                _log.warning("captioner: %s", with_flags(model.notice))
             with self._lock:
                 self._models[name] = model
                 idle = [other for other in self._models if other not in (name, self.default)]
@@ -342,7 +344,7 @@ class Encoded:
     weights: str
     digest: str
     pixels: Pixels
-    regions: Tensor
+    regions: Floats
     seconds: float
 
 
@@ -353,7 +355,8 @@ class Service:
 
     Args:
         weights: see :class:`Models`.
-        device: see :class:`captioner.captioner.Captioner`.
+        device: see :class:`Models`.
+        runtime: see there.
         max_batch_size: images of different visitors that go through a network together.
         queue_size: images that may wait for a network; more are refused.
         timeout: seconds that one may wait.
@@ -367,17 +370,18 @@ class Service:
         weights: str | Path | None = None,
         *,
         device: str = "auto",
+        runtime: str = "auto",
         max_batch_size: int = 8,
         queue_size: int = 64,
         timeout: float = 60,
     ) -> None:
-        self.models = Models(weights, device=device)
+        self.models = Models(weights, device=device, runtime=runtime)
         self._encoded: OrderedDict[tuple[str, str], Encoded] = OrderedDict()
         self._lock = threading.Lock()  # over the dictionary above
         self._reading = threading.BoundedSemaphore(_MOST_READERS)
         self._computing = threading.Lock()  # one batch goes through a network at a time
         bounds: dict[str, Any] = {"most": max_batch_size, "queue_size": queue_size, "timeout": timeout}
-        self._encodings: Batcher[captioner.Captioner, Pixels, Tensor] = Batcher(self._encode, **bounds)
+        self._encodings: Batcher[captioner.Captioner, Pixels, Floats] = Batcher(self._encode, **bounds)
         self._decodings: Batcher[tuple[captioner.Captioner, DecodingOptions], Encoded, list[Caption]] = Batcher(
             self._decode, **bounds
         )
@@ -463,26 +467,23 @@ class Service:
         if text.count(" ") + 1 > MOST_WORDS or len(text) > 20 * MOST_WORDS:
             raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
         with self._computing:
-            regions = encoded.regions.to(model.device).unsqueeze(0)
-            (score,) = model.score(regions, [text], runners_up=runners_up, attention=attention)
+            (score,) = model.score(encoded.regions[None], [text], runners_up=runners_up, attention=attention)
         if not score.words:
             raise OptionError("there are no words in the sentence", "type some")
         return score
 
-    def _encode(self, model: captioner.Captioner, images: Sequence[Pixels]) -> Sequence[Tensor]:
+    def _encode(self, model: captioner.Captioner, images: Sequence[Pixels]) -> Sequence[Floats]:
         with self._computing:
             # Copies: an image that is remembered must not keep all of its batch in memory.
-            return [regions.clone() for regions in model.encode(images).cpu()]
+            return [regions.copy() for regions in model.encode(images)]
 
     def _decode(
         self, key: tuple[captioner.Captioner, DecodingOptions], images: Sequence[Encoded]
     ) -> list[list[Caption]]:
-        import torch
-
         model, options = key
         seeds = model.seeds([image.pixels for image in images], options)
         with self._computing:
-            regions = torch.stack([image.regions for image in images]).to(model.device)
+            regions = np.stack([image.regions for image in images])
             return model.decode(regions, options, seeds=seeds, attention=False)
 
 

@@ -88,7 +88,7 @@ def test_vectors_of_another_encoder_are_refused_before_any_caption(blind: Captio
 
 def test_a_image_model_captions_vectors_of_its_encoder(seeing: Captioner, images: list[Path], tmp_path: Path) -> None:
     regions = seeing.encode([seeing.preprocess(image) for image in images[:3]])
-    np.save(tmp_path / "codes.npy", regions.numpy())
+    np.save(tmp_path / "codes.npy", regions)
     results = list(caption_vectors(seeing, [open_vectors(tmp_path / "codes.npy")], seeing.options))
     expected = [captions[0].text for captions in seeing.caption(images[:3])]
     assert [result.captions[0].text for result in results] == expected

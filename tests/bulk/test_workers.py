@@ -142,6 +142,7 @@ def test_processes_import_neither_torch_nor_what_lies_in_the_current_folder(
     assert loaded.error is None
     assert not (tmp_path / "executed").exists()
     assert "libtorch" not in maps
+    assert "onnxruntime" not in maps
 
 
 def test_a_process_that_cannot_start_ends_the_run_with_one_line(

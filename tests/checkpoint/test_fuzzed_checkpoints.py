@@ -13,7 +13,7 @@ from PIL import Image
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import CheckpointError, EncoderError
-from captioner.saving import describe
+from captioner.metadata import describe
 from tests.checkpoint.altering import ENTRIES, join, split
 
 JSON = st.recursive(

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save
 
 from captioner.checkpoint import Checkpoint, encoder_digest, load_checkpoint
-from captioner.saving import describe, save_checkpoint
+from captioner.metadata import describe
+from captioner.saving import save_checkpoint
 from captioner.vocabulary import Vocabulary
 from captioner.weights import read_header
 from tests.checkpoint.altering import DECODER_BIAS, RUNNING_VAR, assert_refused, captions, load_tensors, split

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.metadata import describe
 from captioner.model.classifier import pretrained_classifier
-from captioner.saving import describe, save_checkpoint
+from captioner.saving import save_checkpoint
 from captioner.weights import read_header
 from tests.checkpoint.altering import assert_refused, load_tensors, split
 

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from captioner.captioner import Captioner
+from captioner.checkpoint import Checkpoint
 from tests.bulk.folders import save_image
+from tests.small_model import save_with_graphs
 
 EMOJI, TORN = "🦄 é.png", os.fsdecode(b"\xff\xfe.png")
 LONG = "x" * 251 + ".png"
@@ -28,6 +31,18 @@ def huge_png(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9999))) + chunk(b"IEND", b"")
     )
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model as the shipped weights are: with graphs; not to be changed."""
+    return save_with_graphs(tmp_path_factory.mktemp("checkpoint") / "small.safetensors", checkpoint)
+
+
+@pytest.fixture(scope="session")
+def captioner(checkpoint_file: Path) -> Captioner:
+    """The small model as the commands load it."""
+    return Captioner.load(checkpoint_file, device="cpu", precision="fp32")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from captioner.checkpoint import Checkpoint
 from captioner.cli import main
-from captioner.saving import describe, save_checkpoint
+from captioner.metadata import describe
+from captioner.saving import save_checkpoint
 
 
 def test_the_text_names_what_is_inside(checkpoint_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +25,15 @@ def test_the_text_names_what_is_inside(checkpoint_file: Path, capsys: pytest.Cap
 def test_json_is_one_object_with_the_same(checkpoint_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(checkpoint_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == describe(checkpoint_file)
+
+
+def test_without_torch_all_is_told_but_the_stages_of_the_encoder(
+    checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = describe(checkpoint_file)
+    assert str(told.pop("encoder stages")).startswith("1 stem, ")
+    monkeypatch.setitem(sys.modules, "captioner.checkpoint", None)  # as where torch cannot be imported
+    assert describe(checkpoint_file) == told
 
 
 def test_a_summary_from_elsewhere_cannot_play_with_the_terminal(

@@ -117,7 +117,7 @@ def test_an_interruption_ends_with_130(
     def interrupt(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("captioner.saving.describe", interrupt)
+    monkeypatch.setattr("captioner.metadata.describe", interrupt)
     assert main(["info", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "captioner: interrupted\n"
 
@@ -127,7 +127,7 @@ def test_a_bug_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyP
     def fail(path: object) -> None:
         raise error
 
-    monkeypatch.setattr("captioner.saving.describe", fail)
+    monkeypatch.setattr("captioner.metadata.describe", fail)
     with pytest.raises(type(error)):
         main(["info", "x"])
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from captioner.captioner import Captioner
@@ -40,7 +41,7 @@ def test_the_best_come_first_and_unknown_words_last(
     code, out, err = run(GIVEN, images[0], *["--per-word"] * per_word)
     regions = captioner.encode([captioner.preprocess(images[0])])
     known = [text for text in CANDIDATES if "unicorn" not in text]
-    scores = captioner.score(regions.expand(4, -1, -1), known)
+    scores = captioner.score(np.repeat(regions, 4, axis=0), known)
     scores.sort(key=lambda score: -(score.mean_log_prob if per_word else score.log_prob))
     expected = [f"{score.log_prob:8.2f} {score.mean_log_prob:7.2f}  {score.text}" for score in scores]
     last = "       -       -  a unicorn  [the model does not know the word 'unicorn']"

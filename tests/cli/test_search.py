@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captioner.cli import main
-from captioner.saving import save_checkpoint
+from tests.small_model import save_with_graphs
 from tests.vectors import vector_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
@@ -168,7 +168,7 @@ def test_a_model_of_vectors_has_to_be_told_its_encoder(
     run: Run, folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "vectors.safetensors"
-    save_checkpoint(weights, vector_checkpoint())
+    save_with_graphs(weights, vector_checkpoint())
     command = [
         "search",
         str(folder),
@@ -183,4 +183,4 @@ def test_a_model_of_vectors_has_to_be_told_its_encoder(
     assert main(command) == 2
     assert capsys.readouterr().err.startswith("captioner: error: the checkpoint was trained on vectors")
     assert main([*command, "--encoder", "efficientnet_lite0", "--image-size", "64"]) == 0
-    assert capsys.readouterr().out == run(folder, TEXT)[1]
+    assert capsys.readouterr().out == run(folder, TEXT, "--runtime", "torch")[1]

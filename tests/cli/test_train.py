@@ -38,6 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Runs ``captioner train`` with flags for a run of a second; later flags win."""
     monkeypatch.setattr(Log, "_plot", lambda _journal: None)
+    monkeypatch.setattr(trainer, "graphs_of", lambda *_, **__: None)
 
     def run(*flags: str) -> int:
         places = ["--output", str(tmp_path / "model.safetensors"), "--cache", str(cache)]
@@ -85,6 +86,7 @@ def test_a_small_table_trains_with_default_options(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Log, "_plot", lambda _journal: None)
+    monkeypatch.setattr(trainer, "graphs_of", lambda *_, **__: None)
     shapes.write_table(tmp_path / "data", 24)
     command = ["train", "--dataset=table", f"--data={tmp_path}/data", "--device=cpu", f"--cache={cache}"]
     command += [*TINY[:2], f"--output={tmp_path}/model.safetensors"]

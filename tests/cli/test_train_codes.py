@@ -14,6 +14,7 @@ import torch
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import main
+from captioner.training import trainer
 from captioner.training.folder import Log
 from captioner.weights import read_header
 from tests.training import shapes
@@ -50,6 +51,7 @@ class Course(NamedTuple):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Log, "_plot", lambda _journal: None)
+    monkeypatch.setattr(trainer, "graphs_of", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
     course = Course(codes, captions, folder / "course.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Log, "_plot", lambda _journal: None)
+        patch.setattr(trainer, "graphs_of", lambda *_, **__: None)
         flags = ["--holdout=0.2", "--epochs=6", "--output", str(course.weights)]
         assert main(["train", *course.flags, *TINY, *flags]) == 0
     return course

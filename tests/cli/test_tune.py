@@ -10,7 +10,7 @@ import pytest
 
 from captioner.captioner import Captioner
 from captioner.cli import main
-from captioner.saving import write_metadata
+from captioner.metadata import write_metadata
 from captioner.weights import read_header
 from tests.bulk.folders import save_image
 

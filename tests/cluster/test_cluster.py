@@ -112,7 +112,7 @@ def test_without_ray_a_line_says_what_to_install(
     image = save_image(tmp_path / "0.png", 0)
     command = ["caption", str(image), "--weights", str(checkpoint_file), "--engine", "ray"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == ("captioner: error: --engine ray needs Ray: pip install 'captioner[ray]'\n")
+    assert capsys.readouterr().err == ("captioner: error: --engine ray needs ray: pip install 'captioner[ray]'\n")
     assert not (tmp_path / "out").exists()
     assert main([*command, "--output", str(tmp_path / "out"), "--dry-run", "--quiet"]) == 0
     assert capsys.readouterr().out == f"caption\t{image}\n"

@@ -1,12 +1,10 @@
-"""Images that are one vector of logits, a classifier that passes them on, and a decoder that is a table."""
+"""Class probabilities, a vocabulary that names some classes, and a decoder that is a table."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from captioner.decoding.filters import SpecialIds
-from captioner.model.encoder import CLASSES, classifier_of
+from captioner.decoding.filters import Floats, SpecialIds
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary
 from tests.decoding.fakes import History, TableModel
 
@@ -16,23 +14,13 @@ SPECIAL = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 OWL, ZEBRA, DALMATIAN, COLLIE = 24, 340, 251, 231
 
 
-def passing_on() -> nn.Linear:
-    """A classifier whose logits are the region itself."""
-    return classifier_of(torch.eye(CLASSES), torch.zeros(CLASSES))
-
-
-def images_of(*probabilities: dict[int, float]) -> Tensor:
-    """Region features of images in which classes are seen with some probabilities, others hardly.
-
-    The number of the image is the logit of class 0, which no concept here holds.
-    """
-    regions = torch.full((len(probabilities), 1, CLASSES), -50.0)
+def probabilities_of(*probabilities: dict[int, float]) -> Floats:
+    """Class probabilities of images in which classes are seen with some probabilities, others hardly."""
+    found = np.zeros((len(probabilities), 1000), np.float32)
     for image, of_image in enumerate(probabilities):
-        for number, probability in of_image.items():
-            regions[image, 0, number] = torch.tensor(probability).log()
-        rest = torch.tensor(1 - sum(of_image.values())).log()
-        regions[image, 0, 999] = rest  # toilet tissue, which has no concept
-    return regions
+        found[image, list(of_image)] = list(of_image.values())
+        found[image, 999] = 1 - sum(of_image.values())  # toilet tissue, which has no concept
+    return found
 
 
 class Writer(TableModel):
@@ -41,10 +29,10 @@ class Writer(TableModel):
     def __init__(self, seed: int = 0) -> None:
         super().__init__(len(VOCABULARY), seed)
 
-    def initial_state(self, regions: Tensor) -> History:
-        return History(torch.zeros(len(regions), 1, dtype=torch.long))
+    def initial_state(self, regions: Floats) -> History:
+        return History(np.zeros((len(regions), 1, 1), np.int64))
 
-    def logits(self, history: tuple[int, ...]) -> Tensor:
+    def logits(self, history: tuple[int, ...]) -> Floats:
         logits = super().logits(history)
         logits[END] += -1.0
         return logits

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from captioner.decoding.beam import length_normalisation
-from captioner.decoding.filters import SpecialIds
+from captioner.decoding.filters import Floats, Ints, SpecialIds
 
 START, END, UNK = 0, 1, 2
 SPECIAL = SpecialIds(start=START, end=END, banned=(START, UNK))
@@ -17,18 +16,20 @@ SPECIAL = SpecialIds(start=START, end=END, banned=(START, UNK))
 
 @dataclass(frozen=True)
 class History:
-    """Image number and words so far, one row a caption."""
+    """Image number and words so far: ``(images, width, 1 + time)``."""
 
-    rows: Tensor
+    words: Ints
 
-    def expand(self, width: int) -> History:
-        return replace(self, rows=self.rows.repeat_interleave(width, dim=0))
+    def select(self, images: Ints) -> History:
+        return History(self.words[images])
 
-    def reorder(self, rows: Tensor) -> History:
-        return replace(self, rows=self.rows[rows])
+    def reorder(self, parents: Ints) -> History:
+        return History(self.words[np.arange(len(self.words))[:, None], parents])
 
-    def select(self, rows: Tensor) -> History:
-        return self.reorder(rows)
+
+def log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
 
 
 class TableModel:
@@ -39,21 +40,31 @@ class TableModel:
         seed: another seed is another model.
         scale: standard deviation of the logits.
         end_bias: added to the logit of ``<end>``; very negative for a model that never ends.
+        dtype: of its log-probabilities; sums in float64 are compared with those that plain Python makes.
+
+    Attributes:
+        asked: ``(images, width)`` of each step so far.
     """
 
-    def __init__(self, vocabulary: int, seed: int = 0, scale: float = 2.0, end_bias: float = 0.0) -> None:
+    def __init__(
+        self, vocabulary: int, seed: int = 0, scale: float = 2.0, end_bias: float = 0.0, dtype: type = np.float64
+    ) -> None:
         self.vocabulary, self.seed, self.scale, self.end_bias = vocabulary, seed, scale, end_bias
+        self.dtype = dtype
+        self.asked: list[tuple[int, ...]] = []
 
-    def initial_state(self, regions: Tensor) -> History:
-        return History(regions[:, 0, :1].long())
+    def initial_state(self, regions: Floats) -> History:
+        return History(regions[:, :1, :1].astype(np.int64))
 
-    def step(self, words: Tensor, state: History) -> tuple[Tensor, History]:
-        rows = torch.cat((state.rows, words.unsqueeze(1)), dim=1)
-        return torch.stack([self.logits(tuple(row)) for row in rows.tolist()]), History(rows)
+    def step(self, words: Ints, state: History) -> tuple[Floats, History]:
+        self.asked.append(words.shape)
+        grown = np.concatenate((state.words, words[..., None]), axis=2)
+        rows = [log_softmax(self.logits(tuple(row))) for row in grown.reshape(words.size, -1).tolist()]
+        return np.array(rows, self.dtype).reshape(*words.shape, -1), History(grown)
 
-    def logits(self, history: tuple[int, ...]) -> Tensor:
-        generator = torch.Generator().manual_seed(hash((self.seed, *history)) % (1 << 62))
-        logits = torch.randn(self.vocabulary, generator=generator) * self.scale
+    def logits(self, history: tuple[int, ...]) -> Floats:
+        generator = np.random.default_rng((self.seed, *history))
+        logits = generator.normal(size=self.vocabulary) * self.scale
         logits[END] += self.end_bias
         return logits
 
@@ -62,14 +73,14 @@ class TableModel:
         history: tuple[int, ...] = (image, START)
         found = []
         for word in (*words, END):
-            found.append(float(self.logits(history).log_softmax(0)[word]))
+            found.append(float(log_softmax(self.logits(history))[word]))
             history = (*history, word)
         return found
 
 
-def images(count: int) -> Tensor:
+def images(count: int) -> Floats:
     """Region features that hold nothing but the number of the image."""
-    return torch.arange(count).float().view(count, 1, 1)
+    return np.arange(count, dtype=np.float32).reshape(count, 1, 1)
 
 
 def enumerate_captions(

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding.beam import Hypothesis, top
+from captioner.decoding.filters import Floats
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
-from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, images
-
-pytestmark = pytest.mark.usefixtures("double")
+from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, images, log_softmax
 
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 
@@ -51,7 +50,7 @@ def reference_beam_search(model: TableModel, image: int, options: DecodingOption
     for length in range(options.max_length + 1):
         grown = []
         for total, words in beams:
-            for word, log_prob in enumerate(model.logits((image, START, *words)).log_softmax(0).tolist()):
+            for word, log_prob in enumerate(log_softmax(model.logits((image, START, *words))).tolist()):
                 if word == END or (word not in (START, UNK) and length < options.max_length):
                     grown.append((total + log_prob, words, word))
         grown.sort(key=lambda item: -item[0])
@@ -80,13 +79,34 @@ def test_narrow_beams_equal_a_plain_reference(
         assert found[0].words == reference_beam_search(model, image, options)
 
 
-def test_a_batch_gives_what_its_images_give_alone() -> None:
-    model = TableModel(12, seed=3)
-    options = DecodingOptions(beam_size=4, num_captions=3, max_length=8)
-    together = search(model, 9, options)
+@given(st.integers(0, 1000), st.lists(st.integers(0, 20), min_size=1, max_size=9), st.integers(1, 4), st.booleans())
+def test_a_batch_gives_what_its_images_give_alone(seed: int, batch: list[int], beam: int, consensus: bool) -> None:
+    model = TableModel(12, seed, dtype=np.float32)
+    options = DecodingOptions(beam_size=beam, num_captions=min(beam, 3), max_length=8, consensus=consensus)
+    together = decode(model, images(21)[batch], options, SPECIAL)
+    for image, found in zip(batch, together, strict=True):
+        assert decode(model, images(21)[image : image + 1], options, SPECIAL) == [found]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingOptions(beam_size=4, max_length=8),
+        DecodingOptions(beam_size=1, max_length=8),
+        DecodingOptions(temperature=1.0, num_captions=2, max_length=8),
+    ],
+)
+def test_an_image_leaves_as_soon_as_its_captions_are_there(options: DecodingOptions) -> None:
+    steps = []
     for image in range(9):
-        (alone,) = decode(model, images(9)[image : image + 1], options, SPECIAL)
-        assert together[image] == alone
+        decode(alone := TableModel(12, seed=3, end_bias=2.5), images(9)[image : image + 1], options, SPECIAL)
+        steps.append(len(alone.asked))
+    assert len(set(steps)) > 2
+    decode(together := TableModel(12, seed=3, end_bias=2.5), images(9), options, SPECIAL)
+    # Before the first word the captions that are searched for are one.
+    first = options.width if options.sampling else 1
+    expected = [(sum(own > step for own in steps), options.width if step else first) for step in range(max(steps))]
+    assert together.asked == expected
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
@@ -138,18 +158,32 @@ def test_an_empty_batch_gives_nothing() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 6))
 def test_top_is_a_stable_sort(rows: list[list[int]], count: int) -> None:
-    scores = torch.tensor(rows).float()
-    scores[scores == 0] = float("-inf")
-    values, indices = top(scores, count)
-    expected_values, expected = scores.sort(dim=1, descending=True, stable=True)
-    assert torch.equal(indices, expected[:, :count])
-    assert torch.equal(values, expected_values[:, :count])
+    scores = np.array(rows, np.float32)
+    scores[scores == 0] = -np.inf
+    check_top(scores, count)
+
+
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(2, 40), st.integers(1000, 3000))
+def test_top_is_a_stable_sort_of_long_rows_too(seed: int, count: int, values: int, length: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(values, size=(3, length)).astype(np.float32)
+    scores[0, generator.random(length) < 0.99] = -np.inf
+    scores[1, count // 2 :] = -np.inf
+    check_top(scores, count)
+
+
+def check_top(scores: Floats, count: int) -> None:
+    values, places = top(scores, count)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    expected_values = np.take_along_axis(scores, expected, axis=1)
+    np.testing.assert_array_equal(values, expected_values)
+    np.testing.assert_array_equal(places, np.where(np.isfinite(expected_values), expected, 0))
 
 
 def test_ties_go_to_the_lower_word_id() -> None:
     class Flat(TableModel):
-        def logits(self, history: tuple[int, ...]) -> torch.Tensor:
-            return torch.zeros(self.vocabulary)
+        def logits(self, history: tuple[int, ...]) -> Floats:
+            return np.zeros(self.vocabulary)
 
     options = DecodingOptions(beam_size=2, max_length=2, **(FREE | {"min_length": 2}))
     (found,) = search(Flat(6), 1, options)

@@ -12,8 +12,6 @@ from captioner.decoding.search import decode
 from captioner.errors import OptionError
 from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, images
 
-pytestmark = pytest.mark.usefixtures("double")
-
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 VOCABULARY = 6  # words 3, 4 and 5
 SETS = st.lists(st.sets(st.sampled_from([3, 4, 5]), min_size=1, max_size=2), min_size=1, max_size=2)

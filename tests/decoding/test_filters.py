@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding.filters import strike_repeated_words
+from captioner.decoding.filters import SpecialIds, strike, strike_repeated_words
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
-from tests.decoding.fakes import SPECIAL, START, UNK, TableModel, images
+from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, images
 
 
 def ngrams(words: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
@@ -47,10 +47,10 @@ def test_rules_hold_for_every_caption(
 
 def test_a_word_repeats_neither_directly_nor_behind_a_joining_word() -> None:
     hat, and_, coat, vocabulary = 3, 4, 5, 6
-    words = torch.tensor([[coat, hat], [hat, and_], [and_, and_], [hat, coat]])
-    allowed = torch.ones(len(words), vocabulary, dtype=torch.bool)
-    strike_repeated_words(words, allowed, (and_,))
-    struck = [set((~row).nonzero().flatten().tolist()) for row in allowed]
+    words = np.array([[coat, hat], [hat, and_], [and_, and_], [hat, coat]])
+    scores = np.zeros((len(words), vocabulary))
+    strike_repeated_words(words, scores, (and_,))
+    struck = [set(np.flatnonzero(row == -np.inf).tolist()) for row in scores]
     assert struck == [{hat}, {hat, and_}, {and_}, {coat}]
 
 
@@ -72,3 +72,37 @@ def test_a_caption_ends_when_the_rules_leave_no_word(temperature: float | None) 
     options = DecodingOptions(temperature=temperature, no_repeat_ngram=1, min_length=4, max_length=8)
     (found,) = decode(TableModel(4), images(1), options, SPECIAL)
     assert found[0].words == (3,)
+
+
+def rules(words: list[int], vocabulary: int, options: DecodingOptions, special: SpecialIds) -> set[int]:
+    """The words that may come next, written down plainly."""
+    if len(words) >= options.max_length:
+        return {special.end}
+    allowed = set(range(vocabulary)) - set(special.banned)
+    size = options.no_repeat_ngram
+    if size:
+        allowed -= {word for word in allowed if tuple([*words, word][-size:]) in ngrams(tuple(words), size)}
+    if options.no_repeat_word and words:
+        allowed -= {words[-1]}
+        if words[-1] in special.joining:
+            allowed -= set(words[-2:])
+    if len(words) < options.min_length:
+        allowed -= {special.end}
+    return allowed or {special.end}
+
+
+@given(st.data(), st.integers(4, 12), st.integers(0, 8), st.integers(0, 3), st.booleans())
+def test_what_is_struck_out_is_what_the_rules_say(
+    data: st.DataObject, vocabulary: int, length: int, size: int, once: bool
+) -> None:
+    row = st.lists(st.integers(3, vocabulary - 1), min_size=length, max_size=length)
+    words = data.draw(st.lists(row, min_size=1, max_size=4))
+    least = data.draw(st.integers(0, 8))
+    options = DecodingOptions(no_repeat_ngram=size, no_repeat_word=once, min_length=least, max_length=8)
+    special = SpecialIds(START, END, (START, UNK), joining=(3,))
+    scores = -np.arange(1.0, 1 + len(words) * vocabulary).reshape(len(words), vocabulary)
+    struck = scores.copy()
+    strike(struck, np.array(words, np.int64).reshape(len(words), length), options, special)
+    for own, before, after in zip(words, scores, struck, strict=True):
+        allowed = rules(own, vocabulary, options, special)
+        assert after.tolist() == [score if word in allowed else -np.inf for word, score in enumerate(before)]

@@ -13,8 +13,6 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from tests.decoding.fakes import SPECIAL, TableModel, enumerate_captions, images
 
-pytestmark = pytest.mark.usefixtures("double")
-
 Words = tuple[int, ...]
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from captioner.decoding.beam import Hypothesis
+from captioner.decoding.filters import Floats
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import uniforms
 from captioner.decoding.search import decode
-from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, images
-
-pytestmark = pytest.mark.usefixtures("double")
+from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, images, log_softmax
 
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
 DRAWS = 4000
@@ -27,10 +29,14 @@ def chi_square(counts: Counter[int], probs: dict[int, float]) -> float:
     return sum((counts[word] - DRAWS * p) ** 2 / (DRAWS * p) for word, p in probs.items())
 
 
+def softmax(logits: Floats) -> Floats:
+    return np.exp(log_softmax(logits))
+
+
 def next_word_probs(model: TableModel, temperature: float = 1.0) -> dict[int, float]:
     logits = model.logits((0, START)) / temperature
-    logits[[START, UNK]] = float("-inf")
-    return {word: float(p) for word, p in enumerate(logits.softmax(0)) if p > 0}
+    logits[[START, UNK]] = -np.inf
+    return {word: float(p) for word, p in enumerate(softmax(logits)) if p > 0}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -51,8 +57,8 @@ def test_second_words_follow_the_models_probabilities_too() -> None:
     for word, count in Counter({w: c for (w, _), c in pairs.items() if w != END}).items():
         total = sum(c for (w, _), c in pairs.items() if w == word)
         logits = model.logits((0, START, word))
-        logits[[START, UNK]] = float("-inf")
-        probs = logits.softmax(0)
+        logits[[START, UNK]] = -np.inf
+        probs = softmax(logits)
         expected = {other: float(p) * total for other, p in enumerate(probs) if p > 0}
         statistic = sum((pairs[(word, other)] - e) ** 2 / e for other, e in expected.items())
         assert statistic < CRITICAL[len(expected) - 2]
@@ -85,7 +91,7 @@ def test_top_p_draws_from_the_smallest_set_that_holds_the_share(top_p: float) ->
     assert set(counts) == set(nucleus)
 
 
-def draw(batch: torch.Tensor, seeds: list[int], **options: object) -> list[list[Hypothesis]]:
+def draw(batch: Floats, seeds: list[int], **options: object) -> list[list[Hypothesis]]:
     wanted = DecodingOptions(temperature=1.0, **options)  # type: ignore[arg-type]
     return decode(TableModel(20, seed=2), batch, wanted, SPECIAL, seeds)
 
@@ -95,6 +101,41 @@ def test_captions_do_not_depend_on_the_batch() -> None:
     together = draw(images(7), seeds, num_captions=3)
     for image, seed in enumerate(seeds):
         assert draw(images(7)[image : image + 1], [seed], num_captions=3) == [together[image]]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.sampled_from([{}, {"top_k": 5}, {"top_p": 0.9}]))
+def test_captions_do_not_depend_on_the_images_beside(batch: list[int], cut: dict[str, float]) -> None:
+    model = TableModel(20, seed=2, dtype=np.float32)
+    options = DecodingOptions(temperature=1.5, num_captions=3, max_length=8, **cut)  # type: ignore[arg-type]
+    together = decode(model, images(21)[batch], options, SPECIAL, batch)
+    for image, found in zip(batch, together, strict=True):
+        assert decode(model, images(21)[image : image + 1], options, SPECIAL, [image]) == [found]
+
+
+@settings(max_examples=20)
+@given(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(1, 5), st.integers(1, 40))
+def test_a_seed_gives_the_numbers_that_torch_gives(seed: int, rows: int, steps: int) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    expected = torch.rand(rows, steps, dtype=torch.float64, generator=generator).numpy()
+    np.testing.assert_array_equal(uniforms(seed, (rows, steps)), expected)
+
+
+def test_numbers_of_a_seed_stay_as_they_are() -> None:
+    assert uniforms(0, (3,)).tolist() == [0.9700530018065531, 0.707819864399788, 0.45938294312745087]
+    assert uniforms(1 << 32, (3,)).tolist() == uniforms(0, (3,)).tolist()
+
+
+def test_probabilities_that_are_not_numbers_still_give_captions() -> None:
+    class Broken(TableModel):
+        def logits(self, history: tuple[int, ...]) -> Floats:
+            return np.full(self.vocabulary, np.nan)
+
+    for cut in ({}, {"top_k": 3}, {"top_p": 0.5}):
+        options = DecodingOptions(temperature=1.0, num_captions=2, max_length=3, **cut)  # type: ignore[arg-type]
+        (found,) = decode(Broken(9), images(1), options, SPECIAL)
+        assert [len(each.words) <= 3 for each in found] == [True, True]
 
 
 def test_the_first_captions_do_not_depend_on_how_many_are_drawn() -> None:
@@ -111,7 +152,7 @@ def test_a_temperature_near_zero_is_greedy() -> None:
     history: tuple[int, ...] = (0, START)
     for word in found[0].words:
         logits = model.logits(history)
-        logits[[START, UNK]] = float("-inf")
+        logits[[START, UNK]] = -np.inf
         assert word == int(logits.argmax())
         history = (*history, word)
 

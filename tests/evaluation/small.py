@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from captioner.decoding.options import DecodingOptions
@@ -63,7 +62,8 @@ class ColourCaptioner:
 
     options: DecodingOptions = field(default_factory=DecodingOptions)
     digest: str = "0123456789abcdef"
-    dtype: torch.dtype = torch.bfloat16
+    precision: str = "bf16"
+    notice: str = ""
     batches: list[int] = field(default_factory=list)
     decoded: list[DecodingOptions | None] = field(default_factory=list)
 

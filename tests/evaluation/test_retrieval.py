@@ -5,18 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions, Record, read_records
 from captioner.errors import DatasetError
 from captioner.evaluation.retrieval import Retrieval, ranks, retrieve, retrieve_images
 from captioner.search.search import Gallery
 from captioner.vocabulary import caption_words
-from captioner.weights import find_weights
 
 MakeGallery = Callable[..., Gallery]
 
@@ -41,9 +38,8 @@ def test_ranks_are_those_of_a_plain_search(images: list[Path], captioner: Captio
 def test_the_shipped_weights_rank_twenty_real_images_as_a_plain_search_does(real_data: Path, tmp_path: Path) -> None:
     options = DatasetOptions(dataset=("flickr8k",), data=str(real_data / "flickr8k"))
     records = read_records(options, "dev")[:20]
-    checkpoint = load_checkpoint(find_weights())
-    found = retrieve_images(checkpoint, records, cache=tmp_path, device="cpu")
-    captioner = Captioner(checkpoint, device="cpu")
+    captioner = Captioner.load(device="cpu")
+    found = retrieve_images(captioner, records, cache=tmp_path)
     regions = captioner.encode([captioner.preprocess(record.path) for record in records])
     words = [caption_words(record.captions[0]) for record in records]
     queries = [" ".join(word for word in of_query if word in captioner.vocabulary) for of_query in words]
@@ -61,7 +57,7 @@ def test_the_shipped_weights_rank_twenty_real_images_as_a_plain_search_does(real
     )
 )
 def test_ties_count_against_the_own_image(values: list[list[int]]) -> None:
-    found = ranks(torch.tensor(values, dtype=torch.float64))
+    found = ranks(np.array(values, dtype=np.float64))
     for query, row in enumerate(values):
         better = sum(value >= row[query] for place, value in enumerate(row) if place != query)
         assert found[query] == 1 + better
@@ -94,15 +90,15 @@ def _records(paths: list[Path]) -> list[Record]:
 
 
 def test_broken_images_are_an_error_unless_they_may_be_skipped(
-    images: list[Path], checkpoint: Checkpoint, cache: Path, tmp_path: Path
+    images: list[Path], captioner: Captioner, cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_text("no image")
     records = _records([images[0], tmp_path / "broken.jpg", images[1]])
     with pytest.raises(DatasetError, match=r"1 of 3 images are broken: .*broken.jpg.*`skip_missing`"):
-        retrieve_images(checkpoint, records, cache=cache, device="cpu")
-    found = retrieve_images(checkpoint, records, cache=cache, skip_broken=True, device="cpu")
+        retrieve_images(captioner, records, cache=cache)
+    found = retrieve_images(captioner, records, cache=cache, skip_broken=True)
     assert (len(found.ranks), found.broken) == (2, 1)
-    expected = retrieve_images(checkpoint, _records(images[:2]), cache=cache, device="cpu")
+    expected = retrieve_images(captioner, _records(images[:2]), cache=cache)
     assert found.ranks.tolist() == expected.ranks.tolist()
     with pytest.raises(DatasetError, match="not one could be read"):
-        retrieve_images(checkpoint, records[1:2], cache=cache, skip_broken=True, device="cpu")
+        retrieve_images(captioner, records[1:2], cache=cache, skip_broken=True)

@@ -48,13 +48,6 @@ def test_each_member_gets_the_square_it_would_make_alone(images: list[Path]) -> 
         assert all(map(np.array_equal, parts(found), (SMALL.pixels(image), LARGE.pixels(image))))
 
 
-def test_the_pixels_of_a_single_one_stay_as_they_are(images: list[Path]) -> None:
-    alone = Preprocessings((LARGE,))
-    found = alone.load(images[0])
-    assert found.shape == alone.shape == LARGE.shape == (40, 40, 3)
-    assert np.array_equal(found, LARGE.load(images[0]))
-
-
 def test_errors_are_those_of_opening(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken\.jpg: not an image"):

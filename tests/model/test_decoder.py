@@ -64,7 +64,7 @@ def test_expanded_and_reordered_states_follow_their_rows(attention: str) -> None
     wide = decoder.initial_state(regions).select(torch.arange(len(regions)).repeat_interleave(3))
     words = torch.tensor([1, 2, 3, 4, 5, 6])
     _, wide = decoder.step(words, wide)
-    swapped = wide.reorder(torch.tensor([2, 1, 0, 3, 3, 4]))
+    swapped = wide.select(torch.tensor([2, 1, 0, 3, 3, 4]))
     logits, _ = decoder.step(torch.full((6,), 7), swapped)
     for row, (image, word) in enumerate([(0, 3), (0, 2), (0, 1), (1, 4), (1, 4), (1, 5)]):
         _, state = decoder.step(torch.tensor([word]), decoder.initial_state(regions[image : image + 1]))
@@ -108,16 +108,15 @@ def test_gradients_are_right(attention: str) -> None:
 def test_attention_weights_are_a_distribution_and_make_the_context() -> None:
     torch.manual_seed(1)
     attention = AdditiveAttention(channels=6, hidden_size=4, attention_size=5)
-    regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 4)
+    regions, hidden = torch.randn(2, 7, 6), torch.randn(2, 3, 4)
     context, weights = attention(hidden, attention.memory(regions))
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
-    for image, place in itertools.product(range(2), range(7)):
-        energy = attention.score(
-            torch.tanh(attention.of_regions(regions[image, place]) + attention.of_state(hidden[image]))
-        )
-        others = attention.score(torch.tanh(attention.of_regions(regions[image]) + attention.of_state(hidden[image])))
-        torch.testing.assert_close(weights[image, place], (energy.exp() / others.exp().sum()).squeeze())
-    torch.testing.assert_close(context, (weights.unsqueeze(-1) * regions).sum(dim=1))
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 3))
+    for image, time, place in itertools.product(range(2), range(3), range(7)):
+        asked = attention.of_state(hidden[image, time])
+        energy = attention.score(torch.tanh(attention.of_regions(regions[image, place]) + asked))
+        others = attention.score(torch.tanh(attention.of_regions(regions[image]) + asked))
+        torch.testing.assert_close(weights[image, time, place], (energy.exp() / others.exp().sum()).squeeze())
+    torch.testing.assert_close(context, (weights.unsqueeze(-1) * regions.unsqueeze(1)).sum(dim=2))
 
 
 def test_adaptive_attention_weighs_regions_and_a_sentinel_in_each_head() -> None:

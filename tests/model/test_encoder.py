@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from captioner.model.encoder import (
     output_shape,
     torchvision_weights_file,
 )
-from captioner.model.inference import fuse
+from captioner.runtime.torch import fuse
 
 # One of each family: name, regions, channels.
 FAMILIES = [
@@ -158,13 +158,6 @@ def test_an_impossible_image_size_is_refused(name: str, size: int) -> None:
         build_encoder(name, size, pretrained=False)
 
 
-def test_fusing_never_hands_out_the_original() -> None:
-    """The caller moves and converts what it gets; the original must not follow."""
-    encoder = build_encoder("vit_b_32", 224, pretrained=False)
-    fuse(encoder).bfloat16()
-    assert next(encoder.parameters()).dtype == torch.float32
-
-
 class _Server(BaseHTTPRequestHandler):
     """Serves whatever the test put into ``content``; None is a missing page."""
 
@@ -290,34 +283,3 @@ def test_preprocessing_can_be_asked_for_another_size() -> None:
     preprocessing = encoder_preprocessing("resnet50", image_size=320, resize="crop")
     assert isinstance(preprocessing, Preprocessing)
     assert (preprocessing.size, preprocessing.resize_size) == (320, round(320 * 232 / 224))
-
-
-def test_networks_are_fused_in_some_threads_while_others_are_at_work() -> None:
-    """A page loads weights while it captions with others; a program may load several at once."""
-    network = build_encoder("resnet18", 64, pretrained=False).eval()
-    image = torch.rand(1, 3, 64, 64)
-    with torch.inference_mode():
-        expected = network(image)
-    errors: list[BaseException] = []
-
-    def repeat(act: Callable[[], object], times: int) -> None:
-        try:
-            for _ in range(times):
-                act()
-        except BaseException as error:  # told by the thread that waits
-            errors.append(error)
-
-    def look() -> None:
-        with torch.inference_mode():
-            assert torch.equal(network(image), expected)
-
-    threads = [
-        *(threading.Thread(target=repeat, args=(lambda: fuse(network), 4)) for _ in range(2)),
-        threading.Thread(target=repeat, args=(look, 40)),
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    look()

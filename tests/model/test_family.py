@@ -15,6 +15,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.model.config import CELLS
 from captioner.model.encoder import CaptionNetwork
+from captioner.runtime.torch import DecoderModel
 from captioner.saving import save_checkpoint
 from tests.small_model import small_checkpoint
 
@@ -43,7 +44,7 @@ def checkpoint_of(base: Checkpoint, variant: dict[str, object]) -> Checkpoint:
 
 @variants
 def test_images_in_a_batch_get_the_captions_that_they_get_alone(base: Checkpoint, variant: dict[str, object]) -> None:
-    decoder = checkpoint_of(base, variant).network.decoder
+    decoder = DecoderModel(checkpoint_of(base, variant).network.decoder)
     regions = torch.randn(4, 3, 1280, generator=torch.Generator().manual_seed(0)).abs()
     options = DecodingOptions(beam_size=3, max_length=8)
     together = decode(decoder, regions, options, SPECIAL_IDS)

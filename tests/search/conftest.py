@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.checkpoint import Checkpoint
+from captioner.captioner import Captioner
 from captioner.search.search import Gallery
 
 
@@ -26,11 +26,10 @@ def folder(tmp_path: Path, images: list[Path]) -> Path:
 
 
 @pytest.fixture
-def make_gallery(checkpoint: Checkpoint, cache: Path) -> Callable[..., Gallery]:
-    """A gallery of the small model, in float32 on the CPU."""
+def make_gallery(captioner: Captioner, cache: Path) -> Callable[..., Gallery]:
+    """A gallery, of the small model if no other is named."""
 
-    def make(paths: list[Path], **changes: object) -> Gallery:
-        values: dict[str, object] = {"cache": cache, "device": "cpu", "precision": "fp32"} | changes
-        return Gallery(values.pop("checkpoint", checkpoint), paths, **values)  # type: ignore[arg-type]
+    def make(paths: list[Path], *, model: Captioner = captioner, cache: Path = cache) -> Gallery:
+        return Gallery(model, paths, cache=cache)
 
     return make

@@ -83,6 +83,14 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_graphs() -> Iterator[None]:
+    """Trainings write no graphs, which take seconds to export."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioner.training.trainer.graphs_of", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """As in the processes that tests start, whose runs are to equal those of this one bit by bit."""
     threads = torch.get_num_threads()

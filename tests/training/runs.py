@@ -13,7 +13,8 @@ import torch
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.model.encoder import Encoder
-from captioner.training.encoding import TunedEncoder
+from captioner.training import data
+from captioner.training.encoding import TunedEncoder, fetch
 from captioner.training.folder import RunFolder, load_state
 from captioner.training.options import TrainingOptions
 from captioner.training.trainer import Trainer
@@ -67,6 +68,9 @@ def in_double() -> Iterator[None]:
     def looked(tuned: TunedEncoder, images: torch.Tensor) -> torch.Tensor:
         return look(tuned, images.double())
 
+    def fetched(*asked: Any) -> torch.Tensor:
+        return fetch(*asked).double()
+
     def set_up_in_double(trainer: Trainer, checkpoint: Checkpoint, *more: Any, **options: Any) -> None:
         checkpoint.network.double()
         set_up(trainer, checkpoint, *more, **options)
@@ -74,6 +78,7 @@ def in_double() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, tolerance.in_double():
         patch.setattr(TunedEncoder, "__init__", begun)
         patch.setattr(TunedEncoder, "__call__", looked)
+        patch.setattr(data, "fetch", fetched)
         patch.setattr(Trainer, "__init__", set_up_in_double)
         yield
 

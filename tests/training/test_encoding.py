@@ -16,6 +16,7 @@ from captioner.errors import TrainingError
 from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
+from captioner.runtime.torch import TorchEncoder
 from captioner.training.data import (
     Batch,
     ImageInputs,
@@ -89,7 +90,9 @@ def test_broken_and_equal_images_are_told_as_a_feature_store_tells_them(tmp_path
     shutil.copy(paths[2], paths[6])
     paths[3].unlink()
     records = [Record(path.name, path, ("a",), "train") for path in paths]
-    stored = FeatureStore(tmp_path / "cache", _encoder(), PREPROCESSING, pooled=False, device=CPU, dtype=torch.float32)
+    stored = FeatureStore(
+        tmp_path / "cache", TorchEncoder(_encoder(), PREPROCESSING, device=CPU, dtype=torch.float32), pooled=False
+    )
     expected = stored.features_of(records)
     store = _store(tmp_path)
     assert store.shape == stored.shape

@@ -13,7 +13,9 @@ from captioner.errors import DatasetError, OptionError
 from captioner.features import FeatureStore
 from captioner.images import Preprocessing
 from captioner.model.encoder import Encoder
+from captioner.runtime.torch import TorchEncoder
 from captioner.training.data import MixtureWeight, TrainingData, prepare, read_splits
+from captioner.training.encoding import fetch
 from captioner.training.options import TrainingOptions
 from tests.training import shapes
 
@@ -27,14 +29,9 @@ def prepared(tmp_path: Path, tiny: Tiny) -> Callable[..., TrainingData]:
     def run(*entries: str, options: TrainingOptions | None = None, **changes: object) -> TrainingData:
         torch.manual_seed(0)
         preprocessing = Preprocessing(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-        store = FeatureStore(
-            tmp_path / "cache",
-            Encoder("toy", nn.Conv2d(3, 8, 32).eval()),
-            preprocessing,
-            pooled=True,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-        )
+        encoder = Encoder("toy", nn.Conv2d(3, 8, 32).eval())
+        source = TorchEncoder(encoder, preprocessing, device=torch.device("cpu"), dtype=torch.float32)
+        store = FeatureStore(tmp_path / "cache", source, pooled=True)
         datasets = DatasetOptions(dataset=entries, **changes)  # type: ignore[arg-type]
         splits = read_splits(datasets)
         return prepare(splits, options or tiny(), store, skip_missing=datasets.skip_missing)
@@ -98,13 +95,13 @@ def test_features_belong_to_the_captions_of_the_same_image(
     again = prepared(f"table:{tmp_path}/t")
     device = torch.device("cpu")
     red = data.vocabulary.encode(["red"])[0]
-    features = data.features.fetch(data.images, device).squeeze(1)
+    features = fetch(data.features, data.images, device).squeeze(1)
     is_red = torch.tensor([red in captions[0] for captions in data.captions])
     assert is_red.sum() == 2
     # Red images look alike even to one random layer.
     distances = torch.cdist(features[is_red], features)
     assert distances[:, is_red].mean() < distances[:, ~is_red].mean()
-    assert torch.equal(features, again.features.fetch(again.images, device).squeeze(1))
+    assert torch.equal(features, fetch(again.features, again.images, device).squeeze(1))
 
 
 def test_a_image_to_validate_on_is_never_trained_on(tmp_path: Path, prepared: Callable[..., TrainingData]) -> None:

@@ -74,7 +74,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     assert_same_run(tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors")
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("double_training")
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
     options = OPTIONS | {"dropout": 0.0, "clip": "none", "epochs": 1}
     large = small_trainer(tmp_path / "large.safetensors", batch_size=12, **options)

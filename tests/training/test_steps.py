@@ -65,7 +65,7 @@ def _forced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BPTTConfig, Scheduled
     return seen
 
 
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("double_training")
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = _gradients(monkeypatch)
     large = small_trainer(tmp_path / "large.safetensors", batch_size=12, clip="none")

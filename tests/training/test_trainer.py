@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import load_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import CaptionerError, EncoderError, OptionError, TrainingError
 from captioner.metrics.evaluate import score_captions
+from captioner.runtime.export import graphs_of, renewed_graphs
+from captioner.runtime.graph import read_graphs
 from captioner.training import trainer as run_module
 from captioner.training.data import ValidationSet
 from captioner.training.options import TrainingOptions
@@ -239,3 +241,22 @@ def test_what_cannot_work_is_refused_before_any_image_is_read(
         with pytest.raises(kind, match=message):
             train(datasets, tiny(**changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_both_checkpoints_hold_what_onnx_runtime_computes(datasets: DatasetOptions, tiny: Tiny) -> None:
+    asked: list[str] = []
+
+    def export(checkpoint: Checkpoint, say: Callable[[str], None], *, encoder: bool) -> str | None:
+        asked.append(checkpoint.network.config.cell)
+        return graphs_of(checkpoint, say, encoder=encoder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "graphs_of", export)
+        options = tiny()
+        output = train(datasets, options)
+    assert asked == ["lstm"]  # once for all epochs
+    for path in (output, run_folder(options).last):
+        header = read_header(path)
+        assert read_graphs(header.graphs or "", header.config, header.shapes).keys() == {"begin", "step", "encoder"}
+        _, difference = renewed_graphs(path)
+        assert difference <= 1e-4

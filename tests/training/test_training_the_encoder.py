@@ -17,9 +17,9 @@ from captioner.checkpoint import encoder_digest, load_checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, read_records
 from captioner.errors import DatasetError, OptionError, TrainingError
+from captioner.metadata import describe
 from captioner.metrics.evaluate import score_captions
 from captioner.model.encoder import Encoder, build_encoder
-from captioner.saving import describe
 from captioner.training.folder import RunFolder, load_state
 from captioner.training.options import TrainingOptions
 from captioner.training.trainer import train
@@ -131,7 +131,7 @@ def test_training_goes_on_from_a_tuned_encoder_which_then_stays_as_it_is(
     (folder,) = (Path(tiny().output + ".cache") / "features").glob("efficientnet_lite0-*")
     captioner = Captioner.load(output, device="cpu", precision="fp32")
     (record, *_) = read_records(datasets, "train")
-    expected = captioner.encode([captioner.preprocess(record.path)]).mean(dim=1)
+    expected = torch.from_numpy(captioner.encode([captioner.preprocess(record.path)])).mean(dim=1)
     rows = torch.frombuffer(bytearray((folder / "features.bin").read_bytes()), dtype=torch.float16)
     distances = (rows.view(-1, expected.shape[1]).float() - expected).abs().amax(dim=1)
     assert distances.min() < 0.01 < distances.median()

@@ -14,7 +14,9 @@ from captioner.features import FeatureRows
 from captioner.metrics.evaluate import References, score_captions
 from captioner.model.config import ModelConfig
 from captioner.model.decoder import Decoder
+from captioner.runtime.torch import DecoderModel
 from captioner.training.data import ValidationSet
+from captioner.training.encoding import fetch
 from captioner.training.trainer import shown
 from captioner.vocabulary import Vocabulary, detokenize
 
@@ -53,7 +55,7 @@ def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: 
     part, decoder, options = _set(70), _decoder(), DecodingOptions(beam_size=2, max_length=6)
     captions = {}
     for record, image in zip(part.records, part.images, strict=True):
-        ((best,),) = decode(decoder, part.features.fetch([image], CPU), options, special_ids(VOCABULARY))
+        ((best,),) = decode(DecoderModel(decoder), fetch(part.features, [image], CPU), options, special_ids(VOCABULARY))
         captions[record.image_id] = detokenize(VOCABULARY.decode(best.words))
     expected = score_captions(captions, {record.image_id: record.captions for record in part.records})
 

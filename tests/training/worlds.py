@@ -158,10 +158,10 @@ def record_captioned(folder: Path, batch: int) -> None:
     run = data.decode
     file = folder / f"captioned-{os.environ.get('RANK', '0')}"
 
-    def noting(decoder: Any, features: torch.Tensor, *more: Any) -> Any:
+    def noting(model: Any, regions: torch.Tensor, *more: Any) -> Any:
         with file.open("a") as out:
-            print(len(features), file=out)
-        return run(decoder, features, *more)
+            print(len(regions), file=out)
+        return run(model, regions, *more)
 
     data._BATCH, data.decode = batch, noting
 
