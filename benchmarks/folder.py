@@ -1,174 +1,117 @@
-"""How fast is captioning a folder, compared with its encoder alone, and does memory grow?
+"""How fast is captioning a folder, compared with an earlier build and with the encoder alone?
 
-    python benchmarks/folder.py [--weights FILE] [--images 5000] [--batch-size 16] [--beam-size 3]
-                                [--workers N] [--folder DIR]
+    python benchmarks/folder.py [--images 1000] [--source DIR] [--rounds 3] [--runtime NAME] [--precision NAME]
+                                [--weights FILE] [--old COMMIT] [OPTION ...]
 
-Makes a folder of different JPEGs of 640 x 480 pixels from the sample images, captions it through
-``captioner caption`` without its command line, and prints in one run
+Makes a folder of different JPEGs of 640 x 480 pixels from the sample images, or from those in DIR. In each round
+the old build captions it, then the new one, and then the encoder of the new one is timed alone, with pixels in
+memory, in as many threads as there are processors. Other options, such as ``--beam-size 3``, are passed on to
+``captioner caption``. Prints medians of
 
-(a) images/s end to end, from the first file read to the last record on the disk,
-(b) images/s of the encoder alone on tensors in memory, same batch size and precision, measured before and
-    after (a),
-(c) the ratio (a) / (b),
-(d) resident memory of all processes after a fifth of the images and after all,
+(a) images/s from the first file read to the last record on disk, of both builds,
+(b) images/s of the whole command, with starting Python and loading the model,
+(c) images/s of the encoder alone, and the ratio of the new (a) to it,
+(d) the milliseconds that each step takes for one image on one processor, in both builds,
 
-and what the rest is spent on: the time that one image takes on one processor, step by step.
+and the share of images whose captions are equal.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import resource
+import json
+import os
+import re
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageEnhance
+from builds import Build, add_new, add_old, both_builds, compare, flags
+from jpegs import make_images
 
-from captioner.bulk.options import FolderOptions
-from captioner.bulk.pipeline import Engine
-from captioner.bulk.reading import ImageReader, default_workers
-from captioner.bulk.run import Model, Progress, caption_folder
-from captioner.captioner import Captioner
-from captioner.decoding.options import DecodingOptions
-from captioner.images import DEFAULT_MAX_PIXELS
-from captioner.images.find import find_images
+import captioner
 
-SIZE = (640, 480)
-SAMPLES = Path(__file__).parents[1] / "data" / "samples"
-ENCODED = 320  # images, in each of the two measurements of the encoder
+TOGETHER = 16  # images of a batch of ``captioner caption``
+ENCODED = 320  # images, in each measurement of the encoder
+STEPS = Path(__file__).resolve().with_name("steps.py")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--beam-size", type=int, default=3)
-    parser.add_argument("--workers", type=int, help="processes that read images")
-    parser.add_argument("--folder", help="keep the images here, for another run")
-    args = parser.parse_args()
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--source", help="folder of images to make them from (default: the samples)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--weights", type=Path, help="checkpoint for both builds (default: the one shipped with each)")
+    add_new(parser)
+    add_old(parser)
+    args, others = parser.parse_known_args()
+    weights = flags(weights=args.weights)
+    of_new = flags(runtime=args.runtime, precision=args.precision)
 
-    with tempfile.TemporaryDirectory() as temporary:
-        images = Path(args.folder or temporary) / "images"
-        make_images(images, args.images)
-        captioner = Captioner.load(args.weights)
-        decoding = DecodingOptions(beam_size=args.beam_size)
-        workers = default_workers() if args.workers is None else args.workers
-        print(
-            f"{args.images:,} JPEGs of 640 x 480, batch size {args.batch_size}, beam {args.beam_size}, "
-            f"{workers} reading processes, {torch.get_num_threads()} threads"
-        )
-        before = encoder_speed(captioner, images, args.batch_size)
-        memory = Memory(marks=(args.images // 5, args.images))
-        options = FolderOptions(
-            output=str(Path(temporary) / "captions.jsonl"), workers=workers, batch_size=args.batch_size
-        )
-        model = Model({"weights": captioner.digest}, decoding, lambda: captioner)
-        summary = caption_folder([str(images)], options, model, memory)
-        after = encoder_speed(captioner, images, args.batch_size)
-        assert summary.captioned == args.images
-        folder, encoder = summary.captioned / summary.seconds, (before + after) / 2
-        print(f"(a) folder, end to end: {folder:.1f} images/s")
-        print(f"(b) encoder alone: {encoder:.1f} images/s (before {before:.1f}, after {after:.1f})")
-        print(f"(c) ratio: {folder / encoder:.2f}")
-        (few, first), (many, last) = memory.found.items()
-        print(f"(d) resident memory: {first:.0f} MB after {few:,}, {last:.0f} MB after {many:,} images")
-        print_steps(captioner, decoding, images)
-
-
-def make_images(folder: Path, count: int) -> None:
-    """Different JPEGs from the samples: another part, mirrored or not, brighter or darker."""
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = [Image.open(path).convert("RGB") for path in find_images([SAMPLES])]
-    chance = np.random.default_rng(0)
-    for number, sample in zip(range(count), itertools.cycle(samples), strict=False):
-        path = folder / f"{number // 1000}" / f"{number}.jpg"  # several folders, as in life
-        if path.exists():
-            continue
-        path.parent.mkdir(exist_ok=True)
-        share = chance.uniform(0.6, 1.0)
-        width, height = (round(side * share) for side in sample.size)
-        left, top = (int(chance.integers(0, room + 1)) for room in (sample.width - width, sample.height - height))
-        image = sample.resize(SIZE, box=(left, top, left + width, top + height))
-        if chance.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        ImageEnhance.Brightness(image).enhance(chance.uniform(0.7, 1.3)).save(path, quality=90)
+    threads = len(os.sched_getaffinity(0))
+    with both_builds(args.old) as builds, tempfile.TemporaryDirectory() as temporary:
+        images, output = Path(temporary) / "images", Path(temporary) / "captions.jsonl"
+        make_images(images, args.images, source=args.source)
+        print(f"{args.images:,} JPEGs of 640 x 480, {threads} processors, {args.rounds} rounds", flush=True)
+        paths = list(captioner.find_images([images]))[:TOGETHER]
+        model = captioner.load(args.weights, runtime=args.runtime or "onnx", precision=args.precision or "auto")
+        rates: dict[str, list[float]] = {"old": [], "new": [], "encoder": []}
+        whole: dict[str, list[float]] = {"old": [], "new": []}
+        captions = {}
+        for _ in range(args.rounds):
+            for build in builds:
+                options = [*weights, *others, *(of_new if build.name == "new" else [])]
+                rate, seconds = caption_folder(build, images, output, options)
+                rates[build.name].append(rate)
+                whole[build.name].append(args.images / seconds)
+                captions[build.name] = read_captions(output)
+            rates["encoder"].append(encoder_speed(model, paths, threads))
+        compare("(a) folder, end to end", rates["old"], rates["new"], "images/s", more=True)
+        compare("(b) whole command", whole["old"], whole["new"], "images/s", more=True)
+        folder, encoder = (statistics.median(rates[name]) for name in ("new", "encoder"))
+        print(f"(c) encoder alone, {threads} threads: {encoder:.1f} images/s, folder / encoder {folder / encoder:.2f}")
+        print("(d) milliseconds an image on one processor:")
+        for build in builds:
+            printed, _ = build.read(STEPS, *map(Path.resolve, paths), *weights)
+            print(f"    {build.name}: {printed.strip()}")
+        equal = sum(captions["old"][name] == caption for name, caption in captions["new"].items())
+        print(f"equal captions: {equal} of {args.images} ({100 * equal / args.images:.1f} %)")
 
 
-@torch.inference_mode()
-def encoder_speed(captioner: Captioner, folder: Path, batch_size: int) -> float:
-    """Images/s of the encoder alone on batches in memory."""
-    paths = list(itertools.islice(find_images([folder]), batch_size))
-    pixels = np.stack([captioner.preprocess(path) for path in paths])
-    images = torch.from_numpy(pixels).to(captioner.device)
-    captioner.encoder(images, captioner.dtype)
-    rounds = max(1, ENCODED // len(images))
+def caption_folder(build: Build, images: Path, output: Path, options: list[str]) -> tuple[float, float]:
+    """Images/s that the command itself reports, and seconds of the whole command."""
+    start = time.perf_counter()
+    command = ["-m", "captioner", "caption", images, "--output", output, "--overwrite", *options]
+    _, messages = build.read(*command)
+    seconds = time.perf_counter() - start
+    return float(re.findall(r"([\d.]+) (?:images|pictures)/s", messages)[-1]), seconds
+
+
+def read_captions(output: Path) -> dict[str, str]:
+    records = map(json.loads, output.read_text(encoding="utf-8").splitlines())
+    return {record["image"]: record["caption"] for record in records}
+
+
+def encoder_speed(model: captioner.Captioner, paths: list[Path], threads: int) -> float:
+    """Images/s on pixels in memory: one image a thread, or a batch whose work is shared, whichever is faster."""
+    pixels = [model.preprocess(path) for path in paths]
+    rounds = max(1, ENCODED // len(pixels))
+    with ThreadPoolExecutor(threads) as pool:
+        ways: list[Callable[[], object]] = [
+            lambda: list(pool.map(model.encode, [[each] for each in pixels])),
+            lambda: model.encode(pixels),
+        ]
+        return max(rounds * len(pixels) / timed(way, rounds) for way in ways)
+
+
+def timed(work: Callable[[], object], rounds: int) -> float:
+    work()
     start = time.perf_counter()
     for _ in range(rounds):
-        # Fetched, so that an accelerator has finished.
-        captioner.encoder(images, captioner.dtype)[..., 0].sum().item()
-    return rounds * len(images) / (time.perf_counter() - start)
-
-
-class Memory(Progress):
-    """Notes the resident memory of this process and its children when so many images are done."""
-
-    def __init__(self, marks: tuple[int, ...]) -> None:
-        super().__init__()
-        self.marks, self.done, self.found = marks, 0, {}
-
-    def advance(self, images: int) -> None:
-        """Some more are done."""
-        super().advance(images)
-        self.done += images
-        for mark in self.marks:
-            if self.done >= mark and mark not in self.found:
-                self.found[mark] = resident_memory()
-
-
-def resident_memory() -> float:
-    """Of this process and its children, in MB."""
-    own = Path("/proc/self/stat").read_text().split()[0]
-    pages = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            fields = stat.read_text().rpartition(")")[2].split()
-            if own in (stat.parent.name, fields[1]):
-                pages += int(fields[21])
-    return pages * resource.getpagesize() / 1e6
-
-
-def print_steps(captioner: Captioner, decoding: DecodingOptions, folder: Path) -> None:
-    """What each step takes on one processor."""
-    paths = list(itertools.islice(find_images([folder]), 64))
-    reader = ImageReader(captioner.preprocessing, DEFAULT_MAX_PIXELS)
-    pixels = [loaded.pixels for loaded in map(reader, paths) if loaded.pixels is not None]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    engine = Engine(captioner, decoding)
-    regions = torch.cat([engine.see([each]) for each in pixels[:16]])
-    seeds = captioner.seeds(pixels[:16], decoding)
-    steps: dict[str, Callable[[], object]] = {
-        "reading and resizing": lambda: [reader(path) for path in paths[:16]],
-        "encoding": lambda: [engine.see([each]) for each in pixels[:16]],
-        "writing the caption": lambda: engine.write(regions, seeds),
-    }
-    print("milliseconds an image on one processor:")
-    for name, step in steps.items():
-        seconds = min(timed(step) for _ in range(5))
-        print(f"    {name}: {1000 * seconds / 16:.1f}")
-    torch.set_num_threads(threads)
-
-
-def timed(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    step()
+        work()
     return time.perf_counter() - start
 
 

@@ -10,59 +10,20 @@ busy machine. Prints a Markdown table, failed requests, and the server's memory 
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+from builds import REPOSITORY, Build, Server, running_server
 
 from captioner.images.find import find_images
 
-CAPTIONER = [sys.executable, "-m", "captioner"]
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that is up: where it is, and its process."""
-
-    address: str
-    process: int
-
-    def megabytes(self) -> float:
-        """Resident memory."""
-        text = Path(f"/proc/{self.process}/status").read_text(encoding="ascii")
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", text)[0]) / 1000
-
-
-@contextmanager
-def running_server(weights: list[str]) -> Iterator[Server]:
-    command = [*CAPTIONER, "serve", "--port", "0", *weights]
-    with TemporaryDirectory() as folder:
-        log = Path(folder) / "log"  # a pipe that nobody reads would stop the server once it is full
-        with log.open("w") as file:
-            process = subprocess.Popen(command, stderr=file)
-        try:
-            while (found := re.search(r"http://\S+:\d+", log.read_text())) is None and process.poll() is None:
-                time.sleep(0.1)
-            if found is None:
-                sys.exit(log.read_text())
-            while (status := httpx.get(f"{found[0]}/health", timeout=60).json()["status"]) == "loading":
-                time.sleep(0.1)
-            if status != "ready":
-                sys.exit(log.read_text())
-            yield Server(found[0], process.pid)
-        finally:
-            process.terminate()
-            process.wait()
+BUILD = Build("this", REPOSITORY)
 
 
 def caption(http: httpx.Client, path: Path, number: int) -> float | None:
@@ -108,11 +69,7 @@ def folder_speed(images: list[Path], weights: list[str]) -> float:
             for number, path in enumerate(chosen):
                 (Path(folder) / f"{number}{path.suffix}").symlink_to(path.resolve())
             start = time.perf_counter()
-            subprocess.run(
-                [*CAPTIONER, "caption", folder, *weights, "--format", "jsonl"],
-                check=True,
-                capture_output=True,
-            )
+            BUILD.run("caption", folder, *weights, "--format", "jsonl", "--quiet")
             seconds.append(time.perf_counter() - start)
     return (len(images) - 1) / max(seconds[1] - seconds[0], 1e-9)
 
@@ -124,13 +81,13 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=1000, help="for each number of clients")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     args = parser.parse_args()
-    weights = ["--weights", args.weights] if args.weights else []
+    weights = ["--weights", str(Path(args.weights).resolve())] if args.weights else []
     images = list(islice(find_images([args.images]), args.requests))
     if len(images) < 2:
         parser.error(f"{args.images} needs at least two images")
     before = folder_speed(images, weights)
     rows, failures = [], 0
-    with running_server(weights) as server:
+    with running_server(BUILD, *weights) as server:
         load(server, images, 8, 1)  # to warm up
         memory = [server.megabytes()]
         for clients in args.clients:

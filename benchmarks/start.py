@@ -1,47 +1,44 @@
-"""How long does the first caption take from a cold start, against importing torch and torchvision alone?
+"""How long does the first caption take from a cold start, and how much memory, compared with an earlier build?
 
-    python benchmarks/start.py [IMAGE] [--weights FILE] [--rounds 5]
+    python benchmarks/start.py [IMAGE] [--rounds 10] [--old COMMIT] [--weights FILE]
 
-Starts a new Python for each measurement, in turn: one that only imports torch and torchvision, and
-``captioner caption IMAGE``, which also loads the checkpoint and captions one image. Prints the medians and
-their ratio.
+Starts a new Python for each measurement, the builds in turn: ``captioner caption IMAGE``, which imports, loads the
+checkpoint and captions one image, and ``captioner --help``. Files are in memory already. Prints the medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "dogs.jpg"
+from builds import REPOSITORY, Run, add_old, both_builds, compare, flags
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("image", nargs="?", default=str(SAMPLE))
-    parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("image", nargs="?", type=Path, default=REPOSITORY / "data" / "samples" / "dogs.jpg")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--weights", type=Path, help="checkpoint for both builds (default: the one shipped with each)")
+    add_old(parser)
     args = parser.parse_args()
 
-    weights = [] if args.weights is None else ["--weights", args.weights]
-    caption = [sys.executable, "-m", "captioner", "caption", args.image, "--quiet", *weights]
-    imports = [sys.executable, "-c", "import torch, torchvision"]
-    for command in (imports, caption):  # once untimed, so that files are in memory for both
-        seconds(command)
-    rounds = [(seconds(imports), seconds(caption)) for _ in range(args.rounds)]
-    importing, captioning = (statistics.median(row) for row in zip(*rounds, strict=True))
-    print(f"import torch, torchvision: {importing:.2f} s")
-    print(f"captioner caption {Path(args.image).name}: {captioning:.2f} s")
-    print(f"ratio: {captioning / importing:.2f}")
-
-
-def seconds(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    weights = flags(weights=args.weights)
+    commands = {
+        f"captioner caption {args.image.name}": ["caption", args.image.resolve(), "--quiet", *weights],
+        "captioner --help": ["--help"],
+    }
+    with both_builds(args.old) as builds:
+        for name, command in commands.items():
+            runs: dict[str, list[Run]] = {build.name: [] for build in builds}
+            for number in range(args.rounds + 1):
+                for build in builds:
+                    run = build.run(*command)
+                    if number > 0:  # once untimed, so that files are in memory
+                        runs[build.name].append(run)
+            seconds = [[run.seconds for run in found] for found in runs.values()]
+            memory = [[run.megabytes for run in found] for found in runs.values()]
+            compare(name, *seconds, "s", digits=3)
+            compare(f"{name}, peak memory", *memory, "MB", digits=0)
 
 
 if __name__ == "__main__":

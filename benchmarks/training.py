@@ -37,7 +37,7 @@ from captioner.model.encoder import (
     encoder_preprocessing,
     output_shape,
 )
-from captioner.model.inference import choose_device, choose_dtype, fuse
+from captioner.runtime.torch import choose_device, choose_dtype, fuse
 from captioner.training.data import Batch, TrainingData, make_batch
 from captioner.training.folder import RunFolder, TrainingState
 from captioner.training.options import TrainingOptions
