@@ -13,14 +13,13 @@ from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib import format as npy
 
 from captioner.datasets.options import Source
 from captioner.datasets.records import ALL, Record, held_out, read_json, spoken
 from captioner.errors import DatasetError, os_errors_as
 
-Floats = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Floats = np.typing.NDArray[np.float16] | np.typing.NDArray[np.float32]
 
 SUFFIX = ".npy"
 

@@ -12,7 +12,6 @@ from itertools import combinations_with_replacement
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from captioner.decoding.filters import NEVER, Floats, Ints, SpecialIds, strike
 from captioner.decoding.options import DecodingOptions
@@ -235,7 +234,7 @@ def hypothesis(words: Sequence[int], log_probs: Sequence[float], score: float | 
     return Hypothesis(tuple(words), tuple(of_words), end, log_prob, log_prob if score is None else score)
 
 
-def take(values: npt.NDArray[T], parents: Ints) -> npt.NDArray[T]:
+def take(values: np.typing.NDArray[T], parents: Ints) -> np.typing.NDArray[T]:
     """``values[image, parents[image, i]]``: ``(images, captions, time)`` -> ``(images, width, time)``."""
     return values[np.arange(len(values))[:, None], parents]
 

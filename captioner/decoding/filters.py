@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from captioner.decoding.options import DecodingOptions
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int64]
+Floats = np.typing.NDArray[np.floating[Any]]
+Ints = np.typing.NDArray[np.int64]
 NEVER = -np.inf
 """Log-probability of what cannot be."""
 _JOINING = ("and", "or")

@@ -1,7 +1,6 @@
 """Captions drawn from the model's distribution."""
 
 import numpy as np
-import numpy.typing as npt
 
 from captioner.decoding.beam import Choice, Hypothesis, hypothesis
 from captioner.decoding.filters import Floats, Ints, SpecialIds, strike
@@ -82,7 +81,7 @@ class Sampling:
         ]
 
 
-def uniforms(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def uniforms(seed: int, shape: tuple[int, ...]) -> np.typing.NDArray[np.float64]:
     """Draw numbers from 0 to 1, the very ones of ``torch.rand(shape, dtype=torch.float64)`` after this seed.
 
     Captions were once drawn by torch, and a seed still gives the same. Both use the Mersenne Twister and 32 bits of
@@ -91,7 +90,7 @@ def uniforms(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     halves = np.random.RandomState(seed & 0xFFFFFFFF).randint(0, 1 << 32, size=(*shape, 2), dtype=np.uint32)
     high, low = halves[..., 0].astype(np.uint64), halves[..., 1]
     bits = (high << np.uint64(32) | low) & np.uint64((1 << 53) - 1)
-    drawn: npt.NDArray[np.float64] = bits * 2.0**-53
+    drawn: np.typing.NDArray[np.float64] = bits * 2.0**-53
     return drawn
 
 

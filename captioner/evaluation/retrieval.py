@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from captioner.captioner import Captioner
@@ -33,7 +32,7 @@ class Retrieval:
         broken: how many images could not be read and were left out.
     """
 
-    ranks: npt.NDArray[np.int64]
+    ranks: np.typing.NDArray[np.int64]
     dropped: int = 0
     shortened: int = 0
     broken: int = 0
@@ -107,12 +106,12 @@ def retrieve(gallery: Gallery, queries: Sequence[str]) -> Retrieval:
     return Retrieval(ranks(log_probs), sum(dropped), sum(count > 0 for count in dropped))
 
 
-def ranks(log_probs: Doubles) -> npt.NDArray[np.int64]:
+def ranks(log_probs: Doubles) -> np.typing.NDArray[np.int64]:
     """Rank of each query's own image, see :class:`Retrieval`.
 
     Args:
         log_probs: ``(queries, images)``; the image of a query has its position.
     """
     own = log_probs.diagonal()[:, None]
-    found: npt.NDArray[np.int64] = (log_probs >= own).sum(axis=1)
+    found: np.typing.NDArray[np.int64] = (log_probs >= own).sum(axis=1)
     return found

@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from captioner.errors import EvaluationError, os_errors_as
 from captioner.files import write_atomically
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION
 
 NGram: TypeAlias = tuple[str, ...]
-Integers: TypeAlias = npt.NDArray[np.integer[Any]]
-Floats: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = np.typing.NDArray[np.integer[Any]]
+Floats: TypeAlias = np.typing.NDArray[np.float64]
 MAX_ORDER = 4
 
 
@@ -155,7 +154,7 @@ class Corpus:
         pairs = np.unique(self.owners[self.ngrams.rows[inside]] * width + self.ngrams.columns[inside])
         return np.bincount(pairs % max(1, width), minlength=width)
 
-    def sum_by_order(self, rows: Integers, entries: Integers, values: npt.ArrayLike) -> Floats:
+    def sum_by_order(self, rows: Integers, entries: Integers, values: np.typing.ArrayLike) -> Floats:
         """Sum a value of some entries into (captions, 4): by row and by the order of the entry's n-gram."""
         orders = self.ngrams.orders[self.ngrams.columns[entries]]
         size = MAX_ORDER * len(self.owners)
@@ -199,7 +198,7 @@ def _closest_lengths(corpus: Corpus) -> Integers:
     return lengths[order][np.searchsorted(owners[order], np.arange(corpus.images))]
 
 
-def bleu(statistics: npt.ArrayLike) -> Floats:
+def bleu(statistics: np.typing.ArrayLike) -> Floats:
     """Compute BLEU-1 to BLEU-4 from statistics that may have been summed over images.
 
     Args:

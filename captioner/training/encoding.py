@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageEnhance
 from torch.utils.checkpoint import checkpoint
@@ -260,7 +259,7 @@ class Images:
     """
 
     paths: Sequence[Path]
-    rows: npt.NDArray[np.int64]
+    rows: np.typing.NDArray[np.int64]
     digests: Sequence[str]
     broken: Mapping[int, str]
     store: PixelStore

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -33,7 +32,7 @@ from captioner.vocabulary import END, START, UNKNOWN, Vocabulary, detokenize
 _EOS = "\0"  # no token that a tokeniser makes
 
 Precision = Callable[[], AbstractContextManager[object]]
-Reward = Callable[[Sequence[Sequence[str]], Sequence[int], Sequence[bool]], npt.NDArray[np.float64]]
+Reward = Callable[[Sequence[Sequence[str]], Sequence[int], Sequence[bool]], np.typing.NDArray[np.float64]]
 
 
 @dataclass
@@ -153,7 +152,7 @@ class CiderReward:
 
     def __call__(
         self, captions: Sequence[Sequence[str]], images: Sequence[int], ended: Sequence[bool]
-    ) -> npt.NDArray[np.float64]:
+    ) -> np.typing.NDArray[np.float64]:
         """Rewards, from 0 to 10.
 
         Args:
