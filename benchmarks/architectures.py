@@ -1,7 +1,7 @@
 """How fast is captioner on one processor, compared with BLIP-base and ViT-GPT2?
 
-    python -m venv /tmp/architectures && /tmp/architectures/bin/pip install torch transformers .
-    /tmp/architectures/bin/python benchmarks/architectures.py [--rounds 5] [--weights FILE]
+    python -m venv architectures && architectures/bin/pip install torch transformers .
+    architectures/bin/python benchmarks/architectures.py [--rounds 5] [--weights FILE]
 
 The two are the architectures of ``Salesforce/blip-image-captioning-base`` and
 ``nlpconnect/vit-gpt2-image-captioning`` through ``transformers``, with random weights, so that nothing is downloaded:

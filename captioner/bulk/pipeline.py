@@ -65,7 +65,7 @@ class Engine:
         return [self._begin(pixels[i : i + _WRITTEN_TOGETHER]) for i in range(0, len(pixels), _WRITTEN_TOGETHER)]
 
     def write(self, regions: Floats, seeds: list[int]) -> list[list[Caption]]:
-        """Write captions for encoded images, 16 at a time: ``(images, regions, channels)``, and a seed for each."""
+        """Write captions for encoded images, 8 at a time: ``(images, regions, channels)``, and a seed for each."""
         starts = range(0, len(regions), _WRITTEN_TOGETHER)
         groups = [slice(start, start + _WRITTEN_TOGETHER) for start in starts]
         parts = [self._pool.submit(self._write, regions[group], seeds[group]) for group in groups]

@@ -134,10 +134,9 @@ def caption_file(path: str, options: FolderOptions, model: Model, progress: Prog
     Raises:
         CaptionerError: the model cannot be loaded.
     """
-    captioner = model.load()
-    # After torch, which takes seconds to import, has been imported by the model.
     from captioner.bulk.pipeline import caption_items
 
+    captioner = model.load()
     progress.start(1)
     limit, workers = options.max_pixels, options.workers or 0
     with on_interrupt(lambda: None, notice=_NOTICE):
@@ -213,7 +212,7 @@ class _Run:
         return self._tally.summary()
 
     def _caption(self, captioner: Captioner) -> None:
-        # After torch, as in caption_file: a run with nothing to do does not wait for it.
+        # Only here: a run with nothing to do does not wait for what models need.
         from captioner.bulk.pipeline import Engine, caption_loaded, read_ahead
 
         options = self._options

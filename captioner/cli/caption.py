@@ -27,7 +27,7 @@ def _caption(args: argparse.Namespace) -> int:
     if not args.paths and options.from_file is None and not options.input_tar:
         raise captioner.OptionError("name an image or a folder, or a list of them with `from_file`")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
-        # Where the suffix is absent, torch need not be imported to find out.
+        # Where the suffix is absent, nothing need be imported to find out.
         if any(path.lower().endswith(".npy") for path in args.paths):
             summary = _caption_vectors(args, options, progress)
         else:

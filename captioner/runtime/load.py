@@ -65,7 +65,7 @@ def load_model(
         checkpoint = with_encoder(checkpoint, encoder, image_size=image_size, resize=resize)
     loaded = from_checkpoint(checkpoint, device=device, precision=precision)
     if lacking and not beyond and runtime == "auto" and loaded.model.device == "cpu":
-        return replace(loaded, notice=f"{path} {lacking}, so torch computes it, which takes about three times as long")
+        return replace(loaded, notice=f"{path} {lacking}, so torch computes it, which takes longer")
     return loaded
 
 

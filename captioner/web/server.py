@@ -58,7 +58,7 @@ def serve(options: ServingOptions) -> None:
         address = f"{scheme}://{name}:{listener.getsockname()[1]}{options.root_path}"
         tools = f", and MCP tools at {address}/mcp" if options.mcp else ""
         _say(f"the page is at {address}{tools}; Ctrl-C ends")
-        service.models.start()  # not earlier: importing torch would hold up the page
+        service.models.start()  # not earlier: loading the model would hold up the page
         # uvicorn reports each connection that it cuts off at the end.
         logging.getLogger("uvicorn.error").addFilter(lambda record: "Cancel" not in record.getMessage())
         # After its orderly end uvicorn raises the signal once more; with this handler SIGTERM, too, cleans up.
