@@ -24,6 +24,7 @@ from captioner.runtime.load import load_model
 from captioner.runtime.model import Ensemble, Floats, Loaded, Model
 from captioner.scoring import Replay, Score, replay, score_texts
 from captioner.vocabulary import detokenize
+from captioner.weights import are_numbers
 
 if TYPE_CHECKING:
     from captioner.checkpoint import Checkpoint
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 ImageInput = Source | Image.Image | Pixels
 Weights = str | Path | Sequence[str | Path] | None
 
-_LARGEST_FEATURE = 1e12
 _NO_VECTORS = "checkpoints with different encoders write together about images, not about vectors"
 
 
@@ -216,7 +216,7 @@ class Captioner:
             CheckpointError: the encoder's weights make no sense, so that it overflows.
         """
         regions = self.model.encode(pixels)
-        if not _are_numbers(regions):  # the decoder could do nothing but crash on these
+        if not are_numbers(regions):  # the decoder could do nothing but crash on these
             raise CheckpointError("the encoder gives no numbers: the checkpoint is damaged")
         return regions
 
@@ -308,7 +308,7 @@ class Captioner:
         if regions.ndim != 3 or not 1 <= regions.shape[1] <= most or regions.shape[2] != width:
             self.check_takes_vectors()
             raise OptionError(f"vectors must be (images, regions, {width}) for this model, not {shape}")
-        if not _are_numbers(regions):
+        if not are_numbers(regions):
             raise OptionError("the vectors hold values that are infinite or not numbers")
         return regions
 
@@ -362,11 +362,6 @@ def _loaded(model: "Checkpoint | Loaded", device: str, precision: str) -> Loaded
     from captioner.runtime.torch import from_checkpoint
 
     return from_checkpoint(model, device=device, precision=precision)
-
-
-def _are_numbers(values: Floats) -> bool:
-    """Whether all are finite and of a usual size; written so that not-a-number fails too."""
-    return not values.size or bool(-_LARGEST_FEATURE <= values.min() <= values.max() <= _LARGEST_FEATURE)
 
 
 def load(weights: Weights = None, *, device: str = "auto", precision: str = "auto", runtime: str = "auto") -> Captioner:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captioner.files import write_atomically
 from captioner.model.config import NO_ENCODER
-from captioner.weights import FORMAT, FORMAT_VERSION, Header, file_digest, read_header
+from captioner.weights import FORMAT, FORMAT_VERSION, Header, end_of_header, file_digest, read_header
 
 _ALIGNMENT = 8  # of the tensors, by the safetensors format
 
@@ -24,7 +24,7 @@ def write_metadata(path: Path, output: Path, entries: Mapping[str, str | None]) 
         CaptionerError: the file cannot be written.
     """
     content = path.read_bytes()
-    end = 8 + int.from_bytes(content[:8], "little")
+    end = end_of_header(content)
     header = json.loads(content[8:end])
     metadata = header["__metadata__"] | entries
     header["__metadata__"] = {key: value for key, value in metadata.items() if value is not None}

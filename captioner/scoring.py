@@ -166,9 +166,10 @@ def _replay_group(
     """Replay sentences, the longest first; ``state`` has an image for each."""
     found = [Replay([], []) for _ in sentences]
     maps: list[list[Floats]] = [[] for _ in sentences]
+    running = len(sentences)
     for time in range(len(sentences[0]) + 1):
-        running = sum(len(words) >= time for words in sentences)
-        if time and running < sum(len(words) >= time - 1 for words in sentences):
+        if len(sentences[running - 1]) < time:
+            running = sum(len(words) >= time for words in sentences)
             state = state.select(np.arange(running))
         before = np.array([[words[time - 1] if time else START] for words in sentences[:running]])
         if attention:

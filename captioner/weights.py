@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 INT8 = "int8."  # begins the names of tensors that belong to no network, but to graphs of whole numbers
 _MOST_BYTES = 16 << 30
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_LARGEST_WEIGHT = 1e12  # no trained weight comes near, and products of larger ones overflow
+_LARGEST = 1e12  # no trained weight and no encoder's output comes near, and products of larger ones overflow
 
 
 def find_weights(weights: str | Path | None = None) -> Path:
@@ -222,7 +222,18 @@ def tensors_digest(content: bytes) -> str:
     Args:
         content: of the whole file.
     """
-    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()[:16]
+    return hashlib.sha256(content[end_of_header(content) :]).hexdigest()[:16]
+
+
+def end_of_header(content: bytes) -> int:
+    """Find where the tensors of a checkpoint begin, given its first bytes or all: after what it says of itself."""
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def are_numbers(values: np.typing.NDArray[Any]) -> bool:
+    """Say whether all are finite and of a usual size."""
+    # Written so that not-a-number fails too, and with Python's floats, since float16 would make the limits infinite.
+    return not values.size or -_LARGEST <= float(values.min()) <= float(values.max()) <= _LARGEST
 
 
 def check_values(path: Path, key: str, value: np.typing.NDArray[Any]) -> None:
@@ -231,10 +242,7 @@ def check_values(path: Path, key: str, value: np.typing.NDArray[Any]) -> None:
     Raises:
         CheckpointError: it holds others.
     """
-    if value.dtype.kind != "f" or not value.size:
-        return
-    # Written so that not-a-number fails too.
-    if not -_LARGEST_WEIGHT <= float(value.min()) <= float(value.max()) <= _LARGEST_WEIGHT:
+    if value.dtype.kind == "f" and not are_numbers(value):
         raise CheckpointError(f"{path}: {key} holds values that are infinite or not numbers")
 
 

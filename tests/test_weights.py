@@ -6,13 +6,14 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from captioner.captioner import Captioner
 from captioner.errors import CheckpointError
 from captioner.images import open_image
-from captioner.weights import file_digest, find_weights, read_header
+from captioner.weights import are_numbers, file_digest, find_weights, read_header
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = sorted(path for path in (ROOT / "data" / "samples").iterdir() if path.suffix in (".jpg", ".png"))
@@ -93,3 +94,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="not a regular file"):
         read_header(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_infinite_values_are_no_numbers_whatever_their_precision(kind: type) -> None:
+    assert are_numbers(np.array([], kind))
+    assert are_numbers(np.array([-6e4, 6e4], kind))
+    assert not any(are_numbers(np.array([0, wrong], kind)) for wrong in (np.inf, -np.inf, np.nan))

@@ -350,8 +350,7 @@ def check_shape(captioner: Captioner, vectors: Vectors) -> None:
             "give an array (images, regions, features)",
         )
     if captioner.sees_images:
-        black = np.zeros(captioner.preprocessing.shape, np.uint8)
-        made = captioner.encode([black]).shape[1]
+        made, _ = captioner.model.shape
         if made != regions:
             raise DatasetError(
                 f"{vectors.path}: has {regions} regions an image, the encoder of the checkpoint makes {made}"

@@ -131,18 +131,6 @@ def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_p
         return True
 
 
-def default_workers() -> int:
-    """One process for every two processors: reading takes a tenth of the time of encoding."""
-    return max(1, min(8, processors() // 2))
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Readers:
     """Reads images ahead, in order.
 

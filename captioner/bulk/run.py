@@ -24,6 +24,7 @@ from captioner.errors import OptionError
 from captioner.images import Preprocessing, Preprocessings, display_name
 from captioner.interrupt import on_interrupt
 from captioner.options import with_flags
+from captioner.runtime.model import processors
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -218,8 +219,8 @@ class _Run:
         options = self._options
         reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, self._check, options.kind == "html")
         workers = options.workers
-        if workers is None:
-            workers = reading.default_workers() if len(self._inputs) > 1 else 0  # one image is not worth a process
+        if workers is None:  # reading takes a tenth of the time of encoding, and one image is not worth a process
+            workers = max(1, min(8, processors() // 2)) if len(self._inputs) > 1 else 0
         known = self._target.captions_of
         with reading.Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
             loaded = readers.read(self._inputs.due(), ahead=read_ahead(options.batch_size))

@@ -30,6 +30,7 @@ from captioner.bulk.records import Item, Record
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, needing, os_errors_as
 from captioner.files import write_atomically
+from captioner.runtime.model import processors
 
 _NEEDING = "`engine` ray"
 with needing(_NEEDING):
@@ -76,7 +77,7 @@ def cluster(address: str | None) -> Iterator[None]:
     own: dict[str, Any] = {}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes back as exceptions
     if where == "local":
-        own = {"num_cpus": reading.processors(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        own = {"num_cpus": processors(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Without it Ray would leave one in the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -40,8 +40,7 @@ class State:
 
     def padded(self, rows: Ints) -> Ints:
         """Repeat rows until their number is a multiple of ``block``: ``(images, ...)`` -> ``(more, ...)``."""
-        whole = -(-len(rows) // self.block) * self.block
-        return rows if len(rows) == whole else np.resize(rows, (whole, *rows.shape[1:]))
+        return in_blocks(rows, self.block)
 
     def select(self, images: Ints) -> "State":
         """Keep some images: ``(images,)`` their places, in any order, perhaps several times."""
@@ -52,6 +51,12 @@ class State:
         """Give each place another caption of the same image: ``(images, width)`` places among its captions."""
         parents = self.padded(parents)
         return replace(self, cell=self.cell[np.arange(len(parents))[:, None], parents])
+
+
+def in_blocks(rows: Ints, size: int) -> Ints:
+    """Repeat rows until their number is a multiple of ``size``: ``(rows, ...)`` -> ``(more, ...)``."""
+    whole = -(-len(rows) // size) * size
+    return rows if len(rows) == whole else np.resize(rows, (whole, *rows.shape[1:]))
 
 
 class ImageEncoder(Protocol):
@@ -143,12 +148,15 @@ class Loaded:
     notice: str = ""
 
 
-def available_threads() -> int:
-    """Count the threads that may compute at once: ``OMP_NUM_THREADS``, else the processors this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
+def processors() -> int:
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_threads() -> int:
+    """Count the threads that may compute at once: ``OMP_NUM_THREADS``, else :func:`processors`."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else processors()
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,11 @@ class Ensemble:
     def threads(self) -> int:
         """See :class:`Model`."""
         return self.members[0].threads
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See :class:`ImageEncoder`."""
+        return self.encoders[0].shape if len(self.encoders) == 1 else (1, self.channels)
 
     def encode(self, pixels: Sequence[Pixels]) -> Floats:
         """See :class:`Model`."""

@@ -17,7 +17,7 @@ from captioner.images import Pixels, Preprocessing
 from captioner.model import decoder
 from captioner.model.config import PRECISIONS
 from captioner.model.encoder import Encoder, output_shape
-from captioner.runtime.model import Floats, Ints, Loaded, State
+from captioner.runtime.model import Floats, Ints, Loaded, State, in_blocks
 
 _STARTING = threading.Lock()  # over the number of threads that torch gives to new threads
 _TRACING = threading.Lock()  # tracing replaces the call of all modules there are, and two would not undo it
@@ -141,7 +141,7 @@ class DecoderModel:
         """See :class:`captioner.runtime.model.Model`; takes tensors too."""
         weight = self.decoder.initial.weight
         regions = torch.as_tensor(regions).to(weight.device, weight.dtype)
-        state = self.decoder.initial_state(_padded(regions))
+        state = self.decoder.initial_state(regions[in_blocks(np.arange(len(regions)), _BLOCK)])
         return State(state.cell.unsqueeze(1), state.memory or (), _BLOCK)
 
     def step(self, words: Ints, state: State) -> tuple[Floats, State]:
@@ -247,7 +247,8 @@ class TorchModel(TorchEncoder, DecoderModel):
     def classify(self, regions: Floats) -> Floats:
         """See :class:`captioner.runtime.model.Model`."""
         assert self._classifier is not None
-        mean = _padded(torch.from_numpy(regions).to(self._device).mean(dim=1))
+        mean = torch.from_numpy(regions).to(self._device).mean(dim=1)
+        mean = mean[in_blocks(np.arange(len(mean)), _BLOCK)]
         found: Floats = self._classifier(mean).softmax(dim=1)[: len(regions)].cpu().numpy()
         return found
 
@@ -260,12 +261,6 @@ class TorchModel(TorchEncoder, DecoderModel):
             restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
             restoring.start()
             restoring.join()
-
-
-def _padded(rows: torch.Tensor) -> torch.Tensor:
-    """Repeat the first row until there are blocks of :data:`_BLOCK`."""
-    missing = -len(rows) % _BLOCK
-    return torch.cat((rows, rows[:1].expand(missing, *rows.shape[1:]))) if missing else rows
 
 
 def from_checkpoint(checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> Loaded:

@@ -156,7 +156,7 @@ def test_members_with_encoders_of_their_own_read_their_own_regions(images: list[
     ensemble = in_double(Captioner([small_checkpoint(), larger], device="cpu")).model
     assert isinstance(ensemble, Ensemble)
     packed = ensemble.encode([ensemble.preprocessing.load(image) for image in images[:4]])
-    assert packed.shape == (4, 1, (2 * 2 + 3 * 3) * 1280)
+    assert packed.shape == (4, 1, (2 * 2 + 3 * 3) * 1280) == (4, *ensemble.shape)
     words, each = np.array([[4], [5], [6], [4]]), []
     for model, count in zip(ensemble.members, (4, 9), strict=True):
         own = model.encode([model.preprocessing.load(image) for image in images[:4]])
@@ -170,7 +170,9 @@ def test_regions_of_one_encoder_stay_as_they_are(images: list[Path]) -> None:
     model = small_checkpoint()
     ensemble = Captioner([model, replace(model)], device="cpu").model
     pixels = [model.preprocessing.load(image) for image in images[:2]]
-    assert np.array_equal(ensemble.encode(pixels), Captioner(model, device="cpu").encode(pixels))
+    regions = ensemble.encode(pixels)
+    assert np.array_equal(regions, Captioner(model, device="cpu").encode(pixels))
+    assert regions.shape == (2, *ensemble.shape)
 
 
 @given(rows=st.integers(1, 40), block=st.integers(1, 17))
