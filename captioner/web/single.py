@@ -25,12 +25,16 @@ _SAMPLE_SIDE = 160  # pixels
 # What data/samples/README.md says that they show.
 _SAMPLES = {
     "astronaut": "an astronaut",
+    "bee": "a bee on a purple flower",
+    "bridge": "a suspension bridge at night",
     "cat": "the face of a cat",
+    "citrus": "slices of citrus fruits",
     "coffee": "a cup of coffee",
     "dogs": "two dogs at a window",
     "mountains": "a meadow before mountains",
     "pagoda": "a pagoda above a lake",
     "photographer": "a man with a camera",
+    "rocket": "a rocket on its launch pad",
     "tulips": "a field of tulips",
 }
 # The service makes batches, so that many may be under way together; of one visitor only the last counts.

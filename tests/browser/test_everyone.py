@@ -84,7 +84,7 @@ def test_the_keyboard_is_enough(visit: Visit, address: str) -> None:
     page = visit(address)
     page.wait_for_selector(".status.ready")
     names: list[str] = []
-    for _ in range(16):
+    for _ in range(20):
         page.keyboard.press("Tab")
         name, outlined = page.evaluate(_FOCUS)
         assert outlined, f"nothing shows that {name!r} has the focus"

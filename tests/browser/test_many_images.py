@@ -45,7 +45,7 @@ def test_images_are_captioned_edited_and_downloaded(
     broken = tmp_path / "<b>broken.jpg"
     broken.write_bytes(truncated_jpeg())
     archive = tmp_path / "more.zip"
-    archive.write_bytes(zip_of(("in/cat.jpg", images[1].read_bytes()), ("../evil.png", good_png())))
+    archive.write_bytes(zip_of(("in/bee.jpg", images[1].read_bytes()), ("../evil.png", good_png())))
     page = visit(address, size)
     upload(page, [images[0], broken, archive])
     page.locator("#start").click()
@@ -63,13 +63,13 @@ def test_images_are_captioned_edited_and_downloaded(
     expect_values(page, "#gallery textarea", expected)
     # The download comes as soon as the server has heard of the edit.
     with page.expect_response(lambda response: "queue/join" in response.url):
-        fields.nth(1).fill("My own cat,\nasleep")
+        fields.nth(1).fill("My own bee,\nasleep")
         fields.nth(1).blur()
     rows = [*csv.reader(io.StringIO(saved(page, "CSV").decode()))]
     assert rows == [
         ["image", "caption"],
         ["astronaut.jpg", expected[0]],
-        ["in/cat.jpg", "My own cat, asleep"],
+        ["in/bee.jpg", "My own bee, asleep"],
     ]
     records = [json.loads(line) for line in saved(page, "JSON Lines").decode().splitlines()]
     assert [("error" in record, "edited" in record) for record in records] == [
@@ -80,7 +80,7 @@ def test_images_are_captioned_edited_and_downloaded(
     ]
     assert [entry["image_id"] for entry in json.loads(saved(page, "COCO JSON"))] == [1, 2]
     with zipfile.ZipFile(io.BytesIO(saved(page, "Text files (zip)"))) as sidecars:
-        assert sidecars.namelist() == ["astronaut.txt", "in/cat.txt"]
+        assert sidecars.namelist() == ["astronaut.txt", "in/bee.txt"]
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
     page.locator("#start").click()  # once more: the edit of the run before is gone

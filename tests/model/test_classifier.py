@@ -24,14 +24,15 @@ def test_the_classifier_over_the_mean_region_is_the_packages_own_network(name: s
     preprocessing = encoder_preprocessing(name)
     network = package.EfficientNet.from_name(name.replace("_", "-"), image_size=preprocessing.size)
     network.load_state_dict(lite_states(name))
-    pixels = torch.stack([torch.from_numpy(preprocessing.load(image)) for image in images[:3]])
+    known = [image for image in images if image.name in ("astronaut.jpg", "cat.jpg", "coffee.jpg")]
+    pixels = torch.stack([torch.from_numpy(preprocessing.load(image)) for image in known])
     batch = preprocessing.normalise(pixels).double()
     with torch.inference_mode():
         expected = network.eval()(batch)
         regions = build_encoder(name, preprocessing.size, pretrained=True)(batch)
         found = pretrained_classifier(name)(regions.mean(dim=1))
     torch.testing.assert_close(found, expected)
-    classes = dict(zip((image.name for image in images), found.argmax(dim=1).tolist(), strict=False))
+    classes = dict(zip((image.name for image in known), found.argmax(dim=1).tolist(), strict=True))
     assert classes["cat.jpg"] in range(281, 286)  # tabby to Egyptian cat
     assert classes["coffee.jpg"] in (504, 967, 968)  # mug, espresso, cup
 
