@@ -52,6 +52,14 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
+class _YesOrNo(argparse.BooleanOptionalAction):
+    """A pair ``--x`` / ``--no-x``; argparse's own takes each flag that begins with ``--no-`` for the second."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *given: Any) -> None:
+        """Store whether the first of the two was given, the last of ``given``."""
+        setattr(namespace, self.dest, given[-1] == self.option_strings[0])
+
+
 def add_options(parser: argparse.ArgumentParser, options: type, title: str, *, skip: Collection[str] = ()) -> None:
     """Add one flag for each field: ``beam_size: int`` becomes ``--beam-size N``.
 
@@ -73,7 +81,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, *, s
         text += default_text(item)
         settings: dict[str, Any] = {"dest": item.name, "default": None, "help": text}
         if kind is bool:
-            settings["action"] = argparse.BooleanOptionalAction
+            settings["action"] = _YesOrNo
         elif kind is tuple:
             # Both "--dataset a b" and "--dataset a --dataset b" are natural.
             settings |= {"nargs": "+", "action": "extend", "type": str}

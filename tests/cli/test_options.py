@@ -26,6 +26,7 @@ class Options:
     loud: bool = option(False)
     names: tuple[str, ...] = option(())
     hidden: int = option(7)
+    no_rush: bool = option(False)
     derived: int = field(default=1, init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +56,14 @@ def test_a_base_gives_what_is_not_given_and_flags_win() -> None:
     base = Options("base", beam_size=9, loud=True, names=("z",))
     assert parse(base=base) == base
     assert parse("--no-loud", "--beam-size", "2", base=base) == Options("base", beam_size=2, names=("z",))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_option_may_say_no_in_its_name(before: bool) -> None:
+    base = Options("x", no_rush=before)
+    assert parse(base=base).no_rush == before
+    assert parse("--no-rush", base=base).no_rush is True
+    assert parse("--no-no-rush", base=base).no_rush is False
 
 
 def test_flags_go_before_values_and_values_before_defaults() -> None:
