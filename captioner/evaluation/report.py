@@ -78,6 +78,7 @@ def language_rows(scores: Scores) -> list[tuple[str, str]]:
         ("mean length", f"{found.mean_length:.1f} words"),
         ("ending badly (in a)", f"{100 * broken.bad_endings:.1f}%"),
         ("repeated pairs (of all pairs)", f"{100 * broken.repeated_bigrams:.1f}%"),
+        ("naming one thing twice", f"{100 * broken.named_twice:.1f}%"),
     ]
     if found.unseen is not None:
         rows.append(("not a training caption", f"{100 * found.unseen:.1f}%"))

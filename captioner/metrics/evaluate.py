@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captioner.datasets.records import ImageId
+from captioner.decoding.things import kind_of, named_again
 from captioner.errors import EvaluationError
 from captioner.metrics import coco
 from captioner.metrics.coco import DocumentFrequencies, Floats
@@ -69,10 +70,13 @@ class Degeneration:
         bad_endings: share of captions whose last word cannot close a sentence: an article or another
             determiner, a preposition or a conjunction ("a man in a"). A caption without words is one.
         repeated_bigrams: share of pairs of neighbouring words that stand earlier in the same caption too.
+        named_twice: share of captions that name one thing twice ("a toilet next to a white toilet"), see
+            :mod:`captioner.decoding.things`.
     """
 
     bad_endings: float
     repeated_bigrams: float
+    named_twice: float
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,8 @@ def degeneration(captions: Collection[Sequence[str]]) -> Degeneration:
     pairs = [list(pairwise(caption)) for caption in captions]
     count = sum(map(len, pairs))
     repeated = count - sum(len(set(found)) for found in pairs)
-    return Degeneration(bad / len(captions), repeated / count if count else 0.0)
+    twice = sum(bool(named_again(caption, [*map(kind_of, caption)])) for caption in captions)
+    return Degeneration(bad / len(captions), repeated / count if count else 0.0, twice / len(captions))
 
 
 class Interval(NamedTuple):

@@ -101,6 +101,7 @@ class ValidationSet:
                 **scores.headline,
                 "bad endings": scores.degeneration.bad_endings,
                 "repeated bigrams": scores.degeneration.repeated_bigrams,
+                "named twice": scores.degeneration.named_twice,
                 "mean length": scores.diversity.mean_length,
                 "distinct words": scores.diversity.vocabulary,
             }

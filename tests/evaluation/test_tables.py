@@ -23,6 +23,7 @@ def test_the_table_is_x100_and_says_so(evaluation: Evaluation) -> None:
     assert "METEOR    not computed (switched off)" in table
     assert "not a training caption          66.7%" in table
     assert f"ending badly (in a)             {100 * evaluation.scores.degeneration.bad_endings:.1f}%" in table
+    assert f"naming one thing twice          {100 * evaluation.scores.degeneration.named_twice:.1f}%" in table
     assert table.endswith(f"signature: {evaluation.signature}")
 
 

@@ -24,5 +24,10 @@ def test_counts_pairs_that_stand_earlier_in_the_same_caption() -> None:
     assert degeneration(_words("on on on on")).repeated_bigrams == pytest.approx(2 / 3)
 
 
+def test_counts_captions_that_name_one_thing_twice() -> None:
+    found = degeneration(_words("a white toilet next to a toilet", "a toilet on a toilet on a toilet", "a man", ""))
+    assert found.named_twice == 0.5
+
+
 def test_without_pairs_nothing_is_repeated() -> None:
     assert degeneration(_words("", "dog")).repeated_bigrams == 0

@@ -43,7 +43,7 @@ def test_the_log_tells_the_reward_and_how_sentences_are(tmp_path: Path, capsys: 
     rewards = [float(row["reward"]) for row in steps]
     assert 0 < min(rewards) < max(rewards) < 10
     assert min(rewards[:6]) < float(epochs[0]["reward"]) < max(rewards[:6])
-    signs = ("bad endings", "repeated bigrams", "mean length", "distinct words")
+    signs = ("bad endings", "repeated bigrams", "named twice", "mean length", "distinct words")
     assert all(f"some {name}" in epochs[0] for name in signs)
     assert f"reward {float(epochs[0]['reward']):.3f}, some BLEU-4 " in capsys.readouterr().err
 

@@ -69,6 +69,7 @@ def test_scores_are_those_of_captions_that_the_model_writes_itself(monkeypatch: 
             "CIDEr": expected.figures["CIDEr"],
             "bad endings": expected.degeneration.bad_endings,
             "repeated bigrams": expected.degeneration.repeated_bigrams,
+            "named twice": expected.degeneration.named_twice,
             "mean length": expected.diversity.mean_length,
             "distinct words": expected.diversity.vocabulary,
         }
