@@ -295,7 +295,8 @@ def test_attention_is_left_out_where_it_is_not_asked_for_or_not_there(images: li
     assert without.caption(images[:1])[0][0].attention is None
 
 
-def test_decoding_is_told_which_words_join_others() -> None:
+def test_decoding_is_told_which_words_join_others_and_which_close_a_phrase() -> None:
     known = Vocabulary.build(["a hat and a coat or a cap"])
+    assert sorted(known.decode(special_ids(known).closing)) == ["<end>", "a", "and", "or"]
     assert known.decode(special_ids(known).joining) == ["and", "or"]
     assert special_ids(Vocabulary.build(["a hat"])).joining == ()

@@ -25,7 +25,7 @@ from captioner.weights import find_weights, read_header
 if TYPE_CHECKING:
     from captioner.download.fetch import Patience
 
-_TUNED = ("beam_size", "length_penalty", "no_repeat_ngram", "consensus", "tag_threshold")
+_TUNED = ("beam_size", "length_penalty", "no_repeat_ngram", "no_repeat_thing", "consensus", "tag_threshold")
 
 
 def _add_download(parser: argparse.ArgumentParser) -> None:

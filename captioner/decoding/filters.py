@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.things import CLOSES, kind_of, named_again
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 Floats = np.typing.NDArray[np.floating[Any]]
@@ -25,12 +27,20 @@ class SpecialIds:
         end: the word that closes a caption.
         banned: words that are never written, such as ``<pad>`` and ``<unk>``.
         joining: words that join two others, such as "and"; see :func:`strike_repeated_words`.
+        kinds: the :class:`captioner.decoding.things.Kind` of the word of each id, or none where words are not known;
+            see :func:`strike_repeated_things`.
     """
 
     start: int
     end: int
     banned: tuple[int, ...]
     joining: tuple[int, ...] = ()
+    kinds: tuple[int, ...] = ()
+
+    @cached_property
+    def closing(self) -> list[int]:
+        """The end, and the words that close a phrase."""
+        return [self.end, *(number for number, kind in enumerate(self.kinds) if kind in CLOSES)]
 
 
 SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
@@ -38,9 +48,9 @@ SPECIAL_IDS = SpecialIds(start=START, end=END, banned=(PAD, START, UNKNOWN))
 
 
 def special_ids(vocabulary: Vocabulary) -> SpecialIds:
-    """Find the ids that decoding treats apart, the joining words of a vocabulary among them."""
+    """Find the ids that decoding treats apart, and what the words of a vocabulary do in a phrase."""
     joining = tuple(number for number in vocabulary.encode(_JOINING) if number != UNKNOWN)
-    return replace(SPECIAL_IDS, joining=joining)
+    return replace(SPECIAL_IDS, joining=joining, kinds=tuple(map(kind_of, vocabulary.words)))
 
 
 def strike(scores: Floats, words: Ints, options: DecodingOptions, special: SpecialIds) -> None:
@@ -63,11 +73,14 @@ def strike(scores: Floats, words: Ints, options: DecodingOptions, special: Speci
         _strike_repeated_ngrams(words, scores, options.no_repeat_ngram)
     if options.no_repeat_word:
         strike_repeated_words(words, scores, special.joining)
+    if options.no_repeat_thing and special.kinds:
+        strike_repeated_things(words, scores, special)
     if length < options.min_length:
         scores[:, special.end] = NEVER
     # Rules can contradict each other (nothing left to say, yet too short): then the caption ends. A row loses at most
-    # the banned words, one for each word so far, the end and what repeats, so that few vocabularies are that small.
-    if vocabulary <= len(special.banned) + length + 3:
+    # the banned words, one for each word so far, the end and what closes a phrase, and what repeats, so that few
+    # vocabularies are that small.
+    if vocabulary <= len(special.banned) + length + len(special.closing) + 2:
         nothing = (scores == NEVER).all(axis=1)
         scores[nothing, special.end] = ends[nothing]
 
@@ -89,3 +102,12 @@ def strike_repeated_words(words: Ints, scores: Floats, joining: Sequence[int]) -
     if words.shape[1] > 1:
         joined = np.isin(words[:, -1], joining)
         scores[rows[joined], words[joined, -2:-1]] = NEVER
+
+
+def strike_repeated_things(words: Ints, scores: Floats, special: SpecialIds) -> None:
+    """Strike out what would close a phrase that names a thing again: "a bench on a bench", not "on a bench seat"."""
+    repeated = (words[:, :-1] == words[:, -1:]).any(axis=1)
+    for row in np.flatnonzero(repeated).tolist():  # few
+        own = words[row].tolist()
+        if len(own) - 1 in named_again(own, [special.kinds[word] for word in own]):
+            scores[row, special.closing] = NEVER

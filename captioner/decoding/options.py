@@ -38,6 +38,7 @@ class DecodingOptions:
         3, "no sequence of N words occurs twice in a caption; 0 allows it", low=0, high=_MOST_WORDS
     )
     no_repeat_word: bool = option(True, "no word follows itself, directly or joined by and/or")
+    no_repeat_thing: bool = option(True, "no caption names one thing twice, as in: a toilet next to a white toilet")
     consensus: bool = option(False, "of the captions that a search finishes, prefer those that the others agree with")
     tag_threshold: float = option(
         0.0,

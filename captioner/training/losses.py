@@ -236,6 +236,7 @@ class SelfCritical:
             max_length=self.longest,
             no_repeat_ngram=0,
             no_repeat_word=False,
+            no_repeat_thing=False,
         )
         sequences = [np.random.SeedSequence((self.seed, epoch, image)) for image in images]
         seeds = [int(found.generate_state(1, np.uint64)[0] >> np.uint64(1)) for found in sequences]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from captioner.decoding.beam import Hypothesis, top
 from captioner.decoding.filters import Floats
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
+from captioner.decoding.things import Kind, named_again
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, enumerate_captions, images, log_softmax
 
 FREE = {"no_repeat_ngram": 0, "no_repeat_word": False, "min_length": 0}
@@ -31,6 +34,24 @@ def test_a_wide_beam_finds_what_exhaustive_enumeration_finds(vocabulary: int, pe
         best = enumerate_captions(model, image, max_length=3, penalty=penalty)[: options.num_captions]
         assert [hypothesis.words for hypothesis in found] == [words for _, words in best]
         assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in best])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wide_beam_finds_all_captions_that_name_nothing_twice(seed: int) -> None:
+    kinds = (*[Kind.CLOSING] * 4, Kind.PLAIN, Kind.PLAIN)  # 3 is "of", 4 and 5 are things
+    model, special = TableModel(len(kinds), seed), replace(SPECIAL, kinds=kinds)
+    options = DecodingOptions(num_captions=3**5, max_length=4, length_penalty=0.7, **FREE)
+    (found,) = decode(model, images(1), options, special)
+
+    def right(words: tuple[int, ...]) -> bool:
+        # At its greatest length a caption ends, whatever it says.
+        return set(named_again(words, [kinds[word] for word in words])) <= {3}
+
+    every = enumerate_captions(model, 0, max_length=4, penalty=0.7)
+    best = [caption for caption in every if right(caption[1])]
+    assert len(best) < len(every)
+    assert [hypothesis.words for hypothesis in found] == [words for _, words in best]
+    assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in best])
 
 
 @pytest.mark.parametrize("seed", range(8))

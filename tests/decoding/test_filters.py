@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from captioner.decoding.filters import SpecialIds, strike, strike_repeated_words
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
+from captioner.decoding.things import CLOSES, Kind, named_again
 from tests.decoding.fakes import END, SPECIAL, START, UNK, TableModel, images
 
 
@@ -86,20 +87,28 @@ def rules(words: list[int], vocabulary: int, options: DecodingOptions, special: 
         allowed -= {words[-1]}
         if words[-1] in special.joining:
             allowed -= set(words[-2:])
+    if options.no_repeat_thing and special.kinds and words:
+        again = named_again(words, [special.kinds[word] for word in words])
+        if len(words) - 1 in again:
+            allowed -= {special.end, *(word for word in allowed if special.kinds[word] in CLOSES)}
     if len(words) < options.min_length:
         allowed -= {special.end}
     return allowed or {special.end}
 
 
-@given(st.data(), st.integers(4, 12), st.integers(0, 8), st.integers(0, 3), st.booleans())
+@given(st.data(), st.integers(4, 12), st.integers(0, 8), st.integers(0, 3), st.booleans(), st.booleans())
 def test_what_is_struck_out_is_what_the_rules_say(
-    data: st.DataObject, vocabulary: int, length: int, size: int, once: bool
+    data: st.DataObject, vocabulary: int, length: int, size: int, once: bool, things: bool
 ) -> None:
     row = st.lists(st.integers(3, vocabulary - 1), min_size=length, max_size=length)
     words = data.draw(st.lists(row, min_size=1, max_size=4))
     least = data.draw(st.integers(0, 8))
-    options = DecodingOptions(no_repeat_ngram=size, no_repeat_word=once, min_length=least, max_length=8)
-    special = SpecialIds(START, END, (START, UNK), joining=(3,))
+    options = DecodingOptions(
+        no_repeat_ngram=size, no_repeat_word=once, no_repeat_thing=things, min_length=least, max_length=8
+    )
+    kind = st.sampled_from((*Kind, Kind.PLAIN, Kind.PLAIN))
+    kinds = data.draw(st.lists(kind, min_size=vocabulary, max_size=vocabulary) | st.just([]))
+    special = SpecialIds(START, END, (START, UNK), joining=(3,), kinds=tuple(kinds))
     scores = -np.arange(1.0, 1 + len(words) * vocabulary).reshape(len(words), vocabulary)
     struck = scores.copy()
     strike(struck, np.array(words, np.int64).reshape(len(words), length), options, special)

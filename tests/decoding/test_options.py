@@ -28,6 +28,7 @@ from captioner.errors import OptionError
         {"min_length": 5, "max_length": 4},
         {"no_repeat_ngram": -1},
         {"no_repeat_word": 1},
+        {"no_repeat_thing": "no"},
         {"consensus": "yes"},
         {"seed": 1 << 64},
         {"tag_threshold": -0.1},
