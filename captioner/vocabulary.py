@@ -118,6 +118,11 @@ class Vocabulary:
         frequent.sort(key=lambda word: (-counts[word], word))
         return cls(SPECIAL_WORDS + tuple(frequent))
 
+    def extended(self, captions: Iterable[str], min_count: int = 1) -> "Vocabulary":
+        """Add the words that occur at least ``min_count`` times in captions, behind those that are there."""
+        found = Vocabulary.build(captions, min_count).words
+        return Vocabulary((*self.words, *(word for word in found if word not in self)))
+
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words)}

@@ -37,6 +37,8 @@ class ModelConfig:
         attention: how the decoder looks at regions at each word, one of :data:`ATTENTIONS`.
         attention_size: length of the vectors that attention compares; unused without attention.
         attention_heads: parts of these vectors that adaptive attention compares each on its own.
+        attributes: words likely in captions of the image that adaptive attention looks at beside regions, see
+            :mod:`captioner.model.attributes`; 0 for none.
         tie_embeddings: whether the output layer shares its weights with the word vectors.
         dropout: share of activations dropped in training, 0 <= dropout < 1.
         layers: number of recurrent layers.
@@ -62,6 +64,7 @@ class ModelConfig:
     nonlinearity: str = option("tanh", choices=NONLINEARITIES)
     residual_layers: bool = False
     attention_heads: int = option(8, low=1, high=_MOST)
+    attributes: int = option(0, low=0, high=_MOST)
 
     def __post_init__(self) -> None:
         check(self)
@@ -71,6 +74,12 @@ class ModelConfig:
             raise OptionError(
                 f"`attention_heads` must divide `attention_size`, which {self.attention_heads} does not for "
                 f"{self.attention_size}"
+            )
+        if self.attributes and self.attention != "adaptive":
+            raise OptionError("`attributes` are looked at by adaptive attention", "give `attention` adaptive")
+        if self.attributes > self.vocabulary_size > 1:
+            raise OptionError(
+                f"`attributes` {self.attributes} are more than the {self.vocabulary_size} words there are"
             )
         # What would have no effect is refused.
         if self.nonlinearity != "tanh" and self.cell != "rnn":

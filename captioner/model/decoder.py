@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
 
+from captioner.model.attributes import Attributes
 from captioner.model.cells import build_cell
 from captioner.model.config import FULL_BPTT, BPTTConfig, ModelConfig
 
@@ -59,7 +60,7 @@ class Decoder(nn.Module):
         if config.attention == "additive":
             self.attention = AdditiveAttention(*sizes)
         elif config.attention == "adaptive":
-            self.attention = AdaptiveAttention(*sizes, config.attention_heads)
+            self.attention = AdaptiveAttention(*sizes, config.attention_heads, config.attributes)
         # What additive attention finds is read by the cell, what adaptive attention finds is added behind it.
         self.reads_context = isinstance(self.attention, AdditiveAttention)
         input_size = config.embedding_size + (config.channels if self.reads_context else 0)
@@ -73,6 +74,7 @@ class Decoder(nn.Module):
             dropout=config.dropout,
         )
         self.initial = nn.Linear(config.channels, self.cell.parts * config.hidden_size)
+        self.attributes = Attributes(config, self.initial.out_features) if config.attributes else None
         self.dropout = nn.Dropout(config.dropout)
         self.hidden_size = config.hidden_size
         # The output layer compares with word vectors, so the state is first brought to their length.
@@ -91,12 +93,33 @@ class Decoder(nn.Module):
         Args:
             regions: ``(batch, regions, channels)``; one region (the mean) is enough without attention.
         """
-        regions = self.dropout(regions) if self.attention is not None and not self.reads_context else regions
-        pooled = self.dropout(regions.mean(dim=1))
-        cell = torch.tanh(self.initial(pooled)).view(len(regions), self.cell.parts, self.hidden_size)
-        if self.attention is None:
-            return State(cell)
-        return State(cell, self.attention.memory(regions))
+        seen = self.dropout(regions) if self.attention is not None and not self.reads_context else regions
+        words = None
+        if self.attributes is not None:
+            # Attributes are trained by what captions hold alone, so that they stay probabilities.
+            found = self.attributes.logits(regions).sigmoid().detach()
+            words = self.attributes.vectors(found, self.embedding.weight)
+        memory = None if self.attention is None else self.attention.memory(seen)
+        return self._first_state(self.initial(self.dropout(seen.mean(dim=1))), memory, words)
+
+    def state_of_words(self, probabilities: Tensor) -> State:
+        """Make the first state of all layers for captions whose image is absent, from their attributes alone.
+
+        Args:
+            probabilities: of each word, ``(batch, vocab)``.
+        """
+        assert self.attributes is not None
+        words = self.attributes.vectors(probabilities, self.embedding.weight)
+        return self._first_state(self.initial.bias.expand(len(words), -1), None, words)
+
+    def _first_state(self, begun: Tensor, memory: Memory | None, words: Tensor | None) -> State:
+        if self.attributes is not None and words is not None:
+            begun = begun + self.attributes.begin(words)
+            named = self.attributes.memory(self.dropout(words))
+            parts = [named] if memory is None else [memory, named]
+            keys, values = (torch.cat(each, dim=2) for each in zip(*parts, strict=True))
+            memory = keys.contiguous(), values.contiguous()
+        return State(torch.tanh(begun).view(len(begun), self.cell.parts, self.hidden_size), memory)
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Score all words: ``(..., hidden)`` -> ``(..., vocab)``."""
@@ -288,9 +311,9 @@ class AdaptiveAttention(nn.Module):
     fresh model is the one without attention, so that a trained one can be extended.
     """
 
-    def __init__(self, channels: int, hidden_size: int, attention_size: int, heads: int) -> None:
+    def __init__(self, channels: int, hidden_size: int, attention_size: int, heads: int, attributes: int = 0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.attributes = heads, attributes
         self.norm = nn.LayerNorm(channels)
         self.of_regions = nn.Linear(channels, 2 * attention_size)  # keys and values
         self.of_state = nn.Linear(hidden_size, 3 * attention_size)  # query; key and value of the sentinel
@@ -308,19 +331,20 @@ class AdaptiveAttention(nn.Module):
 
         Args:
             asked: ``(batch, time, 3 * attention)``, what ``of_state`` makes of the states.
-            memory: from :meth:`memory`, a row for each caption.
+            memory: from :meth:`memory`, a row for each caption; behind the regions may stand attributes.
 
         Returns:
             Context ``(batch, time, attention)`` and weights ``(batch, time, regions)``, the mean over the
-            heads; what they lack to a sum of one is the sentinel's.
+            heads; what they lack to a sum of one is the sentinel's and the attributes'.
         """
         keys, values = memory
         query, sentinel_key, sentinel_value = self._split(asked, 3)
         query = query / query.shape[-1] ** 0.5
         energies = torch.cat((query @ keys.transpose(-1, -2), (query * sentinel_key).sum(dim=-1, keepdim=True)), dim=-1)
         weights = energies.softmax(dim=-1)
-        of_regions, of_sentinel = weights[..., :-1], weights[..., -1:]
-        context = of_regions @ values + of_sentinel * sentinel_value
+        of_places, of_sentinel = weights[..., :-1], weights[..., -1:]
+        context = of_places @ values + of_sentinel * sentinel_value
+        of_regions = of_places[..., : of_places.shape[-1] - self.attributes]
         return context.transpose(1, 2).flatten(2), of_regions.mean(dim=1)
 
     def _split(self, vectors: Tensor, count: int) -> tuple[Tensor, ...]:

@@ -219,7 +219,7 @@ def _of_decoder(network: CaptionNetwork) -> Iterator[tuple[str, _Part]]:
     regions = _example_regions(network)
     with torch.no_grad():
         cell, *memory = begin(regions[0])
-    placed = ("images", "regions", "") if decoder.reads_context else ("images", "", "regions", "")
+    placed = ("images", "places", "") if decoder.reads_context else ("images", "", "places", "")
     kept = {f"memory{number}": (each, placed) for number, each in enumerate(memory)}
     yield "begin", _Part({"regions": regions}, {"cell": ("images", "", "", ""), **dict.fromkeys(kept, placed)}, begin)
     inputs = {

@@ -77,6 +77,7 @@ OPERATORS = {
     "Shape": "end:i start:i",
     "Softmax": "axis:i",
     "Split": "axis:i num_outputs:i",
+    "TopK": "axis:i largest:i sorted:i",
     "Transpose": "perm:I",
 }
 """The operators that graphs may use, with the attributes of each and their kinds: i and I for one and for several

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
+from functools import lru_cache
+from itertools import accumulate, chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from captioner.datasets import DatasetOptions, Record, present, read_each
 from captioner.datasets.records import listed
+from captioner.datasets.text import read_texts
 from captioner.decoding.filters import special_ids
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
@@ -123,6 +125,7 @@ class TrainingData:
         summary: counts for the log and the checkpoint.
         mixture_weights: how often the images of each data set are seen, if that was asked for.
         identity: counts and a fingerprint of all captions and images, so that a run is resumed on the same data only.
+        imageless: the ids of the captions of each image that is absent.
     """
 
     vocabulary: Vocabulary
@@ -135,6 +138,7 @@ class TrainingData:
     summary: dict[str, object]
     mixture_weights: Sequence[MixtureWeight] | None
     identity: str
+    imageless: Sequence[Sequence[list[int]]] = ()
 
     def inputs(self, options: TrainingOptions, device: torch.device) -> "ImageInputs | StoredInputs":
         """What gives the features of the training set: its images behind an encoder in training, or a store."""
@@ -189,8 +193,10 @@ def prepare(
     if not usable:
         raise DatasetError("no training image is left: all are broken or also validation images", "add other images")
     texts = [records[position].captions for position in usable]
-    if vocabulary is None:
-        vocabulary = Vocabulary.build((text for captions in texts for text in captions), options.min_count)
+    imageless = [captions for path in options.text for captions in read_texts(path)]
+    if vocabulary is None or imageless:
+        known = vocabulary or Vocabulary(SPECIAL_WORDS)
+        vocabulary = known.extended(chain.from_iterable((*texts, *imageless)), options.min_count)
     if len(vocabulary) == len(SPECIAL_WORDS):
         what = f"no word occurs {options.min_count} times in the training captions"
         raise DatasetError(what, "lower `min_count` (1 keeps all)")
@@ -200,23 +206,29 @@ def prepare(
         "datasets": [f"{label}: {len(part)} photos" for label, part in splits.train],
         "training photos": len(usable),
         "training captions": sum(len(captions) for captions in texts),
+        **({"captions without images": sum(map(len, imageless))} if imageless else {}),
         "words": len(vocabulary),
         "broken photos": len(features.broken),
         "training photos left out as validation photos": len(train) - len(usable),
         "validation": [f"{part.label}: {len(part.records)} photos" for part in sets],
         **({"best epoch": f"chosen by {select_by}: {why}"} if why else {}),
     }
+
+    def encoded(captions: Sequence[str]) -> list[list[int]]:
+        return [encode_caption(text, vocabulary, options.max_words) for text in captions]
+
     return TrainingData(
         vocabulary=vocabulary,
-        captions=[[encode_caption(text, vocabulary, options.max_words) for text in captions] for captions in texts],
+        captions=list(map(encoded, texts)),
         texts=texts,
+        imageless=list(map(encoded, imageless)),
         images=usable,
         features=features,
         validation=sets,
         select_by=select_by,
         summary=summary,
         mixture_weights=_mixture_weights(splits, usable, options),
-        identity=_identity(records, usable, sets, features, store.name),
+        identity=_identity(records, usable, sets, features, store.name, imageless),
     )
 
 
@@ -282,11 +294,14 @@ def _identity(
     validation: Sequence[ValidationSet],
     features: ImageFeatures,
     encoder: str,
+    imageless: Sequence[Sequence[str]],
 ) -> str:
     """What must be equal for two runs to see the same data: the features too come from encoder and image."""
     digest = hashlib.sha256(encoder.encode())
     for position in [*usable, *(image for part in validation for image in part.images)]:
         digest.update(json.dumps([features.digests[position], records[position].captions]).encode())
+    for texts in imageless:
+        digest.update(json.dumps(texts).encode())
     captions = sum(len(records[position].captions) for position in usable)
     return f"{len(usable)} photos with {captions} captions, digest {digest.hexdigest()[:16]}"
 
@@ -301,7 +316,7 @@ class Batch:
     """Some images with all of their captions.
 
     Attributes:
-        images: positions of the images in the training set.
+        images: positions of the images in the training set, or among those that are absent.
         owners: ``(captions,)``, for each caption the place of its image within ``images``.
         words: ``(captions, time)`` ids: ``<start>``, words, ``<end>``, padding; the longest caption first.
         lengths: ``(captions,)`` words of each caption with its ``<end>``.
@@ -354,6 +369,25 @@ def epoch_batches(
     )
     for first in range(start * batch_size, len(order), batch_size):
         yield make_batch(order[first : first + batch_size], captions)
+
+
+def text_batch(captions: Sequence[Sequence[list[int]]], batch_size: int, *, seed: int, number: int) -> Batch:
+    """One of endlessly many batches, which together show all captions in another order each time.
+
+    Args:
+        captions: for each image, which is absent, the ids of its captions.
+        batch_size: images in a batch.
+        seed: of the run.
+        number: of the batch, from 0.
+    """
+    places = (divmod(number * batch_size + place, len(captions)) for place in range(batch_size))
+    return make_batch([_order(len(captions), seed, order)[place] for order, place in places], captions)
+
+
+@lru_cache(maxsize=2)
+def _order(length: int, seed: int, number: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    return torch.randperm(length, generator=generator).tolist()
 
 
 def mixture_weights(sizes: Sequence[int], proportions: Sequence[float]) -> list[MixtureWeight]:

@@ -25,6 +25,7 @@ from captioner.model.config import FULL_BPTT, BPTTConfig
 from captioner.model.decoder import Decoder, NextInput, State
 from captioner.runtime import model
 from captioner.runtime.torch import DecoderModel
+from captioner.training.attributes import WEIGHT, attribute_loss, imagine, word_shares
 from captioner.training.data import Batch, TrainingData, make_batch
 from captioner.training.options import TrainingOptions
 from captioner.vocabulary import END, START, UNKNOWN, Vocabulary, detokenize
@@ -74,7 +75,21 @@ class CrossEntropy:
             ``(1 + figures,)``: the part in the loss, which has a gradient, and the sums over the images of ``figures``.
         """
         with self.precision():
-            return self.of(batch, self.decoder.initial_state(regions), words, next_input).unsqueeze(0)
+            found = self.of(batch, self.decoder.initial_state(regions), words, next_input)
+            return (found + self.of_attributes(batch, regions, words)).unsqueeze(0)
+
+    def of_text(self, batch: Batch, words: int) -> Tensor:
+        """The part of some captions whose images are absent, ``(1,)``; see :meth:`__call__`."""
+        weight = self.decoder.output.weight
+        shares = word_shares(batch, len(weight)).to(weight.device)
+        with self.precision():
+            return self.of(batch, self.decoder.state_of_words(imagine(shares)), words, None).unsqueeze(0)
+
+    def of_attributes(self, batch: Batch, regions: Tensor, words: int) -> Tensor | float:
+        """The part of the attributes of some images, if there are any."""
+        if self.decoder.attributes is None:
+            return 0.0
+        return WEIGHT * attribute_loss(self.decoder, batch, regions) * (int(batch.lengths.sum()) / words)
 
     def of(self, batch: Batch, state: State, words: int, next_input: "NextInput | None") -> Tensor:
         """The same from the first states of the images, as a scalar."""
@@ -225,6 +240,7 @@ class SelfCritical:
             loss = (1 - self.share) * (loss - loss.detach() + value)
             if self.share:
                 loss = loss + self.share * self.cross_entropy.of(batch, state, words, next_input)
+            loss = loss + self.cross_entropy.of_attributes(batch, regions, words)
         return torch.stack((loss, rewards.mean(dim=1).sum().to(loss)))
 
     def _draw(self, images: Sequence[int], regions: Tensor, state: State, epoch: int) -> list[list[tuple[int, ...]]]:

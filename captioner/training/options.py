@@ -139,10 +139,23 @@ class TrainingOptions:
     attention_spread: float = option(
         0.0, "weight of a term that keeps attention from resting on few regions, such as 1", low=0
     )
+    attributes: int = option(
+        0,
+        "words likely in captions of the image that adaptive attention looks at beside the regions, such as 16; "
+        "the model learns to predict them",
+        low=0,
+        high=_MOST,
+    )
     tie_embeddings: bool = option(True, "the output layer shares its weights with the word vectors")
     dropout: float = option(0.5, "share of activations dropped")
     min_count: int = option(3, "rarer words become unknown", low=1, high=_MOST)
     max_words: int = option(30, "longer captions are cut in training", low=1, high=_MOST)
+    text: tuple[str, ...] = option(
+        (),
+        "JSON lines with captions of images that are absent, from which a model with `attributes` learns words and "
+        "grammar: as many in each step as there are images",
+        metavar="FILE",
+    )
     objective: str = option(
         "cross_entropy",
         "cross_entropy learns the next word of true captions; self_critical goes on from `init` and raises "
@@ -232,6 +245,8 @@ class TrainingOptions:
         if self.attention_spread and self.attention == "none":
             raise OptionError("`attention_spread` is for a decoder that attends", "say how with `attention`")
         self._check_objective()
+        if self.text and not self.attributes:
+            raise OptionError("`text` takes the place of images with attributes", "say how many with `attributes`")
         if self.proportions is not None:
             parse_proportions(self.proportions)
         if not self.output.endswith(".safetensors"):
@@ -248,6 +263,8 @@ class TrainingOptions:
         if self.init is None:
             what = "`objective` self_critical goes on from a model that was trained by cross-entropy"
             raise OptionError(what, "give it with `init`")
+        if self.text:
+            raise OptionError("`text` is for `objective` cross_entropy", "leave it out")
         if not self.cross_entropy_weight and (vain := self._given("scheduled_sampling", "word_dropout")):
             raise OptionError(f"{vain} is for cross-entropy", "give `cross_entropy_weight` too")
 

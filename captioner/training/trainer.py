@@ -27,12 +27,21 @@ from captioner.model.encoder import CaptionNetwork, Encoder
 from captioner.runtime.export import graphs_of
 from captioner.runtime.torch import choose_device, choose_dtype, precision_name
 from captioner.saving import save_checkpoint
-from captioner.training import optim
-from captioner.training.data import Batch, TrainingData, epoch_batches, prepare, read_splits, step_count, steps_of
+from captioner.training import attributes, optim
+from captioner.training.data import (
+    Batch,
+    TrainingData,
+    epoch_batches,
+    prepare,
+    read_splits,
+    step_count,
+    steps_of,
+    text_batch,
+)
 from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.encoding import open_source
 from captioner.training.folder import Log, RunFolder, TrainingState, load_state, random_states, set_random_states
-from captioner.training.losses import objective_of
+from captioner.training.losses import CrossEntropy, objective_of
 from captioner.training.options import AUTO, ClipConfig, TrainingOptions, recorded_options
 from captioner.weights import find_weights
 
@@ -94,6 +103,9 @@ def train(
     state = state or TrainingState(identity)
     state.check_identity(identity)
     network = _new_network(options, encoder, initial, preprocessing.size, store.shape[-1], len(data.vocabulary))
+    if options.attributes and (data.imageless or initial is None or not initial.network.config.attributes):
+        first = len(initial.vocabulary) if initial is not None and initial.network.config.attributes else 0
+        attributes.expect(network.decoder, (*data.captions, *data.imageless), first)
     # The trainer adds the rest of the story; where the data lay is known here.
     story = {"datasets": asdict(datasets), "init": options.init}
     decoding = DecodingOptions(beam_size=options.beam_size)
@@ -132,7 +144,7 @@ def _new_network(
 ) -> CaptionNetwork:
     """A network with fresh weights, or with those of a checkpoint of the same architecture.
 
-    One thing may be new then: adaptive attention, which begins as if it were not there.
+    Three things may be new then: adaptive attention, which begins as if it were not there; attributes; and words.
     """
     torch.manual_seed(options.seed)
     config = options.model_config(image_size=size, channels=channels, vocabulary_size=words)
@@ -142,10 +154,16 @@ def _new_network(
         own, other = asdict(config), asdict(initial.network.config)
         extended = (own["attention"], other["attention"]) == ("adaptive", "none")
         new = {"dropout", *(_OF_ATTENTION if extended else ())}
+        new |= {"vocabulary_size"} if options.text else set()
+        new |= set() if other["attributes"] else {"attributes"}
         if differing := [name for name in own if own[name] != other[name] and name not in new]:
             named = ", ".join(f"{name} {other[name]!r}" for name in differing)
             raise TrainingError(f"cannot go on from {options.init}, whose options are {named}", "give the same")
-        network.decoder.load_state_dict(initial.network.decoder.state_dict(), strict=not extended)
+        own_weights = network.decoder.state_dict()  # these share their memory with the decoder
+        for name, value in initial.network.decoder.state_dict().items():
+            own_weights[name][tuple(map(slice, value.shape))] = value  # new words stand behind those that it knows
+        bias = network.decoder.output.bias.detach()
+        bias[other["vocabulary_size"] :] = bias[: other["vocabulary_size"]].min()
     return network
 
 
@@ -267,9 +285,13 @@ class Trainer:
             group["lr"] = optim.learning_rate(self.state.step, self.steps, group["highest"], self.options.warmup)
         self.world.seed(self.options.seed, self.state.epoch, self.state.batch)
         self.optimiser.zero_grad(set_to_none=True)
-        words = sum(int(part.lengths.sum()) for part in parts)
-        shares = [part.part(*self.world.span(len(part.images))) for part in parts]
+        texts = self._texts(len(parts))
+        words = sum(int(part.lengths.sum()) for part in (*parts, *texts))
+        shares, text_shares = (
+            [part.part(*self.world.span(len(part.images))) for part in whole] for whole in (parts, texts)
+        )
         found = [self._backward(share, words) for share in shares if share.images]
+        found += [self._backward_text(share, words) for share in text_shares if share.images]
         none = torch.zeros(1 + len(self.objective.figures))
         sums = torch.stack(found).sum(dim=0) if found else none
         loss, *figures = self.world.sum_gradients(list(self.parameters.values()), sums.tolist())
@@ -285,6 +307,23 @@ class Trainer:
         next_input = optim.ScheduledSampling(self.decoder, probability) if probability else None
         found = self.objective(batch, regions, words, epoch=self.state.epoch, next_input=next_input)
         found[0].backward()  # type: ignore[no-untyped-call]
+        return found.detach()
+
+    def _texts(self, count: int) -> list[Batch]:
+        """Captions without images for a step of ``count`` batches, if there are any."""
+        captions, options = self.data.imageless, self.options
+        if not captions:
+            return []
+        done = self.state.epoch * -(-len(self.data.captions) // options.batch_size) + self.state.batch
+        return [
+            text_batch(captions, options.batch_size, seed=options.seed, number=done + place) for place in range(count)
+        ]
+
+    def _backward_text(self, batch: Batch, words: int) -> torch.Tensor:
+        """Do as :meth:`_backward` for captions without images, which only cross-entropy learns from."""
+        assert isinstance(self.objective, CrossEntropy)
+        found = self.objective.of_text(batch, words)
+        found.backward()  # type: ignore[no-untyped-call]
         return found.detach()
 
     def _precision(self) -> AbstractContextManager[object]:

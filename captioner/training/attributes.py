@@ -1,0 +1,74 @@
+"""How attributes are learned: what captions hold, and what an image that is absent might have shown."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captioner.model.decoder import Decoder
+from captioner.training.data import Batch
+from captioner.vocabulary import SPECIAL_WORDS
+
+WEIGHT = 0.1  # of the loss beside that of the words; only an encoder in training feels it, and the limit on the norm
+_SEEN_ELSEWHERE = 0.5  # most of the probability that an attribute of another image keeps
+
+
+def word_shares(batch: Batch, vocabulary_size: int) -> Tensor:
+    """Count in which share of an image's captions each word occurs: ``(images, vocab)``; special words in none."""
+    holds = torch.zeros(len(batch.words), vocabulary_size)
+    holds.scatter_(1, batch.words, 1.0)
+    holds[:, : len(SPECIAL_WORDS)] = 0.0
+    sums = torch.zeros(len(batch.images), vocabulary_size).index_add_(0, batch.owners, holds)
+    return sums / torch.bincount(batch.owners, minlength=len(batch.images)).unsqueeze(1)
+
+
+def attribute_loss(decoder: Decoder, batch: Batch, regions: Tensor) -> Tensor:
+    """Compute the binary cross-entropy of an image's attributes: the sum over all words, the mean over images.
+
+    Args:
+        decoder: it has attributes.
+        batch: images with their captions.
+        regions: ``(images, regions, channels)``.
+    """
+    assert decoder.attributes is not None
+    scores = decoder.attributes.logits(regions).float()
+    wanted = word_shares(batch, scores.shape[1]).to(scores.device)
+    return nn.functional.binary_cross_entropy_with_logits(scores, wanted, reduction="sum") / len(batch.images)
+
+
+def imagine(shares: Tensor) -> Tensor:
+    """Draw what might be predicted of an image with these captions: less of what they hold, and some of what others do.
+
+    Args:
+        shares: see :func:`word_shares`; each image is confused with the one before it.
+
+    Returns:
+        Probabilities, of the same shape.
+    """
+    own, other = torch.rand_like(shares), _SEEN_ELSEWHERE * torch.rand_like(shares)
+    return torch.maximum(shares * own, shares.roll(1, dims=0) * other)
+
+
+def expect(decoder: Decoder, captions: Iterable[Sequence[list[int]]], first: int) -> None:
+    """Tell a decoder how frequent words are in captions of any image.
+
+    Args:
+        decoder: it has attributes.
+        captions: for each image the ids of its captions, between start and end.
+        first: words from this one on are not predicted yet, and begin at their frequency.
+    """
+    assert decoder.attributes is not None
+    counts, images = np.zeros(len(decoder.attributes.log_frequency)), 0
+    for of_image in captions:
+        images += 1
+        for ids in of_image:
+            counts[list({*ids[1:-1]})] += 1 / len(of_image)
+    counts[: len(SPECIAL_WORDS)] = 0.0
+    frequency = torch.from_numpy((counts + 0.5) / (images + 1))
+    with torch.no_grad():
+        decoder.attributes.log_frequency.copy_(frequency.log())
+        decoder.attributes.log_frequency[: len(SPECIAL_WORDS)] = 0.0  # they are never chosen
+        layer = decoder.attributes.of_image[-1]
+        assert isinstance(layer, nn.Linear)
+        layer.bias[first:] = torch.logit(frequency)[first:].to(layer.bias)
