@@ -252,7 +252,7 @@ class Decoder(nn.Module):
         asked = outputs._replace(data=self.attention.of_state(outputs.data))
         padded, lengths = pad_packed_sequence(asked, batch_first=True)
         context, weights = self.attention(padded, state.memory)
-        if on_attention is not None:
+        if on_attention is not None and weights.shape[-1]:
             on_attention(pack_padded_sequence(weights, lengths, batch_first=True))
         context = pack_padded_sequence(context, lengths, batch_first=True).data
         found: Tensor = outputs.data + self.attention.of_context(context)
