@@ -25,12 +25,13 @@ _READERS: dict[str, Callable[[Source, str], list[Record]]] = {
 }
 
 
-def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Record]]]:
+def read_each(options: DatasetOptions, split: str, *, every: bool = True) -> list[tuple[str, list[Record]]]:
     """Read one split of each data set.
 
     Args:
         options: which data sets, and where.
         split: ``train``, ``val`` (also ``dev``, ``validation``), ``test`` or ``all``.
+        every: whether every data set must have something in the split; else one is enough, and others are left out.
 
     Returns:
         Per data set, in the order given: a short label that is unique among them (``table``, ``table-2``)
@@ -46,6 +47,8 @@ def read_each(options: DatasetOptions, split: str) -> list[tuple[str, list[Recor
     for position, source in enumerate(sources):
         nth = 1 + sum(earlier.kind == source.kind for earlier in sources[:position])
         records = _READERS[source.kind](source, wanted)
+        if not records and not every and (labelled or position + 1 < len(sources)):
+            continue
         if not records:
             place = source.folder or source.annotations or source.captions
             missing = f"{source.kind} in {place}: no captioned image in the split '{split}'"

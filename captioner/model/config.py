@@ -78,9 +78,7 @@ class ModelConfig:
         if self.attributes and self.attention != "adaptive":
             raise OptionError("`attributes` are looked at by adaptive attention", "give `attention` adaptive")
         if self.attributes > self.vocabulary_size > 1:
-            raise OptionError(
-                f"`attributes` {self.attributes} are more than the {self.vocabulary_size} words there are"
-            )
+            raise OptionError(f"`attributes` must be at most the {self.vocabulary_size} words, not {self.attributes}")
         # What would have no effect is refused.
         if self.nonlinearity != "tanh" and self.cell != "rnn":
             raise OptionError("`nonlinearity` is a choice of the cell rnn", f"{self.cell} has its own")

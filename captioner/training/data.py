@@ -148,14 +148,14 @@ class TrainingData:
 
 
 def read_splits(datasets: DatasetOptions) -> Splits:
-    """Read captions, and see which images are there.
+    """Read captions, and see which images are there. Of several data sets some may have nothing to validate on.
 
     Raises:
         DatasetError: a data set is absent or malformed, or images are absent and must not be skipped.
     """
     parts: dict[str, list[tuple[str, list[Record]]]] = {"train": [], "val": []}
     for split, found in parts.items():
-        for label, records in read_each(datasets, split):
+        for label, records in read_each(datasets, split, every=split == "train"):
             kept, absent = present(records, datasets.skip_missing)
             if absent:
                 names = listed([record.path.name for record in absent])

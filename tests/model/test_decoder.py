@@ -40,6 +40,7 @@ VARIANTS = [
     {"cell": cell, "attention": attention, "layers": layers, "residual_layers": layers > 1}
     for cell, attention, layers in itertools.product(CELLS, ("none", "additive", "adaptive"), (1, 3))
 ]
+VARIANTS.append({"attention": "adaptive", "attributes": 3})
 
 
 @pytest.mark.parametrize("changes", VARIANTS)

@@ -34,6 +34,7 @@ OTHERS = (
     {"cell": "lstm", "layers": 3, "residual_layers": True, "attention": "adaptive"},
     {"cell": "gru", "layers": 2, "attention": "additive", "tie_embeddings": False, "embedding_size": 16},
     {"cell": "gated_rnn", "embedding_size": 40},
+    {"attention": "adaptive", "attributes": 5},
 )
 DECODERS = [{"cell": cell, "attention": attention} for cell, attention in itertools.product(CELLS, ATTENTIONS)]
 # The layers between input and result add at most this many numbers each, of sizes that the seed keeps near one.
