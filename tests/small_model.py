@@ -45,6 +45,7 @@ def small_checkpoint(
     *,
     cell: str = "lstm",
     attention: str = "none",
+    attributes: int = 0,
     tie_embeddings: bool = True,
     training: dict[str, object] | None = None,
 ) -> Checkpoint:
@@ -60,6 +61,7 @@ def small_checkpoint(
         embedding_size=16,
         attention=attention,
         attention_size=8,
+        attributes=attributes,
         tie_embeddings=tie_embeddings,
     )
     torch.manual_seed(0)

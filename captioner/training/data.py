@@ -195,11 +195,7 @@ def prepare(
     texts = [records[position].captions for position in usable]
     imageless = [captions for path in options.text for captions in read_texts(path)]
     if vocabulary is None or imageless:
-        known = vocabulary or Vocabulary(SPECIAL_WORDS)
-        vocabulary = known.extended(chain.from_iterable((*texts, *imageless)), options.min_count)
-    if len(vocabulary) == len(SPECIAL_WORDS):
-        what = f"no word occurs {options.min_count} times in the training captions"
-        raise DatasetError(what, "lower `min_count` (1 keeps all)")
+        vocabulary = _extended(vocabulary or Vocabulary(SPECIAL_WORDS), (*texts, *imageless), options.min_count)
     sets = list(_validation_sets(splits, features, first_validation))
     select_by, why = _select_by(sets, options.select_by)
     summary: dict[str, object] = {
@@ -213,15 +209,11 @@ def prepare(
         "validation": [f"{part.label}: {len(part.records)} photos" for part in sets],
         **({"best epoch": f"chosen by {select_by}: {why}"} if why else {}),
     }
-
-    def encoded(captions: Sequence[str]) -> list[list[int]]:
-        return [encode_caption(text, vocabulary, options.max_words) for text in captions]
-
     return TrainingData(
         vocabulary=vocabulary,
-        captions=list(map(encoded, texts)),
+        captions=_encoded(texts, vocabulary, options.max_words),
         texts=texts,
-        imageless=list(map(encoded, imageless)),
+        imageless=_encoded(imageless, vocabulary, options.max_words),
         images=usable,
         features=features,
         validation=sets,
@@ -230,6 +222,18 @@ def prepare(
         mixture_weights=_mixture_weights(splits, usable, options),
         identity=_identity(records, usable, sets, features, store.name, imageless),
     )
+
+
+def _extended(known: Vocabulary, texts: Iterable[Sequence[str]], min_count: int) -> Vocabulary:
+    vocabulary = known.extended(chain.from_iterable(texts), min_count)
+    if len(vocabulary) == len(SPECIAL_WORDS):
+        what = f"no word occurs {min_count} times in the training captions"
+        raise DatasetError(what, "lower `min_count` (1 keeps all)")
+    return vocabulary
+
+
+def _encoded(texts: Sequence[Sequence[str]], vocabulary: Vocabulary, max_words: int) -> list[list[list[int]]]:
+    return [[encode_caption(text, vocabulary, max_words) for text in captions] for captions in texts]
 
 
 def _report_broken(features: ImageFeatures, images: int, skip_missing: bool) -> None:

@@ -102,10 +102,7 @@ def train(
         folder.start_anew()
     state = state or TrainingState(identity)
     state.check_identity(identity)
-    network = _new_network(options, encoder, initial, preprocessing.size, store.shape[-1], len(data.vocabulary))
-    if options.attributes and (data.imageless or initial is None or not initial.network.config.attributes):
-        first = len(initial.vocabulary) if initial is not None and initial.network.config.attributes else 0
-        attributes.expect(network.decoder, (*data.captions, *data.imageless), first)
+    network = _new_network(options, encoder, initial, preprocessing.size, store.shape[-1], data)
     # The trainer adds the rest of the story; where the data lay is known here.
     story = {"datasets": asdict(datasets), "init": options.init}
     decoding = DecodingOptions(beam_size=options.beam_size)
@@ -140,14 +137,19 @@ def _resumed(folder: RunFolder, identity: Mapping[str, Any]) -> TrainingState | 
 
 
 def _new_network(
-    options: TrainingOptions, encoder: Encoder, initial: Checkpoint | None, size: int, channels: int, words: int
+    options: TrainingOptions,
+    encoder: Encoder,
+    initial: Checkpoint | None,
+    size: int,
+    channels: int,
+    data: TrainingData,
 ) -> CaptionNetwork:
     """A network with fresh weights, or with those of a checkpoint of the same architecture.
 
     Three things may be new then: adaptive attention, which begins as if it were not there; attributes; and words.
     """
     torch.manual_seed(options.seed)
-    config = options.model_config(image_size=size, channels=channels, vocabulary_size=words)
+    config = options.model_config(image_size=size, channels=channels, vocabulary_size=len(data.vocabulary))
     network = CaptionNetwork(config)
     network.encoder = encoder
     if initial is not None:
@@ -164,6 +166,9 @@ def _new_network(
             own_weights[name][tuple(map(slice, value.shape))] = value  # new words stand behind those that it knows
         bias = network.decoder.output.bias.detach()
         bias[other["vocabulary_size"] :] = bias[: other["vocabulary_size"]].min()
+    predicted = len(initial.vocabulary) if initial is not None and initial.network.config.attributes else 0
+    if options.attributes and (data.imageless or not predicted):
+        attributes.expect(network.decoder, (*data.captions, *data.imageless), predicted)
     return network
 
 

@@ -22,6 +22,7 @@ from tests.small_model import small_checkpoint
     [
         {},
         {"cell": "gru", "attention": "additive"},
+        {"attention": "adaptive", "attributes": 4},
         {"tie_embeddings": False},
         {"attention": "additive", "tie_embeddings": False},
     ],
