@@ -32,25 +32,17 @@ _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, 
 
 @dataclass(frozen=True)
 class Found:
-    """An image to caption.
-
-    Attributes:
-        name: its name in one printable line; in an archive with its folders.
-        read: gives the bytes of the file, or raises a :class:`captioner.errors.CaptionerError`.
-    """
+    """An image to caption: its name in one printable line, in an archive with its folders; and what gives its bytes."""
 
     name: str
     read: Callable[[], bytes]
 
 
 def find_uploads(uploads: Iterable[tuple[Path, str]]) -> Iterator[Found]:
-    """Find the images in uploaded files, archives among them, in their order.
+    """Find the images in uploaded files, each with the visitor's name, archives among them, in their order.
 
     Files that cannot be used are included, with a ``read`` that says why. In archives only entries with the
     extension of an image count.
-
-    Args:
-        uploads: where each file lies, and the visitor's name for it.
 
     Raises:
         CaptionerError: there are more than :data:`MOST_IMAGES` images.

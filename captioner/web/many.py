@@ -1,18 +1,12 @@
 """The tab for many images: caption them in order while the visitor watches, edits, downloads and perhaps stops."""
 
-import base64
-import csv
-import io
-import json
-import re
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
@@ -25,9 +19,8 @@ _AT_ONCE = 4  # images of one visitor that are under way together
 _REPORT = 0.4  # seconds between two reports, and more the more there is to show
 _REPORT_MORE = 0.004  # seconds an image
 _THUMBNAIL = 240  # pixels
-_LONGEST_CAPTION = 1000  # characters
 _MOST_RUNS = 2  # albums that are captioned at once; single images go their own way
-_COCO_NAME = re.compile(r"(?:COCO_\w+_)?0*(\d{1,12})")
+_FORMATS = ("CSV", "JSON Lines", "COCO JSON", "Text files (zip)")  # as downloads.js knows them
 _HINT = (
     '<p class="hint">Several images or a zip archive. They are captioned with the settings of the first '
     "tab. Captions can be edited before they are downloaded.</p>"
@@ -36,15 +29,7 @@ _HINT = (
 
 @dataclass
 class Item:
-    """An image and what became of it.
-
-    Attributes:
-        name: as the visitor knows it.
-        caption: the sentence, perhaps edited; empty if the image failed.
-        log_prob: natural logarithm of P(caption | image); None if it failed or was edited.
-        thumbnail: a small JPEG as ``data:`` address.
-        error: why it failed; None if it did not.
-    """
+    """An image and what became of it: a caption, or an error."""
 
     name: str
     caption: str = ""
@@ -55,15 +40,7 @@ class Item:
 
 @dataclass
 class Album:
-    """A visitor's images, filled by :func:`caption_album` while other events read and edit it.
-
-    Attributes:
-        items: those that are done, in the order of the upload.
-        total: how many there will be.
-        seconds: how long it took so far.
-        running: whether images are being captioned.
-        stopping: set by the visitor, so that no further image is begun.
-    """
+    """A visitor's images in the order of the upload, filled by :func:`caption_album` until it is to stop."""
 
     items: list[Item] = field(default_factory=list)
     total: int = 0
@@ -86,35 +63,13 @@ class Album:
         """Images a second."""
         return len(self.items) / self.seconds if self.seconds > 0 else 0.0
 
-    def edit(self, index: int, text: str) -> None:
-        """Give an image another caption.
-
-        Args:
-            index: its place in ``items``; one that is not there is ignored.
-            text: the caption; becomes one line.
-        """
-        if not 0 <= index < len(self.items) or self.items[index].error is not None:
-            return
-        line = " ".join(text[:_LONGEST_CAPTION].split())
-        line = "".join(character for character in line if character.isprintable())
-        item = self.items[index]
-        if line != item.caption:
-            item.caption, item.log_prob = line, None
-
 
 def caption_album(
     service: Service, album: Album, uploads: Sequence[tuple[Path, str]], settings: Settings, weights: str | None = None
 ) -> Iterator[None]:
-    """Caption uploaded files and the images in uploaded archives.
+    """Caption uploaded files, each with its name, and the images in uploaded archives; the album is emptied first.
 
     An image that cannot be read becomes an item with an error, and the others go on.
-
-    Args:
-        service: the model.
-        album: is emptied, then filled in the order of the upload.
-        uploads: where each file lies, and its name.
-        settings: the visitor's choices.
-        weights: by name; the default ones if absent.
 
     Yields:
         Now and then, so that the visitor can see the progress; the last time when all is done.
@@ -131,8 +86,8 @@ def caption_album(
     def caption(found: archive.Found) -> Item:
         try:
             data = found.read()
-            encoded = service.encode(data, name=found.name, weights=weights, remember=False)
-            best = service.caption(encoded, options)[0]
+            image = service.prepare(data, name=found.name, weights=weights, remember=False)
+            best = service.caption(image, options)[0]
             return Item(found.name, best.text, best.log_prob, render.thumbnail(data, _THUMBNAIL))
         except Exception as error:
             return Item(found.name, error=render.for_visitor(error))
@@ -155,83 +110,6 @@ def caption_album(
     yield
 
 
-class Download(NamedTuple):
-    """A file to save; ``kind`` is its media type."""
-
-    name: str
-    kind: str
-    data: bytes
-
-
-def as_csv(items: Sequence[Item]) -> Download:
-    """Write columns ``image`` and ``caption``, as ``captioner train`` reads them; leave broken images out."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(("image", "caption"))
-    writer.writerows((item.name, item.caption) for item in items if item.error is None)
-    return Download("captions.csv", "text/csv", text.getvalue().encode())
-
-
-def as_jsonl(items: Sequence[Item]) -> Download:
-    """Write one record a line, as ``captioner caption --format jsonl`` does, errors included."""
-    lines = ""
-    for item in items:
-        record: dict[str, object] = {"image": item.name, "error": item.error}
-        if item.error is None:
-            # After an edit the number would be that of another sentence.
-            rest = {"edited": True} if item.log_prob is None else {"log_prob": item.log_prob}
-            record = {"image": item.name, "caption": item.caption, **rest}
-        lines += json.dumps(record, ensure_ascii=False) + "\n"
-    return Download("captions.jsonl", "application/jsonl", lines.encode())
-
-
-def as_coco(items: Sequence[Item]) -> Download:
-    """Write COCO results. Ids are the numbers in the names if all names are COCO's, or else count from 1."""
-    captioned = [item for item in items if item.error is None]
-    matches = [_COCO_NAME.fullmatch(_stem(item.name).rpartition("/")[2]) for item in captioned]
-    ids = [int(match[1]) for match in matches if match]
-    if len(set(ids)) < len(captioned):
-        ids = list(range(1, len(captioned) + 1))
-    records = [
-        {"image_id": image_id, "caption": item.caption, "file_name": item.name}
-        for image_id, item in zip(ids, captioned, strict=True)
-    ]
-    text = json.dumps(records, ensure_ascii=False, indent=1) + "\n"
-    return Download("captions.json", "application/json", text.encode())
-
-
-def as_sidecars(items: Sequence[Item]) -> Download:
-    """Write a zip with ``dog.txt`` for ``dog.jpg``; of two with the same name the second gets a number."""
-    buffer = io.BytesIO()
-    taken: set[str] = set()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for item in items:
-            if item.error is not None:
-                continue
-            stem = _stem(item.name)
-            name, number = f"{stem}.txt", 2
-            while name in taken:
-                name, number = f"{stem} ({number}).txt", number + 1
-            taken.add(name)
-            archive.writestr(name, item.caption + "\n")
-    return Download("captions.zip", "application/zip", buffer.getvalue())
-
-
-def _stem(name: str) -> str:
-    """A name without its extension. Names of visitors may be anything, so :mod:`pathlib` would fail."""
-    before, dot, _ = name.rpartition(".")
-    return before if dot and not before.endswith("/") and before else name
-
-
-FORMATS: dict[str, Callable[[Sequence[Item]], Download]] = {
-    "CSV": as_csv,
-    "JSON Lines": as_jsonl,
-    "COCO JSON": as_coco,
-    "Text files (zip)": as_sidecars,
-}
-"""Formats by the name that a visitor reads."""
-
-
 def progress_card(album: Album) -> str:
     """Show how far the work is, or how it ended, and the images that could not be read."""
     broken = "".join(f"<li>{escape(item.error or '')}</li>" for item in album.broken)
@@ -245,20 +123,23 @@ def progress_card(album: Album) -> str:
 
 
 def gallery(album: Album) -> str:
-    """Show the captioned images, each with its caption in a field.
+    """Show the captioned images, each with its caption in a field; ``downloads.js`` reads them, and what failed.
 
     It only grows at its end, so that the browser, which compares old and new part by part, leaves alone what
     a visitor is editing.
     """
     figures = []
-    for index, item in enumerate(album.items):
+    for item in album.items:
         name = escape(item.name)
         if item.error is None:
             figures.append(
-                f'<figure class="shot"><img src="{item.thumbnail}" alt="{name}"><figcaption>'
-                f'<span class="name">{name}</span><textarea rows="3" data-index="{index}" '
-                f'aria-label="Caption of {name}">{escape(item.caption)}</textarea></figcaption></figure>'
+                f'<figure class="shot" data-image="{name}" data-log-prob="{item.log_prob}">'
+                f'<img src="{item.thumbnail}" alt="{name}"><figcaption><span class="name">{name}</span>'
+                f'<textarea rows="3" aria-label="Caption of {name}">{escape(item.caption)}</textarea>'
+                "</figcaption></figure>"
             )
+        else:
+            figures.append(f'<p hidden data-image="{name}" data-error="{escape(item.error)}"></p>')
     return "".join(figures)
 
 
@@ -289,19 +170,11 @@ def run_album(
     # Empty once, so that the browser keeps no field of the images before.
     yield render.notice("Opening the images\N{HORIZONTAL ELLIPSIS}", kind="busy"), ""
     try:
-        files = [(gradio_fixes.uploaded_file(file), render.shown_name(file.get("orig_name"))) for file in uploads or ()]
+        files = [(gradio_fixes.uploaded_file(file), gradio_fixes.uploaded_name(file)) for file in uploads or ()]
         for _ in caption_album(service, album, files, *read_choices(choices)):
             yield progress_card(album), gallery(album)
     except Exception as error:
         yield render.notice(render.for_visitor(error)), gallery(album)
-
-
-def download(album: Album, name: str) -> dict[str, str]:
-    """Write an album as a file for the browser to save."""
-    file = FORMATS[name](album.items)
-    data = base64.b64encode(file.data).decode("ascii")
-    # The browser acts on a change, and the same file may be wanted twice.
-    return {"name": file.name, "kind": file.kind, "data": data, "asked": str(time.time_ns())}
 
 
 def many_tab(service: Service, controls: Controls) -> None:
@@ -310,16 +183,15 @@ def many_tab(service: Service, controls: Controls) -> None:
     with gr.Column(elem_id="many"):
         gr.HTML(_HINT, apply_default_css=False)
         files = gr.File(file_count="multiple", file_types=["image", ".zip"], label="Images or zip archives", height=170)
-        gradio_fixes.no_addresses(files)
         with gr.Row(elem_id="run-buttons"):
             start = gr.Button("Caption them", variant="primary", elem_id="start")
             stop = gr.Button("Stop", interactive=False, elem_id="stop")
         progress = gr.HTML(elem_id="progress", apply_default_css=False)
         with gr.Row(visible=False, elem_id="downloads") as downloads:
             gr.HTML("<p>Download as</p>", apply_default_css=False)
-            buttons = [gr.Button(name, size="sm") for name in FORMATS]
-        shots = gr.HTML(js_on_load=render.static("editing.js"), elem_id="gallery", apply_default_css=False)
-        saved = gr.HTML(html_template="", js_on_load=render.static("saving.js"), visible="hidden")
+            for name in _FORMATS:
+                gr.Button(name, size="sm")
+        shots = gr.HTML(elem_id="gallery", apply_default_css=False)
 
     def run(album: Album, files: list[dict[str, Any]] | None, *choices: Any) -> Iterator[tuple[Any, ...]]:
         for report, shown in run_album(service, album, files, choices):
@@ -328,12 +200,7 @@ def many_tab(service: Service, controls: Controls) -> None:
     def stop_album(album: Album) -> None:
         album.stopping = True
 
-    def edit(album: Album, event: gr.EventData) -> None:
-        album.edit(int(event.index), str(event.text))
-
     silent: dict[str, Any] = {"show_progress": "hidden", "preprocess": False, "api_visibility": "private"}
-    # Edits and downloads go one by one, so that a download has the edit before it.
-    in_turn = {**silent, "concurrency_limit": 1, "concurrency_id": "album"}
     start.click(
         run,
         [album, files, *controls.values],
@@ -343,6 +210,3 @@ def many_tab(service: Service, controls: Controls) -> None:
         **silent,
     )
     stop.click(stop_album, album, None, queue=False, **silent)
-    shots.input(edit, album, None, trigger_mode="multiple", **in_turn)
-    for button, name in zip(buttons, FORMATS, strict=True):
-        button.click(lambda album, name=name: download(album, name), album, saved, **in_turn)

@@ -5,24 +5,18 @@ An image comes inside the call, so that a tool reads no file of the server and s
 
 import base64
 import logging
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server import mcpserver, transport_security
 from mcp.types import ToolAnnotations
 from pydantic import Field, ValidationError
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from captioner import CaptionerError, __version__
-from captioner.web import api, settings
+from captioner.web import api, render, settings
 from captioner.web.options import ServingOptions
-from captioner.web.service import Encoded, Service
+from captioner.web.service import Prepared, Service
 
 PATH = "/mcp"
 
@@ -44,27 +38,21 @@ def _setting(name: str) -> Any:
     return Field(description=text)
 
 
-class _Server(MCPServer[Any]):
+class _Server(mcpserver.MCPServer[Any]):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Call a tool; arguments that do not fit are reported in one line."""
         try:
             return await super().call_tool(name, arguments, context)
-        except ToolError as error:
+        except mcpserver.exceptions.ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
             found = error.__cause__.errors(include_url=False, include_input=False)
             lines = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
-            raise ToolError("; ".join(lines)) from error.__cause__
+            raise mcpserver.exceptions.ToolError("; ".join(lines)) from error.__cause__
 
 
-def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions) -> Starlette:
-    """Build an application that offers ``caption``, ``caption_batch`` and ``score`` at :data:`PATH`.
-
-    Args:
-        service: the model.
-        metrics: where calls are counted.
-        options: how to serve.
-    """
+def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions) -> Any:
+    """Build an application that offers ``caption``, ``caption_batch`` and ``score`` at :data:`PATH`."""
     # Otherwise the SDK would change the format of the server's log.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     server = _Server(
@@ -74,29 +62,30 @@ def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions)
         log_level="WARNING",
     )
     _add_tools(server, service, metrics, options)
-    # By default the SDK refuses names other than this machine's where only this machine is served; a proxy
-    # may pass on any name.
-    any_name = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     return server.streamable_http_app(
         streamable_http_path=PATH,
         json_response=True,
         stateless_http=True,
         max_request_body_size=2 * options.max_upload_bytes,  # in base64 a file is a third longer
-        transport_security=any_name if options.root_path else None,
-        host=options.host,
+        transport_security=transport_security.TransportSecuritySettings(
+            enable_dns_rebinding_protection=False
+        ),  # the gate's task
     )
 
 
-def _add_tools(server: MCPServer[Any], service: Service, metrics: api.Metrics, options: ServingOptions) -> None:
-    # More than may wait, so that the surplus is refused and not kept waiting here.
-    threads = CapacityLimiter(2 * options.queue_size + options.max_batch_size)
+def _add_tools(
+    server: mcpserver.MCPServer[Any], service: Service, metrics: api.Metrics, options: ServingOptions
+) -> None:
+    threads = CapacityLimiter(options.most_calls)
 
-    def encode(image: str, name: str = "the image") -> Encoded:
-        return service.encode(decode_image(image, name, options.max_upload_bytes), name=name)
+    def prepare(image: str, name: str = "the image") -> Prepared:
+        return service.prepare(decode_image(image, name, options.max_upload_bytes), name=name)
 
     async def answer(tool: str, work: Callable[[], Result]) -> Result:
         def counted() -> Result:
-            with api.answering(metrics, f"{PATH}/{tool}", ToolError):
+            with metrics.request(
+                f"{PATH}/{tool}", lambda error: mcpserver.exceptions.ToolError(render.for_visitor(error))
+            ):
                 return work()
 
         return await to_thread.run_sync(counted, limiter=threads)
@@ -112,38 +101,40 @@ def _add_tools(server: MCPServer[Any], service: Service, metrics: api.Metrics, o
         seed: Annotated[int, _setting("seed")] = 0,
     ) -> api.Captioned:
         """Write a caption for an image; with log-probabilities, word by word, and alternatives."""
-        values = (method, beam_size, temperature, top_p, max_length, seed)
-        return await answer("caption", lambda: api.captioned(service, encode(image), api.chosen(*values)))
+
+        def work() -> api.Captioned:
+            settings = api.chosen(method, beam_size, temperature, top_p, max_length, seed)
+            return api.captioned(service, prepare(image), "the image", settings)
+
+        return await answer("caption", work)
 
     @server.tool(annotations=_READS_ONLY)
     async def caption_batch(
         images: Annotated[list[str], Field(description=f"{api.MOST_IMAGES} at most, each {_IMAGE}")],
     ) -> list[api.Record]:
         """Caption several images; in the same order, each with its caption or an error."""
-        names = [f"picture {number}" for number in range(1, len(images) + 1)]
+        names = [f"image {number}" for number in range(1, len(images) + 1)]
         return await answer(
-            "caption_batch", lambda: api.recorded(service, names, lambda place: encode(images[place], names[place]))
+            "caption_batch",
+            lambda: api.recorded(
+                service, names, lambda place: prepare(images[place], names[place]), settings.Settings()
+            ),
         )
 
     @server.tool(annotations=_READS_ONLY)
     async def score(
         image: Annotated[str, Field(description=_IMAGE)],
         text: Annotated[str, Field(description="the sentence")],
-    ) -> api.Scored:
+    ) -> api.ScoredCaption:
         """Tell how probable a sentence is for an image: log P(text | image), perplexity, each word."""
-        return await answer("score", lambda: api.scored(service, encode(image), text))
+        return await answer("score", lambda: api.scored(service, prepare(image), [text])[0])
 
 
 def decode_image(text: str, name: str, limit: int) -> bytes:
-    """Decode an image that was sent as text.
-
-    Args:
-        text: base64, perhaps behind the head of a ``data:`` address.
-        name: what messages call it.
-        limit: most bytes.
+    """Decode an image that was sent as base64, perhaps behind the head of a ``data:`` address.
 
     Raises:
-        CaptionerError: it is not base64, or it is too large.
+        CaptionerError: it is not base64, or has more bytes than the limit.
     """
     head, comma, data = text.partition(",")
     if not comma:
@@ -157,27 +148,3 @@ def decode_image(text: str, name: str, limit: int) -> bytes:
     if len(found) > limit:
         raise CaptionerError(f"{name}: is larger than {limit / 1e6:g} MB", "send a smaller one")
     return found
-
-
-class BasicAuth:
-    """Let those in who send a name and its password with each request (HTTP Basic)."""
-
-    def __init__(self, app: ASGIApp, users: Sequence[tuple[str, str]]) -> None:
-        self._app = app
-        self._known = [f"{name}:{password}".encode() for name, password in users]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        app = self._app
-        if not self._is_known(dict(scope["headers"]).get(b"authorization", b"")):
-            app = JSONResponse({"detail": "Not authenticated"}, 401, {"www-authenticate": 'Basic realm="captioner"'})
-        await app(scope, receive, send)
-
-    def _is_known(self, header: bytes) -> bool:
-        kind, _, code = header.partition(b" ")
-        try:
-            given = base64.b64decode(code, validate=True)
-        except ValueError:
-            return False
-        matches = [secrets.compare_digest(given, known) for known in self._known]  # all, in the same time
-        return kind.lower() == b"basic" and any(matches)

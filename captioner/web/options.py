@@ -9,6 +9,8 @@ from captioner.errors import OptionError
 from captioner.model.config import RUNTIMES
 from captioner.options import check, option
 
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+
 
 @dataclass(frozen=True)
 class ServingOptions:
@@ -39,6 +41,11 @@ class ServingOptions:
             raise OptionError(f"`root_path` must begin with a slash, not {self.root_path!r}")
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise OptionError("`ssl_keyfile` and `ssl_certfile` belong together", "give both")
+
+    @property
+    def most_calls(self) -> int:
+        """Calls under way together: more than may wait, so that the surplus is refused and not kept waiting."""
+        return 2 * self.queue_size + self.max_batch_size
 
     @property
     def max_upload_bytes(self) -> int:

@@ -7,28 +7,28 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI, Response
-from starlette.routing import Route
+from fastapi import FastAPI, Request, Response, Security, exceptions, responses, security
 
 from captioner import CaptionerError, __version__
-from captioner.web import api, gradio_fixes, many, render, settings, single
-from captioner.web.options import ServingOptions
+from captioner.web import api, gate, gradio_fixes, many, render, settings, single
+from captioner.web.options import LOCAL_HOSTS, ServingOptions
 from captioner.web.service import Service
 
 _SWEEP = 60  # seconds between two searches for uploads that are old enough to be removed
 _POLL = 0.2  # seconds
-_MOST_EVENTS = 1000  # of all kinds that Gradio keeps; those for the model are fewer
+_MOST_EVENTS = 1000  # of all kinds that are under way; those for the model are fewer
 # Gradio keeps a description of the whole page, 0.3 MB, for each visitor and for each request of a program.
 _MOST_SESSIONS = 1000
+_MOST_UPLOADS = 100  # of the largest size, kept for all visitors
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
 
 def build_app(service: Service, options: ServingOptions, users: list[tuple[str, str]] | None = None) -> FastAPI:
-    """Build the application: the page at ``/``, ``/health``, ``/metrics``, and ``/mcp`` if ``options`` ask for it.
+    """Build the application: the page, the routes for programs and the tools over a model that may still be loading.
 
     Args:
-        service: the model; it may still be loading.
+        service: the model.
         options: how to serve.
         users: names and passwords of those who may come in; None for everybody.
 
@@ -36,16 +36,24 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
         CaptionerError: a package is absent.
     """
     metrics = api.Metrics(lambda: service.waiting)
-    page = build_page(service, add_endpoints=lambda: api.add_endpoints(service, metrics))
+    page = build_page(service, metrics)
+    # All events run at once: the service alone decides who waits.
+    page.max_threads = _MOST_EVENTS
     page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None)
     page.state_session_capacity = _MOST_SESSIONS
     # Gradio checks that the files of a request were uploaded only if its page was launched.
     page.has_launched = True
     gradio_fixes.guard(page)
-    gradio_fixes.refuse_beyond(page, options.queue_size, lambda: service.waiting, metrics.refused)
     app = _routes(service, options, metrics, users)
-    app.add_middleware(gradio_fixes.DrainUploads, most=10 * options.max_upload_bytes)
-    app.add_middleware(gradio_fixes.CountStreamEnds)
+    local = options.host in LOCAL_HOSTS and not options.root_path  # a proxy may pass on any name
+    largest = options.max_upload_bytes
+    app.add_middleware(
+        gate.Gate,
+        largest=largest,
+        local=local,
+        users=users,
+        uploaded=lambda: gradio_fixes.trim_uploads(_MOST_UPLOADS * largest),
+    )
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
@@ -56,7 +64,7 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
         run_history=False,
         auth=users,
         root_path=options.root_path or None,
-        max_file_size=options.max_upload_bytes,
+        max_file_size=largest,
         show_error=True,
         ssr_mode=False,
         enable_monitoring=False,
@@ -64,6 +72,7 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
         mcp_server=False,
         **look(),
     )
+    _answer_in_sentences(mounted.routes[-1].app)  # type: ignore[attr-defined]  # the page
     return mounted
 
 
@@ -71,39 +80,67 @@ def _routes(
     service: Service, options: ServingOptions, metrics: api.Metrics, users: list[tuple[str, str]] | None
 ) -> FastAPI:
     """Build what is served beside the page."""
-    closed: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    described: dict[str, Any] = {
+        "title": "captioner",
+        "version": __version__,
+        "description": "Captions for images.",
+        "servers": [{"url": options.root_path or "/"}],
+        "docs_url": None,
+        "redoc_url": None,
+    }
+    tools: Any = None
     if options.mcp:
         try:
-            from captioner.web.mcp import PATH, BasicAuth, build_tools
+            from captioner.web.mcp import PATH, build_tools
         except ModuleNotFoundError as error:
             raise CaptionerError("`mcp` needs the package mcp", "run: pip install 'captioner[mcp]'") from error
         tools = build_tools(service, metrics, options)
-        app = FastAPI(**closed, lifespan=tools.router.lifespan_context)
-        app.router.routes.append(Route(PATH, BasicAuth(tools, users) if users else tools))
-    else:
-        app = FastAPI(**closed)
+    app = FastAPI(**described, lifespan=tools and tools.router.lifespan_context)
+    if tools:
+        app.add_route(PATH, tools)
+    _answer_in_sentences(app)
+    # The gate has asked for the password already; this names it in the description.
+    password = [Security(security.HTTPBasic(auto_error=False))] if users else []
+    app.include_router(api.routes(service, metrics, options), dependencies=password)
 
-    @app.get("/health")
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> responses.HTMLResponse:
+        return responses.HTMLResponse(render.static("docs.html"))
+
+    @app.get("/health", responses={503: {"description": "there is no model yet"}})
     def health(response: Response) -> dict[str, str | None]:
         models = service.models
         state = models.status.state
         response.status_code = 200 if state == "ready" else 503
-        return {"status": state, "version": __version__, "weights": models.default or None, "digest": models.digest}
+        digest = models.load().digest if state == "ready" else None
+        return {"status": state, "version": __version__, "weights": models.default or None, "digest": digest}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=responses.PlainTextResponse)
     def figures() -> Response:
         return Response(metrics.text(), media_type=api.CONTENT_TYPE)
 
     return app
 
 
-def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = None) -> gr.Blocks:
-    """Build the page, ready to be launched with :func:`look`.
+def _answer_in_sentences(app: FastAPI) -> None:
+    """Answer failures with ``{"error": "..."}``; ``detail`` says the same to Gradio's clients."""
 
-    Args:
-        service: the model; it may still be loading.
-        add_endpoints: called inside the page, to add what programs use.
-    """
+    def answer(status: int, text: str) -> Callable[[Request, Exception], responses.JSONResponse]:
+        def answered(_: Request, error: Exception) -> responses.JSONResponse:
+            code, said = getattr(error, "status_code", status), getattr(error, "detail", text)
+            return responses.JSONResponse({"error": said, "detail": said}, code, getattr(error, "headers", None))
+
+        return answered
+
+    misfit = answer(400, "The request has not the fields that it should have; see /docs.")
+    app.add_exception_handler(gate.HTTPException, answer(500, ""))
+    app.add_exception_handler(exceptions.RequestValidationError, misfit)
+    app.add_exception_handler(TypeError, misfit)  # of Gradio, for unknown fields
+    app.add_exception_handler(Exception, answer(500, "Something went wrong on the server, and its log says what."))
+
+
+def build_page(service: Service, metrics: api.Metrics | None = None) -> gr.Blocks:
+    """Build the page, ready to be launched with :func:`look`; with metrics, what Gradio's client calls is added."""
     page: gr.Blocks
     cache = (_SWEEP, gradio_fixes.KEPT - _SWEEP)
     with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=cache) as page:
@@ -142,8 +179,8 @@ def build_page(service: Service, *, add_endpoints: Callable[[], None] | None = N
             concurrency_limit=None,
             api_visibility="private",
         )
-        if add_endpoints is not None:
-            add_endpoints()
+        if metrics is not None:
+            api.add_functions(service, metrics)
     return page
 
 
@@ -199,4 +236,5 @@ def look() -> dict[str, Any]:
         body_text_color="var(--ink, #27272a)",
         body_text_color_dark="var(--ink, #f4f4f5)",
     )
-    return {"theme": theme, "css": render.static("style.css"), "head": f"<script>{render.static('page.js')}</script>"}
+    head = "".join(f"<script>{render.static(name)}</script>" for name in ("page.js", "downloads.js"))
+    return {"theme": theme, "css": render.static("style.css"), "head": head}

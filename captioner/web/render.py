@@ -13,8 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import captioner
-from captioner import vocabulary
+from captioner import DecodingOptions, Score, vocabulary
 from captioner.caption import UNSURE, Caption
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError, reworded
 from captioner.images import Pixels, draw, open_image
@@ -43,31 +42,11 @@ _SHADES = (0.02, 0.1, 0.3, 0.6)  # probabilities at which a word's background ge
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of an image.
-
-    Attributes:
-        captions: the first is the caption, the others its alternatives.
-        score: of the first, word by word with the runners-up and where the model looked.
-        seen: uint8 ``(size, size, 3)``, the image as the model saw it.
-        options: how the captions were written.
-        looking: seconds that reading and encoding took, if only once for several answers.
-        writing: seconds that the captions took.
-    """
+    """What the model says of an image, the caption before its alternatives, and in how many seconds."""
 
     captions: tuple[Caption, ...]
-    score: captioner.Score
-    seen: Pixels
-    options: captioner.DecodingOptions
-    looking: float
-    writing: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A visitor's sentence beside the model's caption of the same image."""
-
-    own: captioner.Score
-    model: captioner.Score
+    options: DecodingOptions
+    seconds: float
 
 
 def static(name: str) -> str:
@@ -163,7 +142,7 @@ def answer_card(answer: Answer) -> str:
         f'<div class="answer" data-announce="Caption: {text}"><p class="caption">{text}</p>{doubt}'
         '<p class="caption-tools">'
         f'<button type="button" class="quiet-button" data-copy="{text}">Copy caption</button>'
-        f'<span class="took">{answer.looking:.2f} s to look, {answer.writing:.2f} s to write</span></p>'
+        f'<span class="took">{answer.seconds:.2f} s</span></p>'
         f"{_alternatives(answer)}</div>"
     )
 
@@ -194,14 +173,14 @@ def _alternatives(answer: Answer) -> str:
     )
 
 
-def decisions(answer: Answer) -> str:
-    """Show the words of the caption one by one: probability, runners-up, and where the model looked."""
-    score, attention = answer.score, answer.score.attention
+def decisions(score: Score, seen: Pixels) -> str:
+    """Show the words of a caption one by one: probability, runners-up, and where the model looked at what it saw."""
+    attention = score.attention
     shades = [""] * (len(score.words) + 1)
     figure = ""
     if attention is not None:
         shades[: len(attention)] = [draw.image_uri(draw.shade(weights), "png") for weights in attention]
-        figure = _LOOK.format(draw.image_uri(Image.fromarray(answer.seen), "jpeg", quality=80))
+        figure = _LOOK.format(draw.image_uri(Image.fromarray(seen), "jpeg", quality=80))
     log_probs = (*score.word_log_probs, score.end_log_prob)
     words = (*score.words, vocabulary.SPECIAL_WORDS[vocabulary.END])
     rows = "".join(
@@ -229,22 +208,23 @@ def _decision(word: str, probability: float, others: tuple[tuple[str, float], ..
     )
 
 
-def comparison_card(comparison: Comparison) -> str:
-    """Show a visitor's sentence beside the model's caption."""
-    gain = comparison.model.log_prob - comparison.own.log_prob
+def comparison_card(own: Score, caption: Caption) -> str:
+    """Show a visitor's sentence beside the model's caption of the same image."""
+    model = Score(caption.text, caption.words, caption.word_log_probs, caption.end_log_prob)
+    gain = model.log_prob - own.log_prob
     if gain >= 0:
         verdict = f"The model finds its own caption {times(gain)} probable as yours."
     else:
         verdict = f"The model finds your sentence {times(-gain)} probable as its own caption."
     return (
         f'<div class="comparison" data-announce="{escape(verdict)}"><p class="verdict">{escape(verdict)}</p>'
-        f"{_scored('Your sentence', comparison.own)}{_scored('Its own caption', comparison.model)}"
+        f"{_scored('Your sentence', own)}{_scored('Its own caption', model)}"
         '<p class="hint">The stronger a word is coloured, the more the model expected it. Perplexity is how '
         "many words it hesitates between at each place, on average.</p></div>"
     )
 
 
-def _scored(title: str, score: captioner.Score) -> str:
+def _scored(title: str, score: Score) -> str:
     chances = [(word, math.exp(value)) for word, value in zip(score.words, score.word_log_probs, strict=True)]
     words = "".join(
         f'<span class="word shade-{sum(chance >= bound for bound in _SHADES)}" title="{percent(chance)}">'

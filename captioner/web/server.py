@@ -12,10 +12,8 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.options import with_flags
-from captioner.web.options import ServingOptions, check_certificate, read_users
+from captioner.web.options import LOCAL_HOSTS, ServingOptions, check_certificate, read_users
 from captioner.web.service import Service
-
-_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(options: ServingOptions) -> None:
@@ -27,7 +25,7 @@ def serve(options: ServingOptions) -> None:
     users = None if options.auth_file is None else read_users(Path(options.auth_file))
     if options.ssl_certfile is not None and options.ssl_keyfile is not None:
         check_certificate(options.ssl_certfile, options.ssl_keyfile)
-    if options.host not in _LOCAL_HOSTS and users is None:
+    if options.host not in LOCAL_HOSTS and users is None:
         _say(f"warning: everybody who reaches {options.host} can use the page; `auth_file` asks for a password")
     with _listen(options) as listener, private_uploads():
         try:
@@ -50,6 +48,7 @@ def serve(options: ServingOptions) -> None:
             log_level="warning",
             ssl_keyfile=options.ssl_keyfile,
             ssl_certfile=options.ssl_certfile,
+            http=_impatient(),
             timeout_graceful_shutdown=3,  # open pages hold a connection for as long as they are open
             server_header=False,
         )
@@ -66,6 +65,32 @@ def serve(options: ServingOptions) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _impatient() -> type:
+    """Make uvicorn's protocol close connections on which no request comes, which it keeps (Kludex/uvicorn#157)."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from captioner.web.gate import STALLED
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: object) -> None:
+            super().connection_made(transport)  # type: ignore[arg-type]
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def _watch(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.loop.call_later(STALLED, self._give_up, self.cycle)
+
+        def _give_up(self, latest: object) -> None:
+            if self.cycle is latest:  # no other request has begun
+                self.transport.close()
+
+    return Impatient
 
 
 def _listen(options: ServingOptions) -> socket.socket:

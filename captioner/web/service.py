@@ -1,4 +1,4 @@
-"""The model as the page and its endpoints see it: load it, encode an image, caption it, score a sentence.
+"""The model as the page and its endpoints see it: load it, read an image, caption it, score a sentence.
 
 Importing this module imports neither torch nor gradio, so that the page opens before the model is loaded.
 """
@@ -10,12 +10,12 @@ import io
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageEr
 from captioner.images import Pixels
 from captioner.options import with_flags
 from captioner.runtime.model import Floats
+from captioner.vocabulary import known_words
 from captioner.weights import find_weights, read_header
 
 MOST_WORDS = 100
@@ -33,9 +34,10 @@ MOST_WORDS = 100
 
 _log = logging.getLogger(__name__)
 _MOST_MODELS = 2  # in memory at once: the default and the one that was used last
-_MOST_ENCODED = 64  # images; about 0.7 MB each
+_MOST_PREPARED = 64  # images; about 1 MB each
 _MOST_READERS = 4  # images decoded at once; one of the largest takes 300 MB
 
+Source: TypeAlias = Path | bytes | BinaryIO
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,13 +45,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Status:
-    """Whether the default weights can be used.
-
-    Attributes:
-        state: ``loading``, ``ready`` or ``failed``.
-        message: for visitors, in one line.
-        seconds: how long loading took; 0 while it goes on.
-    """
+    """Whether the default weights can be used, with a line for visitors; and how long loading took."""
 
     state: Literal["loading", "ready", "failed"]
     message: str
@@ -58,17 +54,7 @@ class Status:
 
 @dataclass(frozen=True)
 class About:
-    """Facts about some weights.
-
-    Attributes:
-        name: as in the list of weights.
-        digest: first 16 hexadecimal digits of the file's SHA-256.
-        card: model card in Markdown; empty if there is none.
-        training: how the weights were made, as the checkpoint says.
-        megabytes: size of the file.
-        parameters: number of weights.
-        words: size of the vocabulary.
-    """
+    """Facts about some weights: what their checkpoint says, and their model card in Markdown, if there is one."""
 
     name: str
     digest: str
@@ -80,14 +66,11 @@ class About:
 
 
 class Models:
-    """One or more checkpoints.
-
-    Every method may be called from any thread.
+    """One or more checkpoints; every method may be called from any thread.
 
     Args:
-        weights: a file or the name of shipped weights, as :func:`captioner.weights.find_weights` takes it;
-            the shipped default if absent. All weights in the folder of the shipped ones can be loaded by
-            name too.
+        weights: a file or the name of shipped weights, as :func:`captioner.weights.find_weights` takes it. All
+            weights in the folder of the shipped ones can be loaded by name too.
         device: see :meth:`captioner.captioner.Captioner.load`.
         runtime: see there.
     """
@@ -96,8 +79,7 @@ class Models:
         self._wanted, self._device, self._runtime = weights, device, runtime
         self._files: dict[str, Path] = {}
         self._models: OrderedDict[str, captioner.Captioner] = OrderedDict()
-        self._lock = threading.Lock()  # over the models
-        self._loading = threading.Lock()  # one checkpoint is read at a time
+        self._lock, self._loading = threading.Lock(), threading.Lock()  # over the models; over reading a checkpoint
         self._done = threading.Event()
         self._error: CaptionerError | None = None
         self._seconds = 0.0
@@ -105,17 +87,6 @@ class Models:
     def start(self) -> None:
         """Begin to load the default weights in a thread of their own."""
         threading.Thread(target=self._load_default, name="load-weights", daemon=True).start()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the default weights are loaded.
-
-        Raises:
-            CaptionerError: they cannot be loaded, or are not within ``timeout`` seconds.
-        """
-        if not self._done.wait(timeout):
-            raise CaptionerError("the model is still loading", "try again in a moment")
-        if self._error is not None:
-            raise self._error
 
     @property
     def status(self) -> Status:
@@ -125,13 +96,6 @@ class Models:
         if self._error is not None:
             return Status("failed", "The model cannot be loaded; the server's log says why", self._seconds)
         return Status("ready", "Model ready", self._seconds)
-
-    @property
-    def digest(self) -> str | None:
-        """First 16 hexadecimal digits of the default weights' SHA-256; None before they are loaded."""
-        with self._lock:
-            model = self._models.get(self.default)
-        return None if model is None else model.digest
 
     @property
     def default(self) -> str:
@@ -166,11 +130,7 @@ class Models:
             raise CaptionerError(f"the weights {name!r} cannot be loaded", "choose others") from error
 
     def about(self, weights: str | None = None) -> About:
-        """Give facts about some weights.
-
-        Raises:
-            CaptionerError: as :meth:`load`.
-        """
+        """Give facts about some weights."""
         model = self.load(weights)
         name = weights or self.default
         return About(
@@ -237,7 +197,7 @@ def _model_card(file: Path) -> str:
     return ""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call(Generic[Key, Item, Result]):
     key: Key
     item: Item
@@ -245,45 +205,54 @@ class _Call(Generic[Key, Item, Result]):
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """One worker thread that computes batches for many threads.
+    """Worker threads that compute batches for many threads.
 
-    A call that finds the worker idle is computed at once, and those that come while it works are its next
+    A call that finds a worker idle is computed at once, and those that come while all work are the next
     batch. Calls that gave up waiting are not computed.
 
     Args:
-        compute: from a key and some items to as many results; called by the worker alone.
+        compute: from a key and some items to as many results; called by the workers alone.
         most: items in a batch.
         queue_size: calls that may wait; one more is refused.
         timeout: seconds after which a call gives up.
+        workers: how many there may be for a key.
+        begin: called by each worker once, with its first key.
     """
 
     def __init__(
-        self, compute: Callable[[Key, Sequence[Item]], Sequence[Result]], *, most: int, queue_size: int, timeout: float
+        self,
+        compute: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        *,
+        most: int,
+        queue_size: int,
+        timeout: float,
+        workers: Callable[[Key], int] = lambda key: 1,
+        begin: Callable[[Key], None] = lambda key: None,
     ) -> None:
         self._compute, self._most, self._queue_size, self._timeout = compute, most, queue_size, timeout
-        self._waiting: deque[_Call[Key, Item, Result]] = deque()
+        self._workers, self._begin = workers, begin
+        self._waiting: list[_Call[Key, Item, Result]] = []
         self._changed = threading.Condition()
-        self._worker: threading.Thread | None = None
+        self._started = self._idle = 0  # workers
 
     def __len__(self) -> int:
         """Count the calls that wait."""
         return len(self._waiting)
 
     def __call__(self, key: Key, item: Item) -> Result:
-        """Have an item computed, together with others of the same key.
+        """Have an item computed, together with others of the same key; or raise what ``compute`` raises for it.
 
         Raises:
             BusyError: too many wait already, or it took too long.
-            Exception: whatever ``compute`` raises for this item.
         """
         call: _Call[Key, Item, Result] = _Call(key, item)
         with self._changed:
             if len(self._waiting) >= self._queue_size:
-                raise BusyError("the server is busy", "try again in a moment")
+                raise busy()
             self._waiting.append(call)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
-                self._worker.start()
+            if len(self._waiting) > self._idle and self._started < self._workers(key):
+                self._started += 1
+                threading.Thread(target=self._work, args=[key], name="batcher", daemon=True).start()
             self._changed.notify()
         try:
             return call.future.result(self._timeout)
@@ -292,12 +261,15 @@ class Batcher(Generic[Key, Item, Result]):
             if call.future.done() and not call.future.cancelled():
                 raise
             call.future.cancel()
-            raise BusyError("this took too long, and the server is busy", "try again in a moment") from error
+            raise busy("this took too long, and the server is busy") from error
 
-    def _work(self) -> None:
+    def _work(self, key: Key) -> None:
+        self._begin(key)
         while True:
             with self._changed:
+                self._idle += 1
                 self._changed.wait_for(lambda: self._waiting)
+                self._idle -= 1
                 batch = self._take()
             started = [call for call in batch if call.future.set_running_or_notify_cancel()]
             if started:
@@ -305,14 +277,8 @@ class Batcher(Generic[Key, Item, Result]):
 
     def _take(self) -> list[_Call[Key, Item, Result]]:
         """The oldest call and those behind it that have the same key."""
-        key = self._waiting[0].key
-        batch: list[_Call[Key, Item, Result]] = []
-        others: deque[_Call[Key, Item, Result]] = deque()
-        while self._waiting:
-            call = self._waiting.popleft()
-            fits = call.key == key and len(batch) < self._most
-            (batch if fits else others).append(call)
-        self._waiting = others
+        batch = [call for call in self._waiting if call.key == self._waiting[0].key][: self._most]
+        self._waiting = [call for call in self._waiting if call not in batch]
         return batch
 
     def _run(self, batch: list[_Call[Key, Item, Result]]) -> None:
@@ -321,48 +287,56 @@ class Batcher(Generic[Key, Item, Result]):
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
-                return
-            for call in batch:  # one bad item must not fail the others
-                self._run([call])
+            else:
+                for call in batch:  # one bad item must not fail the others
+                    self._run([call])
             return
         for call, result in zip(batch, results, strict=True):
             call.future.set_result(result)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """An image as the decoder needs it.
+def busy(what: str = "the server is busy") -> BusyError:
+    """Make what is raised where too many wait."""
+    return BusyError(what, "try again in a moment")
 
-    Attributes:
-        weights: name of the weights that encoded it.
-        digest: fingerprint of the image file.
-        pixels: uint8 ``(size, size, 3)``, what the encoder saw; sampling is seeded by it.
-        regions: float32 ``(regions, channels)`` on the CPU.
-        seconds: how long it took to read and encode it.
+
+@dataclass(eq=False)
+class Prepared:
+    """An image as the model takes it; ``digest`` is that of its file.
+
+    The encoder sees ``pixels``, uint8 ``(size, size, 3)``, which also seed sampling, and makes of them ``regions``,
+    float32 ``(regions, channels)`` on the CPU, when they are first needed.
     """
 
     weights: str
     digest: str
     pixels: Pixels
-    regions: Floats
-    seconds: float
+    regions: Floats | None = None
+
+
+class _Replay(NamedTuple):
+    """How to score sentences."""
+
+    runners_up: int
+    attention: bool
+
+
+class _Task(NamedTuple):
+    """What is wanted of an image: captions, or scores of some sentences."""
+
+    image: Prepared
+    how: DecodingOptions | _Replay
+    texts: Sequence[str] = ()
 
 
 class Service:
-    """Checkpoints and the images encoded last.
-
-    Every method may be called from any thread.
+    """Checkpoints (:class:`Models`) and the images prepared last; every method may be called from any thread.
 
     Args:
-        weights: see :class:`Models`.
-        device: see :class:`Models`.
-        runtime: see there.
+        weights: see :class:`Models`, and there for ``device`` and ``runtime``.
         max_batch_size: images of different visitors that go through a network together.
-        queue_size: images that may wait for a network; more are refused.
-        timeout: seconds that one may wait.
-
-    Attributes:
-        models: the checkpoints.
+        queue_size: images that may wait to be read or for a network; more are refused.
+        timeout: seconds that one may wait for a network.
     """
 
     def __init__(
@@ -376,33 +350,40 @@ class Service:
         timeout: float = 60,
     ) -> None:
         self.models = Models(weights, device=device, runtime=runtime)
-        self._encoded: OrderedDict[tuple[str, str], Encoded] = OrderedDict()
-        self._lock = threading.Lock()  # over the dictionary above
-        self._reading = threading.BoundedSemaphore(_MOST_READERS)
-        self._computing = threading.Lock()  # one batch goes through a network at a time
-        bounds: dict[str, Any] = {"most": max_batch_size, "queue_size": queue_size, "timeout": timeout}
-        self._encodings: Batcher[captioner.Captioner, Pixels, Floats] = Batcher(self._encode, **bounds)
-        self._decodings: Batcher[tuple[captioner.Captioner, DecodingOptions], Encoded, list[Caption]] = Batcher(
-            self._decode, **bounds
+        self._prepared: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
+        self._lock = threading.Lock()  # over the dictionary above and the number below
+        self._arrived = 0  # images that wait to be read, or are being read
+        self._queue_size = queue_size
+        self._readers = threading.BoundedSemaphore(_MOST_READERS)
+        self._tasks: Batcher[captioner.Captioner, _Task, Any] = Batcher(
+            _compute,
+            most=max_batch_size,
+            queue_size=queue_size,
+            timeout=timeout,
+            workers=lambda model: model.model.threads,
+            begin=lambda model: model.model.begin_thread(),
         )
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a network."""
-        return len(self._encodings) + len(self._decodings)
+        """Images that wait to be read or for a network."""
+        return self._arrived + len(self._tasks)
+
+    def check_room(self) -> None:
+        """Accept one more image; :class:`BusyError` where as many wait as may, or there is no model."""
+        if self.models.status.state == "failed":
+            raise BusyError(self.models.status.message)
+        if self.waiting >= self._queue_size:
+            raise busy()
 
     def options(self, weights: str | None = None) -> DecodingOptions:
-        """Give the decoding options that suit the weights best.
-
-        Raises:
-            CaptionerError: as :meth:`encode`.
-        """
+        """Give the decoding options that suit the weights best."""
         return self.models.load(weights).options
 
-    def encode(
-        self, source: Path | bytes, *, name: str = "the image", weights: str | None = None, remember: bool = True
-    ) -> Encoded:
-        """Read an image and encode it, unless its content was encoded lately and is still in memory.
+    def prepare(
+        self, source: Source, *, name: str = "the image", weights: str | None = None, remember: bool = True
+    ) -> Prepared:
+        """Read an image and scale it, unless its content was prepared lately and is still in memory.
 
         Args:
             source: a file, or its bytes.
@@ -411,80 +392,93 @@ class Service:
             remember: whether it may push other images out of memory.
 
         Raises:
-            ImageError: the file is a broken or too large image, or not an image.
-            CaptionerError: the weights cannot be loaded, or there are none of this name.
+            CaptionerError: it is no image that can be read, the weights cannot be loaded, or too many images wait.
         """
-        model = self.models.load(weights)
+        with self._lock:
+            self.check_room()
+            self._arrived += 1
         try:
-            data = source if isinstance(source, bytes) else source.read_bytes()
-        except OSError as error:
-            raise ImageError(f"{name}: is no longer there", "upload it again") from error
-        key = (weights or self.models.default, hashlib.blake2b(data, digest_size=16).hexdigest())
-        with self._lock:
-            if known := self._encoded.get(key):
-                self._encoded.move_to_end(key)
-                return known
-        start = time.perf_counter()
-        with self._reading:
-            pixels = model.preprocess(_Upload(data, name))
-        regions = self._encodings(model, pixels)
-        encoded = Encoded(*key, pixels, regions, seconds=time.perf_counter() - start)
-        if not remember:
-            return encoded
-        with self._lock:
-            self._encoded[key] = encoded
-            while len(self._encoded) > _MOST_ENCODED:
-                self._encoded.popitem(last=False)
-        return encoded
+            model = self.models.load(weights)
+            with self._readers:
+                data = _read(source, name)
+                key = (weights or self.models.default, hashlib.blake2b(data, digest_size=16).hexdigest())
+                with self._lock:
+                    if known := self._prepared.get(key):
+                        self._prepared.move_to_end(key)
+                        return known
+                prepared = Prepared(*key, model.preprocess(_Upload(data, name)))
+        finally:
+            with self._lock:
+                self._arrived -= 1
+        if remember:
+            with self._lock:
+                self._prepared[key] = prepared
+                while len(self._prepared) > _MOST_PREPARED:
+                    self._prepared.popitem(last=False)
+        return prepared
 
-    def caption(self, encoded: Encoded, options: DecodingOptions | None = None) -> list[Caption]:
-        """Write captions for an encoded image.
+    def caption(self, image: Prepared, options: DecodingOptions | None = None) -> list[Caption]:
+        """Write captions for an image: the best first when searching, in the order drawn when sampling."""
+        model = self.models.load(image.weights)
+        return list(self._tasks(model, _Task(image, options or model.options)))
 
-        Returns:
-            The best first when searching, in the order drawn when sampling; at least one.
-
-        Raises:
-            CaptionerError: as :meth:`encode`.
-        """
-        model = self.models.load(encoded.weights)
-        return self._decodings((model, options or model.options), encoded)
-
-    def score(self, encoded: Encoded, text: str, *, runners_up: int = 0, attention: bool = False) -> captioner.Score:
-        """Score a sentence for an encoded image.
-
-        Args:
-            encoded: the image.
-            text: the sentence.
-            runners_up: how many of the most probable words to name at each position.
-            attention: whether to record where a model with attention looks at each word.
-
-        Raises:
-            UnknownWordsError: the sentence has words that the model does not know.
-            CaptionerError: it has no words or too many; or as :meth:`encode`.
-        """
-        model = self.models.load(encoded.weights)
-        # Spaces are counted, since splitting a text of megabytes would take long.
-        if text.count(" ") + 1 > MOST_WORDS or len(text) > 20 * MOST_WORDS:
-            raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
-        with self._computing:
-            (score,) = model.score(encoded.regions[None], [text], runners_up=runners_up, attention=attention)
-        if not score.words:
-            raise OptionError("there are no words in the sentence", "type some")
+    def score(self, image: Prepared, text: str, *, runners_up: int = 0, attention: bool = False) -> captioner.Score:
+        """Score a sentence for an image; as :meth:`scores`."""
+        (score,) = self.scores(image, [text], runners_up=runners_up, attention=attention)
         return score
 
-    def _encode(self, model: captioner.Captioner, images: Sequence[Pixels]) -> Sequence[Floats]:
-        with self._computing:
-            # Copies: an image that is remembered must not keep all of its batch in memory.
-            return [regions.copy() for regions in model.encode(images)]
+    def scores(
+        self, image: Prepared, texts: Sequence[str], *, runners_up: int = 0, attention: bool = False
+    ) -> list[captioner.Score]:
+        """Score sentences for an image, as :meth:`captioner.captioner.Captioner.score` does.
 
-    def _decode(
-        self, key: tuple[captioner.Captioner, DecodingOptions], images: Sequence[Encoded]
-    ) -> list[list[Caption]]:
-        model, options = key
-        seeds = model.seeds([image.pixels for image in images], options)
-        with self._computing:
-            regions = np.stack([image.regions for image in images])
-            return model.decode(regions, options, seeds=seeds, attention=False)
+        Raises:
+            UnknownWordsError: a sentence has words that the model does not know.
+            CaptionerError: a sentence has no words or too many; or as :meth:`prepare`.
+        """
+        model = self.models.load(image.weights)
+        for text in texts:
+            # Spaces are counted, since splitting a text of megabytes would take long.
+            if text.count(" ") + 1 > MOST_WORDS or len(text) > 20 * MOST_WORDS:
+                raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
+            if not known_words(text, model.vocabulary):
+                raise OptionError("there are no words in the sentence", "type some")
+        return list(self._tasks(model, _Task(image, _Replay(runners_up, attention), texts)))
+
+
+def _compute(model: captioner.Captioner, tasks: Sequence[_Task]) -> list[Any]:
+    """Encode the images that are new; then write or score what is wanted in the same way together."""
+    new = [*dict.fromkeys(task.image for task in tasks if task.image.regions is None)]
+    together = model.model.seen_together
+    for start in range(0, len(new), together):
+        images = new[start : start + together]
+        for image, regions in zip(images, model.encode([image.pixels for image in images]), strict=True):
+            image.regions = regions.copy()  # an image that is remembered must not keep all of its batch in memory
+    found: dict[int, Any] = {}
+    for how in dict.fromkeys(task.how for task in tasks):
+        places = [place for place, task in enumerate(tasks) if task.how == how]
+        found.update(zip(places, _same(model, how, [tasks[place] for place in places]), strict=True))
+    return [found[place] for place in range(len(tasks))]
+
+
+def _same(model: captioner.Captioner, how: DecodingOptions | _Replay, tasks: Sequence[_Task]) -> list[Any]:
+    regions = np.stack([task.image.regions for task in tasks])  # type: ignore[misc]  # they are encoded
+    if isinstance(how, DecodingOptions):
+        seeds = model.seeds([task.image.pixels for task in tasks], how)
+        return list(model.decode(regions, how, seeds=seeds, attention=False))
+    counts = [len(task.texts) for task in tasks]
+    texts = [text for task in tasks for text in task.texts]
+    scores = iter(model.score(np.repeat(regions, counts, axis=0), texts, **how._asdict()))
+    return [[next(scores) for _ in range(count)] for count in counts]
+
+
+def _read(source: Source, name: str) -> bytes:
+    try:
+        if isinstance(source, Path):
+            return source.read_bytes()
+        return source if isinstance(source, bytes) else source.read()
+    except OSError as error:
+        raise ImageError(f"{name}: is no longer there", "upload it again") from error
 
 
 class _Upload(io.BytesIO):

@@ -9,11 +9,14 @@ from typing import Any, TypeAlias
 import gradio as gr
 
 from captioner.web import gradio_fixes, render
-from captioner.web.service import Encoded, Service
+from captioner.web.service import Prepared, Service
 from captioner.web.settings import Controls, Settings, build_controls, read_choices, suited
 
 Upload: TypeAlias = Mapping[str, Any] | None
 """Gradio's record of a file, with ``path`` and ``orig_name``; None if there is none."""
+
+Shown: TypeAlias = tuple[Upload, str | None, render.Answer]
+"""An image, the name of the weights, and the answer."""
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "samples"
 WELCOME = (
@@ -37,74 +40,85 @@ _SAMPLES = {
     "rocket": "a rocket on its launch pad",
     "tulips": "a field of tulips",
 }
-# The service makes batches, so that many may be under way together; of one visitor only the last counts.
+# Of one visitor only the last counts.
 _MODEL_EVENT: dict[str, Any] = {
     "preprocess": False,  # files as they were uploaded: our own reader knows what can be wrong with them
-    "concurrency_limit": 16,
-    "concurrency_id": gradio_fixes.MODEL,
+    "concurrency_limit": None,
     "trigger_mode": "always_last",
     "show_progress": "hidden",
     "api_visibility": "private",
 }
 
 
-def encode_upload(service: Service, upload: Upload, weights: str | None = None) -> Encoded:
-    """Encode a file that Gradio received.
+def prepare_upload(service: Service, upload: Upload, weights: str | None = None) -> Prepared:
+    """Prepare a file that Gradio received.
 
     Raises:
         CaptionerError: there is no image, or it cannot be read; the message is for the visitor.
     """
     path = gradio_fixes.uploaded_file(upload)
-    return service.encode(path, name=render.shown_name((upload or {}).get("orig_name")), weights=weights)
+    return service.prepare(path, name=gradio_fixes.uploaded_name(upload), weights=weights)
 
 
 def answer(service: Service, upload: Upload, settings: Settings, weights: str | None = None) -> render.Answer:
     """Caption an uploaded image with the weights of a name, or the default ones.
 
     Raises:
-        CaptionerError: as :func:`encode_upload`.
+        CaptionerError: as :func:`prepare_upload`.
     """
-    encoded = encode_upload(service, upload, weights)
     start = time.perf_counter()
+    image = prepare_upload(service, upload, weights)
     options = settings.options(service.options(weights))
-    captions = tuple(service.caption(encoded, options))
-    writing = time.perf_counter() - start
-    # From the words, not from the sentence: these go through the tokeniser unchanged.
-    words = " ".join(captions[0].words)
-    score = service.score(encoded, words, runners_up=_RUNNERS_UP, attention=True)
-    return render.Answer(captions, score, encoded.pixels, options, encoded.seconds, writing)
+    return render.Answer(tuple(service.caption(image, options)), options, time.perf_counter() - start)
 
 
-def compare(
-    service: Service, upload: Upload, text: str, settings: Settings, weights: str | None = None
-) -> render.Comparison:
-    """Score a visitor's sentence, and the model's own caption beside it.
+@dataclass
+class Visit:
+    """What is known of a visitor's page. Answers may overtake each other, and only that to the last request counts."""
 
-    Raises:
-        UnknownWordsError: the sentence has words that the model does not know.
-        CaptionerError: there is no image or no sentence, or one cannot be read.
-    """
-    encoded = encode_upload(service, upload, weights)
-    own = service.score(encoded, text)
-    best = service.caption(encoded, settings.options(service.options(weights)))[0]
-    return render.Comparison(own, service.score(encoded, " ".join(best.words)))
+    last: int = 0  # request
+    explaining: bool = False  # whether "How it decided" is open
+    shown: Shown | None = None
+
+    def take(self) -> int:
+        """Number a new request."""
+        self.last, self.shown = self.last + 1, None
+        return self.last
 
 
-def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> tuple[str, str]:
-    """Answer a visitor who chose ``Controls.values``: the caption, and the decisions behind it, as HTML."""
+def caption_upload(service: Service, upload: Upload, choices: Sequence[Any]) -> tuple[str, Shown | None]:
+    """Answer a visitor who chose ``Controls.values`` with a caption, as HTML; and say what is then shown."""
     if not upload:
-        return WELCOME, ""
+        return WELCOME, None
     try:
-        found = answer(service, upload, *read_choices(choices))
+        settings, weights = read_choices(choices)
+        found = answer(service, upload, settings, weights)
     except Exception as error:
-        return render.notice(render.for_visitor(error)), ""
-    return render.answer_card(found), render.decisions(found)
+        return render.notice(render.for_visitor(error)), None
+    return render.answer_card(found), (upload, weights, found)
 
 
-def score_sentence(service: Service, upload: Upload, text: str, choices: Sequence[Any]) -> str:
-    """Compare a visitor's sentence with the model's caption; takes what :func:`caption_upload` takes."""
+def explain(service: Service, visit: Visit) -> str:
+    """Show the decisions behind the caption on the page, as HTML; nothing where there is none."""
+    if visit.shown is None:
+        return ""
+    upload, weights, found = visit.shown
     try:
-        return render.comparison_card(compare(service, upload, text, *read_choices(choices)))
+        image = prepare_upload(service, upload, weights)
+        # From the words, not from the sentence: these go through the tokeniser unchanged.
+        words = " ".join(found.captions[0].words)
+        return render.decisions(service.score(image, words, runners_up=_RUNNERS_UP, attention=True), image.pixels)
+    except Exception as error:
+        return render.notice(render.for_visitor(error))
+
+
+def score_sentence(service: Service, visit: Visit, upload: Upload, text: str, choices: Sequence[Any]) -> str:
+    """Compare a visitor's sentence with the model's caption, as HTML."""
+    try:
+        settings, weights = read_choices(choices)
+        own = service.score(prepare_upload(service, upload, weights), text)
+        best = (visit.shown[2] if visit.shown else answer(service, upload, settings, weights)).captions[0]
+        return render.comparison_card(own, best)
     except Exception as error:
         return render.notice(render.for_visitor(error))
 
@@ -132,18 +146,6 @@ def sample_buttons(samples: Mapping[str, Path]) -> str:
     return f'<h2>Or try one of these</h2><ul class="samples">{buttons}</ul>'
 
 
-@dataclass
-class Turns:
-    """Numbers a visitor's requests. Answers may overtake each other, and only that to the last one counts."""
-
-    last: int = 0
-
-    def take(self) -> int:
-        """Number a new request."""
-        self.last += 1
-        return self.last
-
-
 def single_tab(service: Service) -> Controls:
     """Lay out the tab and say what happens in it."""
     samples = find_samples()
@@ -158,12 +160,11 @@ def single_tab(service: Service) -> Controls:
             height=340,
             elem_id="picture",
         )
-        gradio_fixes.no_addresses(image)
         with gr.Column(elem_id="answer-side"):
             result = gr.HTML(WELCOME, elem_id="answer", apply_default_css=False)
             # These two are hidden by the style sheet while there is no caption: what Gradio is told to show
             # while it still loads the page may never appear.
-            with gr.Accordion("How it decided", open=False, elem_id="decided"):
+            with gr.Accordion("How it decided", open=False, elem_id="decided") as decided:
                 reasons = gr.HTML(elem_id="decisions", apply_default_css=False)
             with gr.Accordion("Compare with a sentence of your own", open=False, elem_id="own"):
                 own = gr.Textbox(
@@ -183,60 +184,72 @@ def single_tab(service: Service) -> Controls:
                 apply_default_css=False,
             )
             controls = build_controls()
-    _caption_on_events(service, controls, image, (buttons, samples), [result, reasons], comparison)
+    visit = gr.State(Visit(), time_to_live=gradio_fixes.KEPT)
+    decided.expand(lambda visit: unfold(service, visit), visit, reasons, **_MODEL_EVENT)
+    decided.collapse(fold, visit, None, queue=False, api_visibility="private")
+    _caption_on_events(service, visit, controls, image, (buttons, samples), [result, reasons, comparison])
     gr.on(
         [own.submit, button.click],
-        lambda upload, text, *choices: score_sentence(service, upload, text, choices),
-        [image, own, *controls.values],
+        lambda visit, upload, text, *choices: score_sentence(service, visit, upload, text, choices),
+        [visit, image, own, *controls.values],
         comparison,
         **_MODEL_EVENT,
     )
     return controls
 
 
+def unfold(service: Service, visit: Visit) -> str:
+    """Show the decisions from now on."""
+    visit.explaining = True
+    return explain(service, visit)
+
+
+def fold(visit: Visit) -> None:
+    """Compute no more decisions."""
+    visit.explaining = False
+
+
 def _caption_on_events(
     service: Service,
+    visit: gr.State,
     controls: Controls,
     image: gr.Image,
     samples: tuple[gr.HTML, Mapping[str, Path]],
-    shown: list[gr.HTML],
-    comparison: gr.HTML,
+    outputs: list[gr.HTML],
 ) -> None:
     buttons, files = samples
-    turns = gr.State(Turns(), time_to_live=gradio_fixes.KEPT)
 
-    def respond(turns: Turns, upload: Upload, *choices: Any) -> Iterator[tuple[Any, ...]]:
-        turn = turns.take()
-        if upload:
+    def respond(visit: Visit, upload: Upload, *choices: Any, again: bool = False) -> Iterator[tuple[Any, ...]]:
+        turn = visit.take()
+        if upload and not again:
             yield render.notice(busy_text(service), kind="busy"), gr.skip(), ""
-        found = caption_upload(service, upload, choices)
-        if turn == turns.last:
-            yield *found, gr.skip() if upload else ""
+        card, shown = caption_upload(service, upload, choices)
+        if turn == visit.last:
+            visit.shown = shown
+            yield card, "", gr.skip() if upload else ""
+        if turn == visit.last and visit.explaining:
+            yield gr.skip(), explain(service, visit), gr.skip()
         # Gradio sends the last values once more at the end, which must not undo what came in between.
         yield (gr.skip(),) * 3
 
-    def respond_again(turns: Turns, upload: Upload, *choices: Any) -> tuple[Any, ...]:
-        if not upload:
-            return (gr.skip(),) * 2
-        turn = turns.take()
-        found = caption_upload(service, upload, choices)
-        return found if turn == turns.last else (gr.skip(),) * 2
+    def respond_again(visit: Visit, upload: Upload, *choices: Any) -> Iterator[tuple[Any, ...]]:
+        yield from respond(visit, upload, *choices, again=True) if upload else [(gr.skip(),) * 3]
 
-    def respond_to_sample(event: gr.EventData, turns: Turns, *choices: Any) -> Iterator[tuple[Any, ...]]:
+    def respond_to_sample(event: gr.EventData, visit: Visit, *choices: Any) -> Iterator[tuple[Any, ...]]:
         file = files[event.name]
         path = gr.processing_utils.save_file_to_cache(file, cache_dir=image.GRADIO_CACHE)
-        for update in respond(turns, {"path": path, "orig_name": file.name}, *choices):
+        for update in respond(visit, {"path": path, "orig_name": file.name}, *choices):
             yield path, *update
 
-    chosen = [turns, image, *controls.values]
-    image.input(respond, chosen, [*shown, comparison], **_MODEL_EVENT)
-    buttons.select(respond_to_sample, [turns, *controls.values], [image, *shown, comparison], **_MODEL_EVENT)
+    chosen = [visit, image, *controls.values]
+    image.input(respond, chosen, outputs, **_MODEL_EVENT)
+    buttons.select(respond_to_sample, [visit, *controls.values], [image, *outputs], **_MODEL_EVENT)
     # Input is what the visitor does; the page sets defaults too, which is no reason to caption again.
     changes = [control.input for control in controls.values if control is not controls.weights]
-    gr.on(changes, respond_again, chosen, shown, **_MODEL_EVENT)
+    gr.on(changes, respond_again, chosen, outputs, **_MODEL_EVENT)
     controls.weights.input(
         lambda weights: suited(service, weights),
         controls.weights,
         [controls.beam_size, controls.max_length],
         **_MODEL_EVENT,
-    ).then(respond_again, chosen, shown, **_MODEL_EVENT)
+    ).then(respond_again, chosen, outputs, **_MODEL_EVENT)

@@ -79,7 +79,7 @@ def address(serve: Callable[[Service], str], checkpoint_file: Path) -> str:
     """A page over the small model."""
     service = Service(checkpoint_file, device="cpu")
     service.models.start()
-    service.models.wait(120)
+    service.models.load()
     return serve(service)
 
 

@@ -31,7 +31,7 @@ def test_one_too_many_is_told_so_and_may_try_again(
     choose(pages[1], images[1])
     narrow.wait_until_busy(waiting=1)
     choose(pages[2], images[2])
-    pages[2].get_by_test_id("toast-body").get_by_text("busy").wait_for()
+    pages[2].locator("#answer .notice.error").get_by_text("busy").wait_for()
     narrow.go_on()
     texts = [captions[0].text for captions in captioner.caption(images[:3])]
     for page, text in zip(pages[:2], texts[:2], strict=True):

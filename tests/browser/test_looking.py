@@ -26,7 +26,7 @@ def attentive_address(serve: Callable[[Service], str], attentive_file: Path) -> 
     """A page over a small model with attention."""
     service = Service(attentive_file, device="cpu")
     service.models.start()
-    service.models.wait(120)
+    service.models.load()
     return serve(service)
 
 

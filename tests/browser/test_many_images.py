@@ -16,7 +16,7 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 
 from captioner.captioner import Captioner
 from captioner.web import many
-from captioner.web.service import Encoded, Service
+from captioner.web.service import Prepared, Service
 from tests.browser.acting import expect_texts, expect_values, open_tab
 from tests.web.hostile import good_png, truncated_jpeg, zip_of
 
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 Visit = Callable[..., "Page"]
+
+ITEMS = [
+    ("a.jpg", 'He says "hi", twice', ""),
+    ("x/b.png", "Größe ✓", ""),
+    ("bad.jpg", "", "bad.jpg: broken"),
+    ("a.png", "=1+1", ""),
+]
+_SHOW = """(items) => document.querySelector("#gallery").replaceChildren(...items.map(([image, caption, error]) => {
+    const shot = document.createElement("figure"), field = document.createElement("textarea");
+    Object.assign(shot.dataset, error ? { image, error } : { image, logProb: "-1.5" });
+    field.value = field.defaultValue = caption;
+    shot.append(field);
+    return shot;
+}))"""
 
 
 def upload(page: Page, paths: list[Path]) -> None:
@@ -61,10 +75,7 @@ def test_images_are_captioned_edited_and_downloaded(
     fields = page.locator("#gallery textarea")
     expected = [captions[0].text for captions in captioner.caption(images[:2])]
     expect_values(page, "#gallery textarea", expected)
-    # The download comes as soon as the server has heard of the edit.
-    with page.expect_response(lambda response: "queue/join" in response.url):
-        fields.nth(1).fill("My own bee,\nasleep")
-        fields.nth(1).blur()
+    fields.nth(1).fill("My own bee,\nasleep")
     rows = [*csv.reader(io.StringIO(saved(page, "CSV").decode()))]
     assert rows == [
         ["image", "caption"],
@@ -85,6 +96,22 @@ def test_images_are_captioned_edited_and_downloaded(
 
     page.locator("#start").click()  # once more: the edit of the run before is gone
     expect_values(page, "#gallery textarea", expected)
+    page.locator(".progress .verdict").wait_for()
+    page.evaluate(_SHOW, [*ITEMS])
+    assert saved(page, "CSV").decode() == (
+        'image,caption\r\na.jpg,"He says ""hi"", twice"\r\nx/b.png,Größe ✓\r\na.png,=1+1\r\n'
+    )
+    with zipfile.ZipFile(io.BytesIO(saved(page, "Text files (zip)"))) as sidecars:
+        assert sidecars.testzip() is None
+        texts = {name: sidecars.read(name).decode() for name in sidecars.namelist()}
+    assert texts == {"a.txt": 'He says "hi", twice\n', "x/b.txt": "Größe ✓\n", "a (2).txt": "=1+1\n"}
+    for names, ids in (
+        (["COCO_val2014_000000000139.jpg", "v/000000000285.jpg"], [139, 285]),
+        (["139.jpg", "0139.jpg", "dog.jpg"], [1, 2, 3]),
+        (["139.jpg", "0139.jpg"], [1, 2]),
+    ):
+        page.evaluate(_SHOW, [[name, "A.", ""] for name in names])
+        assert [entry["image_id"] for entry in json.loads(saved(page, "COCO JSON"))] == ids
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
@@ -101,14 +128,14 @@ def test_a_long_run_shows_its_progress_and_can_be_stopped(
     archive.write_bytes(zip_of(*((f"{number}.png", good_png()) for number in range(400))))
     service = Service(checkpoint_file, device="cpu")
     service.models.start()
-    encode, going_on, begun = service.encode, threading.Event(), itertools.count()
+    prepare, going_on, begun = service.prepare, threading.Event(), itertools.count()
 
-    def encode_some(*args: Any, **options: Any) -> Encoded:
+    def prepare_some(*args: Any, **options: Any) -> Prepared:
         if next(begun) >= 40:
             going_on.wait()
-        return encode(*args, **options)
+        return prepare(*args, **options)
 
-    monkeypatch.setattr(service, "encode", encode_some)
+    monkeypatch.setattr(service, "prepare", prepare_some)
     page = visit(serve(service), size)
     upload(page, [archive])
     assert page.locator("#stop").is_disabled()

@@ -26,7 +26,7 @@ def service(checkpoint_file: Path) -> Service:
     """The small model, loaded; the shipped weights can be asked for by name."""
     service = Service(checkpoint_file, device="cpu")
     service.models.start()
-    service.models.wait(120)
+    service.models.load()
     return service
 
 

@@ -92,7 +92,7 @@ def test_there_are_three_tools_and_nothing_else(assistant: Assistant) -> None:
     assert caption.input_schema["required"] == ["image"]
     assert caption.input_schema["properties"]["method"]["enum"] == ["beam", "greedy", "sample"]
     assert "1 to 10, or 0" in caption.input_schema["properties"]["beam_size"]["description"]
-    assert {"caption", "log_prob", "words", "alternatives"} <= set(caption.output_schema["properties"])
+    assert {"caption", "log_prob", "words", "captions"} <= set(caption.output_schema["properties"])
     assert assistant.do(lambda client: client.list_resources()).resources == []
     assert assistant.do(lambda client: client.list_prompts()).prompts == []
 
@@ -105,16 +105,17 @@ def test_tools_answer_what_the_captioner_writes(assistant: Assistant, captioner:
     assert found["caption"] == best.text
     assert found["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
     assert [word["word"] for word in found["words"]] == [*best.words]
-    assert len(found["alternatives"]) == captioner.options.beam_size - 1
+    assert found["captions"][0]["caption"] == best.text
+    assert len(found["captions"]) == captioner.options.beam_size
     address = f"data:image/jpeg;base64,{image}"
-    assert assistant.call("caption", image=address, method="greedy")["alternatives"] == []
+    assert len(assistant.call("caption", image=address, method="greedy")["captions"]) == 1
     weighed = assistant.call("score", image=address, text=best.text)
     assert weighed["log_prob"] == pytest.approx(best.log_prob, abs=1e-4)
     assert weighed["perplexity"] > 1
     good, bad = assistant.call("caption_batch", images=[image, in_base64(b"no image")])["result"]
-    assert (good["name"], good["caption"], good["error"]) == ("picture 1", best.text, None)
-    assert bad["name"] == "picture 2"
-    assert bad["error"].startswith("picture 2: ")
+    assert (good["image"], good["caption"], good["error"]) == ("image 1", best.text, None)
+    assert bad["image"] == "image 2"
+    assert bad["error"].startswith("image 2: ")
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
@@ -171,7 +172,7 @@ def test_what_does_not_fit_is_told(assistant: Assistant, tool: str, arguments: d
 def test_large_and_strange_requests(assistant: Assistant) -> None:
     json = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
     with httpx.Client(base_url=assistant.address, timeout=120) as http:
-        assert http.post("/mcp", content=bytes(2_000_001), headers=json).status_code == 413
+        assert http.post("/mcp", content=bytes(4_000_000), headers=json).status_code == 413
         assert http.post("/mcp", content=b"{nope", headers=json).status_code == 400
         # What a web page elsewhere could make a browser send that thinks it speaks to that page's server.
         assert http.post("/mcp", json={}, headers=json | {"host": "evil.example"}).status_code == 421
@@ -216,6 +217,6 @@ def test_a_full_queue_is_told(narrow: Narrow) -> None:
 
 def test_what_is_to_be_installed_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "captioner.web.mcp", raising=False)
-    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    monkeypatch.setitem(sys.modules, "mcp.server", None)
     with pytest.raises(CaptionerError, match=r"`mcp` needs the package mcp; run: pip install 'captioner\[mcp\]'"):
         build_app(service, ServingOptions(mcp=True))

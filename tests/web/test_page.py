@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 import gradio as gr
 
 from captioner.captioner import Captioner
-from captioner.web.many import Album, download, run_album
+from captioner.web.api import Metrics
+from captioner.web.many import Album, run_album
 from captioner.web.page import about_facts, build_page, look, model_card, status_line
 from captioner.web.service import Service
 from captioner.web.single import (
     FOLDER,
     WELCOME,
-    Turns,
+    Visit,
     busy_text,
     caption_upload,
+    explain,
     find_samples,
+    fold,
     read_choices,
     sample_buttons,
     score_sentence,
     suited,
+    unfold,
 )
 from tests.web.uploading import upload
 
@@ -37,9 +42,11 @@ CHOICES = ["beam", 3, 0.8, 0.9, 5, 8, 0, "small"]
 
 
 def test_the_page_writes_what_the_captioner_writes(service: Service, captioner: Captioner, images: list[Path]) -> None:
-    card, decisions = caption_upload(service, upload(images[0]), CHOICES)
+    visit = Visit()
+    assert explain(service, visit) == ""
+    card, visit.shown = caption_upload(service, upload(images[0]), CHOICES)
     assert captioner.caption([images[0]])[0][0].text in card
-    assert "<table>" in decisions
+    assert "<table>" in explain(service, visit)
 
 
 def test_before_the_controls_are_set_the_weights_own_settings_count(service: Service) -> None:
@@ -53,19 +60,20 @@ def test_before_the_controls_are_set_the_weights_own_settings_count(service: Ser
 
 
 def test_without_an_image_it_welcomes(service: Service) -> None:
-    assert caption_upload(service, None, CHOICES)[0] == WELCOME
+    assert caption_upload(service, None, CHOICES) == (WELCOME, None)
 
 
 def test_a_hostile_image_gets_a_message_and_the_next_visitor_a_caption(
     service: Service, hostile: tuple[Path, str], image: Path
 ) -> None:
     path, message = hostile
-    card, decisions = caption_upload(service, upload(path, "<i>holiday.jpg"), CHOICES)
+    visit = Visit()
+    card, visit.shown = caption_upload(service, upload(path, "<i>holiday.jpg"), CHOICES)
     assert message in card
     assert "&lt;i&gt;holiday.jpg" in card
     assert "<i>" not in card
     assert str(path) not in card
-    assert decisions == ""
+    assert explain(service, visit) == ""
     assert '<p class="caption">' in caption_upload(service, upload(image), CHOICES)[0]
 
 
@@ -73,13 +81,13 @@ def test_a_hostile_image_gets_a_message_and_the_next_visitor_a_caption(
 def test_settings_from_elsewhere_are_checked(service: Service, image: Path, place: int) -> None:
     choices = [*CHOICES]
     choices[place] = "<script>"
-    card = caption_upload(service, upload(image), choices)[0]
+    card, _ = caption_upload(service, upload(image), choices)
     assert 'class="notice error"' in card
     assert "<script>" not in card
 
 
 def test_unknown_weights_are_told(service: Service, image: Path) -> None:
-    card = caption_upload(service, upload(image), [*CHOICES[:-1], "../../etc/passwd"])[0]
+    card, _ = caption_upload(service, upload(image), [*CHOICES[:-1], "../../etc/passwd"])
     assert "There are no weights" in card
 
 
@@ -94,10 +102,10 @@ def test_unknown_weights_are_told(service: Service, image: Path) -> None:
     ],
 )
 def test_strange_sentences_get_a_message(service: Service, image: Path, text: str, message: str) -> None:
-    card = score_sentence(service, upload(image), text, CHOICES)
+    card = score_sentence(service, Visit(), upload(image), text, CHOICES)
     assert message in card
     assert "<b>moon" not in card
-    assert "comparison" in score_sentence(service, upload(image), "a dog", CHOICES)
+    assert "comparison" in score_sentence(service, Visit(), upload(image), "a dog", CHOICES)
 
 
 def test_an_album_reports_and_ends(service: Service, images: list[Path]) -> None:
@@ -107,9 +115,6 @@ def test_an_album_reports_and_ends(service: Service, images: list[Path]) -> None
     assert reports[0][1] == ""  # the gallery of a run before is cleared
     assert "Captioned 3 images" in reports[-1][0]
     assert reports[-1][1].count("<textarea") == 3
-    saved = download(album, "CSV")
-    assert saved["name"] == "captions.csv"
-    assert download(album, "CSV")["asked"] != saved["asked"]
 
 
 def test_an_album_of_nothing_is_told(service: Service) -> None:
@@ -166,11 +171,11 @@ def test_the_theme_asks_nothing_of_other_machines() -> None:
 
 
 def test_a_page_keeps_its_events_to_itself(service: Service) -> None:
-    added: list[bool] = []
-    page = build_page(service, add_endpoints=lambda: added.append(True))
-    assert added == [True]
+    page = build_page(service)
     assert {function.api_visibility for function in page.fns.values()} == {"private"}
     assert not page.analytics_enabled
+    public = {function.api_name for function in build_page(service, Metrics(lambda: 0)).fns.values()}
+    assert {"caption", "caption_batch", "score"} <= public
 
 
 def handlers(service: Service) -> dict[str, Callable[..., Any]]:
@@ -179,21 +184,39 @@ def handlers(service: Service) -> dict[str, Callable[..., Any]]:
 
 
 def test_an_answer_that_was_overtaken_is_not_shown(service: Service, images: list[Path]) -> None:
-    page, turns, skipped = handlers(service), Turns(), (gr.skip(),) * 3
-    overtaken = page["respond"](turns, upload(images[0]), *CHOICES)
+    page, visit, skipped = handlers(service), Visit(), (gr.skip(),) * 3
+    overtaken = page["respond"](visit, upload(images[0]), *CHOICES)
     assert 'class="notice busy"' in next(overtaken)[0]
-    later = page["respond_again"](turns, upload(images[1]), "greedy", *CHOICES[1:])
-    assert '<p class="caption">' in later[0]
+    assert all(isgeneratorfunction(page[name]) for name in ("respond", "respond_again", "respond_to_sample"))
+    later = [*page["respond_again"](visit, upload(images[1]), "greedy", *CHOICES[1:])]
+    assert '<p class="caption">' in later[0][0]
     assert [*overtaken] == [skipped]
-    assert page["respond_again"](turns, None, *CHOICES) == skipped[:2]
+    assert [*page["respond_again"](visit, None, *CHOICES)] == [skipped]
+    assert visit.shown is not None
+    assert visit.shown[0] == upload(images[1])
 
 
 def test_an_answer_is_not_told_twice(service: Service, images: list[Path]) -> None:
     # The last that a generator yields is sent to the browser once more at its end.
-    busy, answer, last = handlers(service)["respond"](Turns(), upload(images[0]), *CHOICES)
+    busy, answer, last = handlers(service)["respond"](Visit(), upload(images[0]), *CHOICES)
     assert 'class="notice busy"' in busy[0]
     assert '<p class="caption">' in answer[0]
     assert last == (gr.skip(),) * 3
+
+
+def test_decisions_are_computed_only_while_they_are_seen(
+    service: Service, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit, page, scores = Visit(), handlers(service), service.scores
+    monkeypatch.setattr(service, "scores", lambda *_, **__: pytest.fail("nobody sees them"))
+    _, answer, _ = page["respond"](visit, upload(images[0]), *CHOICES)
+    assert answer[1] == ""
+    monkeypatch.setattr(service, "scores", scores)
+    assert "<table>" in unfold(service, visit)
+    _, answer, explained, _ = page["respond"](visit, upload(images[1]), *CHOICES)
+    assert (answer[1], "<table>" in explained[1]) == ("", True)
+    fold(visit)
+    assert len([*page["respond"](visit, upload(images[0]), *CHOICES)]) == 3
 
 
 def test_the_page_is_there_at_once_and_without_the_model() -> None:

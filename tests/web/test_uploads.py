@@ -13,7 +13,7 @@ import gradio as gr
 
 from captioner.errors import CaptionerError
 from captioner.web import gradio_fixes, page
-from captioner.web.gradio_fixes import no_addresses, uploaded_file
+from captioner.web.gradio_fixes import guard, trim_uploads, uploaded_file
 from captioner.web.options import ServingOptions
 from captioner.web.page import build_app, build_page
 from captioner.web.server import private_uploads
@@ -42,10 +42,11 @@ def test_no_file_is_told(upload: dict[str, str] | None) -> None:
 
 @pytest.mark.parametrize("kind", [gr.Image, gr.File])
 def test_addresses_are_not_fetched(kind: type, image: Path) -> None:
-    component = no_addresses(kind())
-    for address in ("http://127.0.0.1:1/x.png", "HTTPS://127.0.0.1:1/x.png"):
-        with pytest.raises(gr.Error, match="not its address"):
-            run(component.async_move_resource_to_block_cache(address))
+    with gr.Blocks() as page:
+        component = kind()
+    guard(page)
+    with pytest.raises(gr.Error, match="not its address"):
+        run(component.async_move_resource_to_block_cache("http://127.0.0.1:1/x.png"))
     kept = run(component.async_move_resource_to_block_cache(str(image)))
     assert Path(kept).read_bytes() == image.read_bytes()
 
@@ -77,3 +78,33 @@ def test_uploads_are_kept_for_an_hour_and_no_longer(service: Service) -> None:
     between, age = build_page(service).delete_cache or (0, 0)
     assert between + age == 3600
     assert age > 3500
+
+
+def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
+    now = time.time()
+    for age, name in ((9, "first"), (5, "second"), (1, "third"), (4000, "yesterday")):
+        path = tmp_path / name / "x.png"
+        path.parent.mkdir()
+        path.write_bytes(bytes(1000))
+        os.utime(path, (now - age, now - age))
+
+    def kept() -> set[str]:
+        return {path.parent.name for path in tmp_path.rglob("x.png")}
+
+    trim_uploads(10_000)
+    assert kept() == {"first", "second", "third"}
+    trim_uploads(2500)
+    assert kept() == {"second", "third"}
+    trim_uploads(0)
+    assert kept() == set()
+
+
+def test_one_visitor_cannot_fill_the_disk(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "_MOST_UPLOADS", 3)
+    with served(build_app(service, ServingOptions(max_upload_mb=0.1))) as address:
+        for number in range(8):
+            files = {"files": ("x.png", bytes([number]) * 90_000)}
+            assert httpx.post(f"{address}/gradio_api/upload", files=files, timeout=120).status_code == 200
+        assert sum(path.stat().st_size for path in tmp_path.rglob("x.png")) <= 300_000
+        broken = httpx.post(f"{address}/gradio_api/upload", files={"files": ("x.png", bytes(9_000_000))}, timeout=120)
+        assert broken.status_code == 413

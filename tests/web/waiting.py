@@ -12,22 +12,23 @@ from captioner.web.service import Service
 
 
 class Narrow:
-    """A service in which one image is encoded at a time and one may wait; it begins when it is told to."""
+    """A service in which one image is captioned at a time and one may wait; it begins when it is told to."""
 
     def __init__(self, checkpoint_file: Path) -> None:
         self.service = Service(checkpoint_file, device="cpu", max_batch_size=1, queue_size=1)
         self.service.models.start()
-        self.service.models.wait(120)
+        self.service.models.load()
         self._begun, self._may_go_on = Event(), Event()
-        encodings: Any = self.service._encodings
-        encode = encodings._compute
+        tasks: Any = self.service._tasks
+        compute = tasks._compute
 
         def held(model: Any, images: Sequence[Any]) -> Any:
             self._begun.set()
             self._may_go_on.wait()
-            return encode(model, images)
+            return compute(model, images)
 
-        encodings._compute = held
+        tasks._compute = held
+        tasks._workers = lambda model: 1
 
     def go_on(self) -> None:
         """Let it work."""

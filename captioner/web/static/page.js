@@ -1,18 +1,56 @@
 // Copying, announcing results to screen readers, pasting an image anywhere on the page, and receiving every answer.
 (() => {
-  // Gradio waits for an answer on a stream that it believes to be open. If the server has already ended it, the server's reply
-  // is held back here until Gradio has processed the end (CountStreamEnds in gradio_fixes.py), when it aborts the stream's request.
+  // Gradio ends the stream of a page's answers when none is due, and misses the answer to what the page asks for at that moment
+  // (gradio-app/gradio#7921). So its stream never ends here: behind it, another one is opened whenever an answer is due.
   const ask = window.fetch;
-  const LONGEST_WAIT = 10_000; // milliseconds; in case an end was lost on its way
-  let endsSeen = 0;
+  const due = new Set(); // requests without an answer
+  const early = new Set(); // answers that were faster than the reply that names their request
+  let wake = () => {};
+
+  function passOn(message, controller) {
+    const { msg, event_id: event } = JSON.parse(message.replace(/^data: /, ""));
+    if (msg === "close_stream") return;
+    if (msg === "process_completed" && !due.delete(event)) early.add(event);
+    controller.enqueue(new TextEncoder().encode(`${message}\n\n`));
+  }
+
+  async function readOn(reply, controller) {
+    const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      const messages = (text + part.value).split("\n\n");
+      text = messages.pop();
+      for (const message of messages) passOn(message, controller);
+    }
+  }
+
+  async function endless(request, options) {
+    const first = await ask(request, options);
+    if (!first.ok) return first;
+    const body = new ReadableStream({
+      async start(controller) {
+        try {
+          for (let reply = first; ; reply = await ask(request, options)) {
+            await readOn(reply, controller);
+            while (!due.size) await new Promise((resolve) => (wake = resolve));
+          }
+        } catch (error) {
+          controller.error(error);
+        }
+      },
+    });
+    return new Response(body, { headers: first.headers });
+  }
+
   window.fetch = async (request, options) => {
     const path = new URL(request.url ?? request, location.href).pathname;
-    if (path.endsWith("/queue/data")) request.signal?.addEventListener("abort", () => (endsSeen += 1));
+    if (path.endsWith("/queue/data")) return endless(request, options);
     const reply = await ask(request, options);
-    if (!path.endsWith("/queue/join")) return reply;
-    const ended = Number(reply.headers.get("captioner-streams-ended"));
-    const until = Date.now() + LONGEST_WAIT;
-    while (endsSeen < ended && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+    if (path.endsWith("/queue/join") && reply.ok) {
+      const { event_id: event } = await reply.clone().json();
+      if (!early.delete(event)) due.add(event);
+      wake();
+    }
     return reply;
   };
 
