@@ -5,7 +5,8 @@
                                   [--limit N] [--runtime NAME] [--precision NAME] [--weights FILE] [--old COMMIT]
 
 Captions the images of a data set that are on disk with ``captioner evaluate`` of both builds. Prints the share of
-equal captions, some that differ, and the scores of both with their difference, as ``captioner compare`` does.
+equal captions, some that differ, and the scores of both with their difference, as ``captioner compare`` does. The rule
+against naming one thing twice is switched off, since earlier builds do not have it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> None:
     places = flags(data=args.data, images=args.images, annotations=args.annotations, split=args.split)
     dataset = ["--dataset", args.dataset, *places]
     model = flags(limit=args.limit, weights=args.weights)
-    of_new = flags(runtime=args.runtime, precision=args.precision)
+    of_new = [*flags(runtime=args.runtime, precision=args.precision), "--no-no-repeat-thing"]
     with both_builds(args.old) as builds, tempfile.TemporaryDirectory() as folder:
         results, captions = [], []
         for build in builds:
