@@ -1,13 +1,14 @@
 """How attributes are learned: what captions hold, and what an image that is absent might have shown."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captioner.model.decoder import Decoder
-from captioner.training.data import Batch
+from captioner.training.data import Batch, TrainingData, make_batch
+from captioner.training.options import TrainingOptions
 from captioner.vocabulary import SPECIAL_WORDS
 
 WEIGHT = 0.1  # of the loss beside that of the words; only an encoder in training feels it, and the limit on the norm
@@ -59,16 +60,54 @@ def expect(decoder: Decoder, captions: Iterable[Sequence[list[int]]], first: int
         first: words from this one on are not predicted yet, and begin at their frequency.
     """
     assert decoder.attributes is not None
-    counts, images = np.zeros(len(decoder.attributes.log_frequency)), 0
+    counts, images = [0.0] * len(decoder.attributes.log_frequency), 0
     for of_image in captions:
         images += 1
         for ids in of_image:
-            counts[list({*ids[1:-1]})] += 1 / len(of_image)
-    counts[: len(SPECIAL_WORDS)] = 0.0
-    frequency = torch.from_numpy((counts + 0.5) / (images + 1))
+            for word in {*ids[1:-1]} - {*range(len(SPECIAL_WORDS))}:
+                counts[word] += 1 / len(of_image)
+    frequency = (torch.tensor(counts, dtype=torch.float64) + 0.5) / (images + 1)
     with torch.no_grad():
         decoder.attributes.log_frequency.copy_(frequency.log())
         decoder.attributes.log_frequency[: len(SPECIAL_WORDS)] = 0.0  # they are never chosen
         layer = decoder.attributes.of_image[-1]
         assert isinstance(layer, nn.Linear)
         layer.bias[first:] = torch.logit(frequency)[first:].to(layer.bias)
+
+
+def text_batches(data: TrainingData, options: TrainingOptions, epoch: int, batch: int, count: int) -> list[Batch]:
+    """Give captions without images for a step, as many batches as it has of images; none where there are no such ones.
+
+    Args:
+        data: captions with and without images.
+        options: size of a batch, and the seed.
+        epoch: epochs before this one.
+        batch: batches of images that are done in it.
+        count: batches of the step.
+    """
+    if not data.imageless:
+        return []
+    done = epoch * -(-len(data.captions) // options.batch_size) + batch
+    return [
+        text_batch(data.imageless, options.batch_size, seed=options.seed, number=number)
+        for number in range(done, done + count)
+    ]
+
+
+def text_batch(captions: Sequence[Sequence[list[int]]], batch_size: int, *, seed: int, number: int) -> Batch:
+    """One of endlessly many batches, which together show all captions in another order each time.
+
+    Args:
+        captions: for each image, which is absent, the ids of its captions.
+        batch_size: images in a batch.
+        seed: of the run.
+        number: of the batch, from 0.
+    """
+    places = (divmod(number * batch_size + place, len(captions)) for place in range(batch_size))
+    return make_batch([_order(len(captions), seed, order)[place] for order, place in places], captions)
+
+
+@lru_cache(maxsize=2)
+def _order(length: int, seed: int, number: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    return torch.randperm(length, generator=generator).tolist()

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, chain, islice, pairwise
 from typing import NamedTuple
 
@@ -373,25 +372,6 @@ def epoch_batches(
     )
     for first in range(start * batch_size, len(order), batch_size):
         yield make_batch(order[first : first + batch_size], captions)
-
-
-def text_batch(captions: Sequence[Sequence[list[int]]], batch_size: int, *, seed: int, number: int) -> Batch:
-    """One of endlessly many batches, which together show all captions in another order each time.
-
-    Args:
-        captions: for each image, which is absent, the ids of its captions.
-        batch_size: images in a batch.
-        seed: of the run.
-        number: of the batch, from 0.
-    """
-    places = (divmod(number * batch_size + place, len(captions)) for place in range(batch_size))
-    return make_batch([_order(len(captions), seed, order)[place] for order, place in places], captions)
-
-
-@lru_cache(maxsize=2)
-def _order(length: int, seed: int, number: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-    return torch.randperm(length, generator=generator).tolist()
 
 
 def mixture_weights(sizes: Sequence[int], proportions: Sequence[float]) -> list[MixtureWeight]:

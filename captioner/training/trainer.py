@@ -28,16 +28,7 @@ from captioner.runtime.export import graphs_of
 from captioner.runtime.torch import choose_device, choose_dtype, precision_name
 from captioner.saving import save_checkpoint
 from captioner.training import attributes, optim
-from captioner.training.data import (
-    Batch,
-    TrainingData,
-    epoch_batches,
-    prepare,
-    read_splits,
-    step_count,
-    steps_of,
-    text_batch,
-)
+from captioner.training.data import Batch, TrainingData, epoch_batches, prepare, read_splits, step_count, steps_of
 from captioner.training.distributed import ALONE, ProcessLostError, World
 from captioner.training.encoding import open_source
 from captioner.training.folder import Log, RunFolder, TrainingState, load_state, random_states, set_random_states
@@ -290,7 +281,7 @@ class Trainer:
             group["lr"] = optim.learning_rate(self.state.step, self.steps, group["highest"], self.options.warmup)
         self.world.seed(self.options.seed, self.state.epoch, self.state.batch)
         self.optimiser.zero_grad(set_to_none=True)
-        texts = self._texts(len(parts))
+        texts = attributes.text_batches(self.data, self.options, self.state.epoch, self.state.batch, len(parts))
         words = sum(int(part.lengths.sum()) for part in (*parts, *texts))
         shares, text_shares = (
             [part.part(*self.world.span(len(part.images))) for part in whole] for whole in (parts, texts)
@@ -313,16 +304,6 @@ class Trainer:
         found = self.objective(batch, regions, words, epoch=self.state.epoch, next_input=next_input)
         found[0].backward()  # type: ignore[no-untyped-call]
         return found.detach()
-
-    def _texts(self, count: int) -> list[Batch]:
-        """Captions without images for a step of ``count`` batches, if there are any."""
-        captions, options = self.data.imageless, self.options
-        if not captions:
-            return []
-        done = self.state.epoch * -(-len(self.data.captions) // options.batch_size) + self.state.batch
-        return [
-            text_batch(captions, options.batch_size, seed=options.seed, number=done + place) for place in range(count)
-        ]
 
     def _backward_text(self, batch: Batch, words: int) -> torch.Tensor:
         """Do as :meth:`_backward` for captions without images, which only cross-entropy learns from."""

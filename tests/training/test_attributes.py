@@ -16,8 +16,8 @@ from captioner.checkpoint import load_checkpoint
 from captioner.datasets import DatasetOptions
 from captioner.errors import OptionError
 from captioner.interrupt import Interrupted
-from captioner.training.attributes import attribute_loss, expect, imagine, word_shares
-from captioner.training.data import make_batch, text_batch
+from captioner.training.attributes import attribute_loss, expect, imagine, text_batch, word_shares
+from captioner.training.data import make_batch
 from captioner.training.options import TrainingOptions
 from captioner.training.trainer import train
 from captioner.vocabulary import END, START, Vocabulary
