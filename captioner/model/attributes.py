@@ -28,7 +28,6 @@ class Attributes(nn.Module):
     def __init__(self, config: ModelConfig, state: int) -> None:
         super().__init__()
         self.count = config.attributes
-        self.heads = config.attention_heads
         self.of_image = nn.Sequential(
             nn.Linear(config.channels, _WIDTH),
             nn.ReLU(),
@@ -62,12 +61,6 @@ class Attributes(nn.Module):
         gain = probabilities * (probabilities.log() - self.log_frequency)
         words = gain.topk(self.count, dim=-1).indices
         return embedding[words] * probabilities.gather(-1, words).unsqueeze(-1)
-
-    def memory(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute keys and values, each ``(batch, heads, attributes, attention / heads)``."""
-        parts = self.of_words(vectors).view(*vectors.shape[:2], 2, self.heads, -1)
-        keys, values = parts.permute(2, 0, 3, 1, 4).unbind()
-        return keys, values
 
     def begin(self, vectors: Tensor) -> Tensor:
         """Compute what the words add to the first state, before its ``tanh``: ``(batch, state)``."""

@@ -114,8 +114,9 @@ class Decoder(nn.Module):
 
     def _first_state(self, begun: Tensor, memory: Memory | None, words: Tensor | None) -> State:
         if self.attributes is not None and words is not None:
+            assert isinstance(self.attention, AdaptiveAttention)  # the configuration demands it
             begun = begun + self.attributes.begin(words)
-            named = self.attributes.memory(self.dropout(words))
+            named = self.attention.split(self.attributes.of_words(self.dropout(words)), 2)
             parts = [named] if memory is None else [memory, named]
             keys, values = (torch.cat(each, dim=2) for each in zip(*parts, strict=True))
             memory = keys.contiguous(), values.contiguous()
@@ -322,7 +323,7 @@ class AdaptiveAttention(nn.Module):
 
     def memory(self, regions: Tensor) -> Memory:
         """Compute keys and values of all regions, each ``(batch, heads, regions, attention / heads)``."""
-        keys, values = self._split(self.of_regions(self.norm(regions)), 2)
+        keys, values = self.split(self.of_regions(self.norm(regions)), 2)
         # Laid out head by head once; else each step's products would do it again.
         return keys.contiguous(), values.contiguous()
 
@@ -338,7 +339,7 @@ class AdaptiveAttention(nn.Module):
             heads; what they lack to a sum of one is the sentinel's and the attributes'.
         """
         keys, values = memory
-        query, sentinel_key, sentinel_value = self._split(asked, 3)
+        query, sentinel_key, sentinel_value = self.split(asked, 3)
         query = query / query.shape[-1] ** 0.5
         energies = torch.cat((query @ keys.transpose(-1, -2), (query * sentinel_key).sum(dim=-1, keepdim=True)), dim=-1)
         weights = energies.softmax(dim=-1)
@@ -347,7 +348,7 @@ class AdaptiveAttention(nn.Module):
         of_regions = of_places[..., : of_places.shape[-1] - self.attributes]
         return context.transpose(1, 2).flatten(2), of_regions.mean(dim=1)
 
-    def _split(self, vectors: Tensor, count: int) -> tuple[Tensor, ...]:
+    def split(self, vectors: Tensor, count: int) -> tuple[Tensor, ...]:
         """``(batch, rows, count * attention)`` -> ``count`` of ``(batch, heads, rows, size of a head)``."""
         parts = vectors.view(*vectors.shape[:2], count, self.heads, -1)
         return parts.permute(2, 0, 3, 1, 4).unbind()

@@ -1,17 +1,18 @@
 """How attributes are learned: what captions hold, and what an image that is absent might have shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from captioner.model.decoder import Decoder
-from captioner.training.data import Batch, TrainingData, make_batch
+from captioner.training.data import Batch, TrainingData, make_batch, step_count
 from captioner.training.options import TrainingOptions
 from captioner.vocabulary import SPECIAL_WORDS
 
 WEIGHT = 0.1  # of the loss beside that of the words; only an encoder in training feels it, and the limit on the norm
+_COUNTED = 64  # images whose words are counted together
 _SEEN_ELSEWHERE = 0.5  # most of the probability that an attribute of another image keeps
 
 
@@ -51,7 +52,7 @@ def imagine(shares: Tensor) -> Tensor:
     return torch.maximum(shares * own, shares.roll(1, dims=0) * other)
 
 
-def expect(decoder: Decoder, captions: Iterable[Sequence[list[int]]], first: int) -> None:
+def expect(decoder: Decoder, captions: Sequence[Sequence[list[int]]], first: int) -> None:
     """Tell a decoder how frequent words are in captions of any image.
 
     Args:
@@ -60,13 +61,11 @@ def expect(decoder: Decoder, captions: Iterable[Sequence[list[int]]], first: int
         first: words from this one on are not predicted yet, and begin at their frequency.
     """
     assert decoder.attributes is not None
-    counts, images = [0.0] * len(decoder.attributes.log_frequency), 0
-    for of_image in captions:
-        images += 1
-        for ids in of_image:
-            for word in {*ids[1:-1]} - {*range(len(SPECIAL_WORDS))}:
-                counts[word] += 1 / len(of_image)
-    frequency = (torch.tensor(counts, dtype=torch.float64) + 0.5) / (images + 1)
+    sums = torch.zeros_like(decoder.attributes.log_frequency, dtype=torch.float64, device="cpu")
+    for first_image in range(0, len(captions), _COUNTED):
+        images = list(range(first_image, min(first_image + _COUNTED, len(captions))))
+        sums += word_shares(make_batch(images, captions), len(sums)).sum(dim=0)
+    frequency = (sums + 0.5) / (len(captions) + 1)
     with torch.no_grad():
         decoder.attributes.log_frequency.copy_(frequency.log())
         decoder.attributes.log_frequency[: len(SPECIAL_WORDS)] = 0.0  # they are never chosen
@@ -87,7 +86,7 @@ def text_batches(data: TrainingData, options: TrainingOptions, epoch: int, batch
     """
     if not data.imageless:
         return []
-    done = epoch * -(-len(data.captions) // options.batch_size) + batch
+    done = epoch * step_count(len(data.captions), options.batch_size, accumulate=1) + batch
     return [
         text_batch(data.imageless, options.batch_size, seed=options.seed, number=number)
         for number in range(done, done + count)

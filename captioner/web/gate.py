@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException as HTTPException
+from starlette.exceptions import HTTPException as HTTPException  # page.py takes it from here
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from captioner.web.options import LOCAL_HOSTS
 
 STALLED = 10
 """Seconds after which a request that does not go on is given up."""
 
-_HERE = ("127.0.0.1", "localhost", "[::1]")
+_HERE = [f"[{host}]" if ":" in host else host for host in LOCAL_HOSTS]
 _SLACK = 2**20  # bytes of a request beside its images
 _TIMES = {"/upload": 25, "/api/caption_batch": 10, "/mcp": 2}  # the largest image; how long requests may be
 _FOR_PROGRAMS = ("/api/", "/mcp")  # the page asks for a password itself
