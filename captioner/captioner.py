@@ -4,7 +4,8 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +179,9 @@ class Captioner:
         """Open an image and scale it for the encoder.
 
         Args:
-            source: a path, bytes or file object; or a Pillow image, taken as it is; or an array from
-                this method, returned as it is.
+            source: a path, bytes or file object; a Pillow image, which is turned and converted by the EXIF
+                orientation and the colour profile that it still has; a uint8 array ``(height, width)``, grey,
+                ``(height, width, 3)``, RGB, or ``(height, width, 4)``, RGBA; or an array from this method.
             max_pixels: larger files are refused before they are decoded.
 
         Returns:
@@ -191,20 +193,24 @@ class Captioner:
         """
         self.check_sees_images()
         if isinstance(source, np.ndarray):
-            if source.dtype != np.uint8 or source.shape != self.preprocessing.shape:
+            if source.dtype == np.uint8 and source.shape == self.preprocessing.shape:
+                return source
+            if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,), (4,)):
                 raise ImageError(
-                    f"an array must be uint8 {self.preprocessing.shape} as preprocess() makes it, "
+                    f"an array must be uint8 (height, width, 3), (height, width, 4) or (height, width), "
                     f"not {source.dtype} {source.shape}",
                     "others go through PIL.Image.fromarray",
                 )
-            return source
+            if not source.size:
+                raise ImageError(f"an array of {source.shape} has no pixels")
+            source = Image.fromarray(source)
         if isinstance(source, Image.Image):
             try:
                 return self.preprocessing.pixels(source)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow reads a file when pixels are asked for
                 raise ImageError(f"broken Pillow image ({error})") from error
         if not isinstance(source, str | bytes | os.PathLike) and not hasattr(source, "read"):
-            raise ImageError(f"not an image: {type(source).__name__}", "give a path, bytes or a Pillow image")
+            raise ImageError(f"not an image: {type(source).__name__}", "give a path, bytes, a Pillow image or an array")
         return self.preprocessing.load(source, max_pixels=max_pixels)
 
     def encode(self, pixels: Sequence[Pixels]) -> Floats:
@@ -226,23 +232,30 @@ class Captioner:
         options: DecodingOptions | None = None,
         *,
         attention: bool = True,
+        **changes: Any,
     ) -> list[list[Caption]]:
         """Caption a batch of images.
+
+        >>> model.caption(["photo.jpg"], beam_size=5, num_captions=5)  # doctest: +SKIP
 
         Args:
             images: a list of images, each as :meth:`preprocess` takes it.
             options: decoding options; the checkpoint's own if absent.
             attention: see :meth:`decode`.
+            changes: fields of :class:`DecodingOptions` by their names, in place of those of ``options``.
 
         Returns:
             For each image its captions: the best first when searching, in the order drawn when sampling.
 
         Raises:
             ImageError: an image is absent, broken or too large.
-            OptionError: a single image instead of a list.
+            OptionError: a single image instead of a list, or an impossible value.
+            TypeError: there is no such decoding option.
         """
-        if isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read"):
+        single = isinstance(images, np.ndarray) and images.ndim < 4 and images.shape[1:] != self.preprocessing.shape
+        if single or isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read"):
             raise OptionError("caption() takes a list of images", "put a single one into brackets")
+        options = _changed(options or self.options, changes)
         pixels = [self.preprocess(image) for image in images]
         if not pixels:
             return []
@@ -354,6 +367,16 @@ class Captioner:
             confidence=precise(rating.confidence(log_prob, len(words))) if rating else None,
             tags=tuple(tag.name for tag in written.tags),
         )
+
+
+def _changed(options: DecodingOptions, changes: dict[str, Any]) -> DecodingOptions:
+    names = [item.name for item in fields(options)]
+    for name in changes:
+        if name not in names:
+            near = get_close_matches(name, names, 1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"the decoding options are {', '.join(names)}"
+            raise TypeError(f"caption() got an unexpected keyword argument {name!r}; {hint}")
+    return replace(options, **changes)
 
 
 def _loaded(model: "Checkpoint | Loaded", device: str, precision: str) -> Loaded:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from captioner.datasets.codes import Floats, open_vectors
 from captioner.datasets.records import Record
 from captioner.errors import CacheError, ImageError, os_errors_as
-from captioner.images import Pixels, display_name
+from captioner.images import READING, Pixels, display_name
 from captioner.runtime.model import ImageEncoder
 
 READERS = min(8, os.cpu_count() or 1)
@@ -94,7 +94,7 @@ class FeatureStore:
         self.encoder, self.pooled = encoder, pooled
         self.shape = (1 if pooled else regions, channels)
         self._row_bytes = 2 * self.shape[0] * self.shape[1]
-        facts = json.dumps([encoder.encoder_digest, encoder.preprocessing.to_dict(), pooled, encoder.numbers])
+        facts = json.dumps([READING, encoder.encoder_digest, encoder.preprocessing.to_dict(), pooled, encoder.numbers])
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
         self.folder = Path(folder).expanduser() / "features" / f"{encoder.encoder_name}-{key}"
         self.data, self.index = self.folder / "features.bin", self.folder / "index.txt"

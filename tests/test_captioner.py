@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import captioner as package
 from captioner.caption import Caption, precise
@@ -124,17 +124,60 @@ def test_half_precision_hardly_changes_the_features(images: list[Path]) -> None:
     "array",
     [
         np.zeros((SIZE, SIZE, 3), np.float32),
-        np.zeros((SIZE, SIZE + 1, 3), np.uint8),
-        np.zeros((SIZE, SIZE), np.uint8),
+        np.zeros((SIZE, SIZE, 3), bool),
+        np.zeros((SIZE, SIZE), np.uint16),
+        np.zeros((SIZE, SIZE, 2), np.uint8),
         np.zeros((1, SIZE, SIZE, 3), np.uint8),
         np.zeros((3, SIZE, SIZE), np.uint8),
+        np.zeros(SIZE, np.uint8),
         np.zeros((), np.uint8),
     ],
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
-def test_an_array_that_preprocess_did_not_make_is_refused(captioner: Captioner, array: Any) -> None:
-    with pytest.raises(ImageError, match=r"an array must be uint8 \(64, 64, 3\)"):
+def test_an_array_that_is_no_image_is_refused(captioner: Captioner, array: Any) -> None:
+    with pytest.raises(ImageError, match=r"an array must be uint8 \(height, width, 3\), .*, not "):
         captioner.caption([array])
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0), (0, 0, 4)])
+def test_an_array_without_pixels_is_refused(captioner: Captioner, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="has no pixels"):
+        captioner.caption([np.zeros(shape, np.uint8)])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_an_array_of_any_size_is_the_image_that_it_holds(captioner: Captioner, images: list[Path], mode: str) -> None:
+    with Image.open(images[0]) as image:
+        array = np.asarray(image.convert("RGB").convert(mode).resize((301, 77)))
+    expected = captioner.preprocess(Image.fromarray(array))
+    assert np.array_equal(captioner.preprocess(array), expected)
+    assert np.array_equal(captioner.preprocess(np.asfortranarray(array)), expected)
+    assert captioner.caption([array]) == captioner.caption([expected]) == captioner.caption(expected[None])
+    with pytest.raises(OptionError, match="list of images"):
+        captioner.caption(array)
+
+
+def test_a_pillow_image_is_turned_as_its_file_is(captioner: Captioner) -> None:
+    file = Path(__file__).parents[1] / "data" / "samples" / "cat.jpg"
+    expected = captioner.preprocess(file)
+    with Image.open(file) as image:
+        assert image.getexif()[0x0112] != 1
+        upright = ImageOps.exif_transpose(image)
+        for given in (image, image.convert("RGB"), image.copy(), upright, package.open_image(file)):
+            assert np.array_equal(captioner.preprocess(given), expected)
+        assert image.getexif()[0x0112] != 1
+
+
+def test_decoding_options_are_keywords(captioner: Captioner, images: list[Path]) -> None:
+    wide = replace(captioner.options, beam_size=5, num_captions=4)
+    assert captioner.caption(images[:2], beam_size=5, num_captions=4) == captioner.caption(images[:2], wide)
+    assert len(captioner.caption(images[:1], wide, num_captions=2)[0]) == 2
+    with pytest.raises(TypeError, match="unexpected keyword argument 'beam'; did you mean 'beam_size'"):
+        captioner.caption(images, beam=3)
+    with pytest.raises(TypeError, match="'xyzzy'; the decoding options are beam_size, "):
+        captioner.caption([], xyzzy=3)
+    with pytest.raises(OptionError, match="beam_size"):
+        captioner.caption(images, beam_size=0)
 
 
 @pytest.mark.parametrize("thing", [None, 7, bytearray(b"x"), ["x.jpg"], pytest.param(object(), id="object")], ids=repr)

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from captioner.errors import ImageError
 
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} | {".avif", ".heic", ".heif"}
+RAW_EXTENSIONS = frozenset(
+    {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".srf", ".raf"}
+    | {".orf", ".rw2", ".rwl", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".mrw", ".x3f"}
+)
+IMAGE_EXTENSIONS = RAW_EXTENSIONS | frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"}
+    | {".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jxl"}
 )
 
 # Device and inode numbers, which all links to one folder share.

@@ -1,29 +1,55 @@
-"""Open an image: any common file becomes an upright RGB image, or one clear error.
+"""Open an image: any common file becomes an upright sRGB image, or one clear error.
 
 The format is detected from the file's first bytes, never from its name, and only the formats listed here are
 tried: a hostile file cannot reach the decoders of rarer formats.
 """
 
+import hashlib
 import io
 import os
+import random
+import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from captioner.errors import ImageError, NoDecoderError, TooManyPixelsError
+from captioner.images import colour, tiff
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower end of a part of an image, in pixels."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
-_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
-_PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WebP": "WebP", "GIF": "Gif", "BMP": "Bmp", "TIFF": "Tiff", "AVIF": "Avif"}
+READING = 2
+"""Raised whenever a file gives other pixels than before, so that what was computed of the earlier ones is not used."""
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL, camera raw"
+_PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WebP": "WebP", "GIF": "Gif", "BMP": "Bmp", "AVIF": "Avif"}
+_EXTRAS = {  # module and class of a plugin outside Pillow, and the extra that brings it
+    "HEIC": ("pillow_heif", "HeifImageFile", "heif"),
+    "JPEG XL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile", "jxl"),
+}
+_ANIMATED = {"PNG", "WebP", "GIF", "AVIF"}
+_MOST_FRAMES = 256
+_FLAT = 16  # a frame whose values, of 255, are no farther apart shows nothing
+_JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
+_RAW_HEADS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"II\x1a\0\0\0HEAPCCDR", b"\0MRM")
+_END = b"\xff\xd9"  # of a JPEG
+_FRAME, _SCAN = re.compile(rb"\xff[\xc0-\xc2]\0[\x0b\x11\x14]\x08"), re.compile(rb"\xff\xda\0[\x08-\x10]")
+# What H.273 calls 9 and 12: x and y of white, red, green and blue.
+_PRIMARIES = {
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+_SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+_LINEAR, _HDR = 8, (16, 18)  # transfer characteristics: linear; PQ and HLG
 _HEAD_BYTES = 512
 # A file may be this much longer than its header suggests: 8 bytes for each pixel (16-bit RGBA) that the
 # limit allows, and room for profiles, thumbnails and metadata.
@@ -45,14 +71,16 @@ _TRANSPOSE: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTERS = (Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90)
 _WARNINGS_LOCK = threading.Lock()
 
 
 def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size: int | None = None) -> Image.Image:
-    """Open an image as RGB, upright.
+    """Open an image as RGB, upright, in sRGB.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit and floating-point grey is scaled
-    to 8 bits, and the first frame of an animation is taken.
+    EXIF orientation and the embedded colour profile are applied. Transparency is laid over white, or over black
+    where the drawing would not be seen on white. 16-bit and floating-point numbers are scaled to 8 bits. Of an
+    animation the first frame is taken that shows something, of a camera raw the largest preview.
 
     Args:
         source: A path, the bytes of an image file, or a binary file object. A seekable file object is read
@@ -63,27 +91,36 @@ def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size
             short side stays at least four times `min_size`.
 
     Returns:
-        An image of mode "RGB" that needs no open file.
+        An image of mode "RGB" that needs no open file, and has no metadata that would turn it again.
 
     Raises:
         ImageError: The image is absent, unreadable, empty, broken, too large, or of an unknown format.
     """
+    return open_reduced(source, max_pixels=max_pixels, min_size=min_size)[0]
+
+
+def open_reduced(source: Source, *, max_pixels: int, min_size: int | None) -> tuple[Image.Image, Box]:
+    """Open an image as `open_image` does, and say where in it the picture lies.
+
+    Returns:
+        The image; and left, upper, right and lower end of the picture in it. A JPEG decoded at reduced scale
+        may end within its last column or row.
+
+    Raises:
+        ImageError: As `open_image`.
+    """
     name = display_name(source)
     data = read_file(source, max_pixels=max_pixels)
-    kind = identify(data, name)
-    plugin = _plugin(kind, name)
+    kind, turn = identify(data, name), None
     try:
-        with _muted_warnings():
-            # The plugin is called directly, and not through `Image.open`, because that one warns of and
-            # refuses large images by a process-wide limit of its own.
-            image = plugin(io.BytesIO(data))
-        width, height = image.size
-        if width * height > max_pixels:
-            raise TooManyPixelsError(
-                f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,} pixels",
-                "raise the limit or shrink the image",
-            )
-        return to_rgb(_upright(_decode(image, kind, min_size)))
+        if kind in ("TIFF", "camera raw"):
+            with _muted_warnings():
+                preview = tiff.largest_preview(data, name, tiff=kind == "TIFF")
+            if preview is not None:
+                data, turn = preview
+                kind = identify(data, name)
+        image = _parsed(data, kind, name, max_pixels)
+        return _finished(image, data, kind, turn, max_pixels, min_size)
     except ImageError:
         raise
     except Exception as error:  # Decoders fail on broken files with nearly every class of exception.
@@ -91,15 +128,52 @@ def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size
         raise ImageError(f"{name}: broken or incomplete {kind} image ({reason})") from error
 
 
+def _parsed(data: bytes, kind: str, name: str, max_pixels: int) -> Image.Image:
+    """Read the header of an image that is within the limit."""
+
+    def check(width: int, height: int) -> None:
+        if width * height > max_pixels:
+            raise TooManyPixelsError(
+                f"{name}: {width} x {height} pixels are more than the limit of {max_pixels:,} pixels",
+                "raise the limit or shrink the image",
+            )
+
+    if kind == "JPEG XL":  # Its plugin decodes at once.
+        check(*_jxl_header(data)[:2])
+    with _muted_warnings():
+        # The plugin is called directly, and not through `Image.open`, because that one warns of and
+        # refuses large images by a process-wide limit of its own.
+        opened = tiff.open_tiff(data, name, check) if kind == "TIFF" else _plugin(kind, name)(io.BytesIO(data))
+    image: Image.Image = opened
+    check(*image.size)
+    return image
+
+
+def _finished(
+    image: Image.Image, data: bytes, kind: str, turn: int | None, max_pixels: int, min_size: int | None
+) -> tuple[Image.Image, Box]:
+    """Decode an image, and make it upright and sRGB."""
+    image, box = _decode(image, data, kind, min_size)
+    if kind == "JPEG XL" and _jxl_header(data)[2] != 1:
+        turn = 1  # Its decoder has turned it.
+    if not image.info.get("icc_profile"):
+        with suppress(ArithmeticError, ValueError, np.linalg.LinAlgError):  # Numbers that make no sense.
+            image.info["icc_profile"] = _described_profile(image, data, kind)
+    method = _method(image) if turn is None else _TRANSPOSE.get(turn)
+    shown = to_rgb(image if method is None else image.transpose(method))
+    if kind in _ANIMATED:
+        shown = _first_shown(image, shown, max_pixels)
+    return shown, _turned(box, image.size, method)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB: transparency over white, deep grey scaled to 8 bits."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    """Convert an image of any mode to sRGB, see `colour.to_srgb`; most images are nearly that."""
+    profile = image.info.get("icc_profile")
+    if image.mode not in ("RGB", "L") or image.has_transparency_data or profile:
+        return colour.to_srgb(image)
+    image = image.convert("RGB")
+    image.info = {}
+    return image
 
 
 def display_name(source: Source) -> str:
@@ -217,6 +291,10 @@ def identify(data: bytes, name: str) -> str:
         return "TIFF"
     if head.startswith(b"BM"):
         return "BMP"
+    if head.startswith((b"\xff\x0a", _JXL_BOX)):
+        return "JPEG XL"
+    if head.startswith(_RAW_HEADS) or head[4:12] == b"ftypcrx ":
+        return "camera raw"
     if head[4:8] == b"ftyp":  # ISO base media file format: the brands say what is inside.
         brands = head[8 : int.from_bytes(head[:4], "big")]
         if b"avif" in brands or b"avis" in brands:
@@ -231,16 +309,15 @@ def identify(data: bytes, name: str) -> str:
     raise ImageError(f"{name}: not an image in a known format ({_FORMATS})")
 
 
-def _plugin(kind: str, name: str) -> type[ImageFile.ImageFile]:
-    """Return Pillow's decoder for a format, imported only where one is needed: rarer ones may be absent."""
-    heic = kind == "HEIC"
+def _plugin(kind: str, name: str) -> Any:
+    """Return the decoder of a format, imported only where one is needed: rarer ones may be absent."""
+    module, found, extra = _EXTRAS.get(kind, ("", "", ""))
     try:
-        module = import_module("pillow_heif" if heic else f"PIL.{_PLUGINS[kind]}ImagePlugin")
+        plugin = import_module(module or f"PIL.{_PLUGINS[kind]}ImagePlugin")
     except ImportError as error:  # Pillow before 11.3 has no AVIF.
-        advice = "run: pip install 'captioner[heif]'" if heic else "run: pip install --upgrade pillow"
+        advice = f"run: pip install 'captioner[{extra}]'" if extra else "run: pip install --upgrade pillow"
         raise NoDecoderError(f"{name}: {kind} images cannot be read", advice) from error
-    plugin: type[ImageFile.ImageFile] = getattr(module, "HeifImageFile" if heic else f"{_PLUGINS[kind]}ImageFile")
-    return plugin
+    return getattr(plugin, found or f"{_PLUGINS[kind]}ImageFile")
 
 
 @contextmanager
@@ -256,37 +333,149 @@ def _muted_warnings() -> Iterator[None]:
         yield
 
 
-def _decode(image: ImageFile.ImageFile, kind: str, min_size: int | None) -> ImageFile.ImageFile:
+def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) -> tuple[Image.Image, Box]:
+    """Decode an image, and say where in it the picture lies."""
+    box: Box = (0, 0, *image.size)
     if min_size is not None and kind == "JPEG":
         side = _DRAFT_MARGIN * min_size
-        image.draft(None, (side, side))
-    if kind == "TIFF":
-        with _muted_warnings():  # TIFF alone reads metadata while it decodes.
-            image.load()
-    else:
-        image.load()
-    return image
-
-
-def _upright(image: ImageFile.ImageFile) -> Image.Image:
-    """Apply the EXIF orientation; metadata that cannot be read leave the image as it is."""
+        drafted: Any = image.draft(None, (side, side))
+        box = drafted[1] if drafted else box
     try:
-        with _muted_warnings():
-            method = _TRANSPOSE.get(image.getexif().get(_ORIENTATION))
-    except Exception:  # As in `open_image`; but here the image itself is good.
-        return image
+        with _muted_warnings() if kind == "TIFF" else nullcontext():  # TIFF alone reads metadata while it decodes.
+            image.load()
+    except OSError:
+        whole = False
+        with suppress(Exception):  # The reason of the first failure is the one to give.
+            whole = kind == "JPEG" and not data.endswith(_END) and _lacks_only_its_end(data)
+        if not whole:
+            raise
+        return _decode(_plugin(kind, "")(io.BytesIO(data + _END)), data + _END, kind, min_size)
+    return image, box
+
+
+def _lacks_only_its_end(data: bytes) -> bool:
+    """Whether a JPEG has all its scans, and whatever follows the last of them changes no pixel."""
+    *_, frame = (None, *_FRAME.finditer(data))
+    if frame is None:
+        return False
+    start = frame.end() + 5
+    exact = {component: set[int]() for component in data[start : start + 3 * data[start - 1] : 3]}
+    for scan in _SCAN.finditer(data, start):
+        header = data[scan.end() : scan.end() + 18]
+        places, (first, last, precision) = header[1 : 1 + 2 * header[0]], header[1 + 2 * header[0] :][:3]
+        for component in exact.keys() & set(places[::2]) if not precision & 15 else ():
+            exact[component] |= set(range(first, last + 1))
+    if any(len(places) < 64 for places in exact.values()):
+        return False
+    noise = random.Random(0).randbytes(256).replace(b"\xff", b"\x7f")
+    digests = set()
+    for following in (b"", bytes(256), noise):
+        image = _plugin("JPEG", "")(io.BytesIO(data.removesuffix(b"\xff") + following + _END))
+        digests.add(hashlib.sha256(image.tobytes()).digest())
+    return len(digests) == 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; metadata that cannot be read leave the image as it is."""
+    method = _method(image)
     return image if method is None else image.transpose(method)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 bits, 32 bits or floating point to 8 bits.
+def _method(image: Image.Image) -> Image.Transpose | None:
+    try:
+        with _muted_warnings():
+            return _TRANSPOSE.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # As in `open_image`; but here the image itself is good.
+        return None
 
-    Sixteen bits run from 0 to 65535. The wider modes have no fixed white: the smallest usual one (1 for
-    floats, 255, 65535) that no value exceeds is taken, or else the range of the image's own values.
+
+def _turned(box: Box, size: tuple[int, int], method: Image.Transpose | None) -> Box:
+    """Where a part of an image lies when the image is turned."""
+    left, upper, right, lower = box
+    width, height = size
+    if method in (Image.Transpose.TRANSPOSE, *_QUARTERS):
+        left, upper, right, lower, width, height = upper, left, lower, right, height, width
+    if method in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, *_QUARTERS[:2]):
+        left, right = width - right, width - left
+    if method in (Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180, *_QUARTERS[1:]):
+        upper, lower = height - lower, height - upper
+    return left, upper, right, lower
+
+
+def _first_shown(image: Any, first: Image.Image, max_pixels: int) -> Image.Image:
+    """Find the first frame of an animation that shows something.
+
+    Args:
+        image: Decoded; it may have one frame only.
+        first: Its first frame, as `to_rgb` gives it.
+        max_pixels: As many pixels are decoded at most.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    whites = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(image.mode, (65535.0,))
-    black, white = next(((0.0, w) for w in whites if low >= 0 and high <= w), (low, high))
-    scaled = (values - black) * (255.0 / (white - black) if white > black else 0.0)
-    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
+    # A PNG may hold an image for programs that know no animations; Pillow would draw the first frame over it.
+    outside = getattr(image, "default_image", False)
+    if _shows(first) and not outside:
+        return first
+    shown = first
+    with suppress(Exception):  # EOFError at the end; and what is broken behind the first frame does no harm.
+        if outside:
+            image.paste(0, (0, 0, *image.size))
+        for number in range(1, min(_MOST_FRAMES, 1 + max_pixels // (image.width * image.height))):
+            image.seek(number)
+            frame = to_rgb(upright(image))
+            if _shows(frame):
+                return frame
+            if outside and number == 1:
+                shown = frame
+    return shown
+
+
+def _shows(image: Image.Image) -> bool:
+    return max(high - low for low, high in image.getextrema()) > _FLAT  # type: ignore[misc]
+
+
+def _described_profile(image: Any, data: bytes, kind: str) -> bytes | None:
+    """Make the profile of a colour space that a file without a profile describes by numbers."""
+    code = b""  # As in H.273: primaries, transfer characteristics.
+    if kind == "PNG":
+        at = data.find(b"\0\0\0\4cICP", 0, data.find(b"IDAT")) + 8  # Pillow does not tell.
+        code = data[at : at + 2] if at > 8 else b""
+        gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
+        if not code and (gamma or points) and "srgb" not in image.info:
+            usual = not gamma or abs(gamma - 1 / 2.2) < 0.01
+            return colour.primaries_profile(points or _SRGB, None if usual else 1 / gamma)
+    elif kind in ("AVIF", "HEIC"):
+        at = data.find(b"colrnclx", 0, _METADATA_BYTES) + 8
+        code = data[at + 1 : at + 4 : 2] if at > 8 else b""
+    if len(code) < 2 or code[0] not in _PRIMARIES or code[1] in _HDR:  # Brighter than white is beyond a profile.
+        return None
+    return colour.primaries_profile(_PRIMARIES[code[0]], 1.0 if code[1] == _LINEAR else None)
+
+
+def _jxl_header(data: bytes) -> tuple[int, int, int]:
+    """Read width, height and orientation of a JPEG XL."""
+    at = 0
+    while data.startswith(_JXL_BOX):  # boxes
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if name in (b"jxlc", b"jxlp"):
+            at += 8 if name == b"jxlc" else 12
+            break
+        if size < 8:
+            raise ValueError("no codestream")
+        at += size
+    bits = int.from_bytes(data[at + 2 : at + 34], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value = bits & ((1 << count) - 1)
+        bits >>= count
+        return value
+
+    small = take(1)
+
+    def side() -> int:
+        return 8 * take(5) + 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    height, ratio = side(), take(3)
+    over, under = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    width = height * over // under if ratio else side()
+    plain = take(1) or not take(1)
+    return width, height, 1 if plain else take(3) + 1

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from captioner.errors import OptionError
-from captioner.images.open import DEFAULT_MAX_PIXELS, Source, open_image, read_file, to_rgb
+from captioner.images.open import DEFAULT_MAX_PIXELS, Box, Source, open_reduced, read_file, to_rgb, upright
 from captioner.options import check, option
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ class Preprocessing:
             ImageError: As `open_image`.
         """
         short_side = self.resize_size or self.size
-        return self.pixels(open_image(source, max_pixels=max_pixels, min_size=short_side))
+        return self._scaled(*open_reduced(source, max_pixels=max_pixels, min_size=short_side))
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """Scale an upright image.
+        """Scale an image; its EXIF orientation and its colour profile are applied, where it still has them.
 
         "crop" gives the pixels that torchvision's presets give, except that images more than 20 times as
         long as wide first lose their far ends, which the crop does not show.
@@ -94,15 +94,18 @@ class Preprocessing:
         Returns:
             uint8 (size, size, 3), RGB.
         """
-        if image.mode != "RGB":
-            image = to_rgb(image)
+        image = to_rgb(upright(image))
+        return self._scaled(image, (0, 0, *image.size))
+
+    def _scaled(self, image: Image.Image, box: Box) -> Pixels:
+        """Scale the part of an RGB image in which the picture lies."""
         interpolation = Image.Resampling[self.interpolation.upper()]
         if self.resize_size is None:
-            return np.array(image.resize((self.size, self.size), interpolation))
-        image = _without_far_ends(image)
-        short = min(image.size)
-        width, height = (int(self.resize_size * side / short) for side in image.size)
-        scaled = image.resize((width, height), interpolation)
+            return np.array(image.resize((self.size, self.size), interpolation, box))
+        left, upper, right, lower = box = _without_far_ends(box)
+        short = min(right - left, lower - upper)
+        width, height = (int(self.resize_size * side / short) for side in (right - left, lower - upper))
+        scaled = image.resize((width, height), interpolation, box)
         left, top = (round((side - self.size) / 2) for side in scaled.size)
         return np.array(scaled.crop((left, top, left + self.size, top + self.size)))
 
@@ -141,12 +144,12 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cut the ends off a very long image: scaled whole, 1 x 100,000 pixels become 256 x 25,600,000."""
-    width, height = image.size
-    longest = _MAX_ASPECT * min(width, height)
-    left, top = (max(0, side - longest) // 2 for side in image.size)
-    return image.crop((left, top, width - left, height - top)) if left or top else image
+def _without_far_ends(box: Box) -> Box:
+    """Leave out the ends of a very long image: scaled whole, 1 x 100,000 pixels become 256 x 25,600,000."""
+    left, upper, right, lower = box
+    longest = _MAX_ASPECT * min(right - left, lower - upper)
+    across, down = (max(0, side - longest) // 2 for side in (right - left, lower - upper))
+    return left + across, upper + down, right - across, lower - down
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
@@ -128,6 +128,22 @@ def test_load_decodes_a_large_jpeg_at_reduced_scale_with_nearly_the_same_result(
     reduced, full = ours.load(data).astype(int), ours.pixels(open_image(data)).astype(int)
     assert np.abs(reduced - full).mean() < 2
     assert not np.array_equal(reduced, full)
+
+
+@pytest.mark.parametrize("options", [{}, {"resize": "crop", "resize_size": 40}])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_of_odd_sides_is_scaled_as_if_decoded_whole(orientation: int, options: dict[str, Any]) -> None:
+    """At an eighth of its size its last column and row are only in part the image's."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    drawn(6, 5).resize((1297, 1033), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95, exif=exif)
+    ours = preprocessing(32, **options)
+    reduced, full = ours.load(buffer.getvalue()).astype(int), ours.pixels(open_image(buffer.getvalue())).astype(int)
+    assert np.abs(reduced - full).max() <= 4
+    buffer.seek(0)
+    assert np.array_equal(ours.pixels(Image.open(buffer)), full)  # turned as the file is
+    assert np.array_equal(ours.pixels(ImageOps.exif_transpose(Image.open(buffer))), full)
 
 
 def test_reduced_scale_changes_real_photographs_less_than_saving_them_again(real_data: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from captioner.images import display_name, open_image
 from captioner.images import open as opening_module
-from tests.images.pictures import chunk, encoded, failure, four_colours, png
+from tests.images.pictures import chunk, encoded, failure, four_colours, png, smooth_noise
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +157,24 @@ def test_the_name_of_each_kind_of_source() -> None:
     assert display_name(io.BytesIO()) == "<file object>"
     assert failure(Named(b"")).startswith("up\\nload.jpg: ")
     assert failure(b"").startswith("<bytes>: ")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 3}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_lacks_only_its_end_is_read(mode: str, options: dict[str, Any]) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker of cameras"
+    data = encoded(smooth_noise(250, 175).convert(mode), "JPEG", exif=exif, **options)
+    whole = np.asarray(open_image(data))
+    for cut in (data[:-1], data[:-2], data[:-2] + bytes(100)):
+        assert np.array_equal(np.asarray(open_image(cut)), whole)
+        assert open_image(cut, min_size=10).size == open_image(data, min_size=10).size
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_a_jpeg_that_lacks_pixels_or_scans_is_refused(options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG", **options)
+    scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    for end in (len(data) - 12, len(data) - 200, len(data) // 2, *scans[1:]):
+        assert "broken or incomplete JPEG" in failure(data[:end])
