@@ -1,4 +1,4 @@
-"""EXIF, which is a TIFF file without pixels: read a text, and set one while everything else stays.
+"""EXIF, which is a TIFF file without pixels: read texts, and set them while everything else stays.
 
 Offsets in EXIF count from its beginning, also those that only the maker of the camera knows. So nothing is
 ever moved: what is new goes to the end.
@@ -6,39 +6,48 @@ ever moved: what is new goes to the end.
 
 import struct
 
-EMPTY = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"
-IMAGE_DESCRIPTION = 0x010E
+from captioner.embed.authors import decoded, plain_text
 
-_ASCII = 2
-_TEXTS = (_ASCII, 129)  # the second is UTF-8, which EXIF 3 has brought
+EMPTY = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"
+IMAGE_DESCRIPTION, XP_COMMENT, USER_COMMENT = 0x010E, 0x9C9C, 0x9286
+COMMENTS = {IMAGE_DESCRIPTION: "ImageDescription", USER_COMMENT: "UserComment", XP_COMMENT: "XPComment"}
+"""Fields that can hold a description, by their names in EXIF."""
+
+_EXIF_DIRECTORY = 0x8769
+_BYTE, _ASCII, _UNDEFINED = 1, 2, 7
+_TEXTS = (_BYTE, _ASCII, _UNDEFINED, 129)  # the last is UTF-8, which EXIF 3 has brought
 _SIZES = {1: 1, _ASCII: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _FIELD_BYTES = 12
+_PREFIXES = {"ascii": b"ASCII\0\0\0", "unicode": b"UNICODE\0", "jis": b"JIS\0\0\0\0\0"}
+# How likely characters are by their upper byte: letters of Europe, then those of other alphabets and common Chinese.
+_COMMON = {0: 3} | dict.fromkeys((*range(1, 0x10), 0x20, 0x30, 0xFF), 2) | dict.fromkeys(range(0x4E, 0x80), 1)
 
 
 class Tiff:
-    """The first directory of a TIFF structure.
+    """A directory of a TIFF structure.
 
     Args:
         data: the structure.
+        start: where the directory lies, if it is not the first one.
 
     Raises:
         ValueError: it is none, or is cut off.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, start: int | None = None) -> None:
         order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
         if order is None:
             raise ValueError("its EXIF is damaged (no TIFF header)")
         self._data, self._order = data, order
         try:
-            (self._start,) = struct.unpack_from(order + "I", data, 4)
-            (count,) = struct.unpack_from(order + "H", data, self._start)
+            (first,) = (start,) if start is not None else struct.unpack_from(order + "I", data, 4)
+            (count,) = struct.unpack_from(order + "H", data, first)
         except struct.error as error:
             raise ValueError("its EXIF is damaged (no directory)") from error
-        first, self._end = self._start + 2, self._start + 2 + count * _FIELD_BYTES
+        self._first, self._end = first + 2, first + 2 + count * _FIELD_BYTES
         if self._end > len(data):
             raise ValueError("its EXIF is damaged (the directory is cut off)")
-        self._fields = [first + place * _FIELD_BYTES for place in range(count)]
+        self._fields = [self._first + place * _FIELD_BYTES for place in range(count)]
         # Some writers leave it out at the end of the file.
         self._next = data[self._end : self._end + 4].ljust(4, b"\0")
 
@@ -54,27 +63,75 @@ class Tiff:
 
     def text(self, tag: int) -> str:
         """A text; empty if there is none."""
-        value = (self.value(tag) or b"").split(b"\0")[0]
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            return value.decode("latin-1")
+        return decoded((self.value(tag) or b"").split(b"\0")[0])
+
+    def comments(self) -> dict[int, str]:
+        """What is in the fields that can hold a description, as far as it is text."""
+        found = {
+            IMAGE_DESCRIPTION: self.text(IMAGE_DESCRIPTION).strip(),
+            USER_COMMENT: plain_text(self._user_comment(self._of(USER_COMMENT).value(USER_COMMENT) or b"")),
+            XP_COMMENT: plain_text((self.value(XP_COMMENT) or b"").decode("utf-16-le", "replace")),
+        }
+        return {tag: text for tag, text in found.items() if text}
+
+    def with_comment(self, tag: int, text: str) -> bytes:
+        """The structure with another text in one of the fields of :meth:`comments`, which must be there but for one."""
+        if tag == IMAGE_DESCRIPTION:
+            return self.with_text(tag, text)
+        if tag == XP_COMMENT:
+            return self._with_value(tag, _BYTE, (text + "\0").encode("utf-16-le"))
+        if text.isascii():
+            value = _PREFIXES["ascii"] + text.encode()
+        else:
+            value = _PREFIXES["unicode"] + text.encode(self._utf16)
+        return self._of(USER_COMMENT)._with_value(tag, _UNDEFINED, value)
 
     def with_text(self, tag: int, text: str) -> bytes:
         """The structure with a text in UTF-8, declared as ASCII as other software does and expects."""
-        value = text.encode("utf-8") + b"\0"
-        field = self._find(tag)
-        data = bytearray(self._data if field is None else self._without_last(field))
+        return self._with_value(tag, _ASCII, text.encode("utf-8") + b"\0")
+
+    def _of(self, tag: int) -> "Tiff":
+        """The directory with a field for photographers: that of EXIF, or this one where it is misplaced."""
+        place = self.value(_EXIF_DIRECTORY)
+        if self._find(tag) is not None or place is None:
+            return self
+        return Tiff(self._data, *struct.unpack_from(self._order + "I", place))
+
+    @property
+    def _utf16(self) -> str:
+        return "utf-16-le" if self._order == "<" else "utf-16-be"
+
+    def _user_comment(self, value: bytes) -> str:
+        """A text with a prefix of eight bytes that names its encoding, which not all software writes or keeps to."""
+        prefix, text = value[:8].upper(), value[8:]
+        if prefix == _PREFIXES["ascii"] or not prefix.strip(b"\0 "):
+            return decoded(text.strip(b"\0 "))
+        if prefix == _PREFIXES["jis"]:
+            return decoded(text, "iso2022_jp", "shift_jis", "euc_jp")
+        if prefix != _PREFIXES["unicode"]:
+            return decoded(value.strip(b"\0 "))
+        if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return text.decode("utf-16", "replace")
+        # The order of the bytes should be that of the structure. Where the other one gives letters, it is not.
+        readings = [text.decode(order, "replace") for order in (self._utf16, "utf-16-le", "utf-16-be")]
+        return max(readings, key=lambda each: sum(_COMMON.get(ord(c) >> 8, 0) for c in each))
+
+    def _with_value(self, tag: int, kind: int, value: bytes) -> bytes:
+        field, data, start = self._find(tag), bytearray(self._data), None
         if field is None:
             data += bytes(len(data) % 2)
             field = self._move(data, tag)
-        struct.pack_into(self._order + "HHI", data, field, tag, _ASCII, len(value))
+        else:
+            start = self._free(data, field, len(value))
+        struct.pack_into(self._order + "HHI", data, field, tag, kind, len(value))
         if len(value) <= 4:
             data[field + 8 : field + 12] = value.ljust(4, b"\0")
-        else:
+            return bytes(data)
+        if start is None:
             data += bytes(len(data) % 2)
-            struct.pack_into(self._order + "I", data, field + 8, len(data))
-            data += value
+            start = len(data)
+        struct.pack_into(self._order + "I", data, field + 8, start)
+        data[start : start + len(value)] = value
         return bytes(data)
 
     def _find(self, tag: int) -> int | None:
@@ -90,12 +147,29 @@ class Tiff:
         start = field + 8 if length <= 4 else offset
         return start, start + length
 
-    def _without_last(self, field: int) -> bytes:
-        """The structure without an old text at its end, so that it does not grow with each change."""
+    def _free(self, data: bytearray, field: int, length: int) -> int | None:
+        """Erase an old text, and cut it off at the end, so that nothing grows with each change.
+
+        Args:
+            data: the structure, which is changed.
+            field: of the text.
+            length: of what takes its place.
+
+        Returns:
+            Where that can go; None if only behind everything else.
+        """
         start, end = self._range(field)
-        (kind,) = struct.unpack_from(self._order + "H", self._data, field + 2)
-        is_last = kind in _TEXTS and self._end + 4 <= start and end == len(self._data)
-        return self._data[:start] if is_last else self._data
+        (kind,) = struct.unpack_from(self._order + "H", data, field + 2)
+        if kind not in _TEXTS or not 8 <= start <= end <= len(data):
+            return None
+        if end == len(data) and start >= self._end + 4:
+            del data[start:]
+            return None
+        others = [(self._first - 2, self._end + 4), *(self._range(each) for each in self._fields if each != field)]
+        if any(first < end and start < last for first, last in others):
+            return None
+        data[start:end] = bytes(end - start)
+        return start if 4 < length <= end - start else None
 
     def _move(self, data: bytearray, tag: int) -> int:
         """Copy the directory to the end of ``data``, with room for one more field; where that field is."""

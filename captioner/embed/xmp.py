@@ -1,4 +1,4 @@
-"""XMP, which is RDF in XML: read two texts, and set them while every other byte stays."""
+"""XMP, which is RDF in XML: read some texts, and set them while every other byte stays."""
 
 import re
 from typing import NamedTuple
@@ -10,11 +10,12 @@ _XML = "http://www.w3.org/XML/1998/namespace"
 
 
 class Property(NamedTuple):
-    """A text of XMP, which may be there in several languages."""
+    """A text of XMP, which may be there in several languages; ``plain`` if it may not."""
 
     namespace: str
     prefix: str
     name: str
+    plain: bool = False
 
     @property
     def key(self) -> str:
@@ -24,7 +25,14 @@ class Property(NamedTuple):
 
 DESCRIPTION = Property("http://purl.org/dc/elements/1.1/", "dc", "description")
 ALT_TEXT = Property("http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "Iptc4xmpCore", "AltTextAccessibility")
-_PROPERTIES = {each.key: each for each in (DESCRIPTION, ALT_TEXT)}
+DESCRIPTIONS = (
+    DESCRIPTION,
+    Property("http://ns.adobe.com/tiff/1.0/", "tiff", "ImageDescription"),
+    Property("http://ns.adobe.com/exif/1.0/", "exif", "UserComment"),
+    Property("http://ns.acdsee.com/iptc/1.0/", "acdsee", "caption", plain=True),
+)
+"""Where programs write a description; not a title, a headline or the alt text."""
+_PROPERTIES = {each.key: each for each in (*DESCRIPTIONS, ALT_TEXT)}
 
 _NEW = (
     b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -38,13 +46,13 @@ _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _PADDING = re.compile(rb"\s{3,}(?=<\?xpacket end)")
 
 
-def read_packet(packet: bytes | None) -> dict[Property, str]:
-    """The texts in a packet, in the default language where there are several.
+def read_packet(packet: bytes | None) -> dict[Property, tuple[str, ...]]:
+    """The texts in a packet that are not empty, in all languages and wherever they stand: the default language first.
 
     Raises:
         ValueError: it is no XMP in UTF-8.
     """
-    return {} if packet is None else _Scan(packet).texts
+    return {} if packet is None else _Scan(packet).sorted_texts()
 
 
 def write_packet(packet: bytes | None, texts: dict[Property, str], *, limit: int | None = None) -> bytes:
@@ -74,23 +82,20 @@ def write_packet(packet: bytes | None, texts: dict[Property, str], *, limit: int
 
 
 def _element(key: Property, text: str) -> bytes:
-    name = f"{key.prefix}:{key.name}"
-    return (
-        f'<{name} xmlns:{key.prefix}="{key.namespace}"><rdf:Alt xmlns:rdf="{_RDF}">'
-        f'<rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></{name}>'
-    ).encode()
+    name, content = f"{key.prefix}:{key.name}", escape(text)
+    if not key.plain:
+        content = f'<rdf:Alt xmlns:rdf="{_RDF}"><rdf:li xml:lang="x-default">{content}</rdf:li></rdf:Alt>'
+    return f'<{name} xmlns:{key.prefix}="{key.namespace}">{content}</{name}>'.encode()
 
 
 class _Scan:
     """Where in a packet what is.
 
     Attributes:
-        texts: the properties' texts.
         elements: where the properties' elements lie; there should be one of each at most.
     """
 
     def __init__(self, packet: bytes) -> None:
-        self.texts: dict[Property, str] = {}
         self.elements: dict[Property, list[tuple[int, int]]] = {}
         self._packet = packet
         self._attributes: list[tuple[Property, int, int]] = []
@@ -98,7 +103,7 @@ class _Scan:
         self._about = ""
         self._rdf: tuple[int, int] | None = None  # where its end tag begins, and its start tag
         self._open: list[tuple[str, int]] = []
-        self._languages: dict[str, str] = {}
+        self._texts: list[tuple[Property, str, str]] = []  # with their languages
         self._language, self._text = "", ""
         self._parser = expat.ParserCreate("utf-8", " ")
         self._parser.StartElementHandler = self._start
@@ -112,6 +117,14 @@ class _Scan:
             raise ValueError(f"its XMP is damaged ({error})") from error
         if self._rdf is None:
             raise ValueError("its XMP is damaged (no rdf:RDF)")
+
+    def sorted_texts(self) -> dict[Property, tuple[str, ...]]:
+        """All texts of each property; see :func:`read_packet`."""
+        found: dict[Property, tuple[str, ...]] = {}
+        for key, language, text in self._texts:
+            known = found.get(key, ())
+            found[key] = (text, *known) if language == "x-default" else (*known, text)
+        return found
 
     def edits(self, key: Property, new: bytes) -> list[tuple[int, int, bytes]]:
         """Start, end and replacement of what is there of a property."""
@@ -145,12 +158,15 @@ class _Scan:
         if path[-2:] == [f"{_RDF} RDF", f"{_RDF} Description"]:
             self._about = attributes.get(f"{_RDF} about", self._about)
             for key in _PROPERTIES.keys() & attributes.keys():
-                self.texts[_PROPERTIES[key]] = attributes[key]
+                self._note(_PROPERTIES[key], "", attributes[key])
                 self._attributes.append((_PROPERTIES[key], *self._attribute(start, _PROPERTIES[key])))
-        elif self._property() is not None:
-            if len(self._open) == self._property_depth():
-                self._languages = {}
+        elif (inside := self._property()) is not None:
             self._language, self._text = attributes.get(f"{_XML} lang", ""), ""
+            self._note(inside, self._language, attributes.get(f"{_RDF} value", ""))
+
+    def _note(self, key: Property, language: str, text: str) -> None:
+        if text.strip():
+            self._texts.append((key, language, text))
 
     def _characters(self, text: str) -> None:
         self._text += text
@@ -166,13 +182,11 @@ class _Scan:
             self._rdf = end_tag, start
         if key is None:
             return
-        if name == f"{_RDF} li":
-            self._languages.setdefault(self._language, self._text)
-        elif depth == self._property_depth():
+        self._note(key, self._language, self._text)
+        self._text = ""
+        if depth == self._property_depth():
             end = start + len(tag) if end_tag == start else self._packet.index(b">", end_tag) + 1
             self.elements.setdefault(key, []).append((start, end))
-            first = next(iter(self._languages.values()), self._text)
-            self.texts[key] = self._languages.get("x-default", first)
 
     def _property(self) -> Property | None:
         """The property that the parser is in."""

@@ -48,7 +48,7 @@ def images() -> dict[str, bytes]:
     rich: dict[str, Any] = {"exif": exif(), "xmp": XMP, "icc_profile": b"profile" * 99}
     return {
         "plain.jpg": save("JPEG"),
-        "rich.jpg": save("JPEG", progressive=True, comment=b"a comment", **rich),
+        "rich.jpg": save("JPEG", progressive=True, comment=b"Lavc58.134.100", **rich),
         "cmyk.jpg": save("JPEG", noise("CMYK"), exif=exif()),
         "profile.jpg": save("JPEG", icc_profile=bytes(200_000)),
         "extended.jpg": with_extended_xmp(save("JPEG", xmp=XMP)),
