@@ -4,8 +4,9 @@ import importlib.util
 import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -106,6 +107,23 @@ def _name(file: BinaryIO, path: Path) -> bool:
         return False
     finally:
         os.close(folder)
+
+
+def resemble(file: BinaryIO, path: Path, before: os.stat_result) -> None:
+    """Give a file the owner, permissions and extended attributes of the one that it replaces."""
+    with suppress(AttributeError, OSError):  # only an administrator may give files away
+        os.fchown(file.fileno(), before.st_uid, before.st_gid)
+    set_mode(file, before.st_mode)
+    with suppress(AttributeError, OSError):  # no such thing on this system, or here
+        for name in os.listxattr(path):
+            with suppress(OSError):  # some are the system's own
+                os.setxattr(file.fileno(), name, os.getxattr(path, name))
+
+
+def set_mode(file: BinaryIO, mode: int) -> None:
+    """Give an open file permissions."""
+    with suppress(AttributeError, OSError):  # no such thing on this system, or here
+        os.fchmod(file.fileno(), stat.S_IMODE(mode))
 
 
 def check_plotting(instead: str) -> None:

@@ -10,7 +10,7 @@ from captioner.errors import OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, find
 from captioner.options import check, option
 
-FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "parquet")
+FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "xmp", "parquet")
 ENGINES = ("local", "ray")
 _IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
 _FORMAT_OF_ENDING = {
@@ -82,6 +82,8 @@ class FolderOptions:
         False, "write captions into the metadata of images: of copies in the folder `output`, or `in_place`"
     )
     in_place: bool = option(False, "write into the images themselves (`embed`)")
+    embed_iptc: bool = option(False, "write IPTC also into JPEGs that have none (`embed`)")
+    keep_date: bool = option(True, "leave images the date of their last change (`embed`)")
     overwrite: bool = option(False, "replace captions that are there")
     fail_fast: bool = option(False, "stop at the first image that fails")
     dry_run: bool = option(False, "list what would be done, and do nothing")
@@ -94,6 +96,11 @@ class FolderOptions:
     )
     sidecar_extension: str | None = option(
         None, "ending of the files beside the images (sidecar): .txt", metavar=".EXT"
+    )
+    sidecar_name: str | None = option(
+        None,
+        "name the files beside the images photo.txt (stem; default of sidecar) or photo.jpg.txt (full; default of xmp)",
+        choices=("stem", "full"),
     )
     workers: int | None = option(None, "processes that read images; 0 for none (default: half the processors)", low=0)
     batch_size: int = option(16, "images that go through the network and are written together", low=1)
@@ -121,27 +128,33 @@ class FolderOptions:
             raise OptionError("`input_tar` -: standard input is read once, a tar twice", "save it to a file")
         if self.annotations is not None and self.kind != "coco":
             raise OptionError("`annotations` is for `format` coco")
-        if self.log_prob and self.kind in ("coco", "html", "sidecar"):
+        if self.log_prob and self.kind in ("coco", "html", "sidecar", "xmp"):
             raise OptionError(f"`log_prob` has no place in the format {self.kind}")
 
     def _check_sidecars(self) -> None:
-        if self.kind == "sidecar":
+        if self.kind in ("sidecar", "xmp"):
             if self.input_tar:
-                raise OptionError("`format` sidecar writes beside images, not into tars", "name another")
+                raise OptionError(f"`format` {self.kind} writes beside images, not into tars", "name another")
             if self.output is not None:
-                raise OptionError("`format` sidecar writes beside the images", "leave out `output`")
+                raise OptionError(f"`format` {self.kind} writes beside the images", "leave out `output`")
+        if self.kind == "sidecar":
             ending = self.sidecar_ending
             if not re.fullmatch(r"\.[^/\0]+", ending) or ending.strip(".") == "" or not ending.isprintable():
                 raise OptionError(f"`sidecar_extension` must be like .txt, not {ending!r}")
+            if ending.lower().endswith(".xmp"):
+                raise OptionError(f"`sidecar_extension` {ending} would not make it XMP", "use `format` xmp")
             if Path("x" + ending).suffix.lower() in find.IMAGE_EXTENSIONS:
                 raise OptionError(f"`sidecar_extension` {ending} would make captions look like images")
         elif self.sidecar_extension is not None:
             raise OptionError("`sidecar_extension` is for `format` sidecar")
+        if self.sidecar_name is not None and self.kind not in ("sidecar", "xmp"):
+            raise OptionError("`sidecar_name` is for `format` sidecar or xmp")
 
     def _check_embedding(self) -> None:
         if not self.embed:
-            if self.in_place:
-                raise OptionError("`in_place` is for `embed`")
+            for name, given in (("in_place", self.in_place), ("embed_iptc", self.embed_iptc)):
+                if given:
+                    raise OptionError(f"`{name}` is for `embed`")
             return
         if self.input_tar:
             raise OptionError("`embed` writes into images, not into tars", "leave it out")
@@ -178,7 +191,7 @@ class FolderOptions:
     @property
     def prints(self) -> bool:
         """Whether captions go to standard output."""
-        return self.output is None and self.kind not in ("embed", "sidecar")
+        return self.output is None and self.kind not in ("embed", "sidecar", "xmp")
 
     @property
     def prints_lines(self) -> bool:

@@ -103,7 +103,7 @@ def caption_folder(
     model = model if isinstance(model, Model) else Model.of(model)
     progress = progress or Progress()
     if target is None:
-        if options.embed or options.engine != "local":
+        if options.kind in ("embed", "xmp") or options.engine != "local":
             raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
         if options.kind == "sidecar":
             target = sidecars.Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)

@@ -16,6 +16,7 @@ from captioner.errors import needing
 GROUPS = {
     "caption": {
         "caption": "Caption images and folders of images",
+        "read": "Print the captions that image files hold already",
         "merge": "Join the outputs of several shards",
         "serve": "Open a page in the browser that captions images",
     },

@@ -1,6 +1,7 @@
-"""``captioner caption``, ``merge`` and ``serve``: images in, captions out."""
+"""``captioner caption``, ``read``, ``merge`` and ``serve``: images in, captions out."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 import captioner
 from captioner.bulk.run import Model, Progress, Summary, caption_file, model_settings, print_results
 from captioner.cli import flags
+from captioner.images.find import find_images
 from captioner.web.options import ServingOptions
 from captioner.weights import file_digest, find_weights, read_header
 
@@ -39,7 +41,7 @@ def _caption(args: argparse.Namespace) -> int:
 def _caption_images(paths: list[str], options: captioner.FolderOptions, model: Model, progress: Progress) -> Summary:
     if options.engine == "ray":
         return captioner.caption_on_cluster(paths, options, model, progress)
-    if options.embed:
+    if options.kind in ("embed", "xmp"):
         return captioner.caption_inside(paths, options, model, progress)
     if options.prints_lines and not _needs_list(options) and len(paths) == 1 and Path(paths[0]).is_file():
         return caption_file(paths[0], options, model, progress)
@@ -105,6 +107,37 @@ def _caption_vectors(args: argparse.Namespace, options: captioner.FolderOptions,
     return print_results(results, options, progress, several=decoding.num_captions > 1)
 
 
+def _add_read(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="an image, a folder of images, or an .xmp file")
+    parser.add_argument(
+        "--format", choices=("text", "jsonl"), default="text", help="of what is printed (default: text)"
+    )
+
+
+def _read(args: argparse.Namespace) -> int:
+    from captioner.embed.reading import PROGRAMS, read_captions
+
+    code = flags.DONE
+    for path in find_images(args.paths):
+        record: dict[str, object] = {"image": str(path)}
+        lines = [flags.one_line(str(path))]
+        try:
+            fields, shown = read_captions(path)
+            record["fields"] = [{"field": f.name, "text": f.text, "by": f.author.name.lower()} for f in fields]
+            record["shown"] = {program: shown.get(program) for program in PROGRAMS}
+            lines += [f"  {f.name:<36} {flags.one_line(f.text)} ({f.author.value})" for f in fields] or [
+                "  no captions"
+            ]
+            lines += [f"  shown by {PROGRAMS[program]:<27} {flags.one_line(text)}" for program, text in shown.items()]
+        except captioner.ImageError as error:
+            code, record["error"] = flags.FAILED, str(error)
+            flags.say(str(error))
+            lines = []
+        for line in [json.dumps(record, ensure_ascii=False)] if args.format == "jsonl" else lines:
+            print(line)
+    return code
+
+
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", nargs="+", metavar="SHARD", help="output of one shard")
     parser.add_argument("--output", required=True, metavar="FILE", help="write here")
@@ -139,6 +172,7 @@ examples:
   captioner caption PHOTOS --format sidecar --prepend "photo of"
   captioner caption PHOTOS --output sheet.html              thumbnails with captions, for the browser
   captioner caption PHOTOS --embed --output CAPTIONED       captions inside copies of the images
+  captioner caption PHOTOS --format xmp                     in XMP files beside the images, for photo managers
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption --input-tar 'photos-{000..999}.tar' --output captions.jsonl
   captioner caption PHOTOS --engine ray --ray-address auto --output CAPTIONS
@@ -148,6 +182,14 @@ examples:
   captioner caption codes.npy --weights mine.safetensors    vectors that an encoder made before
 
 exit code: 0 all captioned, 1 some failed, 2 wrong use, 130 interrupted
+"""
+
+_READ_EXAMPLES = """\
+examples:
+  captioner read photo.jpg                    each field, who wrote it, and what programs show
+  captioner read PHOTOS --format jsonl        for programs; loads no model
+
+exit code: 0 all read, 1 some cannot be read, 2 wrong use, 130 interrupted
 """
 
 _MERGE_EXAMPLES = """\
@@ -169,6 +211,7 @@ examples:
 
 COMMANDS = {
     "caption": flags.Command(_add_caption, _caption, _CAPTION_EXAMPLES),
+    "read": flags.Command(_add_read, _read, _READ_EXAMPLES),
     "merge": flags.Command(_add_merge, _merge, _MERGE_EXAMPLES),
     "serve": flags.Command(_add_serve, _serve, _SERVE_EXAMPLES),
 }

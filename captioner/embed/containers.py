@@ -11,6 +11,8 @@ from typing import BinaryIO, ClassVar, NamedTuple
 
 from captioner.embed.tiff import Tiff
 
+_LOOKS = ("pixels", "lossy", "lossless", "other", "rest")  # kinds of blocks that say how an image looks
+
 
 class Block(NamedTuple):
     """A part of a file.
@@ -80,6 +82,10 @@ class Container:
             if old != new:
                 changed |= dict.fromkeys(old.blocks, b"") | {old.blocks[0]: self._encoded(new)}
         return self._assembled(changed, {part.kind: self._encoded(part) for part in parts[len(self.parts) :]})
+
+    def pixels(self) -> bytes:
+        """All blocks that say how the image looks."""
+        return b"".join(self._content(block) for block in self._blocks if block.kind in _LOOKS)
 
     def _assembled(self, changed: Mapping[Block, bytes], added: Mapping[str, bytes]) -> bytes:
         """The whole file.
@@ -186,7 +192,9 @@ class Jpeg(Container):
             return "iptc"
         if code == _COMMENT:
             return "comment"
-        return "images" if code == _APP2 and head.startswith(_INDEX) else "other"
+        if code == _APP2 and head.startswith(_INDEX):
+            return "images"
+        return "words" if code in (_APP1, _APP13) else "other"
 
     def _read_parts(self) -> Iterator[Part]:
         if len(self._all("exif")) > 1:
@@ -376,8 +384,8 @@ def _png_kind(name: bytes, head: bytes) -> str:
         keyword = head.split(b"\0")[0]
         if keyword.removeprefix(_RAW) in _RAW_KINDS and keyword.startswith(_RAW):
             return "raw"
-        return "text" if keyword == _XMP_KEYWORD or keyword.lower() in _KEYWORDS else "other"
-    return {b"eXIf": "exif", b"IDAT": "pixels"}.get(name, "other")
+        return "text" if keyword == _XMP_KEYWORD or keyword.lower() in _KEYWORDS else "words"
+    return {b"eXIf": "exif", b"IDAT": "pixels", b"tIME": "words"}.get(name, "other")
 
 
 def _png_chunk(name: bytes, content: bytes) -> bytes:

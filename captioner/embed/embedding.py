@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, NamedTuple
 
-from captioner.embed import containers, tiff, xmp
+from captioner.embed import containers, others, tiff, xmp
 from captioner.embed.authors import Author, author_of, decoded, plain_text
 from captioner.embed.containers import Part
 from captioner.embed.iptc import Iptc
@@ -43,18 +43,28 @@ class Texts(NamedTuple):
     alt_text: str
 
 
-def read_fields(file: BinaryIO, name: str) -> list[Field]:
-    """Read all texts in an image that describe it.
+def read_parts(file: BinaryIO, name: str) -> list[Part]:
+    """Read an image's metadata, also of formats that no caption can be embedded in.
 
     Args:
         file: the image.
         name: what to call it in messages.
 
     Raises:
-        ImageError: it is of a format without support here, or damaged.
+        ImageError: it is no image, or damaged.
     """
-    with _problems(name):
-        return [field for part in _open(file, name).parts for field in _fields(part)]
+    kind = _kind(file, name)
+    with problems(name, "its captions cannot be read"):
+        if kind in containers.CONTAINERS:
+            return containers.CONTAINERS[kind](file).parts
+        return list(others.read_parts(file, kind, name))
+
+
+def read_fields(file: BinaryIO, name: str) -> list[Field]:
+    """Read all texts in an image that describe it; see :func:`read_parts`."""
+    parts = read_parts(file, name)
+    with problems(name, "its captions cannot be read"):
+        return [field for part in parts for field in fields_of(part)]
 
 
 def read_texts(file: BinaryIO, name: str) -> Texts:
@@ -97,9 +107,13 @@ def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: boo
     Raises:
         ImageError: its format has no support here, it is damaged, or has no room.
     """
-    with _problems(name):
-        image = _open(io.BytesIO(data), name)
-        descriptions, alt_texts = _written([field for part in image.parts for field in _fields(part)])
+    kind = _kind(file := io.BytesIO(data), name)
+    with problems(name, "no caption can be embedded"):
+        if kind not in containers.CONTAINERS:
+            *most, last = containers.CONTAINERS
+            raise ValueError(f"its format is {kind}, not {', '.join(most)} or {last}")
+        image = containers.CONTAINERS[kind](file)
+        descriptions, alt_texts = _written([field for part in image.parts for field in fields_of(part)])
         describe = overwrite or {*descriptions} <= {own}
         tell = overwrite or {*alt_texts} <= {own}
         if not (describe or tell):
@@ -116,6 +130,27 @@ def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: boo
         return image.rewritten(parts)
 
 
+def fingerprint(data: bytes) -> bytes:
+    """What images share that look the same, whatever is said in them: of other formats, those of equal content."""
+    with suppress(ImageError, ValueError, IndexError, struct.error):
+        kind = _kind(file := io.BytesIO(data), "image")
+        if kind in containers.CONTAINERS:
+            image = containers.CONTAINERS[kind](file)
+            exif = next((part.content for part in image.parts if part.kind == "exif"), None)
+            turned = tiff.Tiff(exif).value(tiff.ORIENTATION) if exif else None
+            return (turned or b"") + image.pixels()
+    return data
+
+
+def packet_texts(content: bytes) -> Texts:
+    """What a packet of XMP says.
+
+    Raises:
+        ValueError: it is no XMP in UTF-8.
+    """
+    return texts_of(list(_fields_of_packet(content)))
+
+
 def packet(before: bytes | None, caption: str, *, described: bool, own: str = "", overwrite: bool = False) -> bytes:
     """Write a caption into a packet of XMP that lies in a file of its own; see :func:`embed`.
 
@@ -129,7 +164,7 @@ def packet(before: bytes | None, caption: str, *, described: bool, own: str = ""
     Raises:
         ValueError: ``before`` is no XMP in UTF-8.
     """
-    fields = list(_fields(Part("xmp", before))) if before else []
+    fields = list(fields_of(Part("xmp", before))) if before else []
     descriptions, alt_texts = _written(fields)
     describe = overwrite or ({*descriptions} <= {own} and not described)
     tell = overwrite or {*alt_texts} <= {own}
@@ -146,7 +181,7 @@ def _written(fields: list[Field]) -> tuple[list[str], list[str]]:
 _RANKS = {"EXIF": 0, "XMP": 1, "IPTC": 2, "JPEG": 3, "PNG": 3}
 
 
-def _fields(part: Part) -> Iterator[Field]:
+def fields_of(part: Part) -> Iterator[Field]:
     """What a part says."""
     if part.kind == "exif":
         for tag, text in tiff.Tiff(part.content).comments().items():
@@ -175,7 +210,7 @@ def _field(name: str, text: str) -> Field:
 
 def _captioned(part: Part, caption: str, *, describe: bool, tell: bool, limit: int | None) -> Part:
     """A part with the caption wherever it has a description or an alt text, and in the fields that all images get."""
-    fields = list(_fields(part))
+    fields = list(fields_of(part))
     content, signed = part.content, {field.name for field in fields if field.author is Author.PROGRAM}
     if part.kind == "xmp":
         content = _packet(content, caption, describe=describe, tell=tell, limit=limit)
@@ -212,18 +247,17 @@ def _with_iptc(parts: list[Part], caption: str) -> list[Part]:
     return [part._replace(content=content) for part, content in zip(parts, written, strict=True)]
 
 
-def _open(file: BinaryIO, name: str) -> containers.Container:
+def _kind(file: BinaryIO, name: str) -> str:
     file.seek(0)
     kind = identify(file.read(_HEAD_BYTES), name)
-    if kind not in containers.CONTAINERS:
-        *others, last = containers.CONTAINERS
-        raise ValueError(f"its format is {kind}, not {', '.join(others)} or {last}")
-    return containers.CONTAINERS[kind](file)
+    file.seek(0)
+    return kind
 
 
 @contextmanager
-def _problems(name: str) -> Iterator[None]:
+def problems(name: str, what: str) -> Iterator[None]:
+    """Say of damage that is found inside the block in which file it is, and what does not work therefore."""
     try:
         yield
     except (ValueError, IndexError, struct.error) as error:
-        raise ImageError(f"{name}: no caption can be embedded ({error})") from error
+        raise ImageError(f"{name}: {what} ({error})") from error

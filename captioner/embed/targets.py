@@ -1,7 +1,8 @@
-"""``captioner caption --embed``: captions inside images, in copies of them or in the files themselves."""
+"""Captions as metadata: inside images, in copies of them or in the files themselves, or in XMP files beside them."""
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from captioner.bulk import output, records
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Model, Progress, Summary, caption_folder
 from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest
-from captioner.embed.embedding import Texts, check_embeddable, embed, read_texts
+from captioner.embed.embedding import Texts, check_embeddable, embed, fingerprint, packet, packet_texts, read_texts
 from captioner.errors import CaptionerError, ImageError, OptionError, OutputError, os_errors_as
-from captioner.files import replacing
-from captioner.images import display_name
+from captioner.files import replacing, resemble, set_mode
+from captioner.images import display_name, read_file
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -26,16 +27,14 @@ if TYPE_CHECKING:
 def caption_inside(
     paths: Sequence[str], options: FolderOptions, model: Model | Captioner, progress: Progress | None = None
 ) -> Summary:
-    """Caption what paths name, and write the captions into the images; see :func:`caption_folder`.
+    """Caption what paths name, and write captions into the images or XMP beside them; see :func:`caption_folder`.
 
     Raises:
         CaptionerError: as :func:`caption_folder`, or copies would lie among the images.
     """
-    target: FilePerImage
-    if options.output is None:
-        target = _InPlace(max_pixels=options.pixel_limit)
-    else:
-        target = _Copies(Path(options.output), paths, options)
+    if options.kind == "xmp":
+        return caption_folder(paths, options, model, progress, target=_XmpFiles(options))
+    target = _InPlace(options) if options.output is None else _Copies(Path(options.output), paths, options)
     return caption_folder(paths, options, model, progress, target=target, check=check_embeddable)
 
 
@@ -48,7 +47,7 @@ class _Copies(FilePerImage):
 
     def __init__(self, folder: Path, paths: Sequence[str], options: FolderOptions) -> None:
         super().__init__(max_pixels=options.pixel_limit)
-        self._folder_of_copies = folder
+        self._options, self._folder_of_copies = options, folder
         self._top = os.path.realpath(folder)
         named = [Path(path) for path in paths]
         self._folders = {path for path in named if path.is_dir()}
@@ -83,90 +82,141 @@ class _Copies(FilePerImage):
     def _put(self, image: str, caption: str, identity: records.Identity) -> None:
         original, copy = Path(image), self._file_of(image)
         data = self._read_same(original, identity)
-        content = embed(data, caption, display_name(image), overwrite=self._overwrite)
+        iptc = self._options.embed_iptc
+        content = embed(data, caption, display_name(image), overwrite=self._overwrite, iptc=iptc)
         with os_errors_as(CaptionerError, f"cannot write {display_name(copy)}: "):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            mode = original.stat().st_mode
+            before = original.stat()
         with replacing(copy) as file:
             file.write(content)
             # What others may not read, they may not read in a copy.
-            _set_mode(file, mode & os.fstat(file.fileno()).st_mode)
+            set_mode(file, before.st_mode & os.fstat(file.fileno()).st_mode)
             self._note.about(identity, content).write(file)
+            if self._options.keep_date:
+                _set_date(file, before)
 
 
-class _InPlace(FilePerImage):
-    """The images themselves, with their captions inside. An image that has an alt text is done, whatever wrote it."""
+class _Merged(FilePerImage):
+    """Files that hold more than a caption. One with an alt text is done, whatever wrote it.
 
-    def _file_of(self, image: str) -> Path:
-        """The image; a link stays a link, and what it leads to is written."""
-        return Path(os.path.realpath(image))
+    An image whose metadata alone have changed is the same image.
+    """
+
+    def __init__(self, options: FolderOptions) -> None:
+        super().__init__(max_pixels=options.pixel_limit)
+        self._options = options
+
+    def _read(self, file: Path) -> Texts:
+        """What a file says."""
+        raise NotImplementedError
 
     def state(self, item: records.Item) -> output.State:
-        file = self._file_of(str(item))
+        image, file = Path(str(item)), self._file_of(str(item))
         if self._overwrite or not file.is_file():  # a pipe, for one, must not be opened
             return output.State.DUE
         try:
-            texts = None if (note := Note.read(file)) and note.size == _stamp(file.stat()) else _texts(file)
+            texts = None if (note := Note.read(file)) and note.size == _stamp(image.stat()) else self._read(file)
         except (OSError, ValueError, ImageError):  # reading it as an image will say what is wrong
             return output.State.DUE
         if note is None:
             return output.State.DONE if texts and texts.alt_text else output.State.DUE
         self._check(note, file)
-        if texts is None or not self._has_changed(file, note, 0):
+        if texts is None or not self._has_changed(image, note, 0):
             return output.State.DONE
         return output.State.CHANGED if short_digest(texts.alt_text.encode()) == note.caption else output.State.LEFT
 
+    def _has_changed(self, image: Path, note: Note, written: int) -> bool:
+        try:
+            return image_digest(fingerprint(read_file(image, max_pixels=self._max_pixels))) != note.image
+        except (OSError, ImageError):
+            return False  # it has gone, or cannot be read: what was seen of it stands
+
+    def _own(self, file: Path) -> str:
+        """The caption that an earlier run has put into a file; empty if there is none, or it was edited."""
+        if (note := Note.read(file)) is None:
+            return ""
+        alt_text = self._read(file).alt_text
+        return alt_text if short_digest(alt_text.encode()) == note.caption else ""
+
+    def _note_of(self, identity: records.Identity, caption: str, data: bytes, status: os.stat_result) -> Note:
+        """The note of an image, as it is now: content and status."""
+        note = self._note.about(identity, caption.encode())
+        return replace(note, size=_stamp(status), image=image_digest(fingerprint(data)))
+
+
+class _InPlace(_Merged):
+    """The images themselves, with their captions inside."""
+
+    def _file_of(self, image: str) -> Path:
+        """The image; a link stays a link, and what it leads to is written."""
+        return Path(os.path.realpath(image))
+
+    def _read(self, file: Path) -> Texts:
+        with file.open("rb") as image:
+            return read_texts(image, display_name(file))
+
     def _put(self, image: str, caption: str, identity: records.Identity) -> None:
-        path = self._file_of(image)
+        path, iptc = self._file_of(image), self._options.embed_iptc
         data = self._read_same(path, identity)
         with os_errors_as(CaptionerError, f"cannot write {display_name(path)}: "):
-            content = embed(data, caption, display_name(image), own=_own(path), overwrite=self._overwrite)
+            own = self._own(path)
+            content = embed(data, caption, display_name(image), own=own, overwrite=self._overwrite, iptc=iptc)
             before = path.stat()
             if not before.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
                 raise ImageError(f"{display_name(image)}: is write-protected, and stays as it is")
             with replacing(path) as file:
                 file.write(content)
                 file.flush()
-                _resemble(file, path, before)
-                stamp = _stamp(os.fstat(file.fileno()))
-                note = self._note.about(identity, caption.encode())
-                replace(note, size=stamp, image=image_digest(content)).write(file)
+                resemble(file, path, before)
+                if self._options.keep_date:
+                    _set_date(file, before)
+                self._note_of(identity, caption, content, os.fstat(file.fileno())).write(file)
                 if _stamp(path.stat()) != _stamp(before):
                     raise changed(path)
 
 
-def _texts(file: Path) -> Texts:
-    with file.open("rb") as image:
-        return read_texts(image, display_name(file))
+class _XmpFiles(_Merged):
+    """An XMP file beside each image, which photo managers read in its place; one that is there is added to."""
 
+    def _file_of(self, image: str) -> Path:
+        path = Path(image)
+        name = path.stem if self._options.sidecar_name == "stem" else path.name
+        return Path(os.path.realpath(path.with_name(f"{name}.xmp") if name else path))
 
-def _own(path: Path) -> str:
-    """The caption that an earlier run has put into an image; empty if there is none, or it was edited."""
-    note = Note.read(path)
-    if note is None:
-        return ""
-    alt_text = _texts(path).alt_text
-    return alt_text if short_digest(alt_text.encode()) == note.caption else ""
+    def _read(self, file: Path) -> Texts:
+        return packet_texts(file.read_bytes())
+
+    def _put(self, image: str, caption: str, identity: records.Identity) -> None:
+        path, file = Path(image), self._file_of(image)
+        data, described = self._read_same(path, identity), False
+        with suppress(ImageError):  # metadata that cannot be read keep no program from reading the file beside it
+            described = bool(read_texts(io.BytesIO(data), display_name(image)).description)
+        with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
+            before = file.read_bytes() if file.exists() else None
+            try:
+                own = self._own(file) if before else ""
+                content = packet(before or None, caption, described=described, own=own, overwrite=self._overwrite)
+            except ValueError as error:
+                raise ImageError(f"{display_name(file)}: stays as it is ({error})", "move it away") from error
+            with replacing(file) as new:
+                new.write(content)
+                if before is not None:
+                    new.flush()
+                    resemble(new, file, file.stat())
+                self._note_of(identity, caption, data, path.stat()).write(new)
+                if before is not None and file.read_bytes() != before:
+                    raise changed(file)
 
 
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}@{status.st_mtime_ns}"
 
 
-def _resemble(file: BinaryIO, path: Path, before: os.stat_result) -> None:
-    """Give a file the owner, permissions and extended attributes of the one that it replaces."""
-    with suppress(AttributeError, OSError):  # only an administrator may give files away
-        os.fchown(file.fileno(), before.st_uid, before.st_gid)
-    _set_mode(file, before.st_mode)
-    with suppress(AttributeError, OSError):  # no such thing on this system, or here
-        for name in os.listxattr(path):
-            with suppress(OSError):  # some are the system's own
-                os.setxattr(file.fileno(), name, os.getxattr(path, name))
-
-
-def _set_mode(file: BinaryIO, mode: int) -> None:
-    with suppress(AttributeError, OSError):  # no such thing on this system, or here
-        os.fchmod(file.fileno(), stat.S_IMODE(mode))
+def _set_date(file: BinaryIO, before: os.stat_result) -> None:
+    """Give a file the date of the one that it replaces or copies."""
+    file.flush()
+    with suppress(TypeError, NotImplementedError, OSError):  # no such thing on this system, or here
+        os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _lies_in(path: str, folder: str) -> bool:

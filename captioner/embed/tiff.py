@@ -5,11 +5,12 @@ ever moved: what is new goes to the end.
 """
 
 import struct
+from contextlib import suppress
 
 from captioner.embed.authors import decoded, plain_text
 
 EMPTY = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"
-IMAGE_DESCRIPTION, XP_COMMENT, USER_COMMENT = 0x010E, 0x9C9C, 0x9286
+IMAGE_DESCRIPTION, ORIENTATION, XP_COMMENT, USER_COMMENT = 0x010E, 0x0112, 0x9C9C, 0x9286
 COMMENTS = {IMAGE_DESCRIPTION: "ImageDescription", USER_COMMENT: "UserComment", XP_COMMENT: "XPComment"}
 """Fields that can hold a description, by their names in EXIF."""
 
@@ -92,10 +93,10 @@ class Tiff:
 
     def _of(self, tag: int) -> "Tiff":
         """The directory with a field for photographers: that of EXIF, or this one where it is misplaced."""
-        place = self.value(_EXIF_DIRECTORY)
-        if self._find(tag) is not None or place is None:
-            return self
-        return Tiff(self._data, *struct.unpack_from(self._order + "I", place))
+        if self._find(tag) is None:
+            with suppress(ValueError, struct.error):  # there is none, or it is damaged and no program can read it
+                return Tiff(self._data, *struct.unpack_from(self._order + "I", self.value(_EXIF_DIRECTORY) or b""))
+        return self
 
     @property
     def _utf16(self) -> str:

@@ -87,7 +87,7 @@ def test_the_format_follows_from_the_output(values: dict[str, str], kind: str) -
 
 
 def test_every_writer_is_a_format() -> None:
-    assert set(FORMATS) == {*WRITERS, "sidecar", "parquet"}
+    assert set(FORMATS) == {*WRITERS, "sidecar", "xmp", "parquet"}
 
 
 @given(st.integers(0, 500), st.integers(1, 40))

@@ -11,11 +11,12 @@ from PIL import Image
 
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Progress
-from captioner.embed.embedding import embed, read_texts
+from captioner.embed.embedding import embed, packet_texts, read_texts
 from captioner.embed.targets import caption_inside
 from captioner.errors import OptionError, OutputError
 from tests.bulk import fakes
 from tests.bulk.folders import contents
+from tests.embed.pictures import XMP, png_chunk
 
 
 @pytest.fixture(autouse=True)
@@ -146,8 +147,8 @@ def test_a_image_changed_in_place_is_captioned_anew_unless_its_caption_was_edite
     fakes.save_colour(other, 50)
     # A program that writes into the file itself keeps its attributes, and copies the texts.
     (folder / "0.png").write_bytes(embed(other.read_bytes(), caption_of(0)[0], "0.png"))
-    describe(folder / "1.png", "by hand", overwrite=True)
-    os.utime(folder / "inner" / "2.png")
+    (folder / "1.png").write_bytes(embed(other.read_bytes(), "by hand", "1.png"))
+    describe(folder / "inner" / "2.png", "by hand", overwrite=True)  # the image is the same
     capsys.readouterr()
     assert run(folder, in_place=True) == (1, 2, 2)
     said = capsys.readouterr().err
@@ -290,3 +291,111 @@ def test_a_run_that_is_killed_leaves_whole_images_and_ends_like_another(tmp_path
         in_a_child(folder, where, None)
         after = contents(folder.parent)
         assert {n: d for n, d in after.items() if not Path(n).name.startswith(".captioner-")} == expected
+
+
+OLD = 1_000_000_000 * 10**9
+
+
+@pytest.mark.parametrize("keep_date", [True, False])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_images_keep_their_dates_unless_they_are_not_to(
+    folder: Path, tmp_path: Path, in_place: bool, keep_date: bool
+) -> None:
+    for number in range(2):
+        os.utime(folder / f"{number}.png", ns=(OLD, OLD + number))
+    where = {"in_place": True} if in_place else {"output": str(tmp_path / "copies")}
+    assert run(folder, keep_date=keep_date, **where) == (3, 0, 2)
+    for number in range(2):
+        found = ((folder if in_place else tmp_path / "copies") / f"{number}.png").stat().st_mtime_ns
+        assert (found == OLD + number) is keep_date
+    assert run(folder, keep_date=keep_date, **where) == (0, 3, 2)
+
+
+@pytest.mark.usefixtures("_noted")
+def test_an_image_is_the_same_when_only_its_metadata_or_date_changed(folder: Path) -> None:
+    run(folder, in_place=True)
+    first, second = folder / "0.png", folder / "1.png"
+    data = first.read_bytes()
+    first.write_bytes(data[:33] + png_chunk(b"tEXt", b"Rating\x004") + data[33:])
+    second.write_bytes(embed(second.read_bytes(), "by hand", "1.png", overwrite=True))
+    os.utime(folder / "inner" / "2.png")
+    fakes.SEEN.clear()
+    assert run(folder, in_place=True) == (0, 3, 2)
+    assert fakes.SEEN == []
+    assert texts(second) == ("by hand", "by hand")
+
+
+def beside(file: Path) -> tuple[str, str]:
+    return tuple(packet_texts(file.read_bytes()))  # type: ignore[return-value]
+
+
+def write_xmp(folder: Path, **options: object) -> tuple[int, int, int]:
+    return run(folder, embed=False, format="xmp", **options)
+
+
+@pytest.mark.parametrize("name", ["full", "stem"])
+def test_xmp_files_lie_beside_images_of_all_formats(folder: Path, name: str) -> None:
+    before = contents(folder)
+    assert write_xmp(folder, sidecar_name=None if name == "full" else name) == (4, 0, 1)
+    new = {"0", "1", "4", "inner/2"}
+    endings = {"0": ".png.xmp", "1": ".png.xmp", "4": ".gif.xmp", "inner/2": ".png.xmp"}
+    files = {stem + (endings[stem] if name == "full" else ".xmp") for stem in new}
+    assert contents(folder).keys() - before.keys() == files
+    for number in range(2):
+        assert beside(folder / f"{number}{'.png.xmp' if name == 'full' else '.xmp'}") == caption_of(number)
+    assert {path: content for path, content in contents(folder).items() if path in before} == before
+    fakes.SEEN.clear()
+    assert write_xmp(folder, sidecar_name=name) == (0, 4, 1)
+    assert fakes.SEEN == []
+
+
+def test_an_xmp_file_that_is_there_is_added_to_and_a_persons_words_stay(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "0.png.xmp").write_bytes(XMP)
+    mine = XMP.replace(
+        b'xmp:Rating="4"/>',
+        b'xmp:Rating="4" xmlns:d="http://purl.org/dc/elements/1.1/"><d:description><r:Alt><r:li xml:lang="x-default"/>'
+        b'<r:li xml:lang="de">Oma</r:li></r:Alt></d:description></r:Description>',
+    )
+    (folder / "1.png.xmp").write_bytes(mine)
+    describe(folder / "inner" / "2.png", "by hand")  # in the image itself: nothing may cover it
+    (folder / "4.gif.xmp").write_text("no xmp")
+    assert write_xmp(folder) == (3, 0, 2)
+    assert f"{folder}/4.gif.xmp: stays as it is (its XMP is damaged" in capsys.readouterr().err
+    assert (folder / "4.gif.xmp").read_text() == "no xmp"
+    assert b'xmp:Rating="4"/><!-- kept -->' in (folder / "0.png.xmp").read_bytes()
+    assert beside(folder / "0.png.xmp") == caption_of(0)
+    assert beside(folder / "1.png.xmp") == ("Oma", caption_of(1)[0])
+    assert beside(folder / "inner" / "2.png.xmp") == ("", caption_of(2)[0])
+    assert write_xmp(folder, overwrite=True) == (3, 0, 2)
+    assert beside(folder / "1.png.xmp") == caption_of(1)
+    assert b'xmp:Rating="4"' in (folder / "1.png.xmp").read_bytes()
+
+
+@pytest.mark.usefixtures("_noted")
+def test_xmp_of_a_changed_image_is_written_anew(folder: Path) -> None:
+    write_xmp(folder)
+    for number in range(2):
+        fakes.save_colour(folder / f"{number}.png", 50 + number)
+    describe_xmp = (folder / "1.png.xmp").read_bytes().replace(caption_of(1)[0].encode(), b"by hand")
+    (folder / "1.png.xmp").write_bytes(describe_xmp)
+    assert write_xmp(folder) == (1, 3, 1)
+    assert beside(folder / "0.png.xmp") == caption_of(50)
+    assert beside(folder / "1.png.xmp") == ("by hand", "by hand")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "sidecar", "sidecar_extension": ".xmp"}, "would not make it XMP; use `format` xmp"),
+        ({"format": "sidecar", "sidecar_extension": ".XMP"}, "use `format` xmp"),
+        ({"format": "xmp", "output": "x"}, "`format` xmp writes beside the images"),
+        ({"format": "xmp", "input_tar": ("a.tar",)}, "`format` xmp writes beside images, not into tars"),
+        ({"format": "csv", "sidecar_name": "full"}, "`sidecar_name` is for `format`"),
+        ({"embed_iptc": True}, "`embed_iptc` is for `embed`"),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        FolderOptions(**options)  # type: ignore[arg-type]

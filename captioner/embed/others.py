@@ -1,0 +1,58 @@
+"""Metadata in formats whose captions are read, not written: TIFF and the raw files that are TIFF, GIF, AVIF, HEIC."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import BinaryIO
+
+from PIL import Image, ImageFile
+
+from captioner.embed.containers import Part
+from captioner.embed.tiff import Tiff
+from captioner.errors import NoDecoderError
+
+_XMP, _IPTC, _PHOTOSHOP = 0x02BC, 0x83BB, 0x8649  # fields of TIFF
+_HEADER = b"Exif\0\0"
+
+
+def read_parts(file: BinaryIO, kind: str, name: str) -> Iterator[Part]:
+    """Read the metadata of a file.
+
+    Args:
+        file: the image.
+        kind: its format.
+        name: what to call it in messages.
+
+    Raises:
+        ValueError: it is damaged.
+        NoDecoderError: its format needs a package that is not installed.
+    """
+    if kind == "TIFF":
+        yield from _parts_of_tiff(file.read())
+        return
+    try:
+        image = _heic(file, name) if kind == "HEIC" else Image.open(file, formats=[kind])
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{error}") from error
+    with image:
+        for key, each in (("exif", "exif"), ("xmp", "xmp"), ("comment", "text")):
+            if content := image.info.get(key):
+                content = content.encode() if isinstance(content, str) else bytes(content)
+                yield Part(each, content.removeprefix(_HEADER), f"{kind} comment" if each == "text" else "")
+
+
+def _parts_of_tiff(data: bytes) -> Iterator[Part]:
+    directory = Tiff(data)
+    yield Part("exif", data)
+    if packet := directory.value(_XMP):
+        yield Part("xmp", packet)
+    for tag in (_IPTC, _PHOTOSHOP):
+        if content := directory.value(tag):
+            yield Part("iptc", content)
+
+
+def _heic(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    try:
+        opened: ImageFile.ImageFile = import_module("pillow_heif").HeifImageFile(file)
+    except ImportError as error:
+        raise NoDecoderError(f"{name}: HEIC images cannot be read", "run: pip install 'captioner[heif]'") from error
+    return opened
