@@ -110,6 +110,10 @@ class DatasetError(CaptionerError):
     """A data set is absent, malformed, empty, or its captions and images do not meet."""
 
 
+class NoDatasetError(DatasetError):
+    """The files of a kind of data set are not where they were looked for."""
+
+
 class EvaluationError(CaptionerError):
     """Captions and references do not fit together, or a results file is malformed."""
 

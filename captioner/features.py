@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from captioner import tars
 from captioner.datasets.codes import Floats, open_vectors
 from captioner.datasets.records import Record
 from captioner.errors import CacheError, ImageError, os_errors_as
@@ -333,7 +334,7 @@ def _look_up(database: sqlite3.Connection, key: bytes, stamp: str | None) -> str
 def _stamp(path: Path) -> str | None:
     """Size, times and inode of a file; None if there is none."""
     try:
-        status = path.stat()
+        status = tars.file_of(path).stat()
     except (OSError, ValueError):
         return None
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
@@ -353,9 +354,9 @@ def _read(paths: Sequence[Path]) -> Iterator[str]:
 
 def _digest(path: Path) -> str:
     try:
-        if not path.is_file():  # opening a named pipe would wait for its writer
+        if not tars.is_file(path):  # opening a named pipe would wait for its writer
             return f"unreadable:{path}"
-        with path.open("rb") as file:
+        with tars.open_file(path) as file:
             return hashlib.sha256(file.read()).hexdigest()
     except (OSError, ValueError):
         return f"unreadable:{path}"

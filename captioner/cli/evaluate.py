@@ -72,7 +72,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     references = human.judging(
         captions, subset=subset, source=args.predictions or "the captions", frequencies=frequencies
     )
-    evaluation = evaluate(captions, references, provenance, options, seed=args.seed or 0, training_captions=seen)
+    evaluation = evaluate(
+        captions, references, provenance, options, seed=args.seed or 0, training_captions=seen, domains=human.domains
+    )
     if args.per_image is not None:
         files.write_records(args.per_image, evaluation.to_records())
     if args.report is not None:
@@ -169,12 +171,12 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--document-frequencies", metavar="FILE", help="table of CIDEr's frequencies")
     flags.add_options(parser, captioner.DatasetOptions, "data set", skip=("skip_missing",))
     parser.add_argument("--split", help="split to judge by (default: val; all of a COCO file given by name)")
-    flags.add_options(parser, EvaluationOptions, "evaluation", skip=("limit", "meteor"))
+    flags.add_options(parser, EvaluationOptions, "evaluation", skip=("limit", "meteor", "spice"))
 
 
 def _compare(args: argparse.Namespace) -> int:
     # METEOR has no figures of single images to resample
-    options = replace(flags.read_options(args, EvaluationOptions), meteor=False)
+    options = replace(flags.read_options(args, EvaluationOptions), meteor=False, spice=False)
     if options.bootstrap < 1:
         raise captioner.OptionError("`bootstrap` must be at least 1: a comparison rests on it")
     if args.top < 0 or args.seed < 0:

@@ -1,4 +1,4 @@
-"""``captioner download``, ``train``, ``tune``, ``calibrate``, ``classifier``, ``export``: the way to a checkpoint."""
+"""``captioner download``, ``data``, ``train``, ``tune``, ``calibrate``, ``classifier``, ``export``: to a checkpoint."""
 
 from __future__ import annotations
 
@@ -90,6 +90,19 @@ def _confirmed(size: str) -> bool:
         )
     print(f"fetch {size}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="where the captions and images are")
+    parser.add_argument("--caption-column", metavar="NAME", help="column or JSON key of the captions")
+
+
+def _data(args: argparse.Namespace) -> int:
+    from captioner.datasets.describe import describe, examine
+
+    found = examine(Path(args.folder).expanduser(), args.caption_column)
+    print("\n\n".join(map(describe, found)))
+    return flags.FAILED if any(finding.error for finding in found) else flags.DONE
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -330,6 +343,14 @@ examples:
   captioner download karpathy --to data/karpathy
 """
 
+_DATA_EXAMPLES = """\
+examples:
+  captioner data data/flickr30k
+  captioner data MY_PHOTOS --caption-column description
+
+docs/data.md lists the kinds of data sets. Exit code: 0, or 1 if something looks like a data set but cannot be read.
+"""
+
 _TRAIN_EXAMPLES = """\
 examples:
   captioner train --dataset flickr8k --data DIR --output mine.safetensors
@@ -386,6 +407,7 @@ checkpoint that captioner train writes has it already, where the packages for th
 
 COMMANDS = {
     "download": flags.Command(_add_download, download, _DOWNLOAD_EXAMPLES),
+    "data": flags.Command(_add_data, _data, _DATA_EXAMPLES),
     "train": flags.Command(_add_train, _train, _TRAIN_EXAMPLES),
     "tune": flags.Command(_add_tune, _tune, _TUNE_EXAMPLES),
     "calibrate": flags.Command(_add_calibrate, _calibrate, _CALIBRATE_EXAMPLES),

@@ -1,28 +1,43 @@
-"""Captioned images as records, one module per format on disk."""
+"""Captioned images as records, one module for each way in which they lie on disk."""
 
+import sys
 from collections.abc import Callable
+from functools import cache
 
-from captioner.datasets import coco, flickr8k, karpathy, table
+from captioner.datasets import coco, coco_cn, flickr, imagefolder, karpathy, table, textcaps
 from captioner.datasets.options import KINDS, DatasetOptions, Source
-from captioner.datasets.records import ImageId, Record, canonical_split, present
+from captioner.datasets.records import ImageId, Record, canonical_split, listed, present
 from captioner.errors import DatasetError
 
-__all__ = ["KINDS", "DatasetOptions", "ImageId", "Record", "present", "read_each", "read_records"]
+__all__ = ["KINDS", "DatasetOptions", "ImageId", "Record", "present", "read_each", "read_records", "read_source"]
 
 
-def _read_codes(source: Source, split: str) -> list[Record]:
-    from captioner.datasets import codes  # imports NumPy, which no other data set needs
+def _read_images(source: Source, split: str) -> list[Record]:
+    from captioner.datasets import codes, sidecars, webdataset  # import NumPy, which no other data set needs
 
-    return codes.read(source, split)
+    readers = {"codes": codes.read, "sidecars": sidecars.read, "webdataset": webdataset.read}
+    return readers[source.kind](source, split)
 
 
 _READERS: dict[str, Callable[[Source, str], list[Record]]] = {
-    "coco": coco.read,
+    **dict.fromkeys(("coco", "vizwiz", "nocaps", "stair"), coco.read),
+    **dict.fromkeys(("flickr8k", "flickr30k"), flickr.read),
+    "coco-cn": coco_cn.read,
     "karpathy": karpathy.read,
-    "flickr8k": flickr8k.read,
+    "textcaps": textcaps.read,
     "table": table.read,
-    "codes": _read_codes,
+    "imagefolder": imagefolder.read,
+    **dict.fromkeys(("sidecars", "webdataset", "codes"), _read_images),
 }
+
+
+def read_source(source: Source, split: str) -> list[Record]:
+    """Read one split of one data set; what is damaged in it is then in ``source.damage``.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    return _READERS[source.kind](source, split)
 
 
 def read_each(options: DatasetOptions, split: str, *, every: bool = True) -> list[tuple[str, list[Record]]]:
@@ -46,7 +61,9 @@ def read_each(options: DatasetOptions, split: str, *, every: bool = True) -> lis
     sources = options.sources()
     for position, source in enumerate(sources):
         nth = 1 + sum(earlier.kind == source.kind for earlier in sources[:position])
-        records = _READERS[source.kind](source, wanted)
+        records = read_source(source, wanted)
+        if source.damage:
+            _say(f"{source.kind}: left out {len(source.damage):,} damaged rows: {listed(source.damage, '; ')}")
         if not records and not every and (labelled or position + 1 < len(sources)):
             continue
         if not records:
@@ -57,10 +74,17 @@ def read_each(options: DatasetOptions, split: str, *, every: bool = True) -> lis
     return labelled
 
 
+@cache  # a data set is read once for each of its splits
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _advice(kind: str, split: str) -> str:
     """What to do where a split is empty, for data sets that people make themselves."""
     held_out = "at least two images, and `holdout` above 0"
     column = f"rows that say {split} in a column 'split'"
+    if kind in ("imagefolder", "sidecars", "webdataset", "flickr8k", "flickr30k", "karpathy") and split == "val":
+        return f"; it needs {held_out}"
     ways = {
         ("table", "val"): f"; it needs {held_out}, or {column}",
         ("table", "test"): f"; it needs {column}",

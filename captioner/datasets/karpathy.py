@@ -11,11 +11,13 @@ from captioner.datasets.options import Source
 from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, inside, read_json, spoken
 from captioner.errors import DatasetError
 
-_SPLITS = {**SPLIT_NAMES, "restval": "train"}
+_SPLITS = {**SPLIT_NAMES, "restval": "train", ALL: ALL}
 
 
 def read(source: Source, split: str) -> list[Record]:
     """Records of one split in the file's order; the id is ``cocoid`` where there is one, else the file name.
+
+    Of images without a ``split`` a seeded share is held out.
 
     Raises:
         DatasetError: for a file that is absent, malformed or of another kind.
@@ -37,9 +39,8 @@ def read(source: Source, split: str) -> list[Record]:
         if record.image_id in seen:
             raise DatasetError(f"{file}: images[{position}] repeats the image {record.image_id}")
         seen.add(record.image_id)
-        if record.captions and split in (record.split, ALL):
-            records.append(record)
-    return records
+        records.append(record)
+    return source.divide(records, split)
 
 
 class _Images:
@@ -62,11 +63,11 @@ class _Images:
 
 def _record(image: Any, images: _Images, where: str) -> Record:
     match image:
-        case {"filename": str(name), "split": str(split), "sentences": [*sentences]}:
-            pass
+        case {"filename": str(name), "sentences": [*sentences]}:
+            split = image.get("split") or ALL
         case _:
-            raise DatasetError(f"{where} lacks a text 'filename', a text 'split' or a list 'sentences'")
-    if split not in _SPLITS:
+            raise DatasetError(f"{where} lacks a text 'filename' or a list 'sentences'")
+    if not isinstance(split, str) or split not in _SPLITS:
         raise DatasetError(f"{where} is in an unknown split {split!r}", f"known are {', '.join(_SPLITS)}")
     captions = []
     for sentence in sentences:

@@ -1,19 +1,25 @@
 """Which data sets to read and where they lie."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from captioner.errors import DatasetError, OptionError
+from captioner.datasets.records import ALL, Record, held_out
+from captioner.errors import DatasetError, NoDatasetError, OptionError
 from captioner.options import check, option
 
 CODES = "codes"
 """The kind of data set that has ready-made vectors instead of images."""
 
-KINDS = ("coco", "karpathy", "flickr8k", "table", CODES)
-"""Every kind of data set that can be read; one module of this package each."""
+KINDS = (
+    *("coco", "karpathy", "flickr8k", "flickr30k", "vizwiz", "textcaps", "nocaps", "stair", "coco-cn"),
+    *("table", "imagefolder", "sidecars", "webdataset", CODES),
+)
+"""Every kind of data set that can be read."""
 
-_IMAGE_FOLDERS = ("images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
+_IMAGE_FOLDERS = (
+    *("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images"),
+)
 _OF_IMAGES, _OF_CODES = ("annotations", "images"), ("codes", "captions")
 
 
@@ -30,6 +36,9 @@ class Source:
     codes: Path | None
     captions: Path | None
     skip_missing: bool
+    caption_column: str | None = None
+    damage: list[str] = field(default_factory=list, compare=False)
+    """Rows that a reader leaves out because they are damaged: file, line and reason."""
 
     def captions_place(self) -> Path:
         """The file or folder with the captions: the one named for them, else the data set's folder.
@@ -39,7 +48,7 @@ class Source:
         """
         place = self.annotations or self.folder
         if place is None or not place.exists():
-            raise DatasetError(f"{place or self.kind}: there is no such file or folder with captions")
+            raise NoDatasetError(f"{place or self.kind}: there is no such file or folder with captions")
         return place
 
     def annotations_file(self, patterns: Sequence[str]) -> Path:
@@ -58,7 +67,7 @@ class Source:
                 raise DatasetError(f"{place}: several files could be meant ({names})", "say which with `annotations`")
             if found:
                 return found[0]
-        raise DatasetError(f"{place}: holds no {' or '.join(patterns)}", "say where it is with `annotations`")
+        raise NoDatasetError(f"{place}: holds no {' or '.join(patterns)}", "say where it is with `annotations`")
 
     def image_folder(self, annotations: Path, usual: Sequence[str] = _IMAGE_FOLDERS) -> Path:
         """Where the images lie: the folder named, else one of the usual ones, else the data set's folder.
@@ -72,6 +81,19 @@ class Source:
             return self.images
         root = self.folder or annotations.parent
         return next((root / name for name in usual if (root / name).is_dir()), root)
+
+    def divide(self, records: Sequence[Record], split: str) -> list[Record]:
+        """Those of one split that have captions; of records in no split a seeded share is held out for validation."""
+        captioned = [record for record in records if record.captions]
+        names = [str(record.image_id) for record in captioned if record.split == ALL]
+        held_back = held_out(names, self.holdout, self.holdout_seed)
+        settled = (
+            replace(record, split="val" if str(record.image_id) in held_back else "train")
+            if record.split == ALL
+            else record
+            for record in captioned
+        )
+        return [record for record in settled if split in (record.split, ALL)]
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,9 @@ class DatasetOptions:
         None, "with `dataset` codes: .npy file (images, features) or (images, regions, features)"
     )
     captions: str | None = option(None, "with `dataset` codes: JSON file, a list of lists of captions")
+    caption_column: str | None = option(
+        None, "with `dataset` imagefolder or webdataset: column or JSON key of the captions (default: text, caption)"
+    )
     skip_missing: bool = option(False, "go on without images that are absent, and vectors that cannot be used")
     holdout: float = option(
         0.05, "share of images held out for validation where the data set has no splits", low=0, below=1
@@ -153,6 +178,7 @@ class DatasetOptions:
                 codes=_path(self.codes),
                 captions=_path(self.captions),
                 skip_missing=self.skip_missing,
+                caption_column=self.caption_column,
             )
             for kind, _, folder in (entry.partition(":") for entry in self.dataset)
         )

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from captioner import tars
 from captioner.errors import DatasetError, OptionError
 
 ImageId = int | str
@@ -28,10 +30,11 @@ class Record:
 
     Attributes:
         image_id: COCO's number where the data set has one, else the image's name; unique within a data set.
-        path: where the image should lie; whether it does is for :func:`present` to say.
+        path: where the image should lie, perhaps in a tar; whether it does is for :func:`present` to say.
         captions: the captions as written, in the file's order, at least one.
         split: ``"train"``, ``"val"`` or ``"test"``, or ``"all"`` where the data set does not say.
         row: where there is a ready-made vector instead of an image, its row in the array at ``path``.
+        domain: the part of the data set that is also scored alone, such as ``"out-domain"`` of nocaps; empty for none.
     """
 
     image_id: ImageId
@@ -39,6 +42,7 @@ class Record:
     captions: tuple[str, ...]
     split: str
     row: int | None = None
+    domain: str = ""
 
 
 def canonical_split(name: str) -> str:
@@ -85,7 +89,7 @@ def present(records: Sequence[Record], skip_missing: bool) -> tuple[list[Record]
     kept: list[Record] = []
     absent: list[Record] = []
     for record in records:
-        (kept if record.path.is_file() else absent).append(record)
+        (kept if tars.is_file(record.path) else absent).append(record)
     if records and not kept:
         folders = list(dict.fromkeys(str(record.path.parent) for record in records))
         what = f"not one of the {len(records):,} images is in {listed(folders)}"
@@ -123,6 +127,31 @@ def held_out(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
     count = min(max(least, round(share * len(names))), len(names) - 1) if share and names else 0
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     return frozenset(ranked[:count])
+
+
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
+_SPLIT_FOLDERS = {**SPLIT_NAMES, "training": "train", "valid": "val", "testing": "test"}
+
+
+def split_in(name: str) -> str:
+    """The one split that the name of a file contains as a word, else ``all``."""
+    found = {SPLIT_NAMES[word] for word in _SPLIT_WORD.findall(name)}
+    return found.pop() if len(found) == 1 else ALL
+
+
+def split_of_folders(name: str) -> str:
+    """The split that the outermost folder of that name in a relative path stands for, else ``all``."""
+    folders = (part.lower() for part in name.split("/")[:-1])
+    return next((_SPLIT_FOLDERS[folder] for folder in folders if folder in _SPLIT_FOLDERS), ALL)
+
+
+_UNSPACED = r"[\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"  # kana and Chinese characters
+_BETWEEN_UNSPACED = re.compile(rf"(?<={_UNSPACED})(?=\w)|(?<=\w)(?={_UNSPACED})")
+
+
+def spaced(caption: str) -> str:
+    """A Japanese or Chinese caption with a blank at each character, which then is a word of its own."""
+    return _BETWEEN_UNSPACED.sub(" ", caption)
 
 
 def spoken(captions: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_o
 from captioner.errors import DatasetError
 
 _PATTERNS = ("captions.csv", "captions.jsonl", "*.csv", "*.jsonl")
+_COLUMNS = {"image", "caption"}
 _DELIMITERS = ",;\t"
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
@@ -49,7 +50,7 @@ def read(source: Source, split: str) -> list[Record]:
 
 
 def _images(file: Path) -> dict[str, _Image]:
-    rows = _json_rows(file) if file.suffix.lower() in _JSONL_SUFFIXES else _csv_rows(file)
+    rows = json_rows(file) if file.suffix.lower() in _JSONL_SUFFIXES else csv_rows(file, _COLUMNS)
     images: dict[str, _Image] = {}
     owners: dict[ImageId, str] = {}
     for line, row in rows:
@@ -82,7 +83,12 @@ def _image_id(value: object, where: str) -> int:
     raise DatasetError(f"{where} has the image_id {value!r}, which is not a whole number")
 
 
-def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def json_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Number of the line and object of each line that is not empty.
+
+    Raises:
+        DatasetError: the file cannot be read, or a line is no JSON object.
+    """
     with open_text(file) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -96,7 +102,12 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
             yield number, row
 
 
-def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(file: Path, needed: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number of the line and columns by their names, in lower case, of each row.
+
+    Raises:
+        DatasetError: the file cannot be read, is no valid CSV, or lacks a needed column.
+    """
     with open_text(file) as lines:
         first = lines.readline()
         delimiter = max(_DELIMITERS, key=first.count)
@@ -108,7 +119,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 if not fields:
                     continue
                 if not header:
-                    header = _header(fields, file)
+                    header = _header(fields, file, needed)
                 elif len(fields) != len(header):
                     raise DatasetError(
                         f"{file}: line {rows.line_num} has {len(fields)} fields, the header {len(header)}",
@@ -120,10 +131,11 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise DatasetError(f"{file}: line {rows.line_num} is not valid CSV ({error})") from error
 
 
-def _header(fields: list[str], file: Path) -> list[str]:
+def _header(fields: list[str], file: Path, needed: set[str]) -> list[str]:
     header = [name.strip().lower() for name in fields]
     if len(set(header)) < len(header):
         raise DatasetError(f"{file}: two columns have the same name (found: {', '.join(fields)})")
-    if not {"image", "caption"} <= set(header):
-        raise DatasetError(f"{file}: the columns 'image' and 'caption' are needed (found: {', '.join(fields)})")
+    if not needed <= set(header):
+        names = " and ".join(f"'{name}'" for name in sorted(needed, reverse=True))
+        raise DatasetError(f"{file}: the columns {names} are needed (found: {', '.join(fields)})")
     return header

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,12 @@ class HumanCaptions:
     Attributes:
         captions: all captions of each image, as written.
         images: where each image lies, as far as that is known.
+        domains: the parts of the data set that are also scored alone: for each its images.
     """
 
     captions: Mapping[ImageId, Sequence[str]]
     images: Mapping[ImageId, Path]
+    domains: Mapping[str, Sequence[ImageId]] = field(default_factory=dict)
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> "HumanCaptions":
@@ -36,7 +38,11 @@ class HumanCaptions:
         captions = {record.image_id: record.captions for record in records}
         if len(captions) < len(records):
             raise EvaluationError("two images have the same id", "evaluate data sets that share ids one by one")
-        return cls(captions, {record.image_id: record.path for record in records if record.row is None})
+        domains: dict[str, list[ImageId]] = {}
+        for record in records:
+            if record.domain:
+                domains.setdefault(record.domain, []).append(record.image_id)
+        return cls(captions, {record.image_id: record.path for record in records if record.row is None}, domains)
 
     def judging(
         self,

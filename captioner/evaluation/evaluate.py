@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,12 @@ from captioner.errors import EvaluationError
 from captioner.evaluation.options import EvaluationOptions
 from captioner.metrics import evaluate as metrics
 from captioner.metrics.coco import MAX_ORDER, STATISTICS, bleu, split_tokens
-from captioner.metrics.meteor import meteor
+from captioner.metrics.java import meteor, spice, why_no_spice
 from captioner.metrics.ptb.tokenizer import TOKENIZER_VERSION, tokenize_lines
 
 METRIC_SET = "BLEU-1..4(coco,closest)+ROUGE-L(beta1.2)+CIDEr-D(n4,sigma6)"
 
+_NEVER = {"CLIPScore": "needs the network CLIP, which is no part of captioner"}
 _UNKNOWN = "unknown (captions from a file)"
 
 
@@ -60,6 +61,8 @@ class Evaluation:
         provenance: where the captions are from.
         captions: the captions judged.
         references: the human captions that they were judged by.
+        domains: corpus figures and per-image scores of each part of the data set that is also scored alone.
+        spice: SPICE, or None where it was not computed.
     """
 
     scores: metrics.Scores
@@ -70,12 +73,20 @@ class Evaluation:
     provenance: Provenance
     captions: Mapping[ImageId, str]
     references: Mapping[ImageId, Sequence[str]]
+    domains: Mapping[str, metrics.Scores] = field(default_factory=dict)
+    spice: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON, not multiplied by 100: a CIDEr of 1.0 is printed as 100."""
         found: dict[str, object] = {"scale": "0-1", **self.scores.figures}
         if self.meteor is not None:
             found["METEOR"] = self.meteor
+        if self.spice is not None:
+            found["SPICE"] = self.spice
+        if self.domains:
+            found["domains"] = {
+                name: {"images": scores.images, **scores.figures} for name, scores in self.domains.items()
+            }
         return found | {
             "images": self.scores.images,
             "references": self.scores.references,
@@ -106,6 +117,7 @@ def evaluate(
     *,
     seed: int = 0,
     training_captions: Iterable[str] | None = None,
+    domains: Mapping[str, Sequence[ImageId]] | None = None,
 ) -> Evaluation:
     """Judge one caption for each image.
 
@@ -116,30 +128,52 @@ def evaluate(
         options: intervals and METEOR.
         seed: of the bootstrap.
         training_captions: raw captions that the model was trained on.
+        domains: images that are also scored alone, by the name of their part of the data set.
 
     Raises:
         EvaluationError: captions and references are not of the same images.
     """
     scores = metrics.score_captions(captions, references, training_captions=training_captions)
-    value, not_computed = None, {"METEOR": "switched off"}
-    if options.meteor:
+    value, spice_value, not_computed = None, None, dict(_NEVER)
+    if options.meteor or options.spice:
         tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])
+        human = list(references.tokens.values())
+    if options.meteor:
         try:
-            value, not_computed = meteor(tokens, list(references.tokens.values())), {}
+            value = meteor(tokens, human)
         except EvaluationError as error:
-            not_computed = {"METEOR": str(error)}
+            not_computed["METEOR"] = str(error)
+    else:
+        not_computed["METEOR"] = "switched off"
+    if options.spice:
+        try:
+            spice_value = spice(tokens, human)
+        except EvaluationError as error:
+            not_computed["SPICE"] = str(error)
+    else:
+        not_computed["SPICE"] = why_no_spice() or "switched off; `spice` computes it"
     bootstrap = f"{options.bootstrap} seed {seed}" if options.bootstrap else "none"
     return Evaluation(
         scores=scores,
         intervals=metrics.intervals(scores, options.bootstrap, seed) if options.bootstrap else {},
         meteor=value,
         not_computed=not_computed,
+        domains={name: _part(captions, references, images) for name, images in (domains or {}).items()},
+        spice=spice_value,
         signature=signature(
             scores, provenance, captions, references.captions, bootstrap=bootstrap, meteor=value is not None
         ),
         provenance=provenance,
         captions=captions,
         references=references.captions,
+    )
+
+
+def _part(captions: Mapping[ImageId, str], references: metrics.References, images: Sequence[ImageId]) -> metrics.Scores:
+    """Score some of the images as if there were no others."""
+    judged = {image_id: captions[image_id] for image_id in images if image_id in captions}
+    return metrics.score_captions(
+        judged, metrics.References({i: references.captions[i] for i in judged}, references.frequencies)
     )
 
 

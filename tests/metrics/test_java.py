@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import EvaluationError
-from captioner.metrics.meteor import meteor
+from captioner.metrics.java import meteor
 from tests.metrics.oracles import oracle, oracle_scores
 
 HYPOTHESES = [["a", "dog", "runs", "on", "grass"], ["a", "|||", "cat"], []]

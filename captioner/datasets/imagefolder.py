@@ -1,0 +1,78 @@
+"""Hugging Face's ImageFolder: ``metadata.csv``, ``.jsonl`` or ``.parquet`` beside the images that it names.
+
+Its column ``file_name`` is a path from its own folder; ``text``, ``caption`` or the column that the options name has
+the caption, in JSON lines and Parquet perhaps a list of them, and ``caption_0`` and so on are further ones. Folders
+called ``train``, ``validation`` and ``test`` are splits. huggingface.co/docs/datasets/image_dataset
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from captioner.datasets.options import Source
+from captioner.datasets.records import Record, inside, split_of_folders, spoken
+from captioner.datasets.table import csv_rows, json_rows
+from captioner.errors import DatasetError, NoDatasetError, needing
+
+_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_TEXT = re.compile(r"(?:text|caption)s?(?:_?\d+)?")
+
+
+def read(source: Source, split: str) -> list[Record]:
+    """Records of one split in the order in which images first appear; the id is the path below the folder.
+
+    Raises:
+        DatasetError: there is no such file, it cannot be read, or it has no column of captions.
+    """
+    place = source.captions_place()
+    files = [place] if place.is_file() else sorted(file for name in _NAMES for file in place.glob(f"**/{name}"))
+    if not files:
+        raise NoDatasetError(f"{place}: holds no {', '.join(_NAMES)}")
+    root = source.images or (place.parent if place.is_file() else place)
+    captions: dict[str, list[str]] = {}
+    for file in files:
+        below = file.parent.relative_to(place) if place.is_dir() else Path()
+        for name, texts in _rows(file, source):
+            captions.setdefault((below / name).as_posix(), []).extend(texts)
+    records = [
+        Record(name, inside(root, name, place), spoken(texts), split_of_folders(name))
+        for name, texts in captions.items()
+    ]
+    return source.divide(records, split)
+
+
+def _rows(file: Path, source: Source) -> Iterator[tuple[str, list[str]]]:
+    """The image and the captions of each row; damaged rows are noted and left out."""
+    for number, row in _raw_rows(file):
+        where = f"{file}: {'row' if file.suffix == '.parquet' else 'line'} {number}"
+        named = (
+            source.caption_column.lower() if source.caption_column and file.suffix == ".csv" else source.caption_column
+        )
+        columns = [named] if named else [name for name in row if _TEXT.fullmatch(name)]
+        if not columns or "file_name" not in row or columns[0] not in row:
+            wanted = source.caption_column or "text"
+            found = f"(found: {', '.join(map(str, row))})"
+            raise DatasetError(f"{where} has no 'file_name' or no '{wanted}' {found}", "name it with `caption_column`")
+        texts: list[Any] = []
+        for value in (row[column] for column in columns):
+            texts.extend(value if isinstance(value, list) else [value])
+        name = row["file_name"]
+        if not isinstance(name, str) or not name or not all(isinstance(text, str) for text in texts):
+            source.damage.append(f"{where} lacks a text as its 'file_name' or as its caption")
+        else:
+            yield name, texts
+
+
+def _raw_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if file.suffix == ".jsonl":
+        yield from json_rows(file)
+    elif file.suffix == ".csv":
+        yield from csv_rows(file, {"file_name"})
+    else:
+        with needing(str(file)):
+            from pyarrow import ArrowException, parquet
+        try:
+            yield from enumerate(parquet.read_table(file).to_pylist(), start=1)
+        except (ArrowException, OSError) as error:
+            raise DatasetError(f"{file}: is no Parquet file that can be read ({error})") from error
