@@ -10,7 +10,7 @@ from captioner.errors import OptionError
 from captioner.images import DEFAULT_MAX_PIXELS, find
 from captioner.options import check, option
 
-FORMATS = ("text", "jsonl", "csv", "coco", "html", "sidecar", "xmp", "parquet")
+FORMATS = ("text", "jsonl", "csv", "coco", "html", "imagefolder", "sidecar", "xmp", "parquet")
 ENGINES = ("local", "ray")
 _IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
 _FORMAT_OF_ENDING = {
@@ -61,6 +61,12 @@ class FolderOptions:
         None,
         "also caption what this file names, one path a line or ended by NULs; - for standard input",
         metavar="LIST",
+    )
+    images_from: str | None = option(
+        None,
+        "caption the images of this COCO file, such as image_info_test2014.json, in the folder PATH (default: beside "
+        "it), and write a results file as COCO's server names it (default: captions_test2014_NAME_results.json)",
+        metavar="FILE",
     )
     input_tar: tuple[str, ...] = option(
         (),
@@ -126,9 +132,11 @@ class FolderOptions:
         self._check_engine()
         if "-" in self.input_tar:
             raise OptionError("`input_tar` -: standard input is read once, a tar twice", "save it to a file")
+        if self.kind == "imagefolder" and Path(self.output or "").name != "metadata.jsonl":
+            raise OptionError("`format` imagefolder writes metadata.jsonl", "give `output` PHOTOS/metadata.jsonl")
         if self.annotations is not None and self.kind != "coco":
             raise OptionError("`annotations` is for `format` coco")
-        if self.log_prob and self.kind in ("coco", "html", "sidecar", "xmp"):
+        if self.log_prob and self.kind in ("coco", "html", "imagefolder", "sidecar", "xmp"):
             raise OptionError(f"`log_prob` has no place in the format {self.kind}")
 
     def _check_sidecars(self) -> None:

@@ -150,9 +150,11 @@ def file_or_terminal(options: FolderOptions, *, several: bool) -> Target:
         writer = writers.JsonLines(several=several)
     elif options.kind == "html":
         writer = writers.Html(options.link_folder)
+    elif options.kind == "imagefolder":
+        writer = writers.ImageFolder(Path(options.output or "").parent)
     else:
         writer = writers.WRITERS[options.kind]()
-    number = writers.CocoIds(options.annotations) if writer.names_by_number else lambda image: None
+    number = writers.CocoIds(options.annotations) if writer.names_by_number else writer.key
     if options.output is None:
         return _StandardOutput(writer, number)
     return _OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)

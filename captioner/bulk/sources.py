@@ -13,12 +13,14 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from captioner.bulk.options import FolderOptions, Shard
 from captioner.bulk.records import Item, Member
+from captioner.datasets import coco
 from captioner.errors import ImageError, OptionError, OutputError, os_errors_as
 from captioner.images import display_name, find, printable, read_file
 
@@ -171,6 +173,34 @@ def list_images(paths: Iterable[str], from_file: str | None, *, recursive: bool)
     """
     listed = iter(()) if from_file is None else read_list(from_file)
     return find.find_images(chain(paths, listed), recursive=recursive)
+
+
+def listed_images(
+    paths: Sequence[str], options: FolderOptions, weights: Sequence[str] | None
+) -> tuple[list[str], FolderOptions]:
+    """The images of a COCO file, and the options that write a results file of them, named as its server wants it.
+
+    Args:
+        paths: the folder of the images, or nothing for the usual one.
+        options: with `images_from`.
+        weights: the checkpoints, of which the first names the results; the shipped one unless given.
+
+    Raises:
+        OptionError: the options contradict each other.
+        DatasetError: the file cannot be read, or there is no such folder.
+    """
+    file = Path(options.images_from or "")
+    if len(paths) > 1 or options.from_file is not None or options.input_tar or options.embed:
+        raise OptionError("`images_from` goes with one folder of images, and with no other list", "leave the rest out")
+    if options.format not in (None, "coco") or options.annotations is not None:
+        raise OptionError("`images_from` writes a COCO results file", "leave out `format` and `annotations`")
+    images = coco.listed_images(file, Path(paths[0]) if paths else None)
+    name = re.sub(r"[^0-9A-Za-z-]+", "-", Path(weights[0]).stem) if weights else "captioner"
+    output = options.output or f"captions_{coco.results_set(file)}_{name}_results.json"
+    annotations = os.fspath(file)
+    return [*map(str, images)], replace(
+        options, images_from=None, format="coco", annotations=annotations, output=output
+    )
 
 
 def read_list(name: str) -> Iterator[str]:

@@ -67,6 +67,13 @@ class Writer:
     separator: str = ""
     footer: str = ""
 
+    def key(self, image: str) -> None:
+        """Look at the name of an image before any is captioned.
+
+        Raises:
+            OptionError: it has no place in the file.
+        """
+
     def record(self, record: Record) -> str:
         """What the file says of an image, line end included; empty if it says nothing."""
         raise NotImplementedError
@@ -124,6 +131,35 @@ class JsonLines(Writer):
             for each in record.captions
         ]
         return {"image": record.name, **captions[0]} | ({"captions": captions} if self.several else {})
+
+
+class ImageFolder(Writer):
+    """Hugging Face's ``metadata.jsonl``: ``file_name``, a path below its folder, and ``text``; failures left out.
+
+    Args:
+        folder: where the file lies.
+    """
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
+
+    def key(self, image: str) -> None:
+        """See :class:`Writer`."""
+        self._below(image)
+
+    def _below(self, image: str) -> str:
+        name = os.path.relpath(image, self.folder)
+        if name.startswith(os.pardir + os.sep):
+            what = f"{display_name(image)}: is not below {self.folder or '.'}"
+            raise OptionError(what, "write metadata.jsonl into the folder of the images")
+        return Path(name).as_posix()
+
+    def record(self, record: Record) -> str:
+        """See :class:`Writer`."""
+        if not record.captions:
+            return ""
+        fields = {"file_name": self._below(record.name), "text": record.captions[0].text}
+        return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 class Csv(Writer):
@@ -196,7 +232,14 @@ class Html(Writer):
         return f'<a href="{escape(address)}">{content}</a>'
 
 
-WRITERS: dict[str, type[Writer]] = {"text": Text, "jsonl": JsonLines, "csv": Csv, "coco": Coco, "html": Html}
+WRITERS: dict[str, type[Writer]] = {
+    "text": Text,
+    "jsonl": JsonLines,
+    "csv": Csv,
+    "coco": Coco,
+    "html": Html,
+    "imagefolder": ImageFolder,
+}
 
 
 def encoded(text: str) -> bytes:

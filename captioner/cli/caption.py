@@ -8,6 +8,7 @@ from typing import Literal
 
 import captioner
 from captioner.bulk.run import Model, Progress, Summary, caption_file, model_settings, print_results
+from captioner.bulk.sources import listed_images
 from captioner.cli import flags
 from captioner.images.find import find_images
 from captioner.web.options import ServingOptions
@@ -26,6 +27,8 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
 
 def _caption(args: argparse.Namespace) -> int:
     options = flags.read_options(args, captioner.FolderOptions)
+    if options.images_from is not None:
+        args.paths, options = listed_images(args.paths, options, args.weights)
     if not args.paths and options.from_file is None and not options.input_tar:
         raise captioner.OptionError("name an image or a folder, or a list of them with `from_file`")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
@@ -176,6 +179,8 @@ examples:
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption --input-tar 'photos-{000..999}.tar' --output captions.jsonl
   captioner caption PHOTOS --engine ray --ray-address auto --output CAPTIONS
+  captioner caption test2014 --images-from image_info_test2014.json    results for COCO's server
+  captioner caption PHOTOS --format imagefolder --output PHOTOS/metadata.jsonl
   captioner caption photo.jpg --num-captions 5 --beam-size 5
   captioner caption photo.jpg --temperature 0.8 --top-p 0.9 --seed 7
   captioner caption photo.jpg --weights a.safetensors b.safetensors
