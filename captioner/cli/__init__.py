@@ -17,6 +17,7 @@ GROUPS = {
     "caption": {
         "caption": "Caption images and folders of images",
         "read": "Print the captions that image files hold already",
+        "alt": "Write alt texts for the images of web pages",
         "merge": "Join the outputs of several shards",
         "serve": "Open a page in the browser that captions images",
     },

@@ -1,10 +1,12 @@
-"""``captioner caption``, ``read``, ``merge`` and ``serve``: images in, captions out."""
+"""``captioner caption``, ``read``, ``alt``, ``merge`` and ``serve``: images in, captions out."""
 
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import captioner
 from captioner.bulk.run import Model, Progress, Summary, caption_file, model_settings, print_results
@@ -13,6 +15,9 @@ from captioner.cli import flags
 from captioner.images.find import find_images
 from captioner.web.options import ServingOptions
 from captioner.weights import file_digest, find_weights, read_header
+
+if TYPE_CHECKING:
+    from captioner.embed.pages import Page
 
 
 def _add_caption(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +146,66 @@ def _read(args: argparse.Namespace) -> int:
     return code
 
 
+def _add_alt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PAGE", help="a web page, or a folder of them")
+    parser.add_argument("--in-place", action="store_true", help="write alt texts into the pages, not only a report")
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="where addresses such as /img/a.jpg start (default: the folder that was named, or the page's own)",
+    )
+    parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="of the report (default: text)")
+    flags.add_model_arguments(parser)
+    title = "decoding (defaults may be stored in the checkpoint)"
+    flags.add_options(parser, captioner.DecodingOptions, title, skip=("num_captions",))
+
+
+def _alt(args: argparse.Namespace) -> int:
+    from captioner.embed import pages
+
+    for path in args.paths:
+        if not Path(path).exists():
+            raise captioner.OptionError(f"{path}: no such page or folder")
+    root = None if args.root is None else Path(args.root)
+    if root is not None and not root.is_dir():
+        raise captioner.OptionError(f"`root` {root}: no such folder")
+    model, options = flags.load_captioner(args)
+    model.check_sees_images()
+    found = pages.describe_pages(
+        args.paths, model, options, root=root, in_place=args.in_place, batch_size=args.batch_size
+    )
+    count, states, broken = 0, Counter[str](), False
+    for page in found:
+        count, broken = count + 1, broken or page.error is not None
+        states.update(image.state for image in page.images)
+        for problem in (page.error, *(image.text for image in page.images if image.state == pages.FAILED)):
+            if problem is not None:
+                flags.say(problem)
+        for line in _page_lines(page, as_json=args.format == "jsonl"):
+            print(line)
+    if not count:
+        raise captioner.OptionError(f"no web pages in {', '.join(args.paths)}")
+    counts = ", ".join(f"{number:,} {state}" for state, number in states.most_common()) or "no images"
+    advice = "; `in_place` writes them" if states[pages.TO_WRITE] and not args.in_place else ""
+    flags.say(f"{count:,} page{'s' * (count > 1)}: {counts}{advice}")
+    return flags.FAILED if broken or states[pages.FAILED] else flags.DONE
+
+
+def _page_lines(page: "Page", *, as_json: bool) -> Iterator[str]:
+    """An image a line: as JSON all of them, for people those that their author has left without a text."""
+    from captioner.embed.pages import FAILED, LEFT_ALONE
+
+    for image in page.images:
+        alt, error = (None, image.text) if image.state == FAILED else (image.text, None)
+        if as_json:
+            record = {"page": str(page.path), "line": image.line, "src": image.source, "state": image.state}
+            record |= {"image": image.file and str(image.file), "alt": alt, "error": error}
+            yield json.dumps(record, ensure_ascii=False)
+        elif image.state not in LEFT_ALONE:
+            place, text = f"{page.path}:{image.line}", alt or f"[{image.state}]"
+            yield "\t".join(map(flags.one_line, (place, image.source, text)))
+
+
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", nargs="+", metavar="SHARD", help="output of one shard")
     parser.add_argument("--output", required=True, metavar="FILE", help="write here")
@@ -197,6 +262,15 @@ examples:
 exit code: 0 all read, 1 some cannot be read, 2 wrong use, 130 interrupted
 """
 
+_ALT_EXAMPLES = """\
+examples:
+  captioner alt index.html                 what would be written
+  captioner alt SITE --in-place            into all pages of a folder
+  captioner alt SITE --format jsonl        every image, also those that are left alone, and why
+
+exit code: 0 all done, 1 some images or pages failed, 2 wrong use, 130 interrupted
+"""
+
 _MERGE_EXAMPLES = """\
 examples:
   captioner caption PHOTOS --shard 1/2 --output part-1.jsonl      on one machine
@@ -217,6 +291,7 @@ examples:
 COMMANDS = {
     "caption": flags.Command(_add_caption, _caption, _CAPTION_EXAMPLES),
     "read": flags.Command(_add_read, _read, _READ_EXAMPLES),
+    "alt": flags.Command(_add_alt, _alt, _ALT_EXAMPLES),
     "merge": flags.Command(_add_merge, _merge, _MERGE_EXAMPLES),
     "serve": flags.Command(_add_serve, _serve, _SERVE_EXAMPLES),
 }

@@ -1,8 +1,8 @@
-"""Find images: from the files and folders that a user names to a stream of paths in a stable order."""
+"""Find images or other files: from what a user names to a stream of paths in a stable order."""
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from captioner.errors import ImageError
@@ -20,7 +20,12 @@ IMAGE_EXTENSIONS = RAW_EXTENSIONS | frozenset(
 _FolderId = tuple[int, int]
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = True) -> Iterator[Path]:
+def find_images(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    extensions: Collection[str] = IMAGE_EXTENSIONS,
+) -> Iterator[Path]:
     """Yield the images that paths name: files as they are, folders by the extensions of their files.
 
     Folders are read one at a time, when their turn comes: first a folder's own files, then its sub-folders,
@@ -33,6 +38,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
     Args:
         paths: Files and folders, in the order wanted. A file named here is yielded whatever its extension.
         recursive: Whether to look into the folders inside folders.
+        extensions: Those of the files wanted, in lower case; other files than images are found the same way.
 
     Yields:
         Paths that begin as the given path did.
@@ -47,18 +53,20 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Tr
             raise ImageError("an empty path was given", "name an image or a folder")
         path = Path(given)
         if _is_folder(path):
-            for folder, file in _walk(path, entered, recursive):
+            for folder, file in _walk(path, entered, recursive, extensions):
                 if (folder, file.name) not in named:
                     yield file
             continue
         folder = _folder_id(path.parent)
         key = (folder, str(path) if folder is None else path.name)
-        if key not in named and not (folder in entered and _is_listed(path.name)):
+        if key not in named and not (folder in entered and _is_listed(path.name, extensions)):
             named.add(key)
             yield path
 
 
-def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple[_FolderId | None, Path]]:
+def _walk(
+    top: Path, entered: set[_FolderId], recursive: bool, extensions: Collection[str]
+) -> Iterator[tuple[_FolderId | None, Path]]:
     """Yield (folder's identity, file) for the images in folders that have not been entered before."""
     waiting = [top]
     while waiting:
@@ -79,11 +87,12 @@ def _walk(top: Path, entered: set[_FolderId], recursive: bool) -> Iterator[tuple
         for entry in listed:
             if _is_folder(entry):
                 folders.append(folder / entry.name)
-                if not recursive and _is_listed(entry.name):
+                if not recursive and _is_listed(entry.name, extensions):
                     yield identity, folder / entry.name
-            elif _is_listed(entry.name):
+            elif _is_listed(entry.name, extensions):
                 yield identity, folder / entry.name
-        if _is_listed(folder.name) and not folders and not any(_is_listed(e.name) for e in listed):
+        nothing = not folders and not any(_is_listed(entry.name, extensions) for entry in listed)
+        if nothing and _is_listed(folder.name, extensions):
             yield identity, folder  # Its name promises an image, and nothing else would report it.
         if recursive:
             waiting.extend(reversed(folders))
@@ -95,8 +104,8 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def _is_listed(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+def _is_listed(name: str, extensions: Collection[str]) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in extensions
 
 
 def _is_folder(path: Path | os.DirEntry[str]) -> bool:
