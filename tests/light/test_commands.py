@@ -63,6 +63,14 @@ def test_captions_inside_the_images(captioner: Run, photos: Path, tmp_path: Path
     assert DOGS.encode() in (tmp_path / "out" / "dogs.jpg").read_bytes()
 
 
+def test_alt_texts_of_a_web_page(captioner: Run, photos: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_bytes(f"<p>\r\n<img src='{(photos / 'dogs.jpg').as_uri()}'>\r\n".encode())
+    done = captioner("alt", page, "--in-place")
+    assert (done.returncode, done.stderr) == (0, "captioner: 1 page: 1 written\n")
+    assert page.read_bytes() == f"<p>\r\n<img alt=\"{DOGS}\" src='{(photos / 'dogs.jpg').as_uri()}'>\r\n".encode()
+
+
 def test_sampled_captions_follow_their_seed(captioner: Run, photos: Path) -> None:
     command = ["caption", photos / "cat.jpg", "--temperature", "1.2", "--num-captions", "4", "--quiet"]
     first, again, other = (captioner(*command, "--seed", seed) for seed in (1, 1, 2))
