@@ -12,6 +12,7 @@ import stat
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,8 +283,9 @@ class _Finder:
         elif inside is None and (attributes.get("aria-hidden") or "").lower() == "true":
             inside = DECORATIVE
         self._open.append(inside)
-        if name == "base" and self._base == self._page:
-            self._base = self._join(attributes.get("href") or "")
+        if name == "base" and inside != TEMPLATE and self._base == self._page:
+            with suppress(ValueError):  # an address that is none, which browsers ignore too
+                self._base = self._join(attributes.get("href") or "")
         elif name == "img" and (tag := _TAG_NAME.match(self._text, offset)):  # one in an entity of XML has no tag here
             source = (attributes.get("src") or "")[:200]
             self.images.append(PageImage(line, tag.end(), source, *self._judge(attributes, inside)))
@@ -337,8 +339,7 @@ def _is_spacer(attributes: _Attributes, file: Path | None) -> bool:
     """Whether an image is shown, or is, at most two pixels wide or high; long files are not looked into."""
     if any(_SPACER_SIDE.fullmatch(attributes.get(side) or "") for side in ("width", "height")):
         return True
-    try:
-        short = file is not None and file.stat().st_size <= _SPACER_BYTES
-        return file is not None and short and min(open_image(file).size) <= _SPACER_PIXELS
-    except (OSError, ImageError):  # captioning it will say what is wrong
-        return False
+    with suppress(OSError, ImageError):  # captioning it will say what is wrong
+        if file is not None and file.stat().st_size <= _SPACER_BYTES:
+            return min(open_image(file).size) <= _SPACER_PIXELS
+    return False

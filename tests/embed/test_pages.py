@@ -125,6 +125,8 @@ def test_what_becomes_of_an_image(markup: str, expected: str, site: Path) -> Non
         ("<base href=/img/><base href=nowhere/><img src=a.png>", "img/a.png"),
         ("<base target=_top><base href=img/><img src=a.png>", "img/a.png"),
         ("<base href=img/><img src=/a.png>", "a.png"),
+        ("<base href='http://[x'><img src=a.png>", "a.png"),
+        ("<template><base href=img/></template><img src=a.png>", "a.png"),
         ("<img srcset='b.png 1x, a.png 2x'>", "a.png"),
         ("<img srcset='\n a.png\n2x,\n b.png 1x'>", "a.png"),
         ("<img src=nowhere.png srcset=a.png>", "a.png"),
