@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
         "long jobs: caption folders, find images by a sentence, fit a model, measure gradients, fetch data sets",
     ),
     (("evaluation",), "caption a data set and score it"),
-    (("embed", "cluster"), "captions inside image files; folders on a Ray cluster"),
+    (("embed", "cluster"), "captions inside image files and web pages; folders on a Ray cluster"),
     (("web",), "the page over one captioner"),
     (("cli",), "the command line: parse, call, print"),
     (("__main__", "batch"), "python -m captioner; module paths of earlier releases"),

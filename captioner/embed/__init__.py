@@ -1,1 +1,1 @@
-"""What an image file says in words: read it, and write a caption into it without touching anything else."""
+"""Captions inside image files and web pages: what they say in words is read and written, and nothing else changes."""
