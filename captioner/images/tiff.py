@@ -3,7 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ def directories(data: bytes) -> list[Directory]:
         seen.add(offset)
         directory = Directory(head)
         file.seek(offset)
-        directory.load(file)
+        with suppress(Exception) if found else nullcontext():  # the first image may be good for all that
+            directory.load(file)
         found.append(directory)
         below = directory.get(_SUB_DIRECTORIES, ())
         waiting += [directory.next, *(below if isinstance(below, tuple) else (below,))]
@@ -180,7 +181,8 @@ def _by_numbers(data: bytes, part: Directory, name: str, check: Check) -> Image.
         shape = f"{samples} x {bits} bits, photometric interpretation {photometric}"
         raise ImageError(f"{name}: this pixel format of TIFF ({shape}) is not supported", "save it as PNG first")
     planes = samples if _number(part, _PLANAR, 1) == 2 else 1
-    check(_number(part, _WIDTH, 0) * max(1, samples * bits // (8 * _BYTES_PER_PIXEL)), _number(part, _HEIGHT, 0))
+    padded = -(-_number(part, _WIDTH, 0) // _block(part)) * _block(part)
+    check(padded * max(1, samples * bits // (8 * _BYTES_PER_PIXEL)), _number(part, _HEIGHT, 0))
     dtype = np.dtype(f"{'<' if part.prefix == b'II' else '>'}{kind}{bits // 8}")
     values = np.concatenate([_plane(data, part, dtype, plane, planes) for plane in range(planes)], axis=2)
     shown = eight_bits(values[..., :colours])
@@ -212,8 +214,7 @@ def _plane(data: bytes, part: Directory, dtype: np.dtype[Any], plane: int, plane
     """
     width, height = _number(part, _WIDTH, 0), _number(part, _HEIGHT, 0)
     samples = 1 if planes > 1 else _number(part, _SAMPLES, 1)
-    tiled = _TILES in part
-    block = _number(part, _TILE_WIDTH, 0) if tiled else width
+    tiled, block = _TILES in part, _block(part)
     width_of_tiles = -(-width // block) * block
     row = width_of_tiles * samples * dtype.itemsize
     places, counts = (_tuple(part, tag) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)))
@@ -247,6 +248,11 @@ def _plane(data: bytes, part: Directory, dtype: np.dtype[Any], plane: int, plane
             values = sums.view(dtype.newbyteorder("="))
     shaped: np.typing.NDArray[Any] = values.reshape(height, -1, samples)
     return shaped[:, :width]
+
+
+def _block(part: Directory) -> int:
+    """Width of a tile or a strip."""
+    return _number(part, _TILE_WIDTH, 0) if _TILES in part else _number(part, _WIDTH, 0)
 
 
 def _with_directory(data: bytes, fields: dict[int, tuple[int, ...]]) -> bytes:

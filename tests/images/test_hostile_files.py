@@ -7,10 +7,12 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from captioner.errors import ImageError
 from captioner.images import open_image
@@ -57,6 +59,10 @@ def seeds() -> list[bytes]:
     made += [
         encoded(image, kind, save_all=True, append_images=[four_colours(100, 75)]) for kind in ("PNG", "GIF", "WEBP")
     ]
+    made += [encoded(image, "PNG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes())]
+    floats = io.BytesIO()
+    tifffile.imwrite(floats, np.asarray(image, np.float32), photometric="rgb", compression="zlib", tile=(32, 32))
+    made.append(floats.getvalue())
     if HAS_AVIF:
         made.append(encoded(image, "AVIF"))
     with suppress(pytest.skip.Exception):

@@ -126,3 +126,18 @@ def test_a_profile_of_wide_colour_is_followed() -> None:
     profile = matrix(*PROPHOTO)
     values = np.asarray(inside(picture(), profile)).astype(np.float32) / 255
     assert difference(open_image(tiff(values, photometric="rgb", iccprofile=profile)), picture()) < 1
+
+
+def test_tiles_far_wider_than_the_image_are_refused_before_they_are_decoded() -> None:
+    data = tiff(scaled(COLOUR, "float32"), photometric="rgb", tile=(64, 64))
+    field = struct.pack("<HHII", 322, 4, 1, 64)
+    assert data.count(field) == 1
+    wide = data.replace(field, struct.pack("<HHII", 322, 4, 1, 2**20))
+    assert "pixels are more than the limit" in failure(wide)
+
+
+def test_a_broken_second_image_does_not_fail_the_first() -> None:
+    data = encoded(four_colours(), "TIFF", save_all=True, append_images=[four_colours(32, 16)])
+    at = data.rindex(struct.pack("<HHI", 256, 4, 1))
+    opened = open_image(data[: at + 20])
+    assert np.array_equal(np.asarray(opened), np.asarray(four_colours()))
