@@ -136,7 +136,8 @@ def _by_libraw(data: bytes, name: str) -> Preview | None:
         with rawpy.imread(io.BytesIO(data)) as raw:
             preview, turn = raw.extract_thumb(), _FLIPS.get(raw.sizes.flip, 1)
     except rawpy.LibRawError as error:
-        raise ImageError(f"{name}: this camera raw cannot be read ({error})", "save it as JPEG first") from error
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
+        raise ImageError(f"{name}: this camera raw cannot be read ({reason})", "save it as JPEG first") from error
     file = io.BytesIO(preview.data if isinstance(preview.data, bytes) else b"")
     if not isinstance(preview.data, bytes):
         Image.fromarray(preview.data).save(file, "BMP")

@@ -151,9 +151,14 @@ def test_what_rawpy_finds_may_be_only_a_thumbnail_or_nothing(monkeypatch: pytest
     assert "800 x 600 pixels" in failure(RAW_HEADS[0] + bytes(600), max_pixels=400_000)
 
 
-def test_the_real_rawpy_refuses_what_is_no_raw() -> None:
+def test_the_real_rawpy_finds_what_we_find_and_refuses_what_is_no_raw(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rawpy", reason="the extra 'raw' is not installed")
-    assert "camera raw cannot be read" in failure(RAW_HEADS[0] + bytes(600))
+    assert "camera raw cannot be read (Unsupported file format" in failure(RAW_HEADS[0] + bytes(600))
+    jpeg = encoded(four_colours(480, 320), "JPEG")
+    data = with_jpeg(raw(CFA, preview(subfiletype=1), tags=[DNG, (ORIENTATION, 3, 1, 6, True)]), jpeg, 480)
+    ours = open_image(data)
+    monkeypatch.setattr("captioner.images.tiff._previews", lambda *_: [])
+    assert np.array_equal(np.asarray(open_image(data)), np.asarray(ours))
 
 
 def test_raws_are_found_in_folders() -> None:

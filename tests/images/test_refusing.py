@@ -177,4 +177,5 @@ def test_a_jpeg_that_lacks_pixels_or_scans_is_refused(options: dict[str, Any]) -
     data = encoded(Image.fromarray(noise), "JPEG", **options)
     scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
     for end in (len(data) - 12, len(data) - 200, len(data) // 2, *scans[1:]):
-        assert "broken or incomplete JPEG" in failure(data[:end])
+        for filled in (b"", bytes(9000), b"\xff" * 9000):
+            assert "broken or incomplete JPEG" in failure(data[:end] + filled)
