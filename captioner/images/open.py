@@ -346,6 +346,8 @@ def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) ->
     try:
         with _muted_warnings() if kind == "TIFF" else nullcontext():  # TIFF alone reads metadata while it decodes.
             image.load()
+        if kind == "JPEG" and data.endswith(b"\0") and not data.rstrip(b"\0").endswith(_END):
+            raise OSError("image file is truncated and filled up with zeros")
     except OSError:
         whole = False
         with suppress(Exception):  # The reason of the first failure is the one to give.
