@@ -175,7 +175,9 @@ class Captioner:
         if self._several:
             raise OptionError(_NO_VECTORS)
 
-    def preprocess(self, source: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    def preprocess(
+        self, source: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_bytes: float = math.inf
+    ) -> Pixels:
         """Open an image and scale it for the encoder.
 
         Args:
@@ -183,6 +185,7 @@ class Captioner:
                 orientation and the colour profile that it still has; a uint8 array ``(height, width)``, grey,
                 ``(height, width, 3)``, RGB, or ``(height, width, 4)``, RGBA; or an array from this method.
             max_pixels: larger files are refused before they are decoded.
+            max_bytes: and files that would take more memory meanwhile.
 
         Returns:
             uint8 ``(size, size, 3)``.
@@ -211,7 +214,7 @@ class Captioner:
                 raise ImageError(f"broken Pillow image ({error})") from error
         if not isinstance(source, str | bytes | os.PathLike) and not hasattr(source, "read"):
             raise ImageError(f"not an image: {type(source).__name__}", "give a path, bytes, a Pillow image or an array")
-        return self.preprocessing.load(source, max_pixels=max_pixels)
+        return self.preprocessing.load(source, max_pixels=max_pixels, max_bytes=max_bytes)
 
     def encode(self, pixels: Sequence[Pixels]) -> Floats:
         """Compute region features of preprocessed images: float32 ``(images, regions, channels)``.

@@ -22,7 +22,7 @@ from PIL import Image
 
 from captioner import tars
 from captioner.errors import ImageError, NoDecoderError, TooManyPixelsError
-from captioner.images import colour, tiff
+from captioner.images import colour, large, tiff
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Box = tuple[float, float, float, float]
@@ -88,8 +88,9 @@ def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size
             from its start and left where it was, any other is read to its end; neither is closed.
         max_pixels: Width times height above which an image is refused, before it is decoded.
         min_size: The side in pixels of the square that the image is wanted for. A JPEG whose sides are
-            both much longer is decoded at a half, a quarter or an eighth of its size, which is faster; its
-            short side stays at least four times `min_size`.
+            both much longer is decoded at a half, a quarter or an eighth of its size, which is faster, and a
+            PNG of more than 16 million pixels is averaged in strips, which takes less memory; the short side
+            stays at least four times `min_size`.
 
     Returns:
         An image of mode "RGB" that needs no open file, and has no metadata that would turn it again.
@@ -100,8 +101,17 @@ def open_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_size
     return open_reduced(source, max_pixels=max_pixels, min_size=min_size)[0]
 
 
-def open_reduced(source: Source, *, max_pixels: int, min_size: int | None) -> tuple[Image.Image, Box]:
+def open_reduced(
+    source: Source, *, max_pixels: int, min_size: int | None, max_bytes: float = float("inf")
+) -> tuple[Image.Image, Box]:
     """Open an image as `open_image` does, and say where in it the picture lies.
+
+    Args:
+        source: As of `open_image`, like the following two.
+        max_pixels: See there.
+        min_size: See there.
+        max_bytes: Memory above which an image is refused that would take it while it is decoded. A JPEG that is
+            not progressive and a PNG of 8 bits take little where they are much larger than `min_size`.
 
     Returns:
         The image; and left, upper, right and lower end of the picture in it. A JPEG decoded at reduced scale
@@ -121,7 +131,14 @@ def open_reduced(source: Source, *, max_pixels: int, min_size: int | None) -> tu
                 data, turn = preview
                 kind = identify(data, name)
         image = _parsed(data, kind, name, max_pixels)
-        return _finished(image, data, kind, turn, max_pixels, min_size)
+        needed = large.bytes_needed(image, data, kind, min_size and _DRAFT_MARGIN * min_size)
+        if needed > max_bytes:
+            raise TooManyPixelsError(
+                f"{name}: {image.width} x {image.height} pixels as {kind} take too much memory to decode",
+                "shrink the image or save it as an ordinary JPEG",
+            )
+        with large.room_for(needed):
+            return _finished(image, data, kind, turn, max_pixels, min_size)
     except ImageError:
         raise
     except Exception as error:  # Decoders fail on broken files with nearly every class of exception.
@@ -339,6 +356,9 @@ def _muted_warnings() -> Iterator[None]:
 def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) -> tuple[Image.Image, Box]:
     """Decode an image, and say where in it the picture lies."""
     box: Box = (0, 0, *image.size)
+    factor = large.factor(image, data, min_size and _DRAFT_MARGIN * min_size)
+    if factor > 1:
+        return large.read_png(image, data, factor), (0, 0, image.width / factor, image.height / factor)
     if min_size is not None and kind == "JPEG":
         side = _DRAFT_MARGIN * min_size
         drafted: Any = image.draft(None, (side, side))

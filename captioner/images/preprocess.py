@@ -73,8 +73,8 @@ class Preprocessing:
         """Shape of what `load` and `pixels` give."""
         return self.size, self.size, 3
 
-    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
-        """Open an image and scale it.
+    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_bytes: float = math.inf) -> Pixels:
+        """Open an image and scale it, within the limits of `open_image`.
 
         Returns:
             uint8 (size, size, 3), RGB.
@@ -83,7 +83,7 @@ class Preprocessing:
             ImageError: As `open_image`.
         """
         short_side = self.resize_size or self.size
-        return self._scaled(*open_reduced(source, max_pixels=max_pixels, min_size=short_side))
+        return self._scaled(*open_reduced(source, max_pixels=max_pixels, max_bytes=max_bytes, min_size=short_side))
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Scale an image; its EXIF orientation and its colour profile are applied, where it still has them.
@@ -167,7 +167,7 @@ class Preprocessings:
         """Shape of what `load` and `pixels` give."""
         return (sum(math.prod(member.shape) for member in self.members),)
 
-    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    def load(self, source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_bytes: float = math.inf) -> Pixels:
         """Open an image and scale it for each member, as the member alone would.
 
         Returns:
@@ -178,7 +178,7 @@ class Preprocessings:
         """
         if not isinstance(source, str | bytes | os.PathLike) and not source.seekable():
             source = read_file(source, max_pixels=max_pixels)  # it can be read only once
-        return self._packed(lambda member: member.load(source, max_pixels=max_pixels))
+        return self._packed(lambda member: member.load(source, max_pixels=max_pixels, max_bytes=max_bytes))
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Scale an upright image for each member.

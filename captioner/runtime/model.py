@@ -120,6 +120,9 @@ class Model(ImageEncoder, Protocol):
     def begin_thread(self) -> None:
         """Prepare a thread that computes beside others."""
 
+    def rest(self) -> None:
+        """Give back the memory that only work needs, which may take as long as one image."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -254,6 +257,11 @@ class Ensemble:
         """See :class:`Model`."""
         for model in self.members:
             model.begin_thread()
+
+    def rest(self) -> None:
+        """See :class:`Model`."""
+        for model in self.members:
+            model.rest()
 
 
 def log_mean(log_probs: Sequence[Floats]) -> Floats:

@@ -135,6 +135,14 @@ class OnnxModel:
     def begin_thread(self) -> None:
         """See :class:`captioner.runtime.model.Model`."""
 
+    def rest(self) -> None:
+        """See :class:`captioner.runtime.model.Model`."""
+        if encoder := self._sessions.get("encoder"):
+            options = self._library.RunOptions()  # only at the end of a run does the shared pool shrink
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            encoder.run(["regions"], {"pixels": np.zeros((1, *self.preprocessing.shape), np.uint8)}, options)
+        give_back_memory()
+
 
 def from_file(path: Path, header: Header, precision: str = "fp32") -> Loaded:
     """Make the checkpoint of a file ready.

@@ -262,6 +262,9 @@ class TorchModel(TorchEncoder, DecoderModel):
             restoring.start()
             restoring.join()
 
+    def rest(self) -> None:
+        """See :class:`captioner.runtime.model.Model`."""
+
 
 def from_checkpoint(checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> Loaded:
     """Make a checkpoint ready; see :class:`TorchModel`."""

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,7 +19,10 @@ STALLED = 10
 
 _HERE = [f"[{host}]" if ":" in host else host for host in LOCAL_HOSTS]
 _SLACK = 2**20  # bytes of a request beside its images
-_TIMES = {"/upload": 25, "/api/caption_batch": 10, "/mcp": 2}  # the largest image; how long requests may be
+# How long requests may be, in times the largest image; all others only have the slack.
+_TIMES = {"/upload": 10, "/api/caption": 1, "/api/caption_batch": 10, "/api/score": 1, "/mcp": 2}
+_IN_MEMORY, _ON_DISK = 3, 25  # times the largest image: what all requests together may hold
+_FILES = "/gradio_api/file"
 _FOR_PROGRAMS = ("/api/", "/mcp")  # the page asks for a password itself
 _HEADERS = {
     "content-security-policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -26,6 +30,22 @@ _HEADERS = {
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
+
+
+class Uploads(Protocol):
+    """What is kept of visitors' files."""
+
+    def note(self, visitor: str, answer: bytes) -> None:
+        """Remember whose files these are; the answer to an upload names them."""
+
+    def hide(self, body: bytes) -> bytes:
+        """Take the folders of this server out of an answer."""
+
+    def find(self, body: bytes) -> bytes:
+        """Put them into a request again."""
+
+    def trim(self) -> None:
+        """Remove what is old or too much."""
 
 
 class Gate:
@@ -37,20 +57,15 @@ class Gate:
         local: whether only this machine is served. A page elsewhere could reach it through a visitor's browser, so
             that requests must name this machine, and come from its own pages.
         users: names and passwords of the programs that may come in (HTTP Basic); None for all.
-        uploaded: called after each upload.
+        uploads: what Gradio keeps.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        largest: int,
-        local: bool,
-        users: Sequence[tuple[str, str]] | None,
-        uploaded: Callable[[], None],
+        self, app: ASGIApp, *, largest: int, local: bool, users: Sequence[tuple[str, str]] | None, uploads: Uploads
     ) -> None:
-        self._app, self._largest, self._local, self._uploaded = app, largest, local, uploaded
+        self._app, self._largest, self._local, self._uploads = app, largest, local, uploads
         self._users = None if users is None else [f"{name}:{password}".encode() for name, password in users]
+        self._held = {True: 0, False: 0}  # bytes of bodies under way, by whether they are in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -58,6 +73,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         begun = False
+        path, headers = scope["path"], Headers(scope=scope)
+        visitor, is_file = (scope["client"] or ("", 0))[0], _FILES in path
+        hides = "/gradio_api/" in path and not is_file
+        json = headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json")
+
+        def hold(count: int) -> None:
+            self._held[json] += count
+            if self._held[json] > (_IN_MEMORY if json else _ON_DISK) * self._largest + _SLACK:
+                raise HTTPException(503, "Too much is being sent; try again in a moment.", {"retry-after": "1"})
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
@@ -65,21 +89,28 @@ class Gate:
                 if body.refusal is not None and not begun:
                     return  # what becomes of the request without its end
                 begun = True
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                answer = MutableHeaders(raw=message.setdefault("headers", []))
                 for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                    answer.setdefault(name, value)
+                if hides:
+                    del answer["content-length"]  # paths will be shorter
             elif not begun:
                 return
+            elif hides:
+                if path.endswith("/upload"):
+                    self._uploads.note(visitor, message.get("body", b""))
+                message["body"] = self._uploads.hide(message.get("body", b""))
             await send(message)
 
-        path, headers = scope["path"], Headers(scope=scope)
-        times = next((times for end, times in _TIMES.items() if path.endswith(end)), 1)
-        body = _Body(receive, times * self._largest + _SLACK)
+        times = next((times for end, times in _TIMES.items() if path.endswith(end)), 0)
+        body = _Body(receive, times * self._largest + _SLACK, hold)
         try:
             self._check(path, headers)
             body.check_length(headers)
-            if headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json"):
-                await body.check_json()
+            if json:
+                await body.read_json(self._uploads.find)
+            if is_file:
+                scope = {**scope, "path": self._uploads.find(path.encode()).decode()}
             await self._app(scope, body.receive, send_with_headers)
         except HTTPException as error:
             body.refusal = error
@@ -87,13 +118,14 @@ class Gate:
             if body.refusal is None:
                 raise
         finally:
+            self._held[json] -= body.length
             if path.endswith("/upload"):
                 # A file may vanish meanwhile.
-                await asyncio.gather(asyncio.to_thread(self._uploaded), return_exceptions=True)
+                await asyncio.gather(asyncio.to_thread(self._uploads.trim), return_exceptions=True)
         if body.refusal is not None and not begun:
             refusal, body.refusal = body.refusal, None
-            answer = JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)
-            await answer(scope, receive, send_with_headers)
+            response = JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)
+            await response(scope, receive, send_with_headers)
 
     def _check(self, path: str, headers: Headers) -> None:
         if any(part in path for part in ("/file=http", "/file/http", "/proxy=")):  # gradio-app/gradio#13593
@@ -112,13 +144,19 @@ class Gate:
 class _Body:
     """The body of a request, while it comes.
 
+    Args:
+        receive: gives its parts.
+        most: bytes.
+        hold: called with the length of each part; may refuse it.
+
     Attributes:
+        length: bytes so far.
         refusal: why it was not read to its end.
     """
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most = receive, most
-        self._length, self._complete = 0, False
+    def __init__(self, receive: Receive, most: int, hold: Callable[[int], None]) -> None:
+        self._receive, self._most, self._hold = receive, most, hold
+        self.length, self._complete = 0, False
         self._read: list[Message] = []
         self.refusal: HTTPException | None = None
 
@@ -128,13 +166,15 @@ class _Body:
         if length.isdigit() and int(length) > self._most:
             raise self._too_long()
 
-    async def check_json(self) -> None:
+    async def read_json(self, change: Callable[[bytes], bytes]) -> None:
         """Read the body and refuse what is no JSON: that of Python alone lets NaN and lone surrogates pass."""
+        parts = []
         while not self._complete:
-            message = await self.receive()
-            self._read.append(message)
+            parts.append((await self.receive()).get("body", b""))
+        text = b"".join(parts)
+        self._read = [{"type": "http.request", "body": change(text)}]
         try:
-            orjson.loads(b"".join(message.get("body", b"") for message in self._read) or b"{}")
+            orjson.loads(text or b"{}")
         except orjson.JSONDecodeError as error:
             raise HTTPException(400, f"This is not JSON in UTF-8: {error}.") from error
 
@@ -147,11 +187,16 @@ class _Body:
         except asyncio.TimeoutError:
             self.refusal = HTTPException(408, "The request did not go on.", {"connection": "close"})
             raise self.refusal from None
-        self._length += len(message.get("body", b""))
+        part = len(message.get("body", b""))
+        self.length += part
         self._complete = not message.get("more_body", False)
-        if self._length > self._most:
-            self.refusal = self._too_long()
-            raise self.refusal
+        try:
+            self._hold(part)
+            if self.length > self._most:
+                raise self._too_long()
+        except HTTPException as error:
+            self.refusal = error
+            raise
         return message
 
     def _too_long(self) -> HTTPException:

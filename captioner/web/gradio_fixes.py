@@ -1,10 +1,12 @@
 """Repairs of Gradio: failures become sentences, and no address is fetched. ``page.js`` repairs it in the browser."""
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
 import gradio as gr
+import orjson
 
 from captioner.errors import CaptionerError
 from captioner.web.render import for_visitor, shown_name
@@ -48,18 +50,43 @@ async def _refuse_address(*_: object, **__: object) -> NoReturn:
     raise _refusal("Send the image itself, not its address.")
 
 
-def trim_uploads(most: int) -> None:
-    """Remove old uploads, and the oldest while all are larger than ``most`` bytes.
+class Uploads:
+    """The files that Gradio received: it keeps all for an hour, and parts of them for ever (gradio-app/gradio#7517).
 
-    Gradio keeps all of them for an hour, and parts of those that broke off for ever.
+    It calls them by their paths on the server, which #13586 finds risky. Here they have no folders above their own.
     """
-    files = [(path.lstat(), path) for path in Path(gr.utils.get_upload_folder()).rglob("*") if path.is_file()]
-    over = sum(stat.st_size for stat, _ in files) - most
-    for stat, path in sorted(files, key=lambda pair: pair[0].st_mtime):
-        if over <= 0 and time.time() - stat.st_mtime < KEPT:
-            break
-        path.unlink(missing_ok=True)
-        over -= stat.st_size
+
+    def __init__(self, by_visitor: int, in_all: int) -> None:
+        self._folder = Path(gr.utils.get_upload_folder())
+        self._by_visitor, self._in_all = by_visitor, in_all  # bytes
+        self._owners: dict[str, str] = {}
+        self._long, self._short = f"{self._folder}/".encode(), f"{self._folder.name}/".encode()
+
+    def note(self, visitor: str, answer: bytes) -> None:
+        """See :class:`captioner.web.gate.Uploads`."""
+        if answer.startswith(b'["'):
+            self._owners.update(dict.fromkeys(orjson.loads(answer), visitor))
+
+    def hide(self, body: bytes) -> bytes:
+        """See :class:`captioner.web.gate.Uploads`."""
+        return body.replace(self._long, self._short)
+
+    def find(self, body: bytes) -> bytes:
+        """See :class:`captioner.web.gate.Uploads`."""
+        return body.replace(self._short, self._long)
+
+    def trim(self) -> None:
+        """See :class:`captioner.web.gate.Uploads`."""
+        files = [(path.lstat(), path) for path in self._folder.rglob("*") if path.is_file()]
+        kept: Counter[str] = Counter()
+        for stat, path in sorted(files, key=lambda pair: -pair[0].st_mtime):
+            owner = self._owners.get(str(path), "")
+            kept[owner] += stat.st_size
+            much = sum(kept.values()) > self._in_all or (owner and kept[owner] > self._by_visitor)
+            if much or time.time() - stat.st_mtime >= KEPT:
+                path.unlink(missing_ok=True)
+                kept[owner] -= stat.st_size
+                self._owners.pop(str(path), None)
 
 
 def uploaded_name(upload: object) -> str:

@@ -16,10 +16,10 @@ from captioner.web.service import Service
 
 _SWEEP = 60  # seconds between two searches for uploads that are old enough to be removed
 _POLL = 0.2  # seconds
-_MOST_EVENTS = 1000  # of all kinds that are under way; those for the model are fewer
+_MOST_EVENTS = 300  # of all kinds that are under way; those for the model are fewer
 # Gradio keeps a description of the whole page, 0.3 MB, for each visitor and for each request of a program.
-_MOST_SESSIONS = 1000
-_MOST_UPLOADS = 100  # of the largest size, kept for all visitors
+_MOST_SESSIONS = 100
+_MOST_UPLOADS = 10, 25  # of the largest size, kept for a visitor, and for all
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
@@ -52,7 +52,7 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
         largest=largest,
         local=local,
         users=users,
-        uploaded=lambda: gradio_fixes.trim_uploads(_MOST_UPLOADS * largest),
+        uploads=gradio_fixes.Uploads(*(times * largest for times in _MOST_UPLOADS)),
     )
     mounted: FastAPI = gr.mount_gradio_app(
         app,

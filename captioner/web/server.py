@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,7 @@ def serve(options: ServingOptions) -> None:
         address = f"{scheme}://{name}:{listener.getsockname()[1]}{options.root_path}"
         tools = f", and MCP tools at {address}/mcp" if options.mcp else ""
         _say(f"the page is at {address}{tools}; Ctrl-C ends")
+        threading.Thread(target=service.keep_small, daemon=True).start()
         service.models.start()  # not earlier: loading the model would hold up the page
         # uvicorn reports each connection that it cuts off at the end.
         logging.getLogger("uvicorn.error").addFilter(lambda record: "Cancel" not in record.getMessage())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -34,8 +34,10 @@ MOST_WORDS = 100
 
 _log = logging.getLogger(__name__)
 _MOST_MODELS = 2  # in memory at once: the default and the one that was used last
-_MOST_PREPARED = 64  # images; about 1 MB each
-_MOST_READERS = 4  # images decoded at once; one of the largest takes 300 MB
+_MOST_PREPARED = 32  # images; about 0.6 MB each
+_MOST_READERS = 2  # images that are decoded at once, while others wait as files
+_MOST_DECODED_BYTES = 315e6  # of one image while it is decoded
+_REST = 10  # seconds without work after which memory is given back
 
 Source: TypeAlias = Path | bytes | BinaryIO
 Key = TypeVar("Key")
@@ -207,16 +209,17 @@ class _Call(Generic[Key, Item, Result]):
 class Batcher(Generic[Key, Item, Result]):
     """Worker threads that compute batches for many threads.
 
-    A call that finds a worker idle is computed at once, and those that come while all work are the next
-    batch. Calls that gave up waiting are not computed.
+    A call that finds a worker idle is prepared at once; those that come meanwhile join its batch, which is computed
+    as soon as no other call waits. So a lonely call waits for nothing. Calls that gave up waiting are not computed.
 
     Args:
-        compute: from a key and some items to as many results; called by the workers alone.
+        compute: from a key and some items to as many results; called by the workers alone, as ``prepare``.
         most: items in a batch.
         queue_size: calls that may wait; one more is refused.
         timeout: seconds after which a call gives up.
         workers: how many there may be for a key.
         begin: called by each worker once, with its first key.
+        prepare: what can be done for an item alone.
     """
 
     def __init__(
@@ -228,9 +231,10 @@ class Batcher(Generic[Key, Item, Result]):
         timeout: float,
         workers: Callable[[Key], int] = lambda key: 1,
         begin: Callable[[Key], None] = lambda key: None,
+        prepare: Callable[[Key, Item], None] = lambda key, item: None,
     ) -> None:
         self._compute, self._most, self._queue_size, self._timeout = compute, most, queue_size, timeout
-        self._workers, self._begin = workers, begin
+        self._workers, self._begin, self._prepare = workers, begin, prepare
         self._waiting: list[_Call[Key, Item, Result]] = []
         self._changed = threading.Condition()
         self._started = self._idle = 0  # workers
@@ -266,20 +270,33 @@ class Batcher(Generic[Key, Item, Result]):
     def _work(self, key: Key) -> None:
         self._begin(key)
         while True:
-            with self._changed:
+            batch: list[_Call[Key, Item, Result]] = []
+            while (call := self._next(batch)) is not None:
+                if self._is_prepared(call):
+                    batch.append(call)
+            if batch:
+                self._run(batch)
+
+    def _next(self, batch: list[_Call[Key, Item, Result]]) -> _Call[Key, Item, Result] | None:
+        """Take the oldest call that can join the batch; wait only where there is no batch yet."""
+        with self._changed:
+            if not batch:
                 self._idle += 1
                 self._changed.wait_for(lambda: self._waiting)
                 self._idle -= 1
-                batch = self._take()
-            started = [call for call in batch if call.future.set_running_or_notify_cancel()]
-            if started:
-                self._run(started)
+            for call in self._waiting[:] if len(batch) < self._most else ():
+                if not batch or call.key == batch[0].key:
+                    self._waiting.remove(call)
+                    if call.future.set_running_or_notify_cancel():
+                        return call
+        return None
 
-    def _take(self) -> list[_Call[Key, Item, Result]]:
-        """The oldest call and those behind it that have the same key."""
-        batch = [call for call in self._waiting if call.key == self._waiting[0].key][: self._most]
-        self._waiting = [call for call in self._waiting if call not in batch]
-        return batch
+    def _is_prepared(self, call: _Call[Key, Item, Result]) -> bool:
+        try:
+            self._prepare(call.key, call.item)
+        except Exception as error:
+            call.future.set_exception(error)
+        return not call.future.done()
 
     def _run(self, batch: list[_Call[Key, Item, Result]]) -> None:
         try:
@@ -355,6 +372,7 @@ class Service:
         self._arrived = 0  # images that wait to be read, or are being read
         self._queue_size = queue_size
         self._readers = threading.BoundedSemaphore(_MOST_READERS)
+        self._used = threading.Event()  # since memory was given back
         self._tasks: Batcher[captioner.Captioner, _Task, Any] = Batcher(
             _compute,
             most=max_batch_size,
@@ -362,6 +380,7 @@ class Service:
             timeout=timeout,
             workers=lambda model: model.model.threads,
             begin=lambda model: model.model.begin_thread(),
+            prepare=_encode,
         )
 
     @property
@@ -406,8 +425,9 @@ class Service:
                     if known := self._prepared.get(key):
                         self._prepared.move_to_end(key)
                         return known
-                prepared = Prepared(*key, model.preprocess(_Upload(data, name)))
+                prepared = Prepared(*key, model.preprocess(_Upload(data, name), max_bytes=_MOST_DECODED_BYTES))
         finally:
+            self._used.set()
             with self._lock:
                 self._arrived -= 1
         if remember:
@@ -420,7 +440,7 @@ class Service:
     def caption(self, image: Prepared, options: DecodingOptions | None = None) -> list[Caption]:
         """Write captions for an image: the best first when searching, in the order drawn when sampling."""
         model = self.models.load(image.weights)
-        return list(self._tasks(model, _Task(image, options or model.options)))
+        return self._do(model, _Task(image, options or model.options))
 
     def score(self, image: Prepared, text: str, *, runners_up: int = 0, attention: bool = False) -> captioner.Score:
         """Score a sentence for an image; as :meth:`scores`."""
@@ -443,17 +463,38 @@ class Service:
                 raise OptionError("the sentence is too long", f"give at most {MOST_WORDS} words")
             if not known_words(text, model.vocabulary):
                 raise OptionError("there are no words in the sentence", "type some")
-        return list(self._tasks(model, _Task(image, _Replay(runners_up, attention), texts)))
+        return self._do(model, _Task(image, _Replay(runners_up, attention), texts))
+
+    def _do(self, model: captioner.Captioner, task: _Task) -> list[Any]:
+        try:
+            return list(self._tasks(model, task))
+        finally:
+            self._used.set()
+
+    def keep_small(self) -> NoReturn:
+        """Give memory back whenever there is nothing to do for a while; for a thread of its own."""
+        while True:
+            self._used.wait()
+            self._used.clear()
+            time.sleep(_REST)
+            if not self._used.is_set() and self.models.status.state == "ready":
+                self.models.load().model.rest()
 
 
-def _compute(model: captioner.Captioner, tasks: Sequence[_Task]) -> list[Any]:
-    """Encode the images that are new; then write or score what is wanted in the same way together."""
+def _encode(model: captioner.Captioner, *tasks: _Task, together: int = 1) -> None:
+    """Encode the images that are new, unless that is better done for more of them at once."""
+    if together < model.model.seen_together:
+        return
     new = [*dict.fromkeys(task.image for task in tasks if task.image.regions is None)]
-    together = model.model.seen_together
     for start in range(0, len(new), together):
         images = new[start : start + together]
         for image, regions in zip(images, model.encode([image.pixels for image in images]), strict=True):
             image.regions = regions.copy()  # an image that is remembered must not keep all of its batch in memory
+
+
+def _compute(model: captioner.Captioner, tasks: Sequence[_Task]) -> list[Any]:
+    """Write or score what is wanted in the same way together."""
+    _encode(model, *tasks, together=model.model.seen_together)
     found: dict[int, Any] = {}
     for how in dict.fromkeys(task.how for task in tasks):
         places = [place for place, task in enumerate(tasks) if task.how == how]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import gradio as gr
 
 from captioner.errors import CaptionerError
 from captioner.web import gradio_fixes, page
-from captioner.web.gradio_fixes import guard, trim_uploads, uploaded_file
+from captioner.web.gradio_fixes import Uploads, guard, uploaded_file
 from captioner.web.options import ServingOptions
 from captioner.web.page import build_app, build_page
 from captioner.web.server import private_uploads
@@ -66,10 +67,11 @@ def test_uploads_do_not_grow_old(service: Service, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(page, "_SWEEP", 1)
     with served(build_app(service, ServingOptions())) as address:
         files = {"files": ("x.png", good_png())}
-        (path,) = httpx.post(f"{address}/gradio_api/upload", files=files, timeout=120).json()
-        assert Path(path).is_relative_to(tmp_path)
+        (name,) = httpx.post(f"{address}/gradio_api/upload", files=files, timeout=120).json()
+        path = tmp_path.parent / name
+        assert path.is_relative_to(tmp_path)
         end = time.monotonic() + 60
-        while Path(path).exists():
+        while path.exists():
             assert time.monotonic() < end, "it is still there"
             time.sleep(0.1)
 
@@ -91,23 +93,61 @@ def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
     def kept() -> set[str]:
         return {path.parent.name for path in tmp_path.rglob("x.png")}
 
-    trim_uploads(10_000)
+    Uploads(0, 10_000).trim()
     assert kept() == {"first", "second", "third"}
-    trim_uploads(2500)
+    Uploads(0, 2500).trim()
     assert kept() == {"second", "third"}
-    trim_uploads(0)
+    Uploads(0, 0).trim()
     assert kept() == set()
 
 
+def test_one_visitor_does_not_push_out_the_others(tmp_path: Path) -> None:
+    uploads = Uploads(2500, 100_000)
+    for number in range(12):
+        path = tmp_path / str(number) / "x.png"
+        path.parent.mkdir()
+        path.write_bytes(bytes(1000))
+        os.utime(path, (time.time() - 20 + number,) * 2)
+        uploads.note("greedy" if number else "modest", json.dumps([str(path)]).encode())
+    uploads.trim()
+    assert {path.parent.name for path in tmp_path.rglob("x.png")} == {"0", "10", "11"}
+
+
 def test_one_visitor_cannot_fill_the_disk(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "_MOST_UPLOADS", 3)
+    monkeypatch.setattr(page, "_MOST_UPLOADS", (3, 100))
     with served(build_app(service, ServingOptions(max_upload_mb=0.1))) as address:
+        url = f"{address}/gradio_api/upload"
         for number in range(8):
             files = {"files": ("x.png", bytes([number]) * 90_000)}
-            assert httpx.post(f"{address}/gradio_api/upload", files=files, timeout=120).status_code == 200
+            assert httpx.post(url, files=files, timeout=120).status_code == 200
         end = time.monotonic() + 60
         while len([*tmp_path.rglob("x.png")]) > 3:  # removed behind the answer
             assert time.monotonic() < end
             time.sleep(0.1)
-        broken = httpx.post(f"{address}/gradio_api/upload", files={"files": ("x.png", bytes(9_000_000))}, timeout=120)
+        broken = httpx.post(url, files={"files": ("x.png", bytes(9_000_000))}, timeout=120)
         assert broken.status_code == 413
+
+
+def test_no_answer_names_a_folder_of_the_server(service: Service, tmp_path: Path) -> None:
+    with (
+        served(build_app(service, ServingOptions())) as address,
+        httpx.Client(base_url=address, timeout=120) as http,
+    ):
+        sent = http.post("/gradio_api/upload", files={"files": ("x.png", good_png())})
+        (name,) = sent.json()
+        seen = [sent.text, http.get("/").text, http.get("/config").text, http.get("/gradio_api/info").text]
+        assert http.get(f"/gradio_api/file={name}").content == good_png()
+        sample = {"session_hash": "x", "trigger_id": None, "event_data": {"name": "cat"}}
+        config = http.get("/config").json()
+        event = next(each for each in config["dependencies"] if each["targets"][0][1] == "select")
+        values = [None, "beam", 5, 0.8, 0.9, 5, 30, 0, ""]
+        seen.append(http.post("/gradio_api/queue/join", json=sample | {"fn_index": event["id"], "data": values}).text)
+        with http.stream("GET", "/gradio_api/queue/data?session_hash=x") as stream:
+            for line in stream.iter_lines():
+                seen.append(line)
+                if "process_completed" in line:
+                    break
+        assert "/gradio_api/file=" in seen[-1] + "".join(seen)
+        for text in seen:
+            assert str(tmp_path.parent) not in text
+            assert str(Path(page.__file__).parents[2]) not in text
