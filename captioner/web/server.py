@@ -1,5 +1,6 @@
 """The web server: its socket, its folder for uploads, its end. Gradio is imported only after a port is found."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ def serve(options: ServingOptions) -> None:
     Raises:
         CaptionerError: something that the options name cannot be used, or the address is taken.
     """
+    _spare_memory()
     users = None if options.auth_file is None else read_users(Path(options.auth_file))
     if options.ssl_certfile is not None and options.ssl_keyfile is not None:
         check_certificate(options.ssl_certfile, options.ssl_keyfile)
@@ -67,6 +69,13 @@ def serve(options: ServingOptions) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _spare_memory() -> None:
+    """Have glibc give large pieces back at once, and keep few pools: that of each thread would stay as it grew."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        for option, value in ((-3, 2**20), (-8, 2)):  # M_MMAP_THRESHOLD and M_ARENA_MAX
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def _impatient() -> type:
