@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+ADVICE = "shrink the image or save it as an ordinary JPEG"
 _LARGE = 2**24  # pixels above which a PNG is read in strips
 _STRIP_PIXELS = 2**20
 _STRIPS_BYTES = 60_000_000  # what reading in strips takes
@@ -43,7 +44,7 @@ def bytes_needed(image: Any, data: bytes, kind: str, side: int | None) -> int:
     if factor(image, data, side) > 1:
         return _STRIPS_BYTES
     if kind != "JPEG":
-        return pixels * _PIXEL_BYTES.get(image.mode, _MOST_PIXEL_BYTES)
+        return int(pixels * _PIXEL_BYTES.get(image.mode, _MOST_PIXEL_BYTES))
     if image.info.get("progressive"):  # all its coefficients are held, two bytes each
         shares = [across * down for _, across, down, _ in image.layer]
         held = 2 * pixels * sum(shares) // max(shares)

@@ -106,12 +106,8 @@ def open_reduced(
 ) -> tuple[Image.Image, Box]:
     """Open an image as `open_image` does, and say where in it the picture lies.
 
-    Args:
-        source: As of `open_image`, like the following two.
-        max_pixels: See there.
-        min_size: See there.
-        max_bytes: Memory above which an image is refused that would take it while it is decoded. A JPEG that is
-            not progressive and a PNG of 8 bits take little where they are much larger than `min_size`.
+    An image is refused that would take more than `max_bytes` of memory while it is decoded. A JPEG that is not
+    progressive and a PNG of 8 bits take little where they are much larger than `min_size`.
 
     Returns:
         The image; and left, upper, right and lower end of the picture in it. A JPEG decoded at reduced scale
@@ -134,8 +130,7 @@ def open_reduced(
         needed = large.bytes_needed(image, data, kind, min_size and _DRAFT_MARGIN * min_size)
         if needed > max_bytes:
             raise TooManyPixelsError(
-                f"{name}: {image.width} x {image.height} pixels as {kind} take too much memory to decode",
-                "shrink the image or save it as an ordinary JPEG",
+                f"{name}: {image.width} x {image.height} pixels as {kind} take too much memory", large.ADVICE
             )
         with large.room_for(needed):
             return _finished(image, data, kind, turn, max_pixels, min_size)
