@@ -16,6 +16,7 @@ _CONTRAST, _MIDDLE = 64, (16, 240)
 _HIDDEN = 48  # a colour nearer to white than this (of 255, in its farthest channel) is not seen on white
 _SEEN = 0.1  # the share of a drawing that is to be seen on white, or else it is laid over black
 _SAMPLED = 256  # points a side at which transparency is looked at
+_WHITES = {"u2": (65535.0,), "i2": (255.0, 32767.0), "i1": (127.0,)}
 _ROWS = 256  # scaled at a time, so that wide numbers take little memory
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -48,8 +49,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
 def eight_bits(values: np.typing.NDArray[Any]) -> np.typing.NDArray[np.uint8]:
     """Scale integers or floats to 8 bits.
 
-    Sixteen bits run from 0 to 65535. Other types have no fixed white: the smallest usual one (1 for floats, 255,
-    65535) that next to no value exceeds is taken, or else the range of the image's own values.
+    Sixteen bits run from 0 to 65535, or 32767 with a sign. Other types have no fixed white: the smallest usual
+    one (1 for floats, 255, 65535) that next to no value exceeds is taken, or else the image's own range.
 
     Args:
         values: ``(height, width)`` or ``(height, width, channels)``; what is no number counts as 0.
@@ -58,10 +59,10 @@ def eight_bits(values: np.typing.NDArray[Any]) -> np.typing.NDArray[np.uint8]:
         return values
     step = max(1, int((values.size / 4_000_000) ** 0.5))
     some = _finite(values[::step, ::step])
-    floats, short = values.dtype.kind == "f", values.dtype.kind == "u" and values.dtype.itemsize == 2
+    floats = values.dtype.kind == "f"
     # Filters and highlights leave a few floats beyond black and white.
     low, high = np.percentile(some, (1, 99)) if floats else (some.min(), some.max())
-    whites = (1.0, 255.0, 65535.0) if floats else (65535.0,) if short else (255.0, 65535.0)
+    whites = (1.0, 255.0, 65535.0) if floats else _WHITES.get(values.dtype.str[1:], (255.0, 65535.0))
     own = float(some.min()), float(some.max())
     black, white = next(((0.0, w) for w in whites if low >= 0 and high <= w), own)
     scale = 255.0 / (white - black) if white > black else 0.0

@@ -160,16 +160,24 @@ def open_tiff(data: bytes, name: str, check: Check) -> Image.Image:
         image = None
     part = directories(data)[0] if image is None else image.tag_v2  # type: ignore[attr-defined]
     check(_number(part, _WIDTH, 0), _number(part, _HEIGHT, 0))
+    compression = _number(part, _COMPRESSION, 1)
+    kind = _COMPRESSIONS.get(compression, f"number {compression}")
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        raise ImageError(f"{name}: the TIFF compression {kind} is not supported", "save it with another one, or as PNG")
     bits, unsigned = _number(part, _BITS, 1), _number(part, _FORMAT, 1) == 1
     plain = unsigned and _number(part, _PHOTOMETRIC, 0) != 0 and _number(part, _PLANAR, 1) == 1
     # Of wider numbers Pillow mixes up planes, the order of bytes, or black and white.
-    if image is not None and (bits < 16 or (bits == 16 and plain)):
-        return image
-    compression = _number(part, _COMPRESSION, 1)
-    if compression not in TiffImagePlugin.COMPRESSION_INFO:
-        kind = _COMPRESSIONS.get(compression, f"number {compression}")
-        raise ImageError(f"{name}: the TIFF compression {kind} is not supported", "save it with another one, or as PNG")
-    return _by_numbers(data, part, name, check)
+    if image is None or bits > 16 or (bits == 16 and not plain):
+        return _by_numbers(data, part, name, check)
+    if compression in _COMPRESSIONS:  # Pillow may be without its decoder, which it says only now.
+        try:
+            image.load()
+        except OSError as error:
+            raise ImageError(
+                f"{name}: the TIFF compression {kind} is not supported here, or the image is broken",
+                "save it with another one, or as PNG",
+            ) from error
+    return image
 
 
 def _by_numbers(data: bytes, part: Directory, name: str, check: Check) -> Image.Image:
