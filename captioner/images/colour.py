@@ -18,6 +18,14 @@ _SEEN = 0.1  # the share of a drawing that is to be seen on white, or else it is
 _SAMPLED = 256  # points a side at which transparency is looked at
 _WHITES = {"u2": (65535.0,), "i2": (255.0, 32767.0), "i1": (127.0,)}
 _ROWS = 256  # scaled at a time, so that wide numbers take little memory
+# What H.273 calls 1, 9 and 12: x and y of white, red, green and blue.
+_PRIMARIES: dict[int, tuple[float, ...]] = {
+    1: (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06),
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+_USUAL, _LINEAR, _HDR = 1 / 2.2, 8, (16, 18)  # gamma of a PNG; transfer characteristics: linear; PQ and HLG
+_HEADER_BYTES = 2**20
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -77,7 +85,36 @@ def _finite(values: np.typing.NDArray[Any]) -> np.typing.NDArray[np.float64]:
         return np.nan_to_num(np.asarray(values, np.float64), posinf=0.0, neginf=0.0)
 
 
-def primaries_profile(chromaticities: tuple[float, ...], gamma: float | None) -> bytes:
+def described_profile(info: dict[Any, Any], data: bytes, kind: str) -> bytes | None:
+    """Make the profile of a colour space that a file without a profile describes by numbers.
+
+    Args:
+        info: what Pillow found in the file.
+        data: the file.
+        kind: its format.
+    """
+    code = b""  # As in H.273: primaries, transfer characteristics.
+    points, gamma, known = _PRIMARIES[1], None, False
+    if kind == "PNG":
+        at = data.find(b"\0\0\0\4cICP", 0, data.find(b"IDAT")) + 8  # Pillow does not tell.
+        code = data[at : at + 2] if at > 8 else b""
+        if not code and "srgb" not in info and {"gamma", "chromaticity"} & info.keys():
+            known, points = True, info.get("chromaticity", points)
+            usual = abs(info.get("gamma", _USUAL) - _USUAL) < 0.01
+            gamma = None if usual else 1 / (info["gamma"] or 1)
+    elif kind in ("AVIF", "HEIC"):
+        at = data.find(b"colrnclx", 0, _HEADER_BYTES) + 8
+        code = data[at + 1 : at + 4 : 2] if at > 8 else b""
+    if len(code) == 2 and code[0] in _PRIMARIES and code[1] not in _HDR:  # Brighter than white is beyond a profile.
+        known, points, gamma = True, _PRIMARIES[code[0]], 1.0 if code[1] == _LINEAR else None
+    try:
+        with np.errstate(all="ignore"):
+            return _primaries_profile(points, gamma) if known else None
+    except (ArithmeticError, ValueError, struct.error, np.linalg.LinAlgError):  # Numbers that make no sense.
+        return None
+
+
+def _primaries_profile(chromaticities: tuple[float, ...], gamma: float | None) -> bytes:
     """Make the profile of a colour space that a file describes by numbers.
 
     Args:

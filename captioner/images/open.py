@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from captioner import tars
@@ -44,13 +43,6 @@ _JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
 _RAW_HEADS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"II\x1a\0\0\0HEAPCCDR", b"\0MRM")
 _END = b"\xff\xd9"  # of a JPEG
 _FRAME, _SCAN = re.compile(rb"\xff[\xc0-\xc2]\0[\x0b\x11\x14]\x08"), re.compile(rb"\xff\xda\0[\x08-\x10]")
-# What H.273 calls 9 and 12: x and y of white, red, green and blue.
-_PRIMARIES = {
-    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
-    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
-}
-_SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
-_LINEAR, _HDR = 8, (16, 18)  # transfer characteristics: linear; PQ and HLG
 _HEAD_BYTES = 512
 # A file may be this much longer than its header suggests: 8 bytes for each pixel (16-bit RGBA) that the
 # limit allows, and room for profiles, thumbnails and metadata.
@@ -170,8 +162,7 @@ def _finished(
     if kind == "JPEG XL" and _jxl_header(data)[2] != 1:
         turn = 1  # Its decoder has turned it.
     if not image.info.get("icc_profile"):
-        with suppress(ArithmeticError, ValueError, np.linalg.LinAlgError):  # Numbers that make no sense.
-            image.info["icc_profile"] = _described_profile(image, data, kind)
+        image.info["icc_profile"] = colour.described_profile(image.info, data, kind)
     method = _method(image) if turn is None else _TRANSPOSE.get(turn)
     shown = to_rgb(image if method is None else image.transpose(method))
     if kind in _ANIMATED:
@@ -452,24 +443,6 @@ def _first_shown(image: Any, first: Image.Image, max_pixels: int) -> Image.Image
 
 def _shows(image: Image.Image) -> bool:
     return max(high - low for low, high in image.getextrema()) > _FLAT  # type: ignore[misc]
-
-
-def _described_profile(image: Any, data: bytes, kind: str) -> bytes | None:
-    """Make the profile of a colour space that a file without a profile describes by numbers."""
-    code = b""  # As in H.273: primaries, transfer characteristics.
-    if kind == "PNG":
-        at = data.find(b"\0\0\0\4cICP", 0, data.find(b"IDAT")) + 8  # Pillow does not tell.
-        code = data[at : at + 2] if at > 8 else b""
-        gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
-        if not code and (gamma or points) and "srgb" not in image.info:
-            usual = not gamma or abs(gamma - 1 / 2.2) < 0.01
-            return colour.primaries_profile(points or _SRGB, None if usual else 1 / gamma)
-    elif kind in ("AVIF", "HEIC"):
-        at = data.find(b"colrnclx", 0, _METADATA_BYTES) + 8
-        code = data[at + 1 : at + 4 : 2] if at > 8 else b""
-    if len(code) < 2 or code[0] not in _PRIMARIES or code[1] in _HDR:  # Brighter than white is beyond a profile.
-        return None
-    return colour.primaries_profile(_PRIMARIES[code[0]], 1.0 if code[1] == _LINEAR else None)
 
 
 def _jxl_header(data: bytes) -> tuple[int, int, int]:

@@ -229,3 +229,14 @@ def test_a_light_image_with_clear_corners_stays_on_white() -> None:
     light.paste((200, 30, 40, 255), (20, 20, 45, 45))
     light.paste((0, 0, 0, 0), (0, 0, 6, 6))
     assert open_image(encoded(light, "PNG")).getpixel((2, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(0,) * 8, (1,) * 8, (2**31,) * 8, (31270,) * 4, (31270, 32900, *(30000, 60000) * 3)]
+)
+@pytest.mark.parametrize("gamma", [0, 1, 45455, 2**31])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_make_no_sense_are_ignored(numbers: tuple[int, ...], gamma: int) -> None:
+    points = chunk(b"cHRM", struct.pack(f">{len(numbers)}I", *numbers))
+    data = png(64, 48, rows(picture()), colour=2, extra=chunk(b"gAMA", struct.pack(">I", gamma)) + points)
+    assert rows(open_image(data)) == rows(picture())
