@@ -4,7 +4,6 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from captioner.web.options import LOCAL_HOSTS
+from captioner.web.uploads import Uploads
 
 STALLED = 10
 """Seconds after which a request that does not go on is given up."""
@@ -32,22 +32,6 @@ _HEADERS = {
 }
 
 
-class Uploads(Protocol):
-    """What is kept of visitors' files."""
-
-    def note(self, visitor: str, answer: bytes) -> None:
-        """Remember whose files these are; the answer to an upload names them."""
-
-    def hide(self, body: bytes) -> bytes:
-        """Take the folders of this server out of an answer."""
-
-    def find(self, body: bytes) -> bytes:
-        """Put them into a request again."""
-
-    def trim(self) -> None:
-        """Remove what is old or too much."""
-
-
 class Gate:
     """Refuse what comes from web pages elsewhere, is too long, stops or is no JSON.
 
@@ -57,7 +41,7 @@ class Gate:
         local: whether only this machine is served. A page elsewhere could reach it through a visitor's browser, so
             that requests must name this machine, and come from its own pages.
         users: names and passwords of the programs that may come in (HTTP Basic); None for all.
-        uploads: what Gradio keeps.
+        uploads: what is kept of visitors' files.
     """
 
     def __init__(

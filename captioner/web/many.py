@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from captioner.errors import CaptionerError
-from captioner.web import archive, gradio_fixes, render
+from captioner.web import archive, gradio_fixes, render, uploads
 from captioner.web.service import Service
 from captioner.web.settings import Controls, Settings, read_choices
 
@@ -179,7 +179,7 @@ def run_album(
 
 def many_tab(service: Service, controls: Controls) -> None:
     """Lay out the tab and say what happens in it."""
-    album = gr.State(Album(), time_to_live=gradio_fixes.KEPT)
+    album = gr.State(Album(), time_to_live=uploads.KEPT)
     with gr.Column(elem_id="many"):
         gr.HTML(_HINT, apply_default_css=False)
         files = gr.File(file_count="multiple", file_types=["image", ".zip"], label="Images or zip archives", height=170)

@@ -4,20 +4,22 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Request, Response, Security, exceptions, responses, security
 
 from captioner import CaptionerError, __version__
-from captioner.web import api, gate, gradio_fixes, many, render, settings, single
+from captioner.web import api, gate, gradio_fixes, many, render, settings, single, uploads
 from captioner.web.options import LOCAL_HOSTS, ServingOptions
 from captioner.web.service import Service
 
 _SWEEP = 60  # seconds between two searches for uploads that are old enough to be removed
 _POLL = 0.2  # seconds
 _MOST_EVENTS = 300  # of all kinds that are under way; those for the model are fewer
-# Gradio keeps a description of the whole page, 0.3 MB, for each visitor and for each request of a program.
+# Gradio keeps a description of the whole page, 0.3 MB, for each visitor and for each request of a program
+# (gradio-app/gradio#11602).
 _MOST_SESSIONS = 100
 _MOST_UPLOADS = 10, 25  # of the largest size, kept for a visitor, and for all
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
@@ -41,7 +43,8 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
     page.max_threads = _MOST_EVENTS
     page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None)
     page.state_session_capacity = _MOST_SESSIONS
-    # Gradio checks that the files of a request were uploaded only if its page was launched.
+    # Only of a page that was launched Gradio checks that files were uploaded. This is no public issue; an unchecked
+    # record could name any file of the server.
     page.has_launched = True
     gradio_fixes.guard(page)
     app = _routes(service, options, metrics, users)
@@ -52,7 +55,7 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
         largest=largest,
         local=local,
         users=users,
-        uploads=gradio_fixes.Uploads(*(times * largest for times in _MOST_UPLOADS)),
+        uploads=uploads.Uploads(Path(gr.utils.get_upload_folder()), *(times * largest for times in _MOST_UPLOADS)),
     )
     mounted: FastAPI = gr.mount_gradio_app(
         app,
@@ -142,7 +145,7 @@ def _answer_in_sentences(app: FastAPI) -> None:
 def build_page(service: Service, metrics: api.Metrics | None = None) -> gr.Blocks:
     """Build the page, ready to be launched with :func:`look`; with metrics, what Gradio's client calls is added."""
     page: gr.Blocks
-    cache = (_SWEEP, gradio_fixes.KEPT - _SWEEP)
+    cache = (_SWEEP, uploads.KEPT - _SWEEP)
     with gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=cache) as page:
         with gr.Row(elem_id="top"):
             gr.HTML(render.static("header.html"), apply_default_css=False)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import gradio as gr
 
-from captioner.web import gradio_fixes, render
+from captioner.web import gradio_fixes, render, uploads
 from captioner.web.service import Prepared, Service
 from captioner.web.settings import Controls, Settings, build_controls, read_choices, suited
 
@@ -184,7 +184,7 @@ def single_tab(service: Service) -> Controls:
                 apply_default_css=False,
             )
             controls = build_controls()
-    visit = gr.State(Visit(), time_to_live=gradio_fixes.KEPT)
+    visit = gr.State(Visit(), time_to_live=uploads.KEPT)
     decided.expand(lambda visit: unfold(service, visit), visit, reasons, **_MODEL_EVENT)
     decided.collapse(fold, visit, None, queue=False, api_visibility="private")
     _caption_on_events(service, visit, controls, image, (buttons, samples), [result, reasons, comparison])

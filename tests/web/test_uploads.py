@@ -13,12 +13,13 @@ pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 import gradio as gr
 
 from captioner.errors import CaptionerError
-from captioner.web import gradio_fixes, page
-from captioner.web.gradio_fixes import Uploads, guard, uploaded_file
+from captioner.web import page, uploads
+from captioner.web.gradio_fixes import guard, uploaded_file
 from captioner.web.options import ServingOptions
 from captioner.web.page import build_app, build_page
 from captioner.web.server import private_uploads
 from captioner.web.service import Service
+from captioner.web.uploads import Uploads
 from tests.web.awaiting import run
 from tests.web.hostile import good_png
 from tests.web.serving import served
@@ -63,7 +64,7 @@ def test_the_private_folder_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_uploads_do_not_grow_old(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradio_fixes, "KEPT", 2)
+    monkeypatch.setattr(uploads, "KEPT", 2)
     monkeypatch.setattr(page, "_SWEEP", 1)
     with served(build_app(service, ServingOptions())) as address:
         files = {"files": ("x.png", good_png())}
@@ -93,23 +94,23 @@ def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
     def kept() -> set[str]:
         return {path.parent.name for path in tmp_path.rglob("x.png")}
 
-    Uploads(0, 10_000).trim()
+    Uploads(tmp_path, 0, 10_000).trim()
     assert kept() == {"first", "second", "third"}
-    Uploads(0, 2500).trim()
+    Uploads(tmp_path, 0, 2500).trim()
     assert kept() == {"second", "third"}
-    Uploads(0, 0).trim()
+    Uploads(tmp_path, 0, 0).trim()
     assert kept() == set()
 
 
 def test_one_visitor_does_not_push_out_the_others(tmp_path: Path) -> None:
-    uploads = Uploads(2500, 100_000)
+    kept = Uploads(tmp_path, 2500, 100_000)
     for number in range(12):
         path = tmp_path / str(number) / "x.png"
         path.parent.mkdir()
         path.write_bytes(bytes(1000))
         os.utime(path, (time.time() - 20 + number,) * 2)
-        uploads.note("greedy" if number else "modest", json.dumps([str(path)]).encode())
-    uploads.trim()
+        kept.note("greedy" if number else "modest", json.dumps([str(path)]).encode())
+    kept.trim()
     assert {path.parent.name for path in tmp_path.rglob("x.png")} == {"0", "10", "11"}
 
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from captioner.bulk.batcher import Batcher
 from captioner.errors import BusyError
-from captioner.web.service import Batcher
 
 
 class Machine:
@@ -135,3 +135,31 @@ def test_a_thousand_calls_from_thirty_two_threads_lose_nothing() -> None:
     with ThreadPoolExecutor(32) as pool:
         results = list(pool.map(lambda number: calls(number % 3, number), range(1000)))
     assert results == [number % 3 + number for number in range(1000)]
+
+
+def test_calls_that_come_during_the_preparation_join_the_batch() -> None:
+    batches: list[list[int]] = []
+    prepared = threading.Semaphore(0)
+
+    def compute(key: str, items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return list(items)
+
+    def prepare(key: str, item: int) -> None:
+        if item == 13:
+            raise ValueError("unlucky")
+        if item == 0:
+            assert prepared.acquire(timeout=30)
+
+    calls: Batcher[str, int, int] = Batcher(compute, most=8, queue_size=8, timeout=30, prepare=prepare)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(calls, "a", 0)]
+        for number in (1, 13, 2):
+            wait_for(calls, len(found) - 1)
+            found.append(pool.submit(calls, "a", number))
+        wait_for(calls, 3)
+        prepared.release()
+        assert [found[place].result() for place in (0, 1, 3)] == [0, 1, 2]
+        with pytest.raises(ValueError, match="unlucky"):
+            found[2].result()
+    assert batches == [[0, 1, 2]]
