@@ -46,7 +46,7 @@ class Candidate:
 
     caption: str
     log_prob: float
-    confidence: float | None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Captioned:
     image: str
     caption: str
     log_prob: float
-    confidence: float | None
     words: list[Word]
     end_log_prob: float
     captions: list[Candidate]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def captioned(service: Service, image: Prepared, name: str, settings: Settings) 
     found = service.caption(image, settings.options(service.options()))
     best, captions = found[0], [Candidate(each.text, each.log_prob, each.confidence) for each in found]
     words = _words(best.words, best.word_log_probs)
-    return Captioned(name, best.text, best.log_prob, best.confidence, words, best.end_log_prob, captions)
+    return Captioned(name, best.text, best.log_prob, words, best.end_log_prob, captions, best.confidence)
 
 
 def scored(service: Service, image: Prepared, texts: Sequence[Any]) -> list[ScoredCaption]:
