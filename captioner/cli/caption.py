@@ -133,10 +133,8 @@ def _read(args: argparse.Namespace) -> int:
             fields, shown = read_captions(path)
             record["fields"] = [{"field": f.name, "text": f.text, "by": f.author.name.lower()} for f in fields]
             record["shown"] = {program: shown.get(program) for program in PROGRAMS}
-            lines += [f"  {f.name:<36} {flags.one_line(f.text)} ({f.author.value})" for f in fields] or [
-                "  no captions"
-            ]
-            lines += [f"  shown by {PROGRAMS[program]:<27} {flags.one_line(text)}" for program, text in shown.items()]
+            lines += [f"  {f.name:<38} {flags.one_line(f.text)}{f.author.value}" for f in fields] or ["  no captions"]
+            lines += [f"  shown by {PROGRAMS[program]:<29} {flags.one_line(text)}" for program, text in shown.items()]
         except captioner.ImageError as error:
             code, record["error"] = flags.FAILED, str(error)
             flags.say(str(error))

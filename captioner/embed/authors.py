@@ -14,11 +14,11 @@ _MOST_UNPRINTABLE = 0.25  # of the characters of a text; more are the numbers of
 
 
 class Author(Enum):
-    """Who wrote a text; the value is for people."""
+    """Who wrote a text; the value is what to say of it."""
 
-    PERSON = "a person's words"
-    MAKER = "a camera's words"
-    PROGRAM = "a program's signature"
+    PERSON = ""  # or a program that writes sentences, as this one does
+    MAKER = " (a camera's words)"
+    PROGRAM = " (a program's signature)"
 
 
 def author_of(text: str, *, comment: bool) -> Author:
