@@ -35,14 +35,16 @@ def read(source: Source, split: str) -> list[Record]:
             captions.setdefault(found["name"], []).append(spaced(found["caption"]))
             part = (source.folder or images) / (found["folder"] or "")
             folders[found["name"]] = part if source.images is None and part.is_dir() else images
-    listed = [(own, name) for own in ("train", "val", "test") for name in _listed(file.parent, own)]
+    lists = {own: file.parent / f"coco-cn_{own}.txt" for own in ("train", "val", "test")}
+    wanted = [own for own, path in lists.items() if path.is_file()] if split == ALL else [split]
+    listed = [(own, name) for own in wanted for name in _listed(lists[own])]
     return [
         Record(name, inside(folders[name], f"{name}.jpg", file), texts, own)
         for own, name in listed
-        if split in (own, ALL) and (texts := spoken(captions.get(name, [])))
+        if (texts := spoken(captions.get(name, [])))
     ]
 
 
-def _listed(folder: Path, split: str) -> list[str]:
-    with open_text(folder / f"coco-cn_{split}.txt") as lines:
+def _listed(file: Path) -> list[str]:
+    with open_text(file) as lines:
         return [line.strip() for line in lines if line.strip()]

@@ -21,6 +21,7 @@ class Finding(NamedTuple):
         records: its captioned images.
         damage: rows that are left out: file, line and reason.
         error: why it cannot be read, empty if it can.
+        same: other kinds that read the same captions there.
     """
 
     kind: str
@@ -28,6 +29,7 @@ class Finding(NamedTuple):
     records: list[Record]
     damage: list[str]
     error: str = ""
+    same: tuple[str, ...] = ()
 
 
 def examine(folder: Path, caption_column: str | None = None) -> list[Finding]:
@@ -71,8 +73,10 @@ def _kinds(folder: Path, caption_column: str | None) -> list[Finding]:
         except DatasetError as error:
             found.append(Finding(kind, folder, [], source.damage, str(error)))
         else:
-            # Flickr8k and Flickr30k look alike on Kaggle.
-            if (records or source.damage) and all(records != other.records for other in found):
+            twin = next((place for place, other in enumerate(found) if records and other.records == records), None)
+            if twin is not None:
+                found[twin] = found[twin]._replace(same=(*found[twin].same, kind))
+            elif records or source.damage:
                 found.append(Finding(kind, folder, records, source.damage))
     return found
 
@@ -96,4 +100,5 @@ def describe(finding: Finding) -> str:
     if finding.damage:
         lines.append(f"  {'damaged':<10}{len(finding.damage):>9,} rows, which are left out:")
         lines += [f"    {row}" for row in finding.damage]
-    return "\n".join([*lines, f"  use it with --dataset {finding.kind}:{finding.folder}"])
+    same = f" ({', '.join(finding.same)} would be the same)" if finding.same else ""
+    return "\n".join([*lines, f"  use it with --dataset {finding.kind}:{finding.folder}{same}"])

@@ -42,8 +42,10 @@ def read(source: Source, split: str) -> list[Record]:
     images = source.image_folder(file)
     captions = _captions(source, file)
     lists = {own: file.parent / name for own, name in _LISTS[source.kind].items()}
-    if any(path.is_file() for path in lists.values()):
-        listed = [(own, image) for own, path in lists.items() if split in (own, ALL) for image in _listed(path)]
+    there = [own for own, path in lists.items() if path.is_file()]
+    if there:
+        wanted = there if split == ALL else [split]
+        listed = [(own, image) for own in wanted for image in _listed(lists[own])]
     else:
         listed = [(ALL, image) for image in captions]
     records = [

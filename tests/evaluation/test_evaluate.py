@@ -9,6 +9,7 @@ import pytest
 from captioner.errors import EvaluationError, OptionError
 from captioner.evaluation.evaluate import Evaluation, Provenance, cross_check, evaluate
 from captioner.evaluation.options import EvaluationOptions
+from captioner.evaluation.report import evaluation_table
 from captioner.metrics.evaluate import METRICS, References, score_captions
 from tests.evaluation.small import CAPTIONS, REFERENCES
 
@@ -41,6 +42,16 @@ def test_without_a_bootstrap_there_are_no_intervals() -> None:
 def test_the_figures_are_those_of_the_metrics() -> None:
     found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, EvaluationOptions(meteor=False))
     assert found.scores.figures == score_captions(CAPTIONS, REFERENCES).figures
+
+
+def test_domains_are_scored_as_data_sets_of_their_own() -> None:
+    ids = list(CAPTIONS)
+    domains = {"in-domain": ids[:4], "out-domain": [*ids[4:], "absent"]}
+    found = evaluate(CAPTIONS, References(REFERENCES), PROVENANCE, EvaluationOptions(meteor=False), domains=domains)
+    for name, part in {"in-domain": ids[:4], "out-domain": ids[4:]}.items():
+        alone = score_captions({i: CAPTIONS[i] for i in part}, {i: REFERENCES[i] for i in part})
+        assert found.to_dict()["domains"][name] == {"images": len(part), **alone.figures}  # type: ignore[index]
+        assert f"\n{name:<14}{len(part):>8}" in evaluation_table(found)
 
 
 def test_meteor_is_named_with_the_reason_where_it_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

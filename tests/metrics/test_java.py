@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from captioner.errors import EvaluationError
-from captioner.metrics.java import meteor
+from captioner.metrics.java import meteor, spice, why_no_spice
 from tests.metrics.oracles import oracle, oracle_scores
 
 HYPOTHESES = [["a", "dog", "runs", "on", "grass"], ["a", "|||", "cat"], []]
@@ -49,3 +51,34 @@ def test_a_program_that_ends_at_once_is_one_clear_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/true")
     with pytest.raises(EvaluationError, match="ended without an answer"):
         meteor(HYPOTHESES, REFERENCES)
+
+
+def test_spice_is_that_of_pycocoevalcap_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program itself needs Java 8 and a download, so its answer is made up here."""
+
+    class Spice:
+        answer: float | None = 0.25
+
+        def compute_score(
+            self, references: dict[int, list[str]], hypotheses: dict[int, list[str]]
+        ) -> tuple[float, list[object]]:
+            assert references[0] == ["a dog is running on the grass", "the brown dog"]
+            assert hypotheses[2] == [""]
+            if self.answer is None:
+                raise OSError("the parser cannot be fetched")
+            return self.answer, []
+
+    module = types.ModuleType("pycocoevalcap.spice.spice")
+    module.Spice = Spice  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.spice", types.ModuleType("pycocoevalcap.spice"))
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.spice.spice", module)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
+    assert why_no_spice() == ""
+    assert spice(HYPOTHESES, REFERENCES) == 0.25
+    Spice.answer = None
+    with pytest.raises(EvaluationError, match=r"SPICE's program failed.*the parser cannot be fetched"):
+        spice(HYPOTHESES, REFERENCES)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert why_no_spice() == "SPICE needs Java, and there is no program 'java'"
+    with pytest.raises(EvaluationError, match="SPICE needs Java"):
+        spice(HYPOTHESES, REFERENCES)

@@ -1,0 +1,335 @@
+"""Every kind of data set: read, described, trained on for two steps and evaluated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioner.checkpoint import Checkpoint
+from captioner.cli import main
+from captioner.datasets import DatasetOptions, Record, present, read_each, read_records
+from captioner.errors import DatasetError
+from captioner.training import trainer
+from captioner.training.folder import Log
+from tests.datasets import kinds
+from tests.datasets.kinds import KINDS, STEMS, TEXTS, write_tar
+from tests.small_model import save_with_graphs
+
+
+def options(kind: str, folder: Path, **more: Any) -> DatasetOptions:
+    return DatasetOptions((f"{kind}:{folder}",), **more)
+
+
+def written(folder: Path, name: str) -> DatasetOptions:
+    folder.mkdir()
+    kind, write = KINDS[name]
+    write(folder)
+    return options(kind, folder, holdout=0.33)
+
+
+def captions_of(records: list[Record]) -> dict[Any, tuple[str, ...]]:
+    return {record.image_id: record.captions for record in records}
+
+
+@pytest.fixture(scope="module")
+def small(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_with_graphs(tmp_path_factory.mktemp("checkpoint") / "small.safetensors", checkpoint)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_trained_on_for_two_steps_and_evaluated(
+    name: str,
+    tmp_path: Path,
+    cache: Path,
+    small: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """nocaps has nothing to train on, and is evaluated only."""
+    monkeypatch.setattr(Log, "_plot", lambda _journal: None)
+    monkeypatch.setattr(trainer, "graphs_of", lambda *_, **__: None)
+    dataset = written(tmp_path / "data", name)
+    given = [f"--dataset={dataset.dataset[0]}", "--holdout=0.33"]
+    if name != "nocaps":
+        tiny = ["--encoder=efficientnet_lite0", "--image-size=64", "--hidden-size=8", "--embedding-size=8"]
+        run = ["--min-count=1", "--epochs=1", "--batch-size=4", "--device=cpu", "--precision=fp32", f"--cache={cache}"]
+        assert main(["train", *given, *tiny, *run, "--output", str(tmp_path / "model.safetensors")]) == 0
+        said = capsys.readouterr().err
+        kind = dataset.dataset[0].partition(":")[0]
+        assert f"{kind}: 8 photos" in said  # two steps of four images
+        assert "epoch 1: loss " in said
+    assert main(["evaluate", *given, "--weights", str(small), "--json", "--bootstrap=0", "--no-meteor"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 4
+    assert ("domains" in found) == (name == "nocaps")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_captioner_data_names_the_kind_its_splits_and_how_to_use_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kind, folder) = written(tmp_path / "data", name).dataset[0].split(":")
+    assert main(["data", folder]) == 0
+    said = capsys.readouterr().out
+    assert f"{kind} in {folder}\n" in said
+    assert f"--dataset {kind}:{folder}" in said
+    assert "absent" not in said
+
+
+def test_flickr30k_reads_the_row_without_its_second_stroke(tmp_path: Path) -> None:
+    read = captions_of(read_records(written(tmp_path / "data", "flickr30k"), "all"))
+    assert read == {f"{stem}.jpg": tuple(texts) for stem, texts in zip(STEMS, TEXTS, strict=True)}
+
+
+def test_flickr30k_as_a_token_file_without_lists_is_divided(tmp_path: Path) -> None:
+    lines = [
+        f"{stem}.jpg#{nth}\t{text}\n"
+        for stem, texts in zip(STEMS, TEXTS, strict=True)
+        for nth, text in enumerate(texts)
+    ]
+    (tmp_path / "results_20130124.token").write_text("".join(lines))
+    parts = {split: read_records(options("flickr30k", tmp_path), split) for split in ("train", "val")}
+    assert [len(part) for part in parts.values()] == [10, 2]
+
+
+DAMAGED = {
+    "flickr30k": (
+        "results.csv",
+        "a.jpg| 0| A dog.\nb.jpg| 0|\nrubbish\n",
+        "image_name| comment_number| comment\n",
+        [3, 4],
+    ),
+    "flickr8k": ("captions.txt", "a.jpg,A dog.\nb.jpg\n,A cat.\n", "image,caption\n", [3, 4]),
+    "imagefolder": ("metadata.csv", "a.jpg,A dog.\n,A cat.\n", "file_name,text\n", [3]),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_rows_are_named_by_file_and_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, rows, header, damaged = DAMAGED[kind]
+    (tmp_path / name).write_text(header + rows)
+    assert captions_of(read_records(options(kind, tmp_path), "all")) == {"a.jpg": ("A dog.",)}
+    said = capsys.readouterr().err
+    assert f"{kind}: left out {len(damaged)} damaged rows: " in said
+    for line in damaged:
+        assert f"{tmp_path / name}: line {line} lacks" in said
+    assert main(["data", str(tmp_path)]) == 0
+    assert f"{tmp_path / name}: line {damaged[0]} lacks" in capsys.readouterr().out
+
+
+def test_coco_cn_names_damaged_lines_and_spaces_its_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = written(tmp_path / "data", "coco-cn")
+    file = tmp_path / "data" / "imageid.human-written-caption.txt"
+    file.write_text(file.read_text(encoding="utf-8") + "no number\n", encoding="utf-8")
+    first, *_ = read_records(dataset, "train")
+    assert (first.image_id, first.path.parent.name) == ("COCO_train2014_000000000000", "train2014")
+    assert first.captions == ("白 色 地 面 上 的 方 形。",)
+    assert f"{file}: line 13 is not" in capsys.readouterr().err
+
+
+def test_stair_takes_the_words_of_the_tokenised_file_where_it_is(tmp_path: Path) -> None:
+    dataset = written(tmp_path / "data", "stair")
+    assert read_records(dataset, "val")[0].captions[0] == "白 い 地 面 の 上 の 四 角"
+    for split in ("train", "val"):
+        file = tmp_path / "data" / f"stair_captions_v1.2_{split}.json"
+        contents = json.loads(file.read_text(encoding="utf-8"))
+        for annotation in contents["annotations"]:
+            annotation["tokenized_caption"] = "白い 地面 の 上 の 四角"
+        kinds.write_json(file.with_name(f"{file.stem}_tokenized.json"), contents)
+    assert read_records(dataset, "val")[0].captions[0] == "白い 地面 の 上 の 四角"
+
+
+def test_vizwiz_leaves_out_rejected_and_precanned_captions(tmp_path: Path) -> None:
+    read = read_records(written(tmp_path / "data", "vizwiz"), "all")
+    assert [record.captions for record in read] == [tuple(texts) for texts in TEXTS]
+
+
+def test_ids_that_are_texts(tmp_path: Path) -> None:
+    dataset = written(tmp_path / "data", "textcaps")
+    assert list(captions_of(read_records(dataset, "val"))) == STEMS[8:]
+    contents = {
+        "images": [{"id": "a7", "file_name": "7.png"}],
+        "annotations": [{"image_id": "a7", "caption": "A dog."}],
+    }
+    kinds.write_json(tmp_path / "captions_val2017.json", contents)
+    read = read_records(DatasetOptions(("coco",), annotations=str(tmp_path / "captions_val2017.json")), "val")
+    assert captions_of(read) == {"a7": ("A dog.",)}
+
+
+def test_textcaps_with_one_caption_an_entry(tmp_path: Path) -> None:
+    data = [{"image_id": "x", "caption_str": text, "image_path": "train/x.jpg"} for text in ("One.", "Two.")]
+    kinds.write_json(tmp_path / "TextCaps_0.1_val.json", {"data": data})
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "x.jpg").touch()
+    (record,) = read_records(options("textcaps", tmp_path), "val")
+    assert (record.captions, record.path) == (("One.", "Two."), tmp_path / "train" / "x.jpg")
+    kinds.write_json(tmp_path / "TextCaps_0.1_val.json", {"data": [*data, {"image_id": 7}]})
+    with pytest.raises(DatasetError, match=r"TextCaps_0.1_val.json: data\[2\] lacks a text 'image_id'"):
+        read_records(options("textcaps", tmp_path), "val")
+
+
+@pytest.mark.parametrize("absent", [{}, {"split": None}])
+def test_karpathy_divides_images_without_a_split(tmp_path: Path, absent: dict[str, None]) -> None:
+    images = [{"filename": f"{n}.jpg", "sentences": [{"raw": "A dog."}], **absent} for n in range(10)]
+    kinds.write_json(tmp_path / "dataset_mine.json", {"images": images})
+    assert len(read_records(options("karpathy", tmp_path), "val")) == 2
+    assert len(read_records(options("karpathy", tmp_path), "train")) == 8
+
+
+@pytest.mark.parametrize("column", ["text", "caption", "description"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_imagefolder_metadata(tmp_path: Path, ending: str, column: str) -> None:
+    rows = [{"file_name": f"train/{n}.jpg", column: f"A dog {n}.", "width": 64} for n in range(3)]
+    file = tmp_path / f"metadata.{ending}"
+    if ending == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), file)
+    elif ending == "csv":
+        file.write_text("".join([f"file_name,{column}\n", *(f"{row['file_name']},{row[column]}\n" for row in rows)]))
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = {} if column in ("text", "caption") else {"caption_column": column}
+    read = read_records(options("imagefolder", tmp_path, **named), "train")
+    assert captions_of(read) == {f"train/{n}.jpg": (f"A dog {n}.",) for n in range(3)}
+    if named:
+        with pytest.raises(DatasetError, match=r"has no 'file_name' or no 'text' .*name it with `caption_column`"):
+            read_records(options("imagefolder", tmp_path), "train")
+
+
+def test_imagefolder_with_several_captions_an_image(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": "a.jpg", "captions": ["One.", "Two."]},
+        {"file_name": "b.jpg", "caption_0": "A.", "caption_1": "B."},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert captions_of(read_records(options("imagefolder", tmp_path), "all")) == {
+        "a.jpg": ("One.", "Two."),
+        "b.jpg": ("A.", "B."),
+    }
+
+
+def test_what_captioner_writes_is_read(
+    tmp_path: Path, images: list[Path], small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, image in enumerate(images[:3]):
+        (tmp_path / f"{place}{image.suffix}").write_bytes(image.read_bytes())
+    common = ["caption", str(tmp_path), "--weights", str(small), "--workers=0", "-q"]
+    assert main([*common, "--format", "imagefolder", "--output", str(tmp_path / "metadata.jsonl")]) == 0
+    assert main([*common, "--format", "sidecar"]) == 0
+    read = [captions_of(read_records(options(kind, tmp_path), "all")) for kind in ("imagefolder", "sidecars")]
+    assert len(read[0]) == 3
+    assert read[0] == read[1]
+    assert main([*common, "--format", "imagefolder", "--output", str(tmp_path / "captions.jsonl")]) == 2
+    assert "PHOTOS/metadata.jsonl" in capsys.readouterr().err
+
+
+def test_sidecars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.jpg", "b.png", "c.jpg", "d.jpg", "e.jpg"):
+        kinds.draw_as(tmp_path, 0, name)
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfA dog.\r\n\r\nOne more.\r\n")
+    (tmp_path / "b.caption").write_text("A cat.")
+    (tmp_path / "c.txt").touch()
+    (tmp_path / "d.txt").write_bytes(b"fine\n\xff\xfe")
+    (tmp_path / "e.jpg.txt").write_text("A bird.\n")
+    read = captions_of(read_records(options("sidecars", tmp_path), "all"))
+    assert read == {"a.jpg": ("A dog.", "One more."), "b.png": ("A cat.",), "e.jpg": ("A bird.",)}
+    assert f"{tmp_path / 'd.txt'}: line 2 is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_images_in_tars_are_read_in_place(tmp_path: Path, small: Path) -> None:
+    dataset = written(tmp_path / "data", "webdataset")
+    (_, records), *_ = read_each(dataset, "val")
+    kept, absent = present(records, skip_missing=False)
+    assert (len(kept), absent) == (4, [])
+    assert [record.image_id for record in kept[:1]] == ["val-00000.tar/000000008.jpg"]
+    from captioner.captioner import Captioner  # after the fixture has made what it loads
+
+    model = Captioner.load(small, device="cpu")
+    plain = tmp_path / "8.jpg"
+    kinds.draw_as(tmp_path, 8, "8.jpg")
+    assert (model.preprocess(kept[0].path) == model.preprocess(plain)).all()
+    assert not (tmp_path / "data" / "val-00000").exists()
+
+
+def test_damaged_shards_and_samples_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = (tmp_path / kinds.draw_as(tmp_path, 0, "x.png")).read_bytes()
+    members = {
+        "a.png": image,
+        "a.txt": b"A dog.",
+        "b.txt": b"No image.",
+        "c.png": image,
+        "c.json": b"{",
+        "d.png": image,
+    }
+    write_tar(tmp_path / "s" / "0.tar", members)
+    write_tar(tmp_path / "s" / "1.tar", {"e.png": image, "e.txt": b"A cat.", "f.png": image, "f.txt": b"Gone."})
+    whole = (tmp_path / "s" / "1.tar").read_bytes()
+    (tmp_path / "s" / "1.tar").write_bytes(whole[: 512 * 3 + 512 * (len(image) // 512 + 1)])
+    (tmp_path / "s" / "2.tar.gz").touch()
+    shards = tmp_path / "s"
+    assert list(captions_of(read_records(options("webdataset", shards), "all"))) == ["0.tar/a.png", "1.tar/e.png"]
+    assert "left out 4 damaged rows" in capsys.readouterr().err
+    assert main(["data", str(shards)]) == 0
+    said = capsys.readouterr().out
+    for fault in ("0.tar/b: has no image", "0.tar/c: its caption", "1.tar: broken, cut off", "2.tar.gz: is compressed"):
+        assert f"{shards}/{fault}" in said
+
+
+def test_joined_tars_are_read_to_their_end(tmp_path: Path) -> None:
+    kinds.webdataset(tmp_path)
+    first, second = sorted(tmp_path.glob("*.tar"))
+    joined = tmp_path / "joined"
+    joined.mkdir()
+    (joined / "all.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    assert len(read_records(options("webdataset", joined), "all")) == 12
+
+
+def test_caption_column_of_a_shard(tmp_path: Path) -> None:
+    image = (tmp_path / kinds.draw_as(tmp_path, 0, "x.png")).read_bytes()
+    write_tar(tmp_path / "0.tar", {"a.png": image, "a.txt": b"alt", "a.json": b'{"blip": "A dog."}'})
+    read = read_records(options("webdataset", tmp_path, caption_column="blip"), "all")
+    assert captions_of(read) == {"0.tar/a.png": ("A dog.",)}
+
+
+def test_a_folder_of_nothing_and_a_folder_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(tmp_path)]) == 2
+    assert "holds no captioned images in a known form" in capsys.readouterr().err
+    written(tmp_path / "inner", "table")
+    assert main(["data", str(tmp_path)]) == 0
+    assert f"table in {tmp_path / 'inner'}" in capsys.readouterr().out
+    (tmp_path / "inner" / "captions.csv").write_text("image,caption\na.jpg\n")
+    assert main(["data", str(tmp_path / "inner")]) == 1
+    assert "line 2 has 1 fields" in capsys.readouterr().out
+
+
+def test_results_for_the_coco_server(
+    tmp_path: Path, images: list[Path], small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test2014").mkdir()
+    listed = []
+    for number, image in enumerate(images[:2], start=14):
+        name = f"COCO_test2014_{number:012d}{image.suffix}"
+        (tmp_path / "test2014" / name).write_bytes(image.read_bytes())
+        listed.append({"id": number, "file_name": name})
+    info = tmp_path / "annotations" / "image_info_test2014.json"
+    kinds.write_json(info, {"images": listed, "categories": []})
+    run = ["caption", "--images-from", str(info), "--weights", str(small), "--workers=0", "-q"]
+    assert main(run) == 0
+    results = json.loads((tmp_path / "captions_test2014_small_results.json").read_text())
+    assert [(row["image_id"], sorted(row)) for row in results] == [(n, ["caption", "image_id"]) for n in (14, 15)]
+    assert main(run) == 0  # nothing is left to do
+    assert main([*run[:3], str(tmp_path / "nowhere"), *run[3:]]) == 2
+    assert "there is no such folder of images" in capsys.readouterr().err
+    assert main(["data", str(tmp_path)]) == 2
+    assert f"captioner caption --images-from {info}" in capsys.readouterr().err
