@@ -21,6 +21,7 @@ _REPORT_MORE = 0.004  # seconds an image
 _THUMBNAIL = 240  # pixels
 _MOST_RUNS = 2  # albums that are captioned at once; single images go their own way
 _FORMATS = ("CSV", "JSON Lines", "COCO JSON", "Text files (zip)")  # as downloads.js knows them
+_KEPT = "() => JSON.parse(sessionStorage.getItem('album')) ?? ['', '']"
 _HINT = (
     '<p class="hint">Several images or a zip archive. They are captioned with the settings of the first '
     "tab. Captions can be edited before they are downloaded.</p>"
@@ -187,7 +188,7 @@ def many_tab(service: Service, controls: Controls) -> None:
             start = gr.Button("Caption them", variant="primary", elem_id="start")
             stop = gr.Button("Stop", interactive=False, elem_id="stop")
         progress = gr.HTML(elem_id="progress", apply_default_css=False)
-        with gr.Row(visible=False, elem_id="downloads") as downloads:
+        with gr.Row(elem_id="downloads"):  # shown by the style sheet while there are captions
             gr.HTML("<p>Download as</p>", apply_default_css=False)
             for name in _FORMATS:
                 gr.Button(name, size="sm")
@@ -195,7 +196,7 @@ def many_tab(service: Service, controls: Controls) -> None:
 
     def run(album: Album, files: list[dict[str, Any]] | None, *choices: Any) -> Iterator[tuple[Any, ...]]:
         for report, shown in run_album(service, album, files, choices):
-            yield report, shown, gr.update(interactive=album.running), gr.update(visible=bool(album.captioned))
+            yield report, shown, gr.update(interactive=album.running)
 
     def stop_album(album: Album) -> None:
         album.stopping = True
@@ -204,9 +205,11 @@ def many_tab(service: Service, controls: Controls) -> None:
     start.click(
         run,
         [album, files, *controls.values],
-        [progress, shots, stop, downloads],
+        [progress, shots, stop],
         concurrency_limit=_MOST_RUNS,
         concurrency_id="album-run",
         **silent,
     )
     stop.click(stop_album, album, None, queue=False, **silent)
+    # What downloads.js kept when the page was left.
+    gr.on(None, None, None, [progress, shots], js=_KEPT, **silent)

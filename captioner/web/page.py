@@ -3,12 +3,14 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Request, Response, Security, exceptions, responses, security
+from jinja2 import ChoiceLoader, DictLoader
 
 from captioner import CaptionerError, __version__
 from captioner.web import api, gate, gradio_fixes, many, render, settings, single, uploads
@@ -47,6 +49,7 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
     # record could name any file of the server.
     page.has_launched = True
     gradio_fixes.guard(page)
+    _speak_without_scripts()
     app = _routes(service, options, metrics, users)
     local = options.host in LOCAL_HOSTS and not options.root_path  # a proxy may pass on any name
     largest = options.max_upload_bytes
@@ -125,6 +128,16 @@ def _routes(
     return app
 
 
+@cache
+def _speak_without_scripts() -> None:
+    """Put a sentence into Gradio's page, which is empty without JavaScript."""
+    templates, name = gr.routes.templates.env, "frontend/index.html"
+    assert templates.loader is not None
+    page, *_ = templates.loader.get_source(templates, name)
+    page = page.replace("<gradio-app", f"{render.static('noscript.html')}<gradio-app", 1)
+    templates.loader = ChoiceLoader([DictLoader({name: page}), templates.loader])
+
+
 def _answer_in_sentences(app: FastAPI) -> None:
     """Answer failures with ``{"error": "..."}``; ``detail`` says the same to Gradio's clients."""
 
@@ -150,14 +163,15 @@ def build_page(service: Service, metrics: api.Metrics | None = None) -> gr.Block
         with gr.Row(elem_id="top"):
             gr.HTML(render.static("header.html"), apply_default_css=False)
             status = gr.HTML(status_line(service), elem_id="status", apply_default_css=False)
-        with gr.Tabs():
-            with gr.Tab("One image"):
+        with gr.Tabs():  # their ids are in the address
+            with gr.Tab("One image", id="one"):
                 controls = single.single_tab(service)
-            with gr.Tab("Many images"):
+            with gr.Tab("Many images", id="many"):
                 many.many_tab(service, controls)
-            with gr.Tab("About"), gr.Column(elem_id="about"):
+            with gr.Tab("About", id="about"), gr.Column(elem_id="about"):
                 facts = gr.HTML(elem_id="facts", apply_default_css=False)
                 card = gr.Markdown(elem_id="card", buttons=[])
+        gr.HTML('<a href="docs" target="_blank">Use via API</a>', elem_id="api", apply_default_css=False)
 
         async def when_ready() -> AsyncIterator[tuple[Any, ...]]:
             yield status_line(service), *[gr.skip()] * 5

@@ -33,10 +33,10 @@ _SCALE = (("quintillion", 18), ("quadrillion", 15), ("trillion", 12), ("billion"
 _SHOWN_RUNNERS_UP = 3
 _LOOK = (
     '<figure class="look"><div class="frame"><img src="{}" alt="The image as the model sees it, a square">'
-    '<img class="shade" alt="" hidden></div><figcaption class="hint">Point at a word in the table, or choose '
-    "it, to see where the model looked when it wrote it: bright where it looked, dark where it did "
-    "not.</figcaption></figure>"
+    '<img class="shade" alt="" hidden></div><figcaption class="hint">Point at a word in the table, or choose it, to '
+    "see where the model looked when it wrote it: bright where it looked, dark where it did not.</figcaption></figure>"
 )
+_FIGURES = ("Chance, 1&nbsp;in", "log&nbsp;P")
 _SHADES = (0.02, 0.1, 0.3, 0.6)  # probabilities at which a word's background gets stronger
 
 
@@ -103,20 +103,20 @@ def percent(probability: float) -> str:
     return f"{min(value, 99 if probability < 1 else 100):.0f} %"
 
 
-def one_in(log_prob: float) -> str:
-    """Write a small probability, given by its natural logarithm, as "1 in N".
+def odds(log_prob: float) -> str:
+    """Write the N of a small probability "1 in N", given by its natural logarithm.
 
-    >>> one_in(-7.85), one_in(-21.2)
-    ('1 in 2,566', '1 in 1.6 billion')
+    >>> odds(-7.85), odds(-21.2)
+    ('2,566', '1.6 billion')
     """
     digits = -log_prob / math.log(10)
     if digits >= _SCALE[0][1] + 3:
-        return f"1 in 10^{digits:.0f}"
-    odds = math.exp(-log_prob)
+        return f"10^{digits:.0f}"
+    value = math.exp(-log_prob)
     for name, power in _SCALE:
         if digits >= power:
-            return f"1 in {odds / 10**power:.1f} {name}"
-    return f"1 in {odds:,.0f}" if odds >= 10 else f"1 in {odds:.1f}"
+            return f"{value / 10**power:.1f} {name}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def times(log_ratio: float) -> str:
@@ -129,7 +129,7 @@ def times(log_ratio: float) -> str:
         return "about as"
     if log_ratio < math.log(10):
         return f"{math.exp(log_ratio):.1f} times as"
-    return f"{one_in(-log_ratio).removeprefix('1 in ')} times as"
+    return f"{odds(-log_ratio)} times as"
 
 
 def answer_card(answer: Answer) -> str:
@@ -142,34 +142,34 @@ def answer_card(answer: Answer) -> str:
         f'<div class="answer" data-announce="Caption: {text}"><p class="caption">{text}</p>{doubt}'
         '<p class="caption-tools">'
         f'<button type="button" class="quiet-button" data-copy="{text}">Copy caption</button>'
-        f'<span class="took">{answer.seconds:.2f} s</span></p>'
-        f"{_alternatives(answer)}</div>"
+        f'<span class="took">{answer.seconds:.2f} s to look and write</span></p>'
+        f"{_all_captions(answer)}</div>"
     )
 
 
-def _alternatives(answer: Answer) -> str:
-    count = len(answer.captions)
-    if count < 2:
-        return ""
-    log_probs = [caption.log_prob for caption in answer.captions]
-    items = "".join(
-        f'<li><span class="sentence">{escape(caption.text)}</span><span class="odds">{one_in(caption.log_prob)}'
-        f'<span class="log-prob">log P {_minus(caption.log_prob)}</span></span>'
-        f"{_bar(math.exp(caption.log_prob - max(log_probs)))}</li>"
-        for caption in answer.captions
+def _all_captions(answer: Answer) -> str:
+    captions, count = answer.captions, len(answer.captions)
+    log_probs = [caption.log_prob for caption in captions]
+    bars = [_bar(math.exp(log_prob - max(log_probs))) if count > 1 else "" for log_prob in log_probs]
+    rows = "".join(
+        f'<tr><td><span class="sentence">{escape(caption.text)}</span>{bar}</td><td>{odds(caption.log_prob)}</td>'
+        f"<td>{_minus(caption.log_prob)}</td></tr>"
+        for caption, bar in zip(captions, bars, strict=True)
     )
-    heading, order = f"Its {count} best captions", ""
+    heading = "How probable it is" if count == 1 else f"Its {count} best captions"
+    more = " The bars compare the captions with the likeliest." if count > 1 else ""
     if answer.options.sampling:
         heading = f"The {count} captions that were drawn"
     elif log_probs != sorted(log_probs, reverse=True):
         reason = "The search favours longer sentences a little"
         if answer.options.consensus:
             reason = "What many of them say comes first"
-        order = f" {reason}, so the order is not quite that of the bars."
+        more += f" {reason}, so the order is not quite that of the bars."
     return (
-        f'<h2>{heading}</h2><ol class="alternatives">{items}</ol>'
-        '<p class="hint">The bar shows how probable each sentence is beside the likeliest of them. '
-        f"Any one exact sentence is improbable, so the numbers are small.{order}</p>"
+        f'<h2>{heading}</h2><table class="figures captions"><thead>{_head("Caption", *_FIGURES)}</thead>'
+        f'<tbody>{rows}</tbody></table><p class="hint">1 in {odds(log_probs[0])} means: of so many sentences that the '
+        "model draws at random for this image, one is the first caption, on average. log P is the natural logarithm of "
+        f"this chance.{more}</p>"
     )
 
 
@@ -188,10 +188,9 @@ def decisions(score: Score, seen: Pixels) -> str:
         for word, log_prob, others, where in zip(words, log_probs, score.runners_up, shades, strict=True)
     )
     return (
-        f'<div class="decisions">{figure}<p class="hint">The sentence is written word by word. Each time the '
-        "model gives every word it knows a probability, from the image and the words before.</p>"
-        '<table><thead><tr><th scope="col">Word</th><th scope="col">Probability</th>'
-        f'<th scope="col">Runners-up</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        '<div class="decisions"><p class="hint">The sentence is written word by word. Each time the model gives '
+        f"every word it knows a probability, from the image and the words before.</p>{figure}"
+        f"<table><thead>{_head('Word', 'Probability', 'Runners-up')}</thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -216,10 +215,17 @@ def comparison_card(own: Score, caption: Caption) -> str:
         verdict = f"The model finds its own caption {times(gain)} probable as yours."
     else:
         verdict = f"The model finds your sentence {times(-gain)} probable as its own caption."
+    both = {"Your sentence": own, "Its own caption": model}
+    rows = "".join(
+        f'<tr><th scope="row">{title}</th><td>{odds(score.log_prob)}</td><td>{_minus(score.log_prob)}</td>'
+        f"<td>{_rounded(score.perplexity)}</td></tr>"
+        for title, score in both.items()
+    )
     return (
         f'<div class="comparison" data-announce="{escape(verdict)}"><p class="verdict">{escape(verdict)}</p>'
-        f"{_scored('Your sentence', own)}{_scored('Its own caption', model)}"
-        '<p class="hint">The stronger a word is coloured, the more the model expected it. Perplexity is how '
+        f"{''.join(_scored(title, score) for title, score in both.items())}"
+        f'<table class="figures"><thead>{_head("Sentence", *_FIGURES, "Perplexity")}</thead><tbody>{rows}</tbody>'
+        '</table><p class="hint">The stronger a word is coloured, the more the model expected it. Perplexity is how '
         "many words it hesitates between at each place, on average.</p></div>"
     )
 
@@ -234,10 +240,7 @@ def _scored(title: str, score: Score) -> str:
     named = [f"<b>{escape(word)}</b> ({percent(chance)})" for word, chance in chances if chance < UNLIKELY]
     unlikely = f"Found unlikely: {', '.join(named)}" if named else "No word of it surprised the model."
     return (
-        f'<section class="scored"><h2>{title}</h2>'
-        f'<p class="shaded">{words}</p><dl><div><dt>log P(sentence | image)</dt>'
-        f"<dd>{_minus(score.log_prob)}</dd></div><div><dt>Probability</dt><dd>{one_in(score.log_prob)}</dd></div>"
-        f"<div><dt>Perplexity</dt><dd>{_rounded(score.perplexity)}</dd></div></dl>"
+        f'<section class="scored"><h2>{title}</h2><p class="shaded">{words}</p>'
         f'<p class="unlikely">{unlikely}</p></section>'
     )
 
@@ -245,6 +248,10 @@ def _scored(title: str, score: Score) -> str:
 def notice(text: str, *, kind: str = "error") -> str:
     """Show a message in the place of an answer; ``kind`` is ``error`` or ``busy``."""
     return f'<div class="notice {kind}" data-announce="{escape(text)}"><p>{escape(text)}</p></div>'
+
+
+def _head(*names: str) -> str:
+    return "".join(["<tr>", *(f'<th scope="col">{name}</th>' for name in names), "</tr>"])
 
 
 def _bar(share: float) -> str:

@@ -33,6 +33,7 @@ ITEMS = [
 ]
 _SHOW = """(items) => document.querySelector("#gallery").replaceChildren(...items.map(([image, caption, error]) => {
     const shot = document.createElement("figure"), field = document.createElement("textarea");
+    shot.className = "shot";
     Object.assign(shot.dataset, error ? { image, error } : { image, logProb: "-1.5" });
     field.value = field.defaultValue = caption;
     shot.append(field);
@@ -160,7 +161,7 @@ def test_a_hostile_archive_is_told_and_the_next_one_works(visit: Visit, address:
     upload(page, [bomb])
     page.locator("#start").click()
     page.get_by_text("unpacks to too many bytes").wait_for()
-    assert page.locator("#downloads").count() == 0
+    assert not page.locator("#downloads").is_visible()
     good = tmp_path / "good.png"
     good.write_bytes(good_png())
     page = visit(address)

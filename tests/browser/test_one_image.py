@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,9 +41,9 @@ def test_an_image_gets_a_caption_with_all_that_belongs_to_it(
     options = replace(captioner.options, num_captions=captioner.options.beam_size)
     (expected,) = captioner.caption([images[1]], options)
     expect_caption(page, expected[0].text)
-    expect_texts(page, ".alternatives .sentence", *(caption.text for caption in expected))
-    assert page.locator(".alternatives .bar").count() == 3
-    assert page.locator(".took").inner_text().endswith(" s")
+    expect_texts(page, ".captions .sentence", *(caption.text for caption in expected))
+    assert page.locator(".captions .bar").count() == 3
+    assert re.fullmatch(r"\d+\.\d\d s to look and write", page.locator(".took").inner_text())
 
     page.get_by_role("button", name="Copy caption").click()
     page.wait_for_function("document.getElementById('announcer').textContent === 'Copied'")
@@ -107,17 +108,17 @@ def test_samples_can_be_clicked_and_settings_changed_without_another_upload(
 
     open_section(page, "Settings")
     page.get_by_text("Word by word (greedy)").click()
-    expect_texts(page, ".alternatives .sentence")
+    expect_texts(page, ".captions .sentence", *texts(method="greedy"))
     expect_texts(page, ".answer .caption", *texts(method="greedy"))
     page.get_by_text("Varied (sampling)").click()
-    expect_texts(page, ".alternatives .sentence", *texts(method="sample"))
+    expect_texts(page, ".captions .sentence", *texts(method="sample"))
     page.get_by_label("Seed").fill("7")
     assert texts(method="sample", seed=7) != texts(method="sample")
-    expect_texts(page, ".alternatives .sentence", *texts(method="sample", seed=7))
+    expect_texts(page, ".captions .sentence", *texts(method="sample", seed=7))
     length = page.locator("#settings").get_by_label("number input for Longest caption")
     length.fill("2")
     length.press("Enter")
-    expect_texts(page, ".alternatives .sentence", *texts(method="sample", seed=7, max_length=2))
+    expect_texts(page, ".captions .sentence", *texts(method="sample", seed=7, max_length=2))
     assert uploads == []
 
 
@@ -143,7 +144,12 @@ def test_a_sentence_of_ones_own_is_compared(visit: Visit, address: str, size: st
     page.wait_for_selector(".comparison")
     assert page.locator(".scored").count() == 2
     assert page.locator(".scored").first.locator(".word").count() == 7
-    assert "Perplexity" in page.locator(".scored").first.inner_text()
+    assert page.locator(".comparison .figures th").all_inner_texts()[:4] == [
+        "Sentence",
+        "Chance, 1\xa0in",
+        "log\xa0P",
+        "Perplexity",
+    ]
     expect_texts(page, "#announcer", page.locator(".verdict").inner_text())
 
     for text, told in (

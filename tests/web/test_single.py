@@ -130,9 +130,24 @@ def test_a_caption_that_is_more_likely_bad_says_so(service: Service, images: lis
         assert ("I am not sure about this one." in card) == said
 
 
-def test_greedy_search_has_no_alternatives(service: Service, images: list[Path]) -> None:
-    card = render.answer_card(answer(service, upload(images[0]), Settings(method="greedy")))
-    assert "alternatives" not in card
+def test_greedy_search_has_one_caption_and_nothing_to_compare_it_with(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings(method="greedy"))
+    card = render.answer_card(found)
+    assert text_of(card).count(found.captions[0].text) == 2  # in large letters, and with its probability
+    assert 'class="bar"' not in card
+    assert "bars" not in card
+
+
+def test_what_numbers_are_is_said_once_and_not_in_every_line(service: Service, images: list[Path]) -> None:
+    found = answer(service, upload(images[0]), Settings())
+    (lines,) = re.findall(r"<tbody>.*</tbody>", render.answer_card(found))
+    own = service.score(service.prepare(images[0]), SENTENCE)
+    for text in (text_of(lines), text_of(render.comparison_card(own, found.captions[0]))):
+        assert "1 in " not in text
+    said = text_of(render.answer_card(found))
+    assert said.count("1 in ") == 1
+    assert said.count("natural logarithm") == 1
+    assert said.count(f"{found.seconds:.2f} s to look and write") == 1
 
 
 def test_the_decisions_name_each_word_with_runners_up(service: Service, images: list[Path]) -> None:

@@ -1,9 +1,12 @@
-// Downloads of the captions of many images. They are made here, of what the gallery shows, so that they have each edit.
+// Downloads of the captions of many images. They are made here, of what the gallery shows, so that they have each edit. What
+// it shows is kept when the page is left, for when it is loaded again, until the browser's tab is closed.
 (() => {
   const LONGEST_CAPTION = 1000; // characters
   const encoder = new TextEncoder();
 
   const oneLine = (text) => text.slice(0, LONGEST_CAPTION).replace(/\s+/g, " ").replace(/\p{C}/gu, "").trim();
+
+  const written = (field) => field.dataset.written ?? field.defaultValue; // by the model
 
   function shown() {
     return [...document.querySelectorAll("#gallery [data-image]")].map((shot) => {
@@ -12,7 +15,7 @@
       const field = shot.querySelector("textarea");
       const caption = oneLine(field.value);
       // After an edit the number would be that of another sentence.
-      const rest = caption === field.defaultValue ? { log_prob: Number(logProb) } : { edited: true };
+      const rest = caption === written(field) ? { log_prob: Number(logProb) } : { edited: true };
       return { image, caption, ...rest };
     });
   }
@@ -96,6 +99,26 @@
     "COCO JSON": ["captions.json", "application/json", (items) => coco(captioned(items))],
     "Text files (zip)": ["captions.zip", "application/zip", (items) => sidecars(captioned(items))],
   };
+
+  function keep() {
+    const gallery = document.querySelector("#gallery")?.cloneNode(true);
+    if (!gallery) return; // its tab was not opened
+    for (const field of gallery.querySelectorAll("textarea")) {
+      field.dataset.written = written(field);
+      field.textContent = field.value;
+    }
+    const ended = document.querySelector("#progress .progress:has(.verdict)")?.outerHTML ?? "";
+    const shots = () => [...gallery.querySelectorAll("[data-image]")].map((shot) => shot.outerHTML).join("");
+    const store = () => sessionStorage.setItem("album", JSON.stringify([ended, shots()]));
+    try {
+      store();
+    } catch {
+      for (const image of gallery.querySelectorAll("img")) image.remove(); // all together are too large
+      store();
+    }
+  }
+
+  window.addEventListener("pagehide", keep);
 
   document.addEventListener("click", (event) => {
     const format = formats[event.target.closest?.("#downloads button")?.textContent.trim()];

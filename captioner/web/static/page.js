@@ -1,4 +1,5 @@
-// Copying, announcing results to screen readers, pasting an image anywhere on the page, and receiving every answer.
+// Copying, announcing results to screen readers, pasting an image anywhere on the page, tabs in the address, and receiving
+// every answer.
 (() => {
   // Gradio ends the stream of a page's answers when none is due, and misses the answer to what the page asks for at that moment
   // (gradio-app/gradio#7921). So its stream never ends here: behind it, another one is opened whenever an answer is due.
@@ -193,12 +194,32 @@
     });
   }
 
+  // The open tab is in the address and in the title, so that Back, Forward and links work.
+  const allTabs = () => [...document.querySelectorAll("[role=tab]")];
+  const addressed = () => allTabs().find((tab) => location.hash === `#${tab.dataset.tabId}`) ?? allTabs()[0];
+  let arriving = true; // at the tab that the address names
+
+  function followTab() {
+    const open = allTabs().find((tab) => tab.getAttribute("aria-selected") === "true");
+    if (!open) return;
+    if (open === addressed()) arriving = false;
+    else if (arriving) addressed().click();
+    else history.pushState(null, "", open === allTabs()[0] ? location.pathname + location.search : `#${open.dataset.tabId}`);
+    const title = open === allTabs()[0] ? "captioner" : `${open.textContent.trim()} - captioner`;
+    if (document.title !== title) document.title = title;
+  }
+
+  window.addEventListener("hashchange", () => {
+    arriving = true;
+    followTab();
+  });
+
   // As in all lists of tabs, the arrow keys go from one to the next.
   document.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const tab = event.target.closest?.("[role=tab]");
     if (!step || !tab) return;
-    const tabs = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]")];
+    const tabs = allTabs();
     const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
     next.focus();
     next.click();
@@ -209,9 +230,9 @@
   });
   function start() {
     liveRegion();
-    const look = () => (announce(), mend());
+    const look = () => (announce(), mend(), followTab());
     new MutationObserver(look).observe(document.body, {
-      attributeFilter: ["data-announce"],
+      attributeFilter: ["data-announce", "aria-selected"],
       childList: true,
       subtree: true,
     });
