@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.acting import caption, click_sample, expect_texts, open_section, open_tab
-from tests.browser.conftest import SCREENSHOTS
+from tests.browser.acting import caption, choose, click_sample, expect_texts, open_section, open_tab
+from tests.browser.conftest import SCREENSHOTS, SIZES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -28,6 +28,40 @@ _FOCUS = """
 """
 
 
+# Name, side in pixels and contrast of the icons below the image.
+_ICONS = """
+() => [...document.querySelectorAll('#picture .source-selection button')].map((button) => {
+    const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
+        .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+    let ground = button;
+    while (/, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+    const icon = button.querySelector('svg'), { width, height } = icon.getBoundingClientRect();
+    const [dark, bright] = [getComputedStyle(icon).color, getComputedStyle(ground).backgroundColor]
+        .map(light).sort((one, other) => one - other);
+    return [button.ariaLabel, Math.min(width, height), (bright + 0.05) / (dark + 0.05)];
+})
+"""
+# Tables with a column whose head says nothing.
+_UNNAMED_COLUMNS = """
+[...document.querySelectorAll('table')].filter((table) => {
+    const named = [...table.querySelectorAll('thead th')].filter((head) => head.textContent.trim());
+    return named.length !== Math.max(...[...table.rows].map((row) => row.cells.length));
+}).map((table) => table.outerHTML.slice(0, 300))
+"""
+# What is wider than the window: the page, or what is cut off in it; but not what scrolls by itself.
+_SIDEWAYS = """
+[document.documentElement, ...document.querySelectorAll('body *')].filter((element) => {
+    if (element === document.documentElement) return element.scrollWidth > window.innerWidth;
+    const box = element.getBoundingClientRect();
+    const apart = element.closest('#card table, #card pre, .table, .unseen, svg');
+    return box.width && box.height && !apart && element.checkVisibility({ visibilityProperty: true })
+        && (box.right > window.innerWidth + 1 || box.left < -1);
+}).map((element) => element.outerHTML.slice(0, 200))
+"""
+_WIDTHS = (320, 480, 768, 1024, 1920)
+
+
 def violations(page: Page, axe: Path) -> list[str]:
     """What axe-core finds of serious or critical impact."""
     if not page.evaluate("typeof axe === 'object'"):
@@ -40,23 +74,38 @@ def violations(page: Page, axe: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", ["desktop", "phone"])
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark"), ("zoomed", "light")])
 def test_nothing_keeps_anyone_out(
-    visit: Visit, address: str, axe: Path, images: list[Path], size: str, scheme: str
+    visit: Visit, address: str, axe: Path, images: list[Path], tmp_path: Path, size: str, scheme: str
 ) -> None:
     page = visit(address, size, scheme)
     page.wait_for_selector(".status.ready")
     found: dict[str, list[str]] = {}
 
-    def look(state: str) -> None:
+    def look(state: str, page: Page = page) -> None:
         found[state] = violations(page, axe)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SCREENSHOTS / f"{state}-{size}-{scheme}.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), state
+        assert page.evaluate(_UNNAMED_COLUMNS) == [], state
+        width, height, _ = SIZES[size]
+        for narrow_or_wide in (*(_WIDTHS if size == "desktop" else ()), width):
+            page.set_viewport_size({"width": narrow_or_wide, "height": height})
+            assert page.evaluate(_SIDEWAYS) == [], (state, narrow_or_wide)
 
     look("empty")
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
+    icons = page.evaluate(_ICONS)
+    assert [name for name, *_ in icons] == ["Upload file", "Capture from camera", "Paste from clipboard"]
+    assert [name for name, side, contrast in icons if side < 24 or contrast < 3] == []
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").wait_for()
+    look("camera")
+    page.get_by_label("Upload file").click()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    choose(page, broken)
+    page.wait_for_selector("#answer .notice.error")
+    look("error")
     click_sample(page, "dogs")
     caption(page)
     open_section(page, "How it decided")
@@ -74,9 +123,16 @@ def test_nothing_keeps_anyone_out(
     page.locator("#start").click()
     page.locator(".progress .verdict").wait_for()
     look("many-images")
+    page.reload()
+    page.locator("#gallery textarea").first.wait_for()
+    look("kept")
     open_tab(page, "About")
     page.wait_for_selector("#card h2")
     look("about")
+    with page.expect_popup() as examples:
+        page.get_by_role("link", name="Use via API").click()
+    examples.value.get_by_role("heading", name="/api/score").wait_for()
+    look("api", examples.value)
     assert found == {state: [] for state in found}
 
 

@@ -11,6 +11,7 @@ import pytest
 from captioner.captioner import Captioner
 from captioner.web.service import Service
 from tests.browser.acting import choose, expect_caption, open_section
+from tests.browser.conftest import SIZES
 from tests.browser.test_everyone import violations
 
 if TYPE_CHECKING:
@@ -61,5 +62,20 @@ def test_the_word_that_is_pointed_at_or_chosen_shades_the_image(
     shaded_by(1)
     page.locator(".masthead").hover()
     shaded_by(0)  # the one that was chosen stays
+
+    # Wherever the word is, the map is in view, and not over the word.
+    page.set_viewport_size({"width": SIZES[size][0], "height": 400})
+    frame, last = page.locator(".look .frame"), words.nth(len(best.words) - 1)
+    last.hover()
+    shaded_by(len(best.words) - 1)
+    assert page.evaluate("window.scrollY") > 400
+    for act in (last.hover, *[lambda: page.keyboard.press("Shift+Tab")] * 2):
+        last.focus() if act == last.hover else act()
+        place, word = frame.bounding_box(), page.locator(".look-at:focus").bounding_box()
+        assert place is not None
+        assert word is not None
+        assert place["y"] >= 0
+        assert place["y"] + place["height"] <= word["y"]
+        assert word["y"] + word["height"] <= 400
     assert violations(page, axe) == []
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -115,6 +115,44 @@ def test_images_are_captioned_edited_and_downloaded(
         assert [entry["image_id"] for entry in json.loads(saved(page, "COCO JSON"))] == ids
 
 
+def test_an_edited_caption_is_kept_on_reload(visit: Visit, address: str, images: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(truncated_jpeg())
+    page = visit(address)
+    upload(page, [images[0], broken, images[1]])
+    page.locator("#start").click()
+    page.locator(".progress .verdict").wait_for()
+    fields, shots = page.locator("#gallery textarea"), page.locator("#gallery img")
+    written = fields.nth(1).input_value()
+    fields.first.fill("My <b>own</b> & only")
+    before = saved(page, "JSON Lines")
+    page.reload()
+    expect_values(page, "#gallery textarea", ["My <b>own</b> & only", written])
+    assert saved(page, "JSON Lines") == before
+    assert page.locator(".broken li").count() == 1
+    assert shots.count() == 2
+
+    # Where the images are more than the browser keeps, the captions come back without them; no other tab loses any.
+    page.evaluate("""() => {
+        const keep = Storage.prototype.setItem;
+        Storage.prototype.setItem = function (name, value) {
+            if (value.includes("data:image")) throw new DOMException("too much", "QuotaExceededError");
+            keep.call(this, name, value);
+        };
+    }""")
+    fields.nth(1).fill("Mine too")
+    for _ in range(2):
+        page.goto(address)
+        page.locator(".welcome").wait_for()
+    open_tab(page, "Many images")
+    expect_values(page, "#gallery textarea", ["My <b>own</b> & only", "Mine too"])
+    assert shots.count() == 0
+    upload(page, [images[2]])
+    page.locator("#start").click()
+    page.locator('#gallery [data-image="bridge.jpg"] textarea').wait_for()
+    assert fields.count() == 1
+
+
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_a_long_run_shows_its_progress_and_can_be_stopped(
     visit: Visit,
