@@ -75,13 +75,23 @@ def serve() -> Iterator[Callable[..., str]]:
         yield open_page
 
 
-@pytest.fixture(scope="session")
-def address(serve: Callable[[Service], str], checkpoint_file: Path) -> str:
-    """A page over the small model."""
-    service = Service(checkpoint_file, device="cpu")
+def _serve_loaded(serve: Callable[[Service], str], checkpoint: Path) -> str:
+    service = Service(checkpoint, device="cpu")
     service.models.start()
     service.models.load()
     return serve(service)
+
+
+@pytest.fixture(scope="session")
+def address(serve: Callable[[Service], str], checkpoint_file: Path) -> str:
+    """A page over the small model."""
+    return _serve_loaded(serve, checkpoint_file)
+
+
+@pytest.fixture(scope="session")
+def attentive_address(serve: Callable[[Service], str], attentive_file: Path) -> str:
+    """A page over a small model with attention."""
+    return _serve_loaded(serve, attentive_file)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from captioner.captioner import Captioner
-from captioner.web.service import Service
 from tests.browser.acting import choose, expect_caption, open_section
 from tests.browser.conftest import SIZES
 from tests.browser.test_everyone import violations
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
 Visit = Callable[..., "Page"]
 
 _SHADE = "document.querySelector('.look .shade')"
-
-
-@pytest.fixture(scope="module")
-def attentive_address(serve: Callable[[Service], str], attentive_file: Path) -> str:
-    """A page over a small model with attention."""
-    service = Service(attentive_file, device="cpu")
-    service.models.start()
-    service.models.load()
-    return serve(service)
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
