@@ -369,13 +369,14 @@ class Png(Container):
         return _png_chunk(b"iTXt", keyword + bytes(5) + part.content)
 
     def _assembled(self, changed: Mapping[Block, bytes], added: Mapping[str, bytes]) -> bytes:
-        new = b"".join(added.values())
+        first = self._first("pixels")
+        moved = {block for block in changed if first is not None and block.start > first.start}
         parts = []
         for block in self._blocks:
-            if block.kind == "pixels":  # readers that do not go on after these find it
-                parts.append(new)
-                new = b""
-            parts.append(changed[block] if block in changed else self._content(block))
+            if block == first:  # readers that do not go on after these find it
+                parts += [*added.values(), *(changed[each] for each in self._blocks if each in moved)]
+            if block not in moved:
+                parts.append(changed[block] if block in changed else self._content(block))
         return b"".join(parts)
 
 
