@@ -75,6 +75,14 @@ class FolderOptions:
         metavar="TAR",
     )
     recursive: bool = option(True, "look into sub-folders")
+    exclude: tuple[str, ...] = option(
+        (),
+        "leave out what fits one of these in folders and tars, such as '*-mask.png' or 'old/*'",
+        metavar="PATTERN",
+    )
+    include_all: bool = option(
+        False, "do not leave out hidden files, recycle bins, thumbnails of network drives, masks and the like"
+    )
     output: str | None = option(
         None,
         "write here, go on where an earlier run stopped (default: standard output, from the start); "
@@ -107,6 +115,12 @@ class FolderOptions:
         None,
         "name the files beside the images photo.txt (stem; default of sidecar) or photo.jpg.txt (full; default of xmp)",
         choices=("stem", "full"),
+    )
+    if_exists: str | None = option(
+        None,
+        "what to do with a text that is beside an image already (sidecar): leave it (the default), replace it as "
+        "`overwrite` does, or add the caption to its end or to its beginning",
+        choices=("skip", "overwrite", "append", "prepend"),
     )
     workers: int | None = option(None, "processes that read images; 0 for none (default: half the processors)", low=0)
     batch_size: int = option(16, "images that go through the network and are written together", low=1)
@@ -153,8 +167,11 @@ class FolderOptions:
                 raise OptionError(f"`sidecar_extension` {ending} would not make it XMP", "use `format` xmp")
             if Path("x" + ending).suffix.lower() in find.IMAGE_EXTENSIONS:
                 raise OptionError(f"`sidecar_extension` {ending} would make captions look like images")
-        elif self.sidecar_extension is not None:
-            raise OptionError("`sidecar_extension` is for `format` sidecar")
+            if self.overwrite and self.if_exists not in (None, "overwrite"):
+                raise OptionError(f"`overwrite` and `if_exists` {self.if_exists} contradict each other")
+        for name in () if self.kind == "sidecar" else ("sidecar_extension", "if_exists"):
+            if getattr(self, name) is not None:
+                raise OptionError(f"`{name}` is for `format` sidecar")
         if self.sidecar_name is not None and self.kind not in ("sidecar", "xmp"):
             raise OptionError("`sidecar_name` is for `format` sidecar or xmp")
 
@@ -219,6 +236,11 @@ class FolderOptions:
         return ".txt" if self.sidecar_extension is None else self.sidecar_extension
 
     @property
+    def existing(self) -> str:
+        """What is done with captions that are there: ``skip``, ``overwrite``, ``append`` or ``prepend``."""
+        return "overwrite" if self.overwrite else self.if_exists or "skip"
+
+    @property
     def pixel_limit(self) -> int:
         """Pixels above which an image is refused."""
         return DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels
@@ -229,9 +251,10 @@ class FolderOptions:
 
     def dressed(self, caption: str) -> str:
         """A caption with the texts before and after it, one blank between unless they bring their own."""
-        before, after = self.prepend or "", self.append or ""
-        if before and not before[-1].isspace():
-            before += " "
-        if after and not (after[0].isspace() or after.startswith(_TOUCHING)):
-            after = " " + after
-        return before + caption + after
+        return joined(joined(self.prepend or "", caption), self.append or "")
+
+
+def joined(before: str, after: str) -> str:
+    """Two texts in one line, a blank between them unless they bring their own, or one is empty."""
+    touch = not before or not after or before[-1].isspace() or after[0].isspace() or after.startswith(_TOUCHING)
+    return before + after if touch else f"{before} {after}"

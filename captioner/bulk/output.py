@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from captioner import __version__
-from captioner.bulk import reading, sources, store, writers
+from captioner.bulk import reading, sources, store, tars, writers
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Captions, Item, Record
 from captioner.errors import CaptionerError, OutputError, os_errors_as
@@ -198,7 +198,7 @@ class _OutputFile(Target):
         # A link stays a link, and what it leads to is written.
         self.path = Path(os.path.realpath(path))
         self._writer, self._number, self._max_pixels = writer, number, max_pixels
-        self._tars = sources.TarReader()
+        self._tars = tars.TarReader()
         self._journal: store.Journal | None = None
         self._file: _GrowingFile | None = None
         self._settings: Settings = {}

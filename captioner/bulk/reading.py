@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captioner.bulk.records import Identity, Item, Member
-from captioner.bulk.sources import TarReader
+from captioner.bulk.tars import TarReader
 from captioner.errors import CaptionerError, ImageError
 from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, draw, read_file
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from captioner.bulk.output import State, Target, file_or_terminal, output_settin
 from captioner.bulk.records import Item, Record
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import OptionError
-from captioner.images import Preprocessing, Preprocessings, display_name
+from captioner.images import Preprocessing, Preprocessings, display_name, find
 from captioner.interrupt import on_interrupt
 from captioner.options import with_flags
 from captioner.runtime.model import processors
@@ -106,7 +106,7 @@ def caption_folder(
         if options.kind in ("embed", "xmp") or options.engine != "local":
             raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
         if options.kind == "sidecar":
-            target = sidecars.Sidecars(options.sidecar_ending, max_pixels=options.pixel_limit)
+            target = sidecars.Sidecars(options)
         else:
             target = file_or_terminal(options, several=model.decoding.num_captions > 1)
     with closing(target), closing(sources.Inputs(paths, options, target.key)) as inputs:
@@ -115,10 +115,12 @@ def caption_folder(
             key = target.key(clash[0])
             file = display_name(Path(os.fsdecode(key)).name) if isinstance(key, bytes) else None
             shared = f"image_id {key!r}" if file is None else f"captioned in {file}"
-            raise OptionError(f"{first} and {second} would both be {shared}")
+            advice = f"`sidecar_name` full takes {Path(first).name}{options.sidecar_ending} for the first"
+            apart = options.kind == "sidecar" and options.sidecar_name != "full"
+            raise OptionError(f"{first} and {second} would both be {shared}", advice if apart else "")
         settings = output_settings(model.settings, options, inputs.whole)
-        target.open(settings, overwrite=options.overwrite)
-        run = _Run(options, model, progress, Tally(progress), target, inputs, check)
+        target.open(settings, overwrite=options.existing == "overwrite")
+        run = _Run(options, model, progress, Tally(progress, inputs.omitted), target, inputs, check)
         run.plan()
         return run.execute()
 
@@ -236,6 +238,8 @@ class _Run:
             records = records[: failed.index(True) + 1] if any(failed) else records
         written = self._target.write([self._numbered(record) for record in records])
         errors = [record.error for record in written if record.error is not None]
+        unread = [Path(each.name).suffix[1:].upper() for each in written if "pip install" in (each.error or "")]
+        self._inputs.omitted.others.update(unread)
         self._tally.note(len(written) - len(errors), errors)
         return not (errors and self._options.fail_fast)
 
@@ -255,6 +259,7 @@ class Summary:
         remaining: those that are left.
         interrupted: whether Ctrl-C ended the run.
         seconds: from the first image on; without loading the model.
+        omitted: what was left out of folders and tars, or cannot be read at all.
     """
 
     captioned: int
@@ -263,6 +268,7 @@ class Summary:
     remaining: int = 0
     interrupted: bool = False
     seconds: float = 0.0
+    omitted: find.Omitted = field(default_factory=find.Omitted)
 
     def __str__(self) -> str:
         parts = [f"{self.captioned:,} captioned", f"{self.skipped:,} skipped", f"{self.failed:,} failed"]
@@ -271,7 +277,7 @@ class Summary:
         done = self.captioned + self.failed
         if done and self.seconds > 0:
             parts.append(f"{done / self.seconds:.1f} images/s")
-        return ", ".join(parts)
+        return ", ".join([*parts, *filter(None, [str(self.omitted)])])
 
 
 class Progress:
@@ -351,8 +357,8 @@ class Tally:
         interrupted: whether Ctrl-C was pressed.
     """
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, omitted: find.Omitted) -> None:
+        self._progress, self._omitted = progress, omitted
         self.due = self.skipped = 0
         self.interrupted = False
         self._captioned = self._failed = 0
@@ -383,6 +389,7 @@ class Tally:
             self.remaining,
             interrupted=self.interrupted and self.remaining > 0,
             seconds=self._progress.seconds,
+            omitted=self._omitted,
         )
 
 

@@ -1,4 +1,4 @@
-"""Captions in files beside the images: ``image.txt`` beside ``photo.jpg``, each with one line."""
+"""Captions in files beside the images: ``photo.txt`` beside ``photo.jpg``, each with one line."""
 
 import errno
 import json
@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from captioner.bulk.options import FolderOptions, joined
 from captioner.bulk.output import Settings, State, Target
 from captioner.bulk.reading import digest_of
 from captioner.bulk.records import Identity, Item, Record
-from captioner.errors import CaptionerError, ImageError, OutputError
+from captioner.errors import CaptionerError, ImageError, OutputError, os_errors_as
 from captioner.files import replacing
 from captioner.images import display_name, printable, read_file
 
 _ATTRIBUTE = "user.captioner"
+_LONGEST_BLANK = 1 << 12  # bytes
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -185,18 +187,70 @@ class FilePerImage(Target):
 
 
 class Sidecars(FilePerImage):
-    """A text file beside each image, whose name has an ``ending`` such as ``.txt``."""
+    """A text file beside each image: ``photo.txt`` or ``photo.jpg.txt``. One in which nothing stands is not done."""
 
-    def __init__(self, ending: str, *, max_pixels: int) -> None:
-        super().__init__(max_pixels=max_pixels)
-        self._ending = ending
+    def __init__(self, options: FolderOptions) -> None:
+        super().__init__(max_pixels=options.pixel_limit)
+        self._ending, self._existing = options.sidecar_ending, options.existing
+        self._full = options.sidecar_name == "full"
 
     def _file_of(self, image: str) -> Path:
         path = Path(image)
-        return path.with_name(path.stem + self._ending) if path.name else path
+        return path.with_name((path.name if self._full else path.stem) + self._ending) if path.name else path
+
+    def state(self, item: Item) -> State:
+        """See :class:`Target`."""
+        file = self._file_of(str(item))
+        if _is_blank(file):
+            return State.DUE
+        if self._existing in ("append", "prepend") and file.is_file():
+            note = Note.read(file)  # of these settings only if the caption has been added
+            if note is None or self._note.differences(note):
+                return State.DUE
+        return super().state(item)
 
     def _put(self, image: str, caption: str, identity: Identity) -> None:
+        file = Path(os.path.realpath(self._file_of(image)))  # a link stays a link
         content = f"{caption}\n".encode()
-        with replacing(self._file_of(image)) as file:
-            file.write(content)
-            self._note.about(identity, content).write(file)
+        note = self._note.about(identity, content)
+        there = None
+        with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
+            if not self._overwrite and file.exists() and not _is_blank(file):
+                there, old = file.read_bytes(), Note.read(file)
+                if old is None or old.caption != short_digest(there) or self._note.differences(old):
+                    # What is noted differs from the content: that is not this program's alone, and never replaced.
+                    note = self._note.about(identity, caption.encode())
+                    content = self._added(there, caption, file)
+            with replacing(file) as output:
+                output.write(content)
+                if there is not None:
+                    with suppress(AttributeError, OSError):  # no such thing on this system, or here
+                        os.fchmod(output.fileno(), file.stat().st_mode & 0o7777)
+                note.write(output)
+
+    def _added(self, there: bytes, caption: str, file: Path) -> bytes:
+        """A text with a caption added; as it was if the caption is in it, as where no notes can be kept."""
+        if self._existing == "skip":
+            raise CaptionerError(f"{display_name(file)}: was written during the run, and stays as it is")
+        try:
+            text = there.decode()
+        except UnicodeDecodeError as error:
+            what = f"{display_name(file)}: is not UTF-8 text, and stays as it is"
+            raise CaptionerError(what, "save it as UTF-8") from error
+        if caption in text:
+            return there
+        mark = "\ufeff" if text.startswith("\ufeff") else ""
+        text = text.removeprefix(mark).strip()
+        both = joined(text, caption) if self._existing == "append" else joined(caption, text)
+        return f"{mark}{both}\n".encode()
+
+
+def _is_blank(file: Path) -> bool:
+    """Whether a file holds nothing but blanks and marks of an encoding."""
+    try:
+        if not file.is_file() or file.stat().st_size > _LONGEST_BLANK:
+            return False
+        data = file.read_bytes().replace(b"\0", b"").strip(b"\xef\xbb\xbf\xff\xfe")
+        return not data.decode(errors="replace").strip()
+    except (OSError, ValueError):  # reading or writing it says why
+        return False

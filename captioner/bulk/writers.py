@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from captioner.bulk.records import Record
-from captioner.datasets.records import read_json
+from captioner.datasets.records import ByPath, listed, read_json
 from captioner.errors import DatasetError, OptionError
 from captioner.html import CLOSING, opening
 from captioner.images import display_name, draw, printable
@@ -254,7 +254,8 @@ class CocoIds:
     """Finds the id of an image in an annotations file, or else in its name (``000000000139.jpg``).
 
     Args:
-        annotations: COCO file whose ``images`` have ``file_name`` and ``id``; None goes by names alone.
+        annotations: COCO file whose ``images`` have ``file_name`` and ``id``; None goes by names alone. An image
+            is the one whose ``file_name``, folders included, its path ends in.
 
     Raises:
         DatasetError: the file is no such file.
@@ -262,7 +263,7 @@ class CocoIds:
 
     def __init__(self, annotations: str | None) -> None:
         self._annotations = annotations
-        self._ids = None if annotations is None else _read_ids(Path(annotations))
+        self._ids = None if annotations is None else ByPath(_listed(Path(annotations)), annotations)
 
     def __call__(self, image: str) -> int:
         """The number of an image.
@@ -272,25 +273,25 @@ class CocoIds:
         """
         path = Path(image)
         if self._ids is not None:
-            if path.name in self._ids:
-                return self._ids[path.name]
-            raise OptionError(f"{display_name(path)}: is not among the images of {self._annotations}")
+            number = self._ids(os.path.abspath(image))  # noqa: PTH100 - resolve() follows links
+            if isinstance(number, int):
+                return number
+            what = f"{display_name(path)}: is not among the images of {self._annotations}"
+            others = self._ids.ending_in(path.name)
+            raise OptionError(what, f"that has {listed(others)}, in another folder" if others else "")
         if match := _COCO_NAME.fullmatch(path.stem):
             return int(match[1])
         what = f"{display_name(path)}: has no number for the format coco"
         raise OptionError(what, "give the ids with `annotations` FILE")
 
 
-def _read_ids(path: Path) -> dict[str, int]:
+def _listed(path: Path) -> Iterator[tuple[str, int]]:
     contents = read_json(path)
     images = contents.get("images") if isinstance(contents, dict) else None
     if not isinstance(images, list) or not images:
         raise DatasetError(f"{path}: has no list 'images'", "a COCO annotations file is expected")
-    ids: dict[str, int] = {}
     for position, image in enumerate(images):
         name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
         if not isinstance(name, str) or type(number) is not int:
             raise DatasetError(f"{path}: images[{position}] needs a 'file_name' and a whole number 'id'")
-        if ids.setdefault(Path(name).name, number) != number:
-            raise DatasetError(f"{path}: {Path(name).name} has two ids, {ids[Path(name).name]} and {number}")
-    return ids
+        yield name, number

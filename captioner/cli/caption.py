@@ -70,7 +70,8 @@ def _shown(args: argparse.Namespace, options: captioner.FolderOptions) -> Litera
 def _exit_code(summary: Summary, options: captioner.FolderOptions, progress: Progress, *, quiet: bool) -> int:
     if options.dry_run:
         if not quiet:
-            progress.say(f"{summary.remaining:,} to caption, {summary.skipped:,} to skip")
+            counts = [f"{summary.remaining:,} to caption", f"{summary.skipped:,} to skip", str(summary.omitted)]
+            progress.say(", ".join(filter(None, counts)))
         return flags.DONE
     if not summary.interrupted:
         return flags.FAILED if summary.failed else flags.DONE

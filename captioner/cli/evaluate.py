@@ -64,8 +64,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.predictions is None:
         captions, human, provenance = _generate(args, options)
     else:
-        captions = files.read_results(args.predictions)
+        named = files.read_results(args.predictions)
         human, name = _human_captions(args)
+        captions = human.by_id(named, args.predictions)
         provenance = Provenance(name, len(human.captions))
     # of images captioned here, those left out are counted as absent or unreadable
     subset = options.subset or args.predictions is None
@@ -182,8 +183,9 @@ def _compare(args: argparse.Namespace) -> int:
     if args.top < 0 or args.seed < 0:
         raise captioner.OptionError("`top` and `seed` must be at least 0")
     frequencies = _frequencies(args)
-    first, second = files.read_results(args.first), files.read_results(args.second)
+    named = {file: files.read_results(file) for file in (args.first, args.second)}
     human, name = _human_captions(args)
+    first, second = (human.by_id(named[file], file) for file in (args.first, args.second))
     references = human.judging(first, subset=options.subset, source=args.first, frequencies=frequencies)
     check_ids(second, human.captions, subset=options.subset, source=args.second)
     check_same_images(first, second)

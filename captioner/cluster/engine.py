@@ -50,7 +50,7 @@ class _Run:
         )
         self._files.open(self._settings, overwrite=options.overwrite)
         self._waiting: set[int] = set()
-        self._tally = Tally(progress)
+        self._tally = Tally(progress, inputs.omitted)
 
     def _plan(self) -> None:
         """Find out what is due: parts that are not there, and in those that are, what has failed."""

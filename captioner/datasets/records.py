@@ -1,12 +1,14 @@
 """A captioned image as a record, the names of splits, and the reading of files that all formats share."""
 
+import ast
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -157,6 +159,82 @@ def spaced(caption: str) -> str:
 def spoken(captions: Sequence[str]) -> tuple[str, ...]:
     """The captions that say something; white space alone is no caption."""
     return tuple(caption for caption in captions if caption.strip())
+
+
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_ITEM = rf"(?:{_TEXT}|np\.str_\({_TEXT}\))"
+_ITEMS = re.compile(rf"[\[(]\s*{_ITEM}(?:(?:\s*,\s*|\s+){_ITEM})*(?:\s*,)?\s*[\])]", re.DOTALL)
+
+
+def texts(cell: str, where: str) -> tuple[str, ...]:
+    """What is said in one cell of a table: a list of texts as JSON, Python or NumPy print it, or the cell itself.
+
+    Raises:
+        DatasetError: the cell, which is at ``where``, looks like a list of texts, but is none.
+    """
+    text = cell.strip()
+    with suppress(ValueError, SyntaxError, RecursionError):
+        if text[:1] == "[" and isinstance(found := json.loads(text), list) and all(isinstance(t, str) for t in found):
+            return spoken(found)
+    with suppress(ValueError, SyntaxError):
+        if _ITEMS.fullmatch(text):
+            return spoken([str(ast.literal_eval(each)) for each in re.findall(_TEXT, text, re.DOTALL)])
+    if re.match(r"\[\s*['\"]", text) and text.endswith("]"):
+        raise DatasetError(f"{where} holds a list of captions that cannot be read", "write one row a caption")
+    return spoken([cell])
+
+
+class ByPath:
+    """Finds the id of an image by the end of its path.
+
+    Args:
+        listed: paths, and the ids of the images that lie there.
+        source: the file that lists them, for messages.
+
+    Raises:
+        DatasetError: one path has two ids.
+    """
+
+    def __init__(self, listed: Iterable[tuple[str, ImageId]], source: str | Path) -> None:
+        self._ids: dict[tuple[str, ...], ImageId] = {}
+        for name, image_id in listed:
+            parts = _parts(name)
+            if (other := self._ids.setdefault(parts, image_id)) != image_id:
+                raise DatasetError(f"{source}: {'/'.join(parts)} has two ids, {other} and {image_id}")
+
+    def __call__(self, path: str) -> ImageId | None:
+        """The id of the longest listed path that a path ends in; None if there is none."""
+        parts = _parts(path)
+        return next((self._ids[parts[n:]] for n in range(len(parts)) if parts[n:] in self._ids), None)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for parts in self._ids:
+            found.setdefault(parts[-1] if parts else "", []).append("/".join(parts))
+        return found
+
+    def ending_in(self, path: str) -> list[str]:
+        """The listed paths that end in a path."""
+        end = "/" + "/".join(_parts(path))
+        return [each for each in self._by_name.get(end.rpartition("/")[2], ()) if f"/{each}".endswith(end)]
+
+
+def lying_in(folder: Path, name: str) -> Path:
+    """Where an image lies, whether the folder is the one that its name starts from or one that the name goes through.
+
+    ``a/x.jpg`` is ``x.jpg`` in the folder ``photos/a`` if there is no ``a/x.jpg``, and ``a/x.jpg`` in any other.
+    """
+    parts, above = _parts(name), _parts(os.path.abspath(folder))  # noqa: PTH100 - resolve() follows links
+    shared = next((n for n in range(len(parts) - 1, 0, -1) if above[-n:] == parts[:n]), 0)
+    whole = folder.joinpath(*parts)
+    return folder.joinpath(*parts[shared:]) if shared and not whole.is_file() else whole
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """What spellings of a path have in common: ``a/x.jpg``, ``./a/x.jpg``, ``b/../a/x.jpg``, and with backslashes."""
+    parts = os.path.normpath(path.replace("\\", "/")).replace(os.sep, "/").split("/")
+    return tuple(part for part in parts if part not in ("", ".", ".."))
 
 
 @contextmanager

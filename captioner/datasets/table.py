@@ -1,4 +1,4 @@
-"""People's own images: a CSV or JSONL table with one row a caption.
+"""People's own images: a CSV or JSONL table with one row a caption, or with a list of captions in a row.
 
 Columns ``image`` and ``caption``; optionally ``split`` and ``image_id`` (whole numbers). Other columns are
 ignored. Without a ``split`` column a seeded share of the images is held out for validation.
@@ -6,18 +6,19 @@ ignored. Without a ``split`` column a seeded share of the images is held out for
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioner.datasets.options import Source
-from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out, inside, open_text, spoken
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out, inside, open_text, texts
 from captioner.errors import DatasetError
 
 _PATTERNS = ("captions.csv", "captions.jsonl", "*.csv", "*.jsonl")
 _COLUMNS = {"image", "caption"}
 _DELIMITERS = ",;\t"
-_JSONL_SUFFIXES = (".jsonl", ".ndjson")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
 @dataclass
@@ -37,20 +38,19 @@ def read(source: Source, split: str) -> list[Record]:
     """
     file = source.annotations_file(_PATTERNS)
     folder = source.image_folder(file)
-    images = _images(file)
+    images = _images(file, folder)
     undivided = [name for name, image in images.items() if image.split is None and image.captions]
     held_back = held_out(undivided, source.holdout, source.holdout_seed)
     records = []
     for name, image in images.items():
         own = image.split or ("val" if name in held_back else "train")
         if image.captions and split in (own, ALL):
-            path = inside(folder, name, file)
-            records.append(Record(image.image_id, path, tuple(image.captions), own))
+            records.append(Record(image.image_id, folder / name, tuple(image.captions), own))
     return records
 
 
-def _images(file: Path) -> dict[str, _Image]:
-    rows = json_rows(file) if file.suffix.lower() in _JSONL_SUFFIXES else csv_rows(file, _COLUMNS)
+def _images(file: Path, folder: Path) -> dict[str, _Image]:
+    rows = json_rows(file) if file.suffix.lower() in JSONL_SUFFIXES else csv_rows(file, _COLUMNS)
     images: dict[str, _Image] = {}
     owners: dict[ImageId, str] = {}
     for line, row in rows:
@@ -58,6 +58,9 @@ def _images(file: Path) -> dict[str, _Image]:
         name, caption = row.get("image"), row.get("caption")
         if not isinstance(name, str) or not name or not isinstance(caption, str):
             raise DatasetError(f"{where} lacks a text 'image' or a text 'caption'")
+        path = inside(folder, name, file)
+        if "/" in name or os.sep in name:  # one image has one name, however it is spelled: ./a.jpg is a.jpg
+            name = os.path.relpath(path, folder)
         split = _split(row["split"], where) if "split" in row else None
         image_id = _image_id(row["image_id"], where) if "image_id" in row else name
         image = images.setdefault(name, _Image(split, image_id))
@@ -65,7 +68,7 @@ def _images(file: Path) -> dict[str, _Image]:
             raise DatasetError(f"{where} gives {name} another split or image_id than an earlier line")
         if owners.setdefault(image_id, name) != name:
             raise DatasetError(f"{where} gives {name} the image_id {image_id} of {owners[image_id]}")
-        image.captions.extend(spoken([caption]))
+        image.captions.extend(texts(caption, where))
     return images
 
 

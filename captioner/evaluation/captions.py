@@ -1,17 +1,23 @@
 """Find the images to caption, human captions to judge by, and captions to judge; write results files."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioner.datasets import DatasetOptions, ImageId, Record, present, read_records
-from captioner.datasets.records import ALL, read_json
+from captioner.datasets.records import ALL, ByPath, listed, lying_in, open_text, read_json
+from captioner.datasets.table import JSONL_SUFFIXES, csv_rows, json_rows
 from captioner.errors import EvaluationError, OptionError
 from captioner.files import write_atomically
 from captioner.metrics.coco import DocumentFrequencies
 from captioner.metrics.evaluate import References, check_ids, name_some
+
+_LONGEST_LINE = 1 << 20
+_LINE = re.compile(r'\{(?!.*"annotations"\s*:).*"image(_id)?"\s*:.*\}')  # an image in JSON lines
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,13 @@ class HumanCaptions:
         captions: all captions of each image, as written.
         images: where each image lies, as far as that is known.
         domains: the parts of the data set that are also scored alone: for each its images.
+        names: the paths of the images as their file lists them; empty for where they lie in the folder of all.
     """
 
     captions: Mapping[ImageId, Sequence[str]]
     images: Mapping[ImageId, Path]
     domains: Mapping[str, Sequence[ImageId]] = field(default_factory=dict)
+    names: Mapping[ImageId, str] = field(default_factory=dict)
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> "HumanCaptions":
@@ -43,6 +51,36 @@ class HumanCaptions:
             if record.domain:
                 domains.setdefault(record.domain, []).append(record.image_id)
         return cls(captions, {record.image_id: record.path for record in records if record.row is None}, domains)
+
+    def by_id(self, captions: Mapping[ImageId, str], source: str) -> dict[ImageId, str]:
+        """Take captions whose images are named by their paths to the ids of these images.
+
+        Args:
+            captions: a caption by an id or a path; what is neither here stays as it is.
+            source: the file of the captions, for messages.
+
+        Raises:
+            EvaluationError: a path fits several images, or two captions are of one image.
+        """
+        if all(name in self.captions or isinstance(name, int) for name in captions):
+            return dict(captions)
+        places = {image_id: os.path.abspath(path) for image_id, path in self.images.items()}  # noqa: PTH100
+        top = os.path.commonpath(map(os.path.dirname, places.values())) if places else ""
+        names = self.names or {image_id: os.path.relpath(path, top) for image_id, path in places.items()}
+        paths = ByPath(((name, image_id) for image_id, name in names.items()), source)
+        found: dict[ImageId, str] = {}
+        for name, caption in captions.items():
+            image_id = name
+            if isinstance(name, str) and name not in self.captions:
+                fitting = paths.ending_in(name) if paths(name) is None else [name]
+                if len(fitting) > 1:
+                    raise EvaluationError(f"{source}: {name} may be {listed(fitting, ' or ')}", "write its folders too")
+                known = paths(fitting[0]) if fitting else None
+                image_id = name if known is None else known
+            if image_id in found:
+                raise EvaluationError(f"{source}: the image {image_id} has two captions, one by the name {name}")
+            found[image_id] = caption
+        return found
 
     def judging(
         self,
@@ -95,14 +133,15 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> Huma
             case _:
                 raise EvaluationError(f"{file}: annotations[{position}] has no 'image_id' or no text as 'caption'")
     images_listed = contents.get("images")
-    listed: dict[ImageId, str] = {}
+    names: dict[ImageId, str] = {}
     for entry in images_listed if isinstance(images_listed, list) else ():
         match entry:
             case {"id": int(image_id) | str(image_id)}:
-                listed[image_id] = Path(str(entry.get("file_name", image_id))).name
+                names[image_id] = str(entry.get("file_name", image_id))
     # in the order of the COCO code, because the order of captions can change tokens
-    captions = {image_id: found[image_id] for image_id in [*listed, *found] if image_id in found}
-    return HumanCaptions(captions, {} if images is None else {i: Path(images) / name for i, name in listed.items()})
+    captions = {image_id: found[image_id] for image_id in [*names, *found] if image_id in found}
+    places = {} if images is None else {i: lying_in(Path(images), name) for i, name in names.items()}
+    return HumanCaptions(captions, places, names=names)
 
 
 def _check_kind(contents: Any, file: Path) -> None:
@@ -222,36 +261,47 @@ def write_records(path: str | Path, records: Iterable[Mapping[str, object]]) -> 
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
-    """Read a results file.
+    """Read a results file, or what ``captioner caption`` wrote as JSON lines or CSV; failures are left out there.
 
     Raises:
         EvaluationError: the file is no results file, or an image has two captions.
         DatasetError: the file is absent, empty or not valid JSON.
     """
-    contents = read_json(Path(path))
-    match contents:
-        case []:
-            raise EvaluationError(f"{path}: holds no captions")
-        case {"annotations": _} | {"images": _}:
-            raise EvaluationError(f"{path}: an annotations file, not results", "give it as `annotations`")
-        case [*_]:
-            pass
-        case _:
-            raise EvaluationError(f"{path}: not a results file (a list of image_id and caption is expected)")
     captions: dict[ImageId, str] = {}
     twice: dict[ImageId, None] = {}
-    for position, entry in enumerate(contents):
-        where = f"{path}: entry {position}"
-        if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
-            raise EvaluationError(f"{where} is not an object with 'image_id' and 'caption'")
-        image_id, caption = entry["image_id"], entry["caption"]
+    for where, entry in _entries(Path(path)):
+        key = "image_id" if isinstance(entry, dict) and "image_id" in entry else "image"
+        if not isinstance(entry, dict) or not {key, "caption"} <= entry.keys():
+            raise EvaluationError(f"{path}: {where} is not an object with 'image_id' and 'caption'")
+        image_id, caption = entry[key], entry["caption"]
         if type(image_id) not in (int, str):
-            raise EvaluationError(f"{where}: image_id must be a whole number or a file name, not {image_id!r}")
+            raise EvaluationError(f"{path}: {where}: {key} must be a whole number or a file name, not {image_id!r}")
         if not isinstance(caption, str):
-            raise EvaluationError(f"{where}: the caption of {image_id!r} must be a text, not {caption!r}")
+            raise EvaluationError(f"{path}: {where}: the caption of {image_id!r} must be a text, not {caption!r}")
         if image_id in captions:
             twice[image_id] = None
         captions[image_id] = caption
     if twice:
         raise EvaluationError(f"{path}: {len(twice)} images have more than one caption: {name_some(twice)}")
     return captions
+
+
+def _entries(file: Path) -> Iterator[tuple[str, object]]:
+    """What a results file says of each image, and where."""
+    with open_text(file) as lines:
+        first = lines.readline(_LONGEST_LINE).strip()
+    if first.startswith("image,caption"):
+        yield from ((f"line {line}", row) for line, row in csv_rows(file, {"image", "caption"}) if not row.get("error"))
+        return
+    if file.suffix.lower() in JSONL_SUFFIXES or _LINE.fullmatch(first):
+        yield from ((f"line {line}", row) for line, row in json_rows(file) if "error" not in row)
+        return
+    match read_json(file):
+        case []:
+            raise EvaluationError(f"{file}: holds no captions")
+        case {"annotations": _} | {"images": _}:
+            raise EvaluationError(f"{file}: an annotations file, not results", "give it as `annotations`")
+        case [*entries]:
+            yield from ((f"entry {position}", entry) for position, entry in enumerate(entries))
+        case _:
+            raise EvaluationError(f"{file}: not a results file (a list of image_id and caption is expected)")

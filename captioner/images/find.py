@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import translate
 from pathlib import Path
 
 from captioner.errors import ImageError
@@ -16,8 +19,63 @@ IMAGE_EXTENSIONS = RAW_EXTENSIONS | frozenset(
     | {".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jxl"}
 )
 
+OTHER_EXTENSIONS = frozenset(
+    {".dcr", ".kdc", ".mef", ".mos", ".raw", ".ai", ".eps", ".exr", ".hdr", ".j2k", ".jp2", ".jxr", ".psb", ".psd"}
+    | {".svg", ".tga", ".xcf"}
+)
+"""Of images that nothing here reads, whatever is installed; in folders they are counted only."""
+
+CLUTTER = (
+    ".[!.]*",  # hidden: .thumbnails, .Trash-1000, .picasaoriginals, .dtrash, .@__thumb, .ipynb_checkpoints, ._a.jpg
+    *("@eaDir", "@tmp", "#recycle", "#snapshot", "SYNOPHOTO_*"),  # network drives of Synology
+    *("@Recycle", "@Recently-Snapshot", "@__thumb"),  # of QNAP
+    *("$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "FOUND.[0-9][0-9][0-9]"),  # Windows
+    *("__MACOSX", "Network Trash Folder", "Temporary Items", "lost+found"),  # macOS, Linux
+    "*.lrdata",  # Lightroom's previews
+    *("*-masklabel.png", "*-condlabel.png"),  # what OneTrainer keeps beside an image
+)
+"""What systems, network drives and other programs leave among people's images."""
+
 # Device and inode numbers, which all links to one folder share.
 _FolderId = tuple[int, int]
+
+
+@dataclass
+class Omitted:
+    """What is left out of folders and archives, and what was.
+
+    A pattern is one of the shell in which ``*`` stands for slashes too, upper case or lower. It may begin at any
+    part of a path, or with a slash at the first one, and fits all that is below, as with ``tar --exclude``.
+
+    Attributes:
+        patterns: what is left out.
+        images: how many images were.
+        folders: how many folders were; they are not looked into.
+        others: how many images nothing here can read, by kind.
+    """
+
+    patterns: tuple[str, ...] = CLUTTER
+    images: int = 0
+    folders: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        rules = (("" if each[:1] == "/" else "(?:.*/)?") + translate(each.strip("/"))[:-2] for each in self.patterns)
+        self._fits = re.compile(f"(?s:(?:{'|'.join(rules)})(?:/.*)?)" if self.patterns else "(?!)", re.IGNORECASE)
+
+    def fits(self, path: str) -> bool:
+        """Whether something is left out, by its path from the folder that was named, or in its archive."""
+        return self._fits.fullmatch(path) is not None
+
+    def __str__(self) -> str:
+        """In words; empty if it is nothing."""
+        counts = {"image": self.images, "folder": self.folders}
+        parts = [f"{count:,} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        said = [f"{' and '.join(parts)} left out"] if parts else []
+        if self.others:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.others.most_common())
+            said.append(f"{self.others.total():,} in formats that are not read ({kinds})")
+        return ", ".join(said)
 
 
 def find_images(
@@ -25,20 +83,23 @@ def find_images(
     *,
     recursive: bool = True,
     extensions: Collection[str] = IMAGE_EXTENSIONS,
+    omitted: Omitted | None = None,
 ) -> Iterator[Path]:
     """Yield the images that paths name: files as they are, folders by the extensions of their files.
 
     Folders are read one at a time, when their turn comes: first a folder's own files, then its sub-folders,
-    each in natural order (`img2` before `img10`). Names that begin with a dot are skipped in folders. A
-    folder is entered once, however many links lead to it, and a file is yielded once, however often it is
-    named; two links to one file are two files. What `open_image` will refuse is yielded as well, so that it
-    gets an error of its own while the others are captioned: a named file that is absent, a broken link, a
-    folder that cannot be read, a folder called like an image that holds none (or is not looked into).
+    each in natural order (`img2` before `img10`). Hidden files, recycle bins, thumbnails of network drives and
+    the like are left out of folders, but not where they are named. A folder is entered once, however many links
+    lead to it, and a file is yielded once, however often it is named; two links to one file are two files. What
+    `open_image` will refuse is yielded as well, so that it gets an error of its own while the others are
+    captioned: a named file that is absent, a broken link, a folder that cannot be read, a folder called like an
+    image that holds none (or is not looked into).
 
     Args:
         paths: Files and folders, in the order wanted. A file named here is yielded whatever its extension.
         recursive: Whether to look into the folders inside folders.
         extensions: Those of the files wanted, in lower case; other files than images are found the same way.
+        omitted: What is left out of folders, :data:`CLUTTER` unless given; counts what was.
 
     Yields:
         Paths that begin as the given path did.
@@ -46,53 +107,63 @@ def find_images(
     Raises:
         ImageError: A path is an empty string.
     """
-    entered: set[_FolderId] = set()
+    omitted = omitted or Omitted()
+    entered: dict[_FolderId, str] = {}  # and how each is called from the one that was named
     named: set[tuple[_FolderId | None, str]] = set()
     for given in paths:
         if not os.fspath(given):  # `Path("")` would be the current folder.
             raise ImageError("an empty path was given", "name an image or a folder")
         path = Path(given)
         if _is_folder(path):
-            for folder, file in _walk(path, entered, recursive, extensions):
+            for folder, file in _walk(path, entered, recursive, extensions, omitted):
                 if (folder, file.name) not in named:
                     yield file
             continue
         folder = _folder_id(path.parent)
         key = (folder, str(path) if folder is None else path.name)
-        if key not in named and not (folder in entered and _is_listed(path.name, extensions)):
+        within = None if folder is None else entered.get(folder)
+        left_out = within is not None and omitted.fits(within + path.name)
+        if key not in named and (left_out or within is None or not is_listed(path.name, extensions)):
+            omitted.images -= left_out and is_listed(path.name, extensions)
             named.add(key)
             yield path
 
 
 def _walk(
-    top: Path, entered: set[_FolderId], recursive: bool, extensions: Collection[str]
+    top: Path, entered: dict[_FolderId, str], recursive: bool, extensions: Collection[str], omitted: Omitted
 ) -> Iterator[tuple[_FolderId | None, Path]]:
     """Yield (folder's identity, file) for the images in folders that have not been entered before."""
-    waiting = [top]
+    waiting = [(top, "")]
     while waiting:
-        folder = waiting.pop()
+        folder, within = waiting.pop()
         identity = _folder_id(folder)
         if identity in entered:
             continue
         if identity is not None:
-            entered.add(identity)
+            entered[identity] = within
         try:
             with os.scandir(folder) as entries:
-                shown = (entry for entry in entries if not entry.name.startswith("."))
-                listed = sorted(shown, key=lambda entry: natural_order(entry.name))
+                listed = sorted(entries, key=lambda entry: natural_order(entry.name))
         except OSError:
             yield None, folder
             continue
-        folders: list[Path] = []
+        folders: list[tuple[Path, str]] = []
+        images = False
         for entry in listed:
-            if _is_folder(entry):
-                folders.append(folder / entry.name)
-                if not recursive and _is_listed(entry.name, extensions):
-                    yield identity, folder / entry.name
-            elif _is_listed(entry.name, extensions):
-                yield identity, folder / entry.name
-        nothing = not folders and not any(_is_listed(entry.name, extensions) for entry in listed)
-        if nothing and _is_listed(folder.name, extensions):
+            path, is_folder = folder / entry.name, _is_folder(entry)
+            if omitted.fits(within + entry.name):
+                omitted.folders += is_folder
+                omitted.images += not is_folder and is_listed(entry.name, extensions)
+                continue
+            if is_folder:
+                folders.append((path, f"{within}{entry.name}/"))
+            if is_listed(entry.name, extensions):
+                images = True
+                if not (is_folder and recursive):
+                    yield identity, path
+            elif not is_folder and path.suffix.lower() in OTHER_EXTENSIONS:
+                omitted.others[path.suffix[1:].upper()] += 1
+        if is_listed(folder.name, extensions) and not folders and not images:
             yield identity, folder  # Its name promises an image, and nothing else would report it.
         if recursive:
             waiting.extend(reversed(folders))
@@ -104,8 +175,9 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def _is_listed(name: str, extensions: Collection[str]) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in extensions
+def is_listed(name: str, extensions: Collection[str] = IMAGE_EXTENSIONS) -> bool:
+    """Whether a name is that of an image, by its extension."""
+    return Path(name).suffix.lower() in extensions
 
 
 def _is_folder(path: Path | os.DirEntry[str]) -> bool:

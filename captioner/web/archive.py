@@ -8,19 +8,20 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from captioner.errors import CaptionerError, ImageError
-from captioner.images.find import IMAGE_EXTENSIONS
+from captioner.images.find import Omitted, is_listed
 from captioner.web.render import shown_name
 
 MOST_IMAGES = 500
 MOST_ENTRY_BYTES = 64 * 2**20
 MOST_TOTAL_BYTES = 512 * 2**20
 
+_CLUTTER = Omitted()
 _ZIP_MAGIC = b"PK\x03\x04"
 _DIRECTORY_END = b"PK\x05\x06"  # an empty archive begins with it
 _DIRECTORY_END_BYTES = 22
@@ -47,13 +48,24 @@ def find_uploads(uploads: Iterable[tuple[Path, str]]) -> Iterator[Found]:
     Raises:
         CaptionerError: there are more than :data:`MOST_IMAGES` images.
     """
-    count, budget = 0, _Budget(MOST_TOTAL_BYTES)
+    names: set[str] = set()
+    budget = _Budget(MOST_TOTAL_BYTES)
     for path, name in uploads:
         for found in _in_archive(path, name, budget) if _is_zip(path) else [Found(name, partial(_file, path, name))]:
-            count += 1
-            if count > MOST_IMAGES:
+            if len(names) == MOST_IMAGES:
                 raise CaptionerError(f"more than {MOST_IMAGES} images", "give them in several parts")
-            yield found
+            own = _unlike(found.name, names)
+            names.add(own)
+            yield replace(found, name=own)
+
+
+def _unlike(name: str, names: Collection[str]) -> str:
+    """A name that is not among others: of two that are called ``dog.jpg`` the second is ``dog (2).jpg``."""
+    path, own, number = PurePosixPath(name), name, 1
+    while own in names:
+        number += 1
+        own = str(path.with_name(f"{path.stem} ({number}){path.suffix}")) if path.name else f"{name} ({number})"
+    return own
 
 
 @dataclass
@@ -119,9 +131,7 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
 
 def _is_image(entry: zipfile.ZipInfo) -> bool:
     parts = _parts(entry)
-    if entry.is_dir() or not parts or "__MACOSX" in parts or parts[-1].startswith("."):
-        return False
-    return PurePosixPath(parts[-1]).suffix.lower() in IMAGE_EXTENSIONS
+    return not entry.is_dir() and bool(parts) and is_listed(parts[-1]) and not _CLUTTER.fits("/".join(parts))
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, budget: _Budget) -> bytes:

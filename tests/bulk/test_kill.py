@@ -21,8 +21,8 @@ from captioner.captioner import Captioner
 from captioner.errors import OutputError
 from tests.bulk.folders import caption, contents, make_folder, save_image
 
-# Runs that are killed; 60 in all.
-KILLS = {"jsonl": 16, "csv": 12, "text": 8, "coco": 12, "sidecar": 12}
+# Runs that are killed; 62 in all.
+KILLS = {"jsonl": 16, "csv": 12, "text": 8, "coco": 12, "sidecar": 8, "append": 6}
 
 
 @pytest.fixture
@@ -68,12 +68,17 @@ class Place:
         self.images = images
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        if kind == "sidecar":
+        if kind in ("sidecar", "append"):
             self.images = folder / "pictures"
             shutil.copytree(images, self.images, copy_function=os.link)
+            self.options["format"] = "sidecar"
+            if kind == "append":  # to texts of which every second is empty
+                self.options["if_exists"] = "append"
+                for number in range(24):
+                    (self.images / f"{number:012}.txt").write_text("by hand" * (number % 2))
         else:
             self.options["output"] = str(folder / "captions")
-        self.begun = sorted(self.images.iterdir())[::2] if begun else []
+        self.begun = sorted(self.images.glob("*.png"))[::2] if begun else []
 
     def begin(self, captioner: Captioner) -> None:
         if self.begun:
@@ -93,7 +98,7 @@ def test_a_run_that_is_killed_and_begun_again_ends_with_the_same_bytes(
     undisturbed.run(captioner, None)
     duration = time.monotonic() - start
     expected = contents(undisturbed.folder)
-    assert len(expected) == (28 + 24 if kind == "sidecar" else 2)
+    assert len(expected) == (28 + 24 if kind in ("sidecar", "append") else 2)
     chance = random.Random(kind)
     kills = 0
     while kills < KILLS[kind]:

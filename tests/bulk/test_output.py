@@ -10,7 +10,7 @@ import pytest
 
 from captioner.bulk.output import journal_of
 from captioner.captioner import Captioner
-from captioner.errors import OptionError, OutputError
+from captioner.errors import DatasetError, OptionError, OutputError
 from tests.bulk.folders import caption, contents, make_folder, save_image
 
 FORMATS = ("jsonl", "csv", "text", "coco")
@@ -241,7 +241,9 @@ def test_numbers_come_from_annotations_or_names(captioner: Captioner, folder: Pa
     with pytest.raises(OptionError, match=r"cat.png: has no number for the format coco; give the ids"):
         caption(captioner, folder, output=str(output), format="coco")
     annotations = output.with_name("annotations.json")
-    listed = [{"file_name": f"val2017/{path.name}", "id": 100 + i} for i, path in enumerate(sorted(folder.iterdir()))]
+    listed = [
+        {"file_name": f"{folder.name}/{path.name}", "id": 100 + i} for i, path in enumerate(sorted(folder.iterdir()))
+    ]
     annotations.write_text(json.dumps({"images": listed}))
     caption(captioner, folder, output=str(output), format="coco", annotations=str(annotations))
     found = {each["image_id"]: each["caption"] for each in json.loads(output.read_text())}
@@ -291,3 +293,46 @@ def test_a_write_that_fails_half_way_leaves_whole_records(
     assert images(output) == [f"{number:012}.png" for number in range(4)]  # the first batch
     caption(captioner, folder, output=str(output), format="jsonl")
     assert len(images(output)) == 8
+
+
+@pytest.fixture
+def cameras(folder: Path) -> Path:
+    """Three images of one name."""
+    for place, number in {"cam1": 1, "cam2": 2, ".": 3}.items():
+        save_image(folder / place / "0001.png", number)
+    return folder
+
+
+def ids(captioner: Captioner, annotations: dict[str, int], *paths: Path) -> list[int]:
+    output, file = paths[0].parent / "ids.json", paths[0].parent / "annotations.json"
+    file.write_text(json.dumps({"images": [{"file_name": name, "id": i} for name, i in annotations.items()]}))
+    caption(captioner, *paths, output=str(output), format="coco", annotations=str(file), overwrite=True)
+    return [each["image_id"] for each in json.loads(output.read_text())]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cam1/0001.png", "cam2/0001.png"),
+        ("./cam1/0001.png", "cam1/../cam2/0001.png"),
+        ("cam1\\0001.png", "cam2\\0001.png"),
+        ("../pictures/cam1/0001.png", "pictures/cam2/0001.png"),
+        ("cam1/0001.png", "0001.png"),
+    ],
+)
+def test_a_number_is_found_by_the_longest_end_of_the_path(
+    captioner: Captioner, cameras: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+) -> None:
+    annotations = {name: number for number, name in enumerate(names, 1)}
+    assert ids(captioner, annotations, cameras / "cam1", cameras / "cam2") == [1, 2]
+    assert ids(captioner, annotations, cameras / "cam2" / ".." / "cam1" / "0001.png") == [1]
+    monkeypatch.chdir(cameras / "cam2")
+    assert ids(captioner, annotations, Path("0001.png")) == [2]
+
+
+def test_an_image_of_another_folder_has_no_number(captioner: Captioner, cameras: Path) -> None:
+    message = r"cam2/0001.png: is not among the images of .*; that has cam1/0001.png, in another folder"
+    with pytest.raises(OptionError, match=message):
+        ids(captioner, {"cam1/0001.png": 1}, cameras / "cam2")
+    with pytest.raises(DatasetError, match=r"cam1/0001.png has two ids, 1 and 2"):
+        ids(captioner, {"cam1/0001.png": 1, "./cam1/0001.png": 2}, cameras / "cam1")

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from captioner.bulk import sidecars
 from captioner.bulk.options import FolderOptions
+from captioner.bulk.output import State
+from captioner.bulk.records import Identity, Record
 from captioner.captioner import Captioner
 from captioner.errors import OptionError, OutputError
 from tests.bulk.folders import caption, contents, make_folder, save_image
@@ -168,3 +171,114 @@ def test_sidecars_named_as_images_are_refused(captioner: Captioner, folder: Path
         caption(captioner, *files, format="sidecar")
     assert contents(folder) == before
     assert FolderOptions(format="sidecar").sidecar_ending == ".txt"
+
+
+BLANKS = (b"", b"\n", b"  \r\n\t", "\ufeff\n".encode(), "\ufeff\r\n".encode("utf-16-le"), "\u3000\n".encode())
+
+
+def test_a_file_in_which_nothing_stands_is_not_done(captioner: Captioner, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pictures", len(BLANKS) + 1)
+    for number, blank in enumerate(BLANKS):
+        (folder / f"{number}.txt").write_bytes(blank)
+    (folder / f"{len(BLANKS)}.txt").write_bytes(b"\n by hand")
+    assert run(captioner, folder) == (len(BLANKS), 1, 0)
+    assert all((folder / f"{number}.txt").read_text()[-2] == "." for number in range(len(BLANKS)))
+    (folder / "0.txt").write_bytes(b"")
+    assert run(captioner, folder) == (1, len(BLANKS), 0)
+
+
+def captions_of(captioner: Captioner, folder: Path) -> dict[str, str]:
+    return {path.stem: captioner.caption([path])[0][0].text for path in sorted(folder.glob("?.png"))}
+
+
+@pytest.fixture(params=["noted", "not noted"])
+def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four images, the first two with texts; with extended attributes and without."""
+    if request.param == "noted":
+        request.getfixturevalue("_noted")
+    else:
+
+        def refuse(*_: object) -> None:
+            raise OSError
+
+        monkeypatch.setattr(os, "setxattr", refuse)
+        monkeypatch.setattr(os, "getxattr", refuse)
+    folder = make_folder(tmp_path / "small", 4)
+    (folder / "0.txt").write_bytes(b"1girl, solo")
+    (folder / "1.txt").write_bytes("\ufeffby hand\nin two lines\n".encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "second"),
+    [
+        ({"if_exists": "append"}, "1girl, solo {}\n", "\ufeffby hand\nin two lines {}\n"),
+        ({"if_exists": "append", "prepend": ","}, "1girl, solo, {}\n", "\ufeffby hand\nin two lines, {}\n"),
+        ({"if_exists": "prepend"}, "{} 1girl, solo\n", "\ufeff{} by hand\nin two lines\n"),
+        ({"if_exists": "prepend", "append": ","}, "{}, 1girl, solo\n", "\ufeff{}, by hand\nin two lines\n"),
+        ({"if_exists": "skip"}, "1girl, solo", "\ufeffby hand\nin two lines\n"),
+        ({"if_exists": "overwrite"}, "{}\n", "{}\n"),
+    ],
+    ids=str,
+)
+def test_a_caption_is_added_to_a_text_once(
+    captioner: Captioner, small: Path, options: dict[str, str], first: str, second: str
+) -> None:
+    best = captions_of(captioner, small)
+    run(captioner, small / "0.png", **options)
+    run(captioner, small, **options)
+    run(captioner, small, **options)
+    assert (small / "0.txt").read_bytes().decode() == first.format(best["0"])
+    assert (small / "1.txt").read_bytes().decode() == second.format(best["1"])
+    before, after = options.get("prepend", ""), options.get("append", "")
+    assert (small / "2.txt").read_text() == f"{before} {best['2']}{after}\n".lstrip(" ")
+
+
+@pytest.mark.usefixtures("_noted")
+def test_texts_that_a_caption_was_added_to_are_a_persons(captioner: Captioner, folder: Path) -> None:
+    (folder / "0.txt").write_text("by hand")
+    (folder / "0.txt").chmod(0o600)
+    assert run(captioner, folder, if_exists="append") == (4, 0, 1)
+    assert (folder / "0.txt").stat().st_mode & 0o777 == 0o600
+    before = contents(folder)
+    assert run(captioner, folder, if_exists="append") == (0, 4, 1)
+    save_image(folder / "0.png", 77)  # another image, but the text is not all of this program
+    assert run(captioner, folder) == (0, 4, 1)
+    assert contents(folder)["0.txt"] == before["0.txt"]
+    # Other captions are added to those of an earlier run.
+    run(captioner, folder, if_exists="append", append="!")
+    assert contents(folder)["1.txt"].decode().startswith(before["1.txt"].decode().strip() + " ")
+
+
+def test_a_text_that_is_no_utf8_stays_and_is_told(
+    captioner: Captioner, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "0.txt").write_bytes(b"caf\xe9")
+    assert run(captioner, folder, if_exists="append") == (3, 0, 2)
+    assert (folder / "0.txt").read_bytes() == b"caf\xe9"
+    assert "0.txt: is not UTF-8 text, and stays as it is; save it as UTF-8" in capsys.readouterr().err
+
+
+def test_what_is_written_by_hand_during_the_run_stays(
+    captioner: Captioner, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = FolderOptions(format="sidecar", workers=0)
+    target = sidecars.Sidecars(settings)
+    target.open({}, overwrite=False)
+    image = folder / "0.png"
+    assert target.state(image) is State.DUE
+    (folder / "0.txt").write_text("by hand")
+    identity = Identity(1, 1, bytes(16))
+    (written,) = target.write([Record(image, tuple(captioner.caption([image])[0]), identity=identity)])
+    assert "0.txt: was written during the run, and stays as it is" in str(written.error)
+    assert (folder / "0.txt").read_text() == "by hand"
+
+
+def test_full_names_keep_two_images_of_one_stem_apart(captioner: Captioner, folder: Path) -> None:
+    save_image(folder / "3.bmp", 8)
+    with pytest.raises(OptionError, match=r"3.bmp and .*3.png would .* 3.txt; `sidecar_name` full takes 3.bmp.txt"):
+        run(captioner, folder)
+    assert run(captioner, folder, sidecar_name="full") == (5, 0, 1)
+    names = {"0.png.txt", "1.png.txt", "3.bmp.txt", "3.png.txt", "inner/4.png.txt"}
+    assert {name for name in contents(folder) if name.endswith(".txt")} == names
+    assert run(captioner, folder, sidecar_name="full") == (0, 5, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import pickle
 import tarfile
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.reading import ImageReader
 from captioner.bulk.run import Progress, caption_folder
-from captioner.bulk.sources import Tars
+from captioner.bulk.tars import Tars
 from captioner.errors import OptionError
 from tests.bulk import fakes
 from tests.bulk.tarring import colour, cut, good, make_tar, records, run, samples
@@ -125,8 +127,9 @@ def test_links_folders_and_the_like_are_no_images() -> None:
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
     run("t.tar")
-    reason = "no plain file in its tar, but a link or the like"
-    assert records() == [(f"t.tar/{name}.png", f"t.tar/{name}.png: {reason}") for name in "lhp"]
+    link = "a link to /etc/passwd, which is no file that lies before it in its tar"
+    reasons = {"l": link, "h": link, "p": "no plain file in its tar, but a device or the like"}
+    assert records() == [(f"t.tar/{name}.png", f"t.tar/{name}.png: {reason}") for name, reason in reasons.items()]
 
 
 BROKEN = "broken, cut off, or no tar"
@@ -271,3 +274,130 @@ def test_what_tars_do_not_go_with_is_refused(tmp_path: Path) -> None:
     choices = FolderOptions(input_tar=("t.tar",))
     with pytest.raises(OptionError, match="`input_tar` comes without other images"):
         caption_folder(["x.jpg"], choices, fakes.colour_model(), Progress())
+
+
+def joined(*tars: bytes) -> Path:
+    Path("t.tar").write_bytes(b"".join(tars))
+    return Path("t.tar")
+
+
+def tar_of(*numbers: int) -> bytes:
+    return make_tar(Path("part.tar"), samples(*numbers)).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda a, b, c: joined(a, b, c),
+        lambda a, b, c: joined(a, bytes(512 * 777), b, c, bytes(512)),
+        lambda a, b, c: joined(a.rstrip(b"\0") + bytes(-len(a.rstrip(b"\0")) % 512 + 512), b, c),  # one block of zeros
+        lambda a, b, c: joined(*map(gzip.compress, (a, b, c))),
+        lambda a, b, c: joined(*map(lzma.compress, (a, b, c))),
+        lambda a, b, c: joined(bz2.compress(a + b), bz2.compress(c)),
+    ],
+)
+def test_a_tar_behind_the_end_of_another_is_read_too(join: Callable[[bytes, bytes, bytes], Path]) -> None:
+    join(tar_of(0, 1), tar_of(2), tar_of(3, 4))
+    run("t.tar")
+    assert records() == good("t.tar", 0, 1, 2, 3, 4)
+    assert run("t.tar").skipped == 5
+
+
+@pytest.mark.parametrize(
+    ("behind", "found", "said"),
+    [
+        (b"words" * 200, (0,), "what follows the mark at its end is no tar, and is missing"),
+        (b"words", (0,), "what follows the mark at its end is no tar, and is missing"),
+        (None, (0, 1), f"{BROKEN} (unexpected end of data); what may follow in it is missing"),
+        (bytes(512 * 9 + 3), (0,), ""),
+    ],
+)
+def test_what_cannot_be_read_behind_the_end_is_told(behind: bytes | None, found: tuple[int, ...], said: str) -> None:
+    joined(tar_of(0), tar_of(1).rstrip(b"\0") if behind is None else behind)
+    run("t.tar")
+    assert records() == good("t.tar", *found) + ([("t.tar", f"t.tar: {said}")] if said else [])
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress], ids=["bz2", "xz"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tars_by_bzip2_and_xz_are_read_whatever_they_are_called(
+    compress: Callable[[bytes], bytes], workers: int
+) -> None:
+    whole = compress(tar_of(0, 1, 2))
+    joined(whole)
+    run("t.tar", workers=workers)
+    assert records() == good("t.tar", 0, 1, 2)
+    joined(whole[:-20])
+    run("t.tar", output="cut.jsonl")
+    assert records("cut.jsonl")[-1][0] == "t.tar"
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"\x28\xb5\x2f\xfd\x04", "compressed by zstd"),
+        (b"\x04\x22\x4d\x18", "compressed by lz4"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    ],
+)
+def test_other_archives_are_told_as_what_they_are(start: bytes, said: str) -> None:
+    joined(start + bytes(600))
+    run("t.tar")
+    reason = f"cannot be read (it is {said}; unpack it first, or make it a tar, plain or by gzip, bzip2 or xz)"
+    assert records() == [("t.tar", f"t.tar: {reason}")]
+
+
+def test_a_plain_tar_may_begin_like_another_archive() -> None:
+    make_tar(Path("t.tar"), [("BZh9.png", colour(3))])
+    run("t.tar")
+    assert records() == [("t.tar/BZh9.png", fakes.caption_of(3))]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_links_lead_to_what_lies_before_them(mode: str) -> None:
+    links = {
+        "hard.png": (tarfile.LNKTYPE, "blobs/one"),
+        "soft.png": (tarfile.SYMTYPE, "blobs/one"),
+        "deep/er/soft.png": (tarfile.SYMTYPE, "../../blobs/./one"),
+        "blobs/soft.png": (tarfile.SYMTYPE, "two.png"),
+        "again.png": (tarfile.SYMTYPE, "hard.png"),
+        "absent.png": (tarfile.SYMTYPE, "blobs/none"),
+        "out.png": (tarfile.SYMTYPE, "/etc/passwd"),
+        "later.png": (tarfile.LNKTYPE, "z.png"),
+        "self.png": (tarfile.SYMTYPE, "self.png"),
+    }
+    with tarfile.open("t.tar", mode) as tar:  # type: ignore[call-overload]
+        for name, number in {"./blobs/one": 1, "blobs/two.png": 2}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(colour(number))
+            tar.addfile(info, io.BytesIO(colour(number)))
+        for name, (kind, target) in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+        info = tarfile.TarInfo("z.png")
+        info.size = len(colour(9))
+        tar.addfile(info, io.BytesIO(colour(9)))
+    run("t.tar")
+    told = dict(records())
+    numbers = {"hard": 1, "soft": 1, "deep/er/soft": 1, "blobs/soft": 2, "again": 1, "blobs/two": 2, "z": 9}
+    for name, number in numbers.items():
+        assert told.pop(f"t.tar/{name}.png") == fakes.caption_of(number)
+    assert told == {
+        f"t.tar/{name}": f"t.tar/{name}: a link to {target}, which is no file that lies before it in its tar"
+        for name, (_, target) in links.items()
+        if name.split(".")[0] in ("absent", "out", "later", "self")
+    }
+
+
+def test_what_is_left_out_of_folders_is_left_out_of_tars() -> None:
+    kept = ["a.png", "x/b.png"]
+    out = ["__MACOSX/a.png", "x/__MACOSX/._b.png", "._c.png", ".cache/d.png", "@eaDir/e.png", "a-masklabel.png"]
+    make_tar(Path("t.tar"), [(name, colour(1)) for name in [*kept, *out]])
+    summary = run("t.tar")
+    assert [name for name, _ in records()] == [f"t.tar/{name}" for name in kept]
+    assert str(summary).endswith("6 images left out")
+    run("t.tar", output="some.jsonl", exclude=("x/*",))
+    assert [name for name, _ in records("some.jsonl")] == ["t.tar/a.png"]
+    assert run("t.tar", output="all.jsonl", include_all=True).captioned == len(kept) + len(out) - 2  # ._*: no samples

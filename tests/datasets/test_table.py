@@ -51,6 +51,7 @@ def test_spreadsheet_habits_are_understood(tmp_path: Path, bom: bytes, delimiter
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1))
 def test_any_caption_survives_csv_and_jsonl(tmp_path: Path, captions: list[str]) -> None:
+    captions = [text for text in captions if text.strip()[:1] not in ("[", "(")]  # may be lists of captions
     out = io.StringIO(newline="")
     csv.writer(out).writerows([["image", "caption"], ["a.jpg", "x"], *(["a.jpg", text] for text in captions)])
     lines = "".join(json.dumps({"image": "a.jpg", "caption": text}) + "\n" for text in ["x", *captions])
@@ -194,3 +195,44 @@ def test_the_real_table(real_data: Path) -> None:
     assert (splits.count("train"), splits.count("val")) == (5488, 136)
     assert sum(len(record.captions) for record in records) == 20_169
     present(records, skip_missing=False)
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ("['a grey picture', 'a ramp', 'a gradient']", ("a grey picture", "a ramp", "a gradient")),
+        ('["a dog\'s bowl", \'it "is"\']', ("a dog's bowl", 'it "is"')),
+        ('["caf\\u00e9", "\\ud83e\\udd84"]', ("café", "🦄")),
+        ("['a grey picture' 'a ramp'\n 'a gradient']", ("a grey picture", "a ramp", "a gradient")),
+        ("('a dog', 'it\\'s here',)", ("a dog", "it's here")),
+        ("[np.str_('a dog'), np.str_('a cat')]", ("a dog", "a cat")),
+        ("[ 'one' ]", ("one",)),
+        ("['a dog', ' ']", ("a dog",)),
+        ("[a dog] and [a cat]", ("[a dog] and [a cat]",)),
+        ("a sign: ['stop']", ("a sign: ['stop']",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ('"quoted"', ('"quoted"',)),
+    ],
+)
+def test_a_list_in_a_cell_is_several_captions(tmp_path: Path, cell: str, captions: tuple[str, ...]) -> None:
+    with (tmp_path / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("image", "caption"), ("a.jpg", cell), ("a.jpg", "another")])
+    (record,) = read_records(DatasetOptions((f"table:{tmp_path}",)), "all")
+    assert record.captions == (*captions, "another")
+
+
+@pytest.mark.parametrize("cell", ["['a dog', 3]", "['a dog' nan]", "['a dog', ...]", "['a', None]", '["a", null]'])
+def test_a_list_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, cell: str) -> None:
+    with (tmp_path / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("image", "caption"), ("a.jpg", "fine"), ("a.jpg", cell)])
+    with pytest.raises(DatasetError, match="line 3 holds a list of captions that cannot be read; write one row a cap"):
+        read_records(DatasetOptions((f"table:{tmp_path}",)), "all")
+
+
+def test_one_image_under_several_spellings_is_one_image(tmp_path: Path) -> None:
+    names = ["a.jpg", "./a.jpg", "sub/../a.jpg", f"{tmp_path}/a.jpg", "sub//b.jpg", "sub/./b.jpg"]
+    table = "".join(f"{name},caption {place}\n" for place, name in enumerate(names))
+    (tmp_path / "captions.csv").write_text(f"image,caption\n{table}")
+    first, second = read_records(DatasetOptions((f"table:{tmp_path}",)), "all")
+    assert (first.image_id, first.path, len(first.captions)) == ("a.jpg", tmp_path / "a.jpg", 4)
+    assert (second.image_id, second.path, len(second.captions)) == ("sub/b.jpg", tmp_path / "sub" / "b.jpg", 2)

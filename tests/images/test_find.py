@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from captioner.errors import ImageError
 from captioner.images import open_image
-from captioner.images.find import IMAGE_EXTENSIONS, find_images, natural_order
+from captioner.images.find import IMAGE_EXTENSIONS, Omitted, find_images, natural_order
 
 
 def make(folder: Path, *names: str) -> None:
@@ -212,3 +212,96 @@ def test_a_path_with_a_null_character_is_left_to_open_image() -> None:
 
 def test_an_empty_folder_gives_nothing(tmp_path: Path) -> None:
     assert list(find_images([tmp_path])) == []
+
+
+LEFT_BEHIND = (
+    *(
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "SYNOPHOTO_THUMB_XL.jpg",
+        "#recycle/b.jpg",
+        "@Recycle/b.jpg",
+        ".@__thumb/b.jpg",
+    ),
+    *("$RECYCLE.BIN/$R1.jpg", "$Recycle.Bin/S-1-5-21/$R2.jpg", "System Volume Information/x.png", "FOUND.000/x.jpg"),
+    *(
+        "__MACOSX/a.jpg",
+        "deep/er/__MACOSX/a.jpg",
+        "._a.jpg",
+        ".AppleDouble/a.jpg",
+        ".Trashes/501/a.jpg",
+        "lost+found/1.png",
+    ),
+    *(
+        ".thumbnails/1.jpg",
+        ".Trash-1000/files/a.jpg",
+        ".picasaoriginals/a.jpg",
+        ".dtrash/a.jpg",
+        ".ipynb_checkpoints/a.png",
+    ),
+    *("Catalog Previews.lrdata/0/a.jpg", "a-masklabel.png", "sub/B-MaskLabel.PNG", "a-condlabel.png"),
+)
+
+
+def test_what_systems_and_programs_leave_behind_is_left_out_and_counted(tmp_path: Path) -> None:
+    kept = ["a.jpg", "eaDir.jpg", "masklabel.png", "recycle/b.jpg", "sub/@home.jpg", "sub/lost.jpg"]
+    make(tmp_path, *LEFT_BEHIND, *kept)
+    omitted = Omitted()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path], omitted=omitted)) == kept
+    files = [name for name in LEFT_BEHIND if "/" not in name or name.startswith("sub/")]
+    tops = {name.partition("/")[0] for name in LEFT_BEHIND} - set(files) - {"sub", "deep"}
+    assert (omitted.images, omitted.folders) == (len(files), len(tops) + 1)
+    assert str(omitted) == f"{len(files)} images and {len(tops) + 1} folders left out"
+    everything = find_images([tmp_path], omitted=Omitted(()))
+    assert len(list(everything)) == len(LEFT_BEHIND) + len(kept)
+
+
+def test_what_is_left_out_is_not_even_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.jpg", "lost+found/b.jpg")
+    scandir = os.scandir
+
+    def forbid(folder: Path) -> object:
+        if folder.name == "lost+found":
+            raise PermissionError
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    assert found(tmp_path, below=tmp_path) == ["a.jpg"]
+
+
+def test_what_is_named_is_never_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "a-masklabel.png", "@eaDir/b.jpg", "#recycle/c.jpg", "sub/d-masklabel.png")
+    omitted = Omitted()
+    named = [tmp_path, tmp_path / "a-masklabel.png", tmp_path / "@eaDir", tmp_path / "#recycle" / "c.jpg"]
+    listed = [path.relative_to(tmp_path).as_posix() for path in find_images(named, omitted=omitted)]
+    assert listed == ["a.jpg", "a-masklabel.png", "@eaDir/b.jpg", "#recycle/c.jpg"]
+    assert omitted.images == 1  # the one in sub
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("*-mask.png", ["a.jpg", "old/a.jpg", "old/new/b.jpg", "x/old/c.jpg"]),
+        ("old", ["a.jpg", "a-mask.png"]),
+        ("OLD/", ["a.jpg", "a-mask.png"]),
+        ("/old", ["a.jpg", "a-mask.png", "x/old/c.jpg"]),
+        ("old/*.jpg", ["a.jpg", "a-mask.png"]),
+        ("old/a*", ["a.jpg", "a-mask.png", "old/new/b.jpg", "x/old/c.jpg"]),
+        ("[ab].???", ["a-mask.png", "x/old/c.jpg"]),
+        ("ld", ["a.jpg", "a-mask.png", "old/a.jpg", "old/new/b.jpg", "x/old/c.jpg"]),
+    ],
+)
+def test_a_pattern_fits_at_any_part_of_a_path_and_all_that_is_below(
+    tmp_path: Path, pattern: str, left: list[str]
+) -> None:
+    make(tmp_path, "a.jpg", "a-mask.png", "old/a.jpg", "old/new/b.jpg", "x/old/c.jpg")
+    omitted = Omitted((pattern,))
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path], omitted=omitted)) == sorted(
+        left
+    )
+
+
+def test_images_that_nothing_reads_are_counted_by_kind(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "1.DNG", "2.dng", "b/3.psd", "notes.txt", ".hidden.nef", "@eaDir/4.dng")
+    omitted = Omitted()
+    assert len(list(find_images([tmp_path], omitted=omitted))) == 1
+    assert str(omitted) == "1 folder left out, 3 in formats that are not read (2 DNG, 1 PSD)"

@@ -143,3 +143,23 @@ def test_a_file_that_has_gone_is_told_without_its_path(tmp_path: Path) -> None:
 def test_names_in_archives_are_printable(tmp_path: Path) -> None:
     (found,) = find_uploads(uploaded(tmp_path, zip_of(("a\nb/\u202ec<i>.png", b""))))
     assert found.name == "a\ufffdb/\ufffdc<i>.png"
+
+
+def test_two_of_one_name_get_two_names(tmp_path: Path) -> None:
+    single = tmp_path / "single"
+    single.write_bytes(b"anything")
+    first = uploaded(tmp_path, zip_of(("x/a.jpg", b"1"), ("a.jpg", b"2"), ("a (2).jpg", b"3")))
+    names = ["a.jpg", "a.jpg", "a", "a", ".jpg", ".jpg"]
+    found = list(find_uploads([*((single, name) for name in names), *first, *first]))
+    assert [item.name for item in found] == [
+        *("a.jpg", "a (2).jpg", "a", "a (2)", ".jpg", ".jpg (2)"),
+        *("x/a.jpg", "a (3).jpg", "a (2) (2).jpg", "x/a (2).jpg", "a (4).jpg", "a (2) (3).jpg"),
+    ]
+    assert found[6].read() == b"1"
+
+
+def test_what_systems_leave_in_archives_is_no_image(tmp_path: Path) -> None:
+    content = zip_of(
+        ("@eaDir/a.jpg", b"x"), ("b/.thumbnails/a.jpg", b"x"), ("a-masklabel.png", b"x"), ("b/a.jpg", b"y")
+    )
+    assert [item.name for item in find_uploads(uploaded(tmp_path, content))] == ["b/a.jpg"]
