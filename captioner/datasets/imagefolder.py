@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.datasets.options import Source
-from captioner.datasets.records import Record, inside, split_of_folders, spoken
+from captioner.datasets.records import Record, cell_texts, inside, split_of_folders, spoken
 from captioner.datasets.table import csv_rows, json_rows
 from captioner.errors import DatasetError, NoDatasetError, needing
 
@@ -56,7 +56,9 @@ def _rows(file: Path, source: Source) -> Iterator[tuple[str, list[str]]]:
             raise DatasetError(f"{where} has no 'file_name' or no '{wanted}' {found}", "name it with `caption_column`")
         texts: list[Any] = []
         for value in (row[column] for column in columns):
-            texts.extend(value if isinstance(value, list) else [value])
+            texts.extend(
+                cell_texts(value, where) if isinstance(value, str) else value if isinstance(value, list) else [value]
+            )
         name = row["file_name"]
         if not isinstance(name, str) or not name or not all(isinstance(text, str) for text in texts):
             source.damage.append(f"{where} lacks a text as its 'file_name' or as its caption")

@@ -166,7 +166,7 @@ _ITEM = rf"(?:{_TEXT}|np\.str_\({_TEXT}\))"
 _ITEMS = re.compile(rf"[\[(]\s*{_ITEM}(?:(?:\s*,\s*|\s+){_ITEM})*(?:\s*,)?\s*[\])]", re.DOTALL)
 
 
-def texts(cell: str, where: str) -> tuple[str, ...]:
+def cell_texts(cell: str, where: str) -> tuple[str, ...]:
     """What is said in one cell of a table: a list of texts as JSON, Python or NumPy print it, or the cell itself.
 
     Raises:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioner.datasets.options import Source
-from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, held_out, inside, open_text, texts
+from captioner.datasets.records import ALL, SPLIT_NAMES, ImageId, Record, cell_texts, held_out, inside, open_text
 from captioner.errors import DatasetError
 
 _PATTERNS = ("captions.csv", "captions.jsonl", "*.csv", "*.jsonl")
@@ -68,7 +68,7 @@ def _images(file: Path, folder: Path) -> dict[str, _Image]:
             raise DatasetError(f"{where} gives {name} another split or image_id than an earlier line")
         if owners.setdefault(image_id, name) != name:
             raise DatasetError(f"{where} gives {name} the image_id {image_id} of {owners[image_id]}")
-        image.captions.extend(texts(caption, where))
+        image.captions.extend(cell_texts(caption, where))
     return images
 
 

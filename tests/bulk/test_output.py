@@ -5,12 +5,14 @@ import json
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from captioner.bulk import reading
 from captioner.bulk.output import journal_of
 from captioner.captioner import Captioner
-from captioner.errors import DatasetError, OptionError, OutputError
+from captioner.errors import DatasetError, ImageError, NoDecoderError, OptionError, OutputError
 from tests.bulk.folders import caption, contents, make_folder, save_image
 
 FORMATS = ("jsonl", "csv", "text", "coco")
@@ -336,3 +338,48 @@ def test_an_image_of_another_folder_has_no_number(captioner: Captioner, cameras:
         ids(captioner, {"cam1/0001.png": 1}, cameras / "cam2")
     with pytest.raises(DatasetError, match=r"cam1/0001.png has two ids, 1 and 2"):
         ids(captioner, {"cam1/0001.png": 1, "./cam1/0001.png": 2}, cameras / "cam1")
+
+
+def test_what_is_left_out_is_said_and_a_run_goes_on_with_or_without_it(
+    captioner: Captioner, folder: Path, output: Path
+) -> None:
+    save_image(folder / "@eaDir" / "a.png", 21)
+    save_image(folder / "a-masklabel.png", 22)
+    save_image(folder / "old" / "b.png", 23)
+    options = {"output": str(output), "format": "jsonl"}
+    summary = caption(captioner, folder, exclude=("old",), **options)
+    assert (summary.captioned, summary.failed) == (7, 1)
+    assert str(summary).endswith("1 image and 2 folders left out")
+    assert caption(captioner, folder, exclude=("old",), **options).skipped == 7
+    assert caption(captioner, folder, **options).captioned == 1
+    everything = caption(captioner, folder, include_all=True, **options)
+    assert (everything.captioned, str(everything).endswith("left out")) == (2, False)
+    fresh = output.with_name("fresh")
+    caption(captioner, folder, include_all=True, output=str(fresh), format="jsonl")
+    assert output.read_bytes() == fresh.read_bytes()
+
+
+def test_a_folder_of_which_all_is_left_out_says_so(captioner: Captioner, tmp_path: Path) -> None:
+    save_image(tmp_path / "p" / "#recycle" / "a.png", 1)
+    (tmp_path / "p" / "b.psd").touch()
+    message = r"no images in .*p; 1 folder left out, 1 in formats that are not read \(1 PSD\) \(`include_all` takes in"
+    with pytest.raises(ImageError, match=message):
+        caption(captioner, tmp_path / "p")
+
+
+def test_images_that_need_an_extra_are_counted_by_kind(
+    captioner: Captioner, folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = reading.read_item
+
+    def without_extras(item: Path, *others: Any, **options: Any) -> bytes:
+        if item.suffix in (".jxl", ".nef"):
+            raise NoDecoderError(f"{item}: is not read here", "run: pip install 'captioner[raw]'")
+        return read(item, *others, **options)
+
+    monkeypatch.setattr(reading, "read_item", without_extras)
+    for name in ("a.nef", "b.nef", "c.jxl"):
+        (folder / name).touch()
+    summary = caption(captioner, folder, output=str(output), format="jsonl")
+    assert summary.failed == 4
+    assert str(summary).endswith("3 in formats that are not read (2 NEF, 1 JXL)")

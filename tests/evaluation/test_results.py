@@ -95,7 +95,7 @@ def test_lines_with_numbers_are_read_and_an_image_twice_is_told(tmp_path: Path) 
     file.write_text('{"image_id": 1, "caption": "a"}\n{"image_id": 2, "caption": "b"}\n')
     assert read_results(file) == {1: "a", 2: "b"}
     file.write_text('{"image": "a.jpg", "caption": "a"}\n{"image": "a.jpg", "caption": "b"}\n')
-    with pytest.raises(CaptionerError, match=r"1 images have more than one caption: a\.jpg"):
+    with pytest.raises(CaptionerError, match=r"1 images have more than one caption: 'a\.jpg'"):
         read_results(file)
     file.write_text('{"image": "a.jpg", "caption": "a"}\n{"image": "b.j')
     with pytest.raises(CaptionerError, match=r"out\.jsonl: line 2 is not valid JSON"):

@@ -301,7 +301,7 @@ def test_a_pattern_fits_at_any_part_of_a_path_and_all_that_is_below(
 
 
 def test_images_that_nothing_reads_are_counted_by_kind(tmp_path: Path) -> None:
-    make(tmp_path, "a.jpg", "1.DNG", "2.dng", "b/3.psd", "notes.txt", ".hidden.nef", "@eaDir/4.dng")
+    make(tmp_path, "a.jpg", "1.PSD", "2.psd", "b/3.svg", "notes.txt", ".hidden.psd", "@eaDir/4.psd")
     omitted = Omitted()
     assert len(list(find_images([tmp_path], omitted=omitted))) == 1
-    assert str(omitted) == "1 folder left out, 3 in formats that are not read (2 DNG, 1 PSD)"
+    assert str(omitted) == "1 folder left out, 3 in formats that are not read (2 PSD, 1 SVG)"
