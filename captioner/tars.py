@@ -1,7 +1,6 @@
 """Files inside plain tars, by paths that lead into them: ``shards/00000.tar/dog.jpg``. Nothing is unpacked."""
 
 import io
-import os
 import tarfile
 from collections.abc import Iterator
 from functools import cache
@@ -31,7 +30,7 @@ def contents(tar: Path) -> Contents:
     Raises:
         OSError: it cannot be opened.
     """
-    return _listed(os.fspath(tar), tar.stat().st_mtime_ns)
+    return _listed(str(tar), tar.stat().st_mtime_ns)
 
 
 @cache
@@ -51,7 +50,6 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """All headers, those behind an end mark included: tars are joined by ``cat``."""
     block = b"\0"
     while block:
-        start = file.tell()
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
@@ -59,16 +57,17 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                     raise tarfile.ReadError("a size below 0")
                 yield info
             file.seek(archive.offset)
+        marked = False
         while (block := file.read(tarfile.BLOCKSIZE)) and not block.strip(b"\0"):
-            pass
-        file.seek(-len(block), os.SEEK_CUR)
-        if block and file.tell() == start:
-            raise tarfile.ReadError("something else follows its end")
+            marked = True
+        if not marked:  # whatever is no header ends a tar for Python
+            raise tarfile.ReadError("no mark at its end")
+        file.seek(-len(block), io.SEEK_CUR)
 
 
 def file_of(path: Path) -> Path:
     """The file on disk that holds a file: the tar that a path leads into, or else the path itself."""
-    if SUFFIX + os.sep in os.fspath(path):
+    if SUFFIX in str(path):
         return next((folder for folder in path.parents if folder.suffix == SUFFIX and folder.is_file()), path)
     return path
 

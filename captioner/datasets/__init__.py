@@ -5,11 +5,21 @@ from collections.abc import Callable
 from functools import cache
 
 from captioner.datasets import coco, coco_cn, flickr, imagefolder, karpathy, table, textcaps
-from captioner.datasets.options import KINDS, DatasetOptions, Source
+from captioner.datasets.options import CODES, KINDS, DatasetOptions, Source
 from captioner.datasets.records import ImageId, Record, canonical_split, listed, present
 from captioner.errors import DatasetError
 
-__all__ = ["KINDS", "DatasetOptions", "ImageId", "Record", "present", "read_each", "read_records", "read_source"]
+__all__ = [
+    "CODES",
+    "KINDS",
+    "DatasetOptions",
+    "ImageId",
+    "Record",
+    "present",
+    "read_each",
+    "read_records",
+    "read_source",
+]
 
 
 def _read_images(source: Source, split: str) -> list[Record]:

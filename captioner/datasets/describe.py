@@ -1,12 +1,10 @@
 """What a folder holds: kinds of data sets, their splits, and what is absent or damaged."""
 
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from captioner import tars
-from captioner.datasets import read_source
-from captioner.datasets.options import CODES, KINDS, DatasetOptions
+from captioner.datasets import CODES, KINDS, DatasetOptions, read_source
 from captioner.datasets.records import ALL, Record, listed
 from captioner.errors import DatasetError, NoDatasetError
 from captioner.images.find import find_images
@@ -86,11 +84,9 @@ def describe(finding: Finding) -> str:
     lines = [f"{finding.kind} in {finding.folder}"]
     if finding.error:
         return "\n".join([*lines, f"  cannot be read: {finding.error}"])
-    images = Counter(record.split for record in finding.records)
-    captions: Counter[str] = Counter()
-    for record in finding.records:
-        captions[record.split] += len(record.captions)
-    lines += [f"  {split:<10}{images[split]:>9,} images, {captions[split]:,} captions" for split in images]
+    for split in dict.fromkeys(record.split for record in finding.records):
+        captions = [len(record.captions) for record in finding.records if record.split == split]
+        lines += [f"  {split:<10}{len(captions):>9,} images, {sum(captions):,} captions"]
     if finding.kind != CODES:
         paths = {record.path for record in finding.records}
         absent = [path for path in paths if not tars.is_file(path)]

@@ -8,7 +8,6 @@ called ``train``, ``validation`` and ``test`` are splits. huggingface.co/docs/da
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from captioner.datasets.options import Source
 from captioner.datasets.records import Record, cell_texts, inside, split_of_folders, spoken
@@ -44,29 +43,33 @@ def read(source: Source, split: str) -> list[Record]:
 
 def _rows(file: Path, source: Source) -> Iterator[tuple[str, list[str]]]:
     """The image and the captions of each row; damaged rows are noted and left out."""
+    named = source.caption_column
+    if named and file.suffix == ".csv":
+        named = named.lower()  # as the reader of tables gives the names of columns
+    complete = False
     for number, row in _raw_rows(file):
         where = f"{file}: {'row' if file.suffix == '.parquet' else 'line'} {number}"
-        named = (
-            source.caption_column.lower() if source.caption_column and file.suffix == ".csv" else source.caption_column
-        )
         columns = [named] if named else [name for name in row if _TEXT.fullmatch(name)]
         if not columns or "file_name" not in row or columns[0] not in row:
-            wanted = source.caption_column or "text"
-            found = f"(found: {', '.join(map(str, row))})"
-            raise DatasetError(f"{where} has no 'file_name' or no '{wanted}' {found}", "name it with `caption_column`")
-        texts: list[Any] = []
+            if complete:
+                source.damage.append(f"{where} lacks its 'file_name' or its caption")
+                continue
+            what = f"{where} has no 'file_name' or no '{named or 'text'}' (found: {', '.join(map(str, row))})"
+            raise DatasetError(what, "name the column of captions with `caption_column`")
+        complete = True
+        values: list[object] = []
         for value in (row[column] for column in columns):
-            texts.extend(
-                cell_texts(value, where) if isinstance(value, str) else value if isinstance(value, list) else [value]
-            )
+            cell = cell_texts(value, where) if isinstance(value, str) else value
+            values.extend(cell if isinstance(cell, list) else [cell])
+        texts = [value for value in values if isinstance(value, str)]
         name = row["file_name"]
-        if not isinstance(name, str) or not name or not all(isinstance(text, str) for text in texts):
+        if not isinstance(name, str) or not name or len(texts) < len(values):
             source.damage.append(f"{where} lacks a text as its 'file_name' or as its caption")
         else:
             yield name, texts
 
 
-def _raw_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _raw_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
     if file.suffix == ".jsonl":
         yield from json_rows(file)
     elif file.suffix == ".csv":

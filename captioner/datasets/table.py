@@ -105,7 +105,7 @@ def json_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
             yield number, row
 
 
-def csv_rows(file: Path, needed: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(file: Path, needed: set[str]) -> Iterator[tuple[int, dict[str, object]]]:
     """Number of the line and columns by their names, in lower case, of each row.
 
     Raises:

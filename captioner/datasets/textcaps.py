@@ -5,7 +5,6 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 from captioner.datasets.options import Source
 from captioner.datasets.records import ALL, Record, inside, read_json, split_in, spoken
@@ -51,7 +50,7 @@ def _read_file(source: Source, file: Path, records: dict[str, Record]) -> None:
             records[name] = Record(name, _image(folder, entry, name, file), texts, split_in(file.stem))
 
 
-def _image(folder: Path, entry: dict[str, Any], name: str, file: Path) -> Path:
+def _image(folder: Path, entry: dict[str, object], name: str, file: Path) -> Path:
     """In the folder itself, or where the entry says (``train/0054c91397f2fe05.jpg``)."""
     flat = inside(folder, f"{entry.get('image_name') or name}".removesuffix(".jpg") + ".jpg", file)
     path = entry.get("image_path")

@@ -7,7 +7,6 @@ Anderson et al. 2016, "SPICE: Semantic Propositional Image Caption Evaluation".
 import importlib.util
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -59,7 +58,7 @@ def spice(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Seq
     """
     find_program("SPICE", _SPICE_JAR)
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(None):
             from pycocoevalcap.spice.spice import Spice
 
             human = {place: [_words(words) for words in texts] for place, texts in enumerate(references)}

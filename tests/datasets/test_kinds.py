@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 
-from captioner.checkpoint import Checkpoint
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, Record, present, read_each, read_records
 from captioner.errors import DatasetError
-from captioner.training import trainer
-from captioner.training.folder import Log
 from tests.datasets import kinds
 from tests.datasets.kinds import KINDS, STEMS, TEXTS, write_tar
-from tests.small_model import save_with_graphs
 
 
 def options(kind: str, folder: Path, **more: Any) -> DatasetOptions:
@@ -35,7 +31,9 @@ def captions_of(records: list[Record]) -> dict[Any, tuple[str, ...]]:
 
 
 @pytest.fixture(scope="module")
-def small(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.small_model import save_with_graphs  # imports torch, which reading does without
+
     return save_with_graphs(tmp_path_factory.mktemp("checkpoint") / "small.safetensors", checkpoint)
 
 
@@ -54,8 +52,8 @@ def test_every_kind_is_trained_on_for_two_steps_and_evaluated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """nocaps has nothing to train on, and is evaluated only."""
-    monkeypatch.setattr(Log, "_plot", lambda _journal: None)
-    monkeypatch.setattr(trainer, "graphs_of", lambda *_, **__: None)
+    monkeypatch.setattr("captioner.training.folder.Log._plot", lambda _journal: None)
+    monkeypatch.setattr("captioner.training.trainer.graphs_of", lambda *_, **__: None)
     dataset = written(tmp_path / "data", name)
     given = [f"--dataset={dataset.dataset[0]}", "--holdout=0.33"]
     if name != "nocaps":
@@ -110,6 +108,15 @@ DAMAGED = {
     "flickr8k": ("captions.txt", "a.jpg,A dog.\nb.jpg\n,A cat.\n", "image,caption\n", [3, 4]),
     "imagefolder": ("metadata.csv", "a.jpg,A dog.\n,A cat.\n", "file_name,text\n", [3]),
 }
+
+
+def test_a_damaged_line_of_json_lines_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"file_name": "a.jpg", "text": "A dog."}, {"file_name": "b.jpg"}, {"file_name": "c.jpg", "text": None}]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert captions_of(read_records(options("imagefolder", tmp_path), "all")) == {"a.jpg": ("A dog.",)}
+    said = capsys.readouterr().err
+    assert "metadata.jsonl: line 2 lacks" in said
+    assert "metadata.jsonl: line 3 lacks" in said
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -202,7 +209,7 @@ def test_imagefolder_metadata(tmp_path: Path, ending: str, column: str) -> None:
     read = read_records(options("imagefolder", tmp_path, **named), "train")
     assert captions_of(read) == {f"train/{n}.jpg": (f"A dog {n}.",) for n in range(3)}
     if named:
-        with pytest.raises(DatasetError, match=r"has no 'file_name' or no 'text' .*name it with `caption_column`"):
+        with pytest.raises(DatasetError, match=r"has no 'file_name' or no 'text' .*name the column of captions"):
             read_records(options("imagefolder", tmp_path), "train")
 
 
