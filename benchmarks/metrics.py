@@ -167,17 +167,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="Flickr8k, as --dataset flickr8k reads it")
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), help="beside captioner")
     args = parser.parse_args()
     captions = Captions(args.folder, args.images)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     print(f"{len(captions.candidates):,} captions, {sum(map(len, captions.references)):,} references", file=sys.stderr)
     print(f"| tool | captions | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
     ours: Figures = {}
-    for tool, score in TOOLS.items():
+    for tool in dict.fromkeys(["captioner", *args.tools]):
         for what, given in {"raw": captions, "COCO's tokens": captions.tokenised()}.items():
             try:
                 with contextlib.redirect_stdout(sys.stderr):
-                    figures = score(given)
+                    figures = TOOLS[tool](given)
             except ImportError as error:
                 print(f"{tool} is left out: {error}", file=sys.stderr)
                 break
