@@ -1,48 +1,72 @@
-"""How fast is the page's server, and does it keep its memory? The table of docs/page.md.
+"""How fast is the page's server, and does it keep its memory? The tables of docs/page.md.
 
-    python benchmarks/page.py IMAGES [--weights FILE] [--requests 1000] [--clients 1 8 32]
+    python benchmarks/page.py IMAGES [--weights FILE] [--requests 1000] [--clients 1 8 32] [--old COMMIT] [--large]
 
 Starts ``captioner serve``, lets 1, 8 and 32 clients send different images to ``/api/caption``, and captions the
-same images as a folder in the same run, before and after, so that the ratio holds also on a busy machine. Prints a
-Markdown table, failed requests, and the server's memory before and after all requests, and a minute later.
+same images as a folder in the same run, before and after, so that the ratio holds also on a busy machine. With
+``--old``, as many clients then ask an earlier build, which took three requests for a caption. With ``--large``, 16
+clients send images of 100 megapixels at once, in several formats. Prints Markdown tables, failed requests, and the
+server's memory: at first, at its peak, at the end and a minute later.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
-from builds import REPOSITORY, Build, Server, running_server
+from builds import OLD, REPOSITORY, Build, Server, both_builds, running_server
+from PIL import Image
 
 from captioner.images.find import find_images
 
 BUILD = Build("this", REPOSITORY)
+LARGE = {"JPEG": {"quality": 60}, "progressive JPEG": {"quality": 60, "progressive": True}, "PNG": {}, "WebP": {}}
+LARGE_CLIENTS, SIDE = 16, 10_000
+Ask = Callable[[httpx.Client, str, bytes], None]
 
 
-def caption(http: httpx.Client, path: Path, number: int) -> float | None:
+def ask(http: httpx.Client, name: str, data: bytes) -> None:
+    answer = http.post("/api/caption", files={"image": (name, data)}).raise_for_status()
+    assert answer.json()["caption"]
+
+
+def ask_old(http: httpx.Client, name: str, data: bytes) -> None:
+    """Ask a build whose programs went through Gradio's queue."""
+    upload = http.post("/gradio_api/upload", files={"files": (name, data)}).raise_for_status()
+    image = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
+    event = http.post("/gradio_api/call/v2/caption", json={"image": image}).raise_for_status()
+    answer = http.get(f"/gradio_api/call/caption/{event.json()['event_id']}")
+    assert "event: complete" in answer.text, answer.text
+
+
+def caption(http: httpx.Client, path: Path, number: int, ask: Ask) -> float | None:
     """Seconds of one request; None if it failed.
 
     A few bytes behind the image make it another one, which the server has not seen before.
     """
     start = time.perf_counter()
     try:
-        data = path.read_bytes() + number.to_bytes(8, "big")
-        answer = http.post("/api/caption", files={"image": (path.name, data)}).raise_for_status()
-        assert answer.json()["caption"]
+        ask(http, path.name, path.read_bytes() + number.to_bytes(8, "big"))
     except (httpx.HTTPError, ValueError, KeyError, AssertionError) as error:
         print(f"failed: {error!r}", file=sys.stderr)
         return None
     return time.perf_counter() - start
 
 
-def load(server: Server, images: list[Path], requests: int, clients: int) -> tuple[list[float], int, float]:
+def load(
+    server: Server, images: list[Path], requests: int, clients: int, ask: Ask = ask
+) -> tuple[list[float], int, float]:
     """Latencies of the requests that succeeded, how many failed, and the seconds of all together."""
     # The server closes connections that are idle for five seconds; these are given up earlier.
     limits = httpx.Limits(max_connections=clients, keepalive_expiry=2)
@@ -51,7 +75,7 @@ def load(server: Server, images: list[Path], requests: int, clients: int) -> tup
         with ThreadPoolExecutor(clients) as pool:
             chosen = islice(cycle(images), requests)
             numbers = range(clients * 1_000_000, clients * 1_000_000 + requests)
-            found = list(pool.map(lambda path, number: caption(http, path, number), chosen, numbers))
+            found = list(pool.map(lambda path, number: caption(http, path, number, ask), chosen, numbers))
     latencies = [seconds for seconds in found if seconds is not None]
     return latencies, len(found) - len(latencies), time.perf_counter() - start
 
@@ -69,12 +93,60 @@ def folder_speed(images: list[Path], weights: list[str]) -> float:
     return (len(images) - 1) / max(seconds[1] - seconds[0], 1e-9)
 
 
+def old_speed(old: str, images: list[Path], requests: int, clients: int) -> float:
+    """Captions/s of an earlier build with its own weights."""
+    with both_builds(old) as (build, _), running_server(build) as server:
+        load(server, images, 8, 1, ask_old)
+        latencies, _, seconds = load(server, images, requests, clients, ask_old)
+        return len(latencies) / seconds
+
+
+@contextmanager
+def watched(server: Server) -> Iterator[list[float]]:
+    """The most memory that the server takes meanwhile, in MB, as the last of a list."""
+    peak, done = [server.megabytes()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], server.megabytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def large_images(server: Server) -> None:
+    """Send images of 100 megapixels, 16 at once, and print how the server takes them."""
+    print(
+        f"\n| {LARGE_CLIENTS} images of {SIDE} x {SIDE} pixels at once | answered | refused | peak |\n|---|---|---|---|"
+    )
+    ramp = Image.linear_gradient("L").resize((SIDE, SIDE))
+    image = Image.merge("RGB", (ramp, ramp.rotate(90), ramp))
+    for kind, options in LARGE.items():
+        data = io.BytesIO()
+        image.save(data, kind.split()[-1].upper(), **options)
+
+        def send(number: int, data: bytes = data.getvalue()) -> int:
+            files = {"image": ("large", data + bytes([number]))}
+            return httpx.post(f"{server.address}/api/caption", files=files, timeout=600).status_code
+
+        with watched(server) as peak, ThreadPoolExecutor(LARGE_CLIENTS) as pool:
+            statuses = list(pool.map(send, range(LARGE_CLIENTS)))
+        print(f"| {kind} | {statuses.count(200)} | {statuses.count(400)} | {peak[-1]:.0f} MB |", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="folder")
     parser.add_argument("--weights", help="checkpoint (default: the shipped one)")
     parser.add_argument("--requests", type=int, default=1000, help="for each number of clients")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32])
+    parser.add_argument("--old", nargs="?", const=OLD, help=f"commit or folder of an earlier build (default: {OLD})")
+    parser.add_argument("--large", action="store_true", help="also send images of 100 megapixels")
     args = parser.parse_args()
     weights = ["--weights", str(Path(args.weights).resolve())] if args.weights else []
     images = list(islice(find_images([args.images]), args.requests))
@@ -85,15 +157,18 @@ def main() -> int:
     with running_server(BUILD, *weights) as server:
         load(server, images, 8, 1)  # to warm up
         memory = [server.megabytes()]
-        for clients in args.clients:
-            latencies, failed, seconds = load(server, images, args.requests, clients)
-            failures += failed
-            memory.append(server.megabytes())
-            rows.append((clients, len(latencies) / seconds, sorted(latencies)))
+        with watched(server) as peak:
+            for clients in args.clients:
+                latencies, failed, seconds = load(server, images, args.requests, clients)
+                failures += failed
+                rows.append((clients, len(latencies) / seconds, sorted(latencies)))
+        if args.large:
+            large_images(server)
+        memory += [peak[-1], server.megabytes()]
         time.sleep(60)
         memory.append(server.megabytes())
     speed = statistics.mean([before, folder_speed(images, weights)])
-    print("| clients | captions/s | of the folder's | median | 99th percentile |\n|---|---|---|---|---|")
+    print("\n| clients | captions/s | of the folder's | median | 99th percentile |\n|---|---|---|---|---|")
     for clients, rate, latencies in rows:
         if not latencies:
             print(f"| {clients} | 0 | 0% | | |")
@@ -101,7 +176,13 @@ def main() -> int:
         middle, high = statistics.median(latencies), latencies[int(0.99 * (len(latencies) - 1))]
         print(f"| {clients} | {rate:.1f} | {rate / speed:.0%} | {middle:.2f} s | {high:.2f} s |")
     print(f"\nFolder: {speed:.1f} captions/s. {args.requests} requests a row, {failures} failed.")
-    print(f"Memory, MB, at first, after each row and a minute later: {', '.join(f'{value:.0f}' for value in memory)}.")
+    if args.old and rows:
+        earlier = old_speed(args.old, images, args.requests, rows[-1][0])
+        print(
+            f"{args.old} with {rows[-1][0]} clients: {earlier:.1f} captions/s; now {rows[-1][1] / earlier:.1f} times."
+        )
+    texts = ", ".join(f"{value:.0f}" for value in memory)
+    print(f"Memory, MB, at first, at the peak of these requests, at the end and a minute later: {texts}.")
     return 1 if failures else 0
 
 

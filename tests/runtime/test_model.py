@@ -237,3 +237,11 @@ def test_models_of_both_engines_write_together(attentive_file: Path, images: lis
         mean = np.log(np.mean([np.exp(own[time].astype(np.float64)) for own in each], axis=0))
         # The largest is subtracted and added again; between lie an exponential, a sum, and a logarithm.
         np.testing.assert_allclose(found, mean, rtol=0, atol=summation_bound(8, 1 + np.abs(mean).max()))
+
+
+def test_a_model_that_has_rested_writes_the_same(images: list[Path]) -> None:
+    captioner = Captioner.load(device="cpu")
+    assert captioner.model.runtime == "onnx"
+    before = captioner.caption(images[:1])
+    captioner.model.rest()
+    assert captioner.caption(images[:1])[0][0].log_prob == before[0][0].log_prob

@@ -22,6 +22,14 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels * 5) + _chunk(b"IEND", b"")
 
 
+def flat_png(width: int, height: int) -> bytes:
+    """An image of one colour, made without holding its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    row, packing = b"\0" + b"\x20\x80\xc0" * width, zlib.compressobj(1)
+    pixels = b"".join([packing.compress(row) for _ in range(height)] + [packing.flush()])
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
 def good_png(colour: str = "teal") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (80, 60), colour).save(buffer, "PNG")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis: pip install 'captioner[dev]'")
+pytest.importorskip("schemathesis", reason="needs schemathesis: pip install 'captioner[dev]'")
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from captioner.web.options import ServingOptions

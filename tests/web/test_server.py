@@ -18,7 +18,7 @@ from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.web.options import ServingOptions
 from captioner.web.service import Service
-from tests.web.hostile import good_png
+from tests.web.hostile import flat_png, good_png
 from tests.web.serving import COMMAND, Server, running
 
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
@@ -203,3 +203,19 @@ def test_a_taken_port_is_told_in_one_line_after_the_warning() -> None:
     assert warning.startswith("captioner: warning: everybody who reaches 0.0.0.0 can use the page")
     assert error.startswith(f"captioner: error: cannot listen on 0.0.0.0:{port}")
     assert "--port" in error
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_large_images_at_once_take_little_memory(server: Server) -> None:
+    def megabytes(what: str) -> int:
+        text = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.findall(rf"{what}:\s+(\d+) kB", text)[0]) // 1000
+
+    large, before = flat_png(6000, 6000), megabytes("VmRSS")
+    with ThreadPoolExecutor(4) as pool:
+        sent = [
+            pool.submit(server.http.post, "/api/caption", files={"image": ("x.png", large + bytes([number]))})
+            for number in range(4)
+        ]
+        assert [answer.result().status_code for answer in sent] == [200] * 4
+    assert megabytes("VmHWM") - before < 250  # decoded whole they take 144 each, and a copy

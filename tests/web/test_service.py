@@ -196,6 +196,17 @@ def test_one_too_many_is_refused_before_it_is_read(narrow: Narrow, images: list[
         assert all(captions.result(60) for captions in begun)
 
 
+def test_memory_is_given_back_when_there_is_nothing_to_do(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REST", 0.01)
+    rested = threading.Event()
+    monkeypatch.setattr(service.models.load().model, "rest", rested.set)
+    threading.Thread(target=service.keep_small, daemon=True).start()
+    service._used.clear()
+    rested.clear()
+    service.prepare(good_png("#654321"))
+    assert rested.wait(60)
+
+
 def test_importing_it_needs_neither_torch_nor_gradio() -> None:
     code = "import sys, captioner.web.service; print({'torch', 'gradio'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
