@@ -2,6 +2,8 @@
 
 from html import escape
 
+_LONGEST_NAME = 60
+
 _OPENING = """<!doctype html>
 <html lang="en">
 <head>
@@ -34,3 +36,12 @@ def opening(title: str, style: str) -> str:
         style: rules beyond the common ones: a ``.gallery`` of images, ``.absent`` ones among them.
     """
     return _OPENING.format(title=escape(title), style=style)
+
+
+def shown_name(name: object) -> str:
+    """Give a visitor's file name as one printable line of reasonable length, without folders."""
+    text = str(name or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if len(text) > _LONGEST_NAME:
+        text = f"{text[: _LONGEST_NAME - 12]}\N{HORIZONTAL ELLIPSIS}{text[-11:]}"
+    return text or "the image"

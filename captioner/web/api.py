@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette import exceptions, requests
 
 from captioner.errors import BusyError, CaptionerError, OptionError
+from captioner.html import shown_name
 from captioner.options import typed_fields
 from captioner.web import gradio_fixes, render
 from captioner.web.options import ServingOptions
@@ -235,7 +236,7 @@ async def _received(request: Request, largest: int) -> AsyncIterator[tuple[Image
             if any((file.size or 0) > largest for file in files):
                 raise too_large
             values += [(name, part) for name, part in parts if isinstance(part, str)]
-            yield [(render.shown_name(file.filename), file.file) for file in files], values
+            yield [(shown_name(file.filename), file.file) for file in files], values
     elif kind.startswith("image/") or kind == _BYTES:
         with SpooledTemporaryFile(_IN_MEMORY) as file:
             body = UploadFile(file, size=0)  # type: ignore[arg-type]  # it is as good as a BinaryIO
@@ -244,7 +245,7 @@ async def _received(request: Request, largest: int) -> AsyncIterator[tuple[Image
                 if (body.size or 0) > largest:
                     raise too_large
             await body.seek(0)
-            yield [(render.shown_name(None), body.file)], values
+            yield [(shown_name(None), body.file)], values
     else:
         raise exceptions.HTTPException(415, f"Send a form (multipart/form-data), or an image as {_BYTES} or image/*.")
 

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import gradio as gr
 
 from captioner.errors import CaptionerError
-from captioner.web.render import for_visitor, shown_name
+from captioner.html import shown_name
+from captioner.web.render import for_visitor
 
 _NOT_UPLOADED = "This file was not uploaded; upload it first."
 _NO_FIT = "The request does not fit this function; /?view=api shows what it takes."

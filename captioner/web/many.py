@@ -10,8 +10,10 @@ from typing import Any
 
 import gradio as gr
 
+from captioner.bulk import archive
 from captioner.errors import CaptionerError
-from captioner.web import archive, gradio_fixes, render, uploads
+from captioner.images.draw import data_uri, make_thumbnail
+from captioner.web import gradio_fixes, render, uploads
 from captioner.web.service import Service
 from captioner.web.settings import Controls, Settings, read_choices
 
@@ -89,7 +91,7 @@ def caption_album(
             data = found.read()
             image = service.prepare(data, name=found.name, weights=weights, remember=False)
             best = service.caption(image, options)[0]
-            return Item(found.name, best.text, best.log_prob, render.thumbnail(data, _THUMBNAIL))
+            return Item(found.name, best.text, best.log_prob, data_uri(make_thumbnail(data, _THUMBNAIL)))
         except Exception as error:
             return Item(found.name, error=render.for_visitor(error))
 

@@ -16,13 +16,12 @@ from PIL import Image
 from captioner import DecodingOptions, Score, vocabulary
 from captioner.caption import UNSURE, Caption
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError, reworded
-from captioner.images import Pixels, draw, open_image
+from captioner.images import Pixels, draw
 
 UNLIKELY = 0.02
 """Words below this probability are pointed out."""
 
 _log = logging.getLogger(__name__)
-_LONGEST_NAME = 60
 # Replaces advice that only those who run the server can follow.
 _ADVICE: dict[type[Exception], str] = {
     TooManyPixelsError: "shrink the image",
@@ -54,18 +53,6 @@ def static(name: str) -> str:
     return (Path(__file__).parent / "static" / name).read_text(encoding="utf-8")
 
 
-def thumbnail(source: Path | bytes, side: int) -> str:
-    """Scale an image to at most ``side`` pixels, as a JPEG in a ``data:`` address.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    # Asked for a quarter of the side, since the reader keeps four times what it is asked for.
-    image = open_image(source, min_size=-(-side // 4))
-    image.thumbnail((side, side))
-    return draw.image_uri(image, "jpeg", quality=72)
-
-
 def for_visitor(error: Exception) -> str:
     """Describe a failure in one sentence, without paths; a bug goes to the log with its traceback."""
     if not isinstance(error, CaptionerError):
@@ -78,15 +65,6 @@ def for_visitor(error: Exception) -> str:
     if not text.endswith((".", "!", "?")):
         text += "."
     return text if advice or not isinstance(error, ImageError) else f"{text} Choose another file."
-
-
-def shown_name(name: object) -> str:
-    """Give a visitor's file name as one printable line of reasonable length, without folders."""
-    text = str(name or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    if len(text) > _LONGEST_NAME:
-        text = f"{text[: _LONGEST_NAME - 12]}\N{HORIZONTAL ELLIPSIS}{text[-11:]}"
-    return text or "the image"
 
 
 def percent(probability: float) -> str:

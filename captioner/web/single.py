@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import gradio as gr
 
+from captioner.images.draw import data_uri, make_thumbnail
 from captioner.web import gradio_fixes, render, uploads
 from captioner.web.service import Prepared, Service
 from captioner.web.settings import Controls, Settings, build_controls, read_choices, suited
@@ -140,7 +141,7 @@ def sample_buttons(samples: Mapping[str, Path]) -> str:
     """Show the samples as a row of buttons."""
     buttons = "".join(
         f'<li><button type="button" data-sample="{name}">'
-        f'<img src="{render.thumbnail(path, _SAMPLE_SIDE)}" alt="Sample: {_SAMPLES[name]}"></button></li>'
+        f'<img src="{data_uri(make_thumbnail(path, _SAMPLE_SIDE))}" alt="Sample: {_SAMPLES[name]}"></button></li>'
         for name, path in samples.items()
     )
     return f'<h2>Or try one of these</h2><ul class="samples">{buttons}</ul>'

@@ -18,6 +18,7 @@ from captioner.images.open import open_image, open_reduced
 
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.images.open._FEW_PIXELS", 1000)
     monkeypatch.setattr(large, "_LARGE", 1000)
     monkeypatch.setattr(large, "_STRIP_PIXELS", 900)
 

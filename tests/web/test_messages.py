@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError
-from captioner.web.render import for_visitor, shown_name
+from captioner.html import shown_name
+from captioner.web.render import for_visitor
 
 
 def test_a_known_failure_is_told_as_a_sentence() -> None:

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from captioner.errors import CaptionerError, ImageError
+from captioner.html import shown_name
 from captioner.images.find import Omitted, is_listed
-from captioner.web.render import shown_name
 
 MOST_IMAGES = 500
 MOST_ENTRY_BYTES = 64 * 2**20
