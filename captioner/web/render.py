@@ -28,7 +28,7 @@ _ADVICE: dict[type[Exception], str] = {
     NoDecoderError: "save it as JPEG or PNG first",
 }
 _GENERIC = "Something went wrong on the server, and its log says what. Please try another image."
-_SCALE = (("quintillion", 18), ("quadrillion", 15), ("trillion", 12), ("billion", 9), ("million", 6))
+_SCALE = (("trillion", 12), ("billion", 9), ("million", 6))
 _SHOWN_RUNNERS_UP = 3
 _LOOK = (
     '<figure class="look"><div class="frame"><img src="{}" alt="The image as the model sees it, a square">'

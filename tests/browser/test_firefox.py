@@ -19,7 +19,7 @@ from captioner.captioner import Captioner
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-_QUIET = {"services.settings.server": "data:,nothing", "toolkit.telemetry.enabled": False, "app.update.enabled": False}
+_QUIET = {"toolkit.telemetry.enabled": False, "app.update.enabled": False}
 _UNTIL = """
 new Promise((done) => {
     const look = () => { const found = (%s); if (found) done(JSON.stringify(found)); else setTimeout(look, 50); };

@@ -98,6 +98,10 @@
       header.removeAttribute("role"); // the button that closes the message is inside
       header.removeAttribute("tabindex");
     }
+    for (const table of document.querySelectorAll(".file-preview:not(:has(thead)):has(td)")) {
+      const heads = ["File", "Size", "Remove"].slice(0, table.rows[0].cells.length).map((name) => `<th scope="col">${name}</th>`);
+      table.insertAdjacentHTML("afterbegin", `<thead><tr>${heads.join("")}</tr></thead>`);
+    }
     for (const wide of document.querySelectorAll("#card table, #card pre")) wide.tabIndex = 0;
     awaitCamera();
   }
