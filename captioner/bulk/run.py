@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -268,7 +268,7 @@ class Summary:
     remaining: int = 0
     interrupted: bool = False
     seconds: float = 0.0
-    omitted: find.Omitted = field(default_factory=find.Omitted)
+    omitted: find.Omitted | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.captioned:,} captioned", f"{self.skipped:,} skipped", f"{self.failed:,} failed"]
@@ -277,7 +277,12 @@ class Summary:
         done = self.captioned + self.failed
         if done and self.seconds > 0:
             parts.append(f"{done / self.seconds:.1f} images/s")
-        return ", ".join([*parts, *filter(None, [str(self.omitted)])])
+        return ", ".join([*parts, *self.left_out])
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out, in words; at most one part of a sentence."""
+        return list(filter(None, [str(self.omitted or "")]))
 
 
 class Progress:

@@ -70,8 +70,8 @@ def _shown(args: argparse.Namespace, options: captioner.FolderOptions) -> Litera
 def _exit_code(summary: Summary, options: captioner.FolderOptions, progress: Progress, *, quiet: bool) -> int:
     if options.dry_run:
         if not quiet:
-            counts = [f"{summary.remaining:,} to caption", f"{summary.skipped:,} to skip", str(summary.omitted)]
-            progress.say(", ".join(filter(None, counts)))
+            counts = [f"{summary.remaining:,} to caption", f"{summary.skipped:,} to skip", *summary.left_out]
+            progress.say(", ".join(counts))
         return flags.DONE
     if not summary.interrupted:
         return flags.FAILED if summary.failed else flags.DONE

@@ -104,7 +104,8 @@ def test_what_a_sample_is() -> None:
         ("t.tar/d.png#2", "t.tar/d.png#2: sample d has an image already, which counts"),
         (
             "t.tar/f.jpg",
-            "t.tar/f.jpg: not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL, camera raw)",
+            "t.tar/f.jpg: not an image in a known format "
+            "(JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL, camera raw)",
         ),
         ("t.tar/g.jpg", "t.tar/g.jpg: file is empty"),
         ("t.tar/e.png", fakes.caption_of(6)),
