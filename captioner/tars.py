@@ -5,9 +5,14 @@ import tarfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 SUFFIX = ".tar"
+_LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
+
+
+class BrokenTarError(Exception):
+    """What is wrong with a tar, where Python finds nothing wrong."""
 
 
 class Part(NamedTuple):
@@ -38,31 +43,70 @@ def _listed(tar: str, modified: int) -> Contents:
     parts: dict[str, Part] = {}
     try:
         with open(tar, "rb") as file:  # noqa: PTH123 (a key of the cache is a text)
-            for info in _headers(file):
+            for info in headers(file):
                 if info.isreg() and info.sparse is None:
                     parts.setdefault(info.name.removeprefix("./"), Part(info.offset_data, info.size))
-    except (tarfile.TarError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, BrokenTarError, ValueError, OverflowError) as error:
         return Contents(parts, f"broken, cut off, or no tar ({error})")
     return Contents(parts, "")
 
 
-def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """All headers, those behind an end mark included: tars are joined by ``cat``."""
-    block = b"\0"
-    while block:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+def headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Read all headers of a plain tar, and of further tars behind its end, as ``cat`` leaves them.
+
+    Raises:
+        tarfile.TarError: it is no tar, or its end is missing.
+        BrokenTarError: something else follows its end.
+        ValueError, OverflowError: a header makes no sense.
+    """
+    headers = _Headers(file)
+    plain = cast("BinaryIO", headers)
+    another = True
+    while another:
+        with tarfile.open(fileobj=plain, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if info.size < 0:  # it would go round in circles
                     raise tarfile.ReadError("a size below 0")
                 yield info
-            file.seek(archive.offset)
-        marked = False
-        while (block := file.read(tarfile.BLOCKSIZE)) and not block.strip(b"\0"):
-            marked = True
-        if not marked:  # whatever is no header ends a tar for Python
+        # Whatever is no header ends a tar for Python; a sound one ends with a block of zeros.
+        if headers.last.strip(b"\0") or len(headers.last) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("no mark at its end")
-        file.seek(-len(block), io.SEEK_CUR)
+        another = _passes_zeros(file)
+
+
+def _passes_zeros(file: BinaryIO) -> bool:
+    """Go on to a header behind the end of a tar, as ``cat a.tar b.tar`` leaves one; whether there is one."""
+    block, place = bytes(tarfile.BLOCKSIZE), file.tell()
+    while len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0"):
+        place, block = file.tell(), file.read(tarfile.BLOCKSIZE)
+    if not block.strip(b"\0"):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise BrokenTarError("what follows the mark at its end is no tar, and is missing") from error
+    file.seek(place)
+    return True
+
+
+class _Headers:
+    """A tar as :mod:`tarfile` reads it for headers alone; ``last`` is what was read last."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.last = file, b""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        self.last = self._file.read(size)
+        return self.last
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def file_of(path: Path) -> Path:

@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
+from captioner import tars
 from captioner.bulk.records import Member
 from captioner.errors import ImageError
 from captioner.images import display_name, find, printable, read_file
@@ -31,7 +32,6 @@ _KINDS: dict[bytes, Any] = {
 _MAGIC_BYTES = 10
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # the last three if it is compressed
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
-_LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
 
 
 def _open_tar(path: str) -> BinaryIO:
@@ -145,17 +145,13 @@ class Tars:
                     nothing = False
                     yield member
                 if nothing:
-                    raise _BrokenTarError("holds no images")
+                    raise tars.BrokenTarError("holds no images")
             except _BROKEN as error:
                 self.faulty.add(path)
                 yield Member(path, path, error=f"{display_name(path)}: {_described(error)}")
 
 
-class _BrokenTarError(Exception):
-    """What is wrong with a tar, where Python finds nothing wrong."""
-
-
-_BROKEN = (tarfile.TarError, _BrokenTarError, *_UNREADABLE, ValueError, OverflowError)
+_BROKEN = (tarfile.TarError, tars.BrokenTarError, *_UNREADABLE, ValueError, OverflowError)
 
 
 def _described(error: Exception) -> str:
@@ -163,7 +159,7 @@ def _described(error: Exception) -> str:
         return "no such file"
     if isinstance(error, tarfile.TarError):
         return f"broken, cut off, or no tar ({_reason_of(error)}); what may follow in it is missing"
-    return _reason_of(error) if isinstance(error, _BrokenTarError) else f"cannot be read ({_reason_of(error)})"
+    return _reason_of(error) if isinstance(error, tars.BrokenTarError) else f"cannot be read ({_reason_of(error)})"
 
 
 def _members(tar: str, omitted: find.Omitted) -> Iterator[Member]:
@@ -206,7 +202,7 @@ def _parts(
     """
     places: dict[str, tuple[int, int]] = {}
     try:
-        for info in _headers(file):
+        for info in tars.headers(file):
             _follow(info, places)
             name = _path(info.name)
             if info.isdir():
@@ -239,55 +235,3 @@ def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str
     found = [(end, info) for _, end, info in parts if "." + end.rpartition(".")[2].lower() in find.IMAGE_EXTENSIONS]
     plain = [(ending, info) for ending, info in found if "." not in ending]
     return plain or found
-
-
-def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """All headers, of further tars behind its end too; an error if it is no tar, or its end is missing."""
-    headers = _Headers(file)
-    plain = cast("BinaryIO", headers)
-    another = True
-    while another:
-        with tarfile.open(fileobj=plain, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
-            while (info := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if info.size < 0:  # it would go round in circles
-                    raise tarfile.ReadError("a size below 0")
-                yield info
-        # Whatever is no header ends a tar for Python; a sound one ends with a block of zeros.
-        if headers.last.strip(b"\0") or len(headers.last) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("no mark at its end")
-        another = _passes_zeros(file)
-
-
-def _passes_zeros(file: BinaryIO) -> bool:
-    """Go on to a header behind the end of a tar, as ``cat a.tar b.tar`` leaves one; whether there is one."""
-    block, place = bytes(tarfile.BLOCKSIZE), file.tell()
-    while len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0"):
-        place, block = file.tell(), file.read(tarfile.BLOCKSIZE)
-    if not block.strip(b"\0"):
-        return False
-    try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
-        raise _BrokenTarError("what follows the mark at its end is no tar, and is missing") from error
-    file.seek(place)
-    return True
-
-
-class _Headers:
-    """A tar as :mod:`tarfile` reads it for headers alone; ``last`` is what was read last."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.last = file, b""
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LONGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        self.last = self._file.read(size)
-        return self.last
-
-    def seek(self, position: int) -> int:
-        return self._file.seek(position)
-
-    def tell(self) -> int:
-        return self._file.tell()
