@@ -1,4 +1,4 @@
-"""What HTML pages share that are one file: no script, no outside request."""
+"""What HTML pages share: that of one file, without script and outside request; names and numbers as they show them."""
 
 from html import escape
 
@@ -45,3 +45,17 @@ def shown_name(name: object) -> str:
     if len(text) > _LONGEST_NAME:
         text = f"{text[: _LONGEST_NAME - 12]}\N{HORIZONTAL ELLIPSIS}{text[-11:]}"
     return text or "the image"
+
+
+def percent(probability: float) -> str:
+    """Write a probability as a percentage with two significant digits.
+
+    >>> percent(0.634), percent(0.0423), percent(0.0002)
+    ('63 %', '4.2 %', '< 0.1 %')
+    """
+    value = 100 * probability
+    if value < 0.1:
+        return "< 0.1 %"
+    if value < 9.95:
+        return f"{value:.1f} %"
+    return f"{min(value, 99 if probability < 1 else 100):.0f} %"

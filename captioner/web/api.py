@@ -328,27 +328,23 @@ def add_functions(service: Service, metrics: Metrics) -> None:
         The method is "beam" (the most probable caption), "greedy" (word by word) or "sample" (varied). For the
         beam size (1 to 10) and the longest caption (1 to 50 words), 0 stands for what suits the model.
         """
-        with metrics.request("/caption", _refusal):
+        with metrics.request("/caption", gradio_fixes.refusal):
             settings = chosen(method, beam_size, temperature, top_p, max_length, seed)
             details = asdict(captioned(service, *prepare(image), settings))
             return details["caption"], details
 
     def caption_batch(images: list[gr.FileData]) -> list[dict[str, Any]]:
         """Caption several images, 100 at most; in the same order, each with its caption or with an error."""
-        with metrics.request("/caption_batch", _refusal):
+        with metrics.request("/caption_batch", gradio_fixes.refusal):
             names = list(map(gradio_fixes.uploaded_name, images if isinstance(images, list) else ()))
             found = recorded(service, names, lambda place: prepare(images[place])[0], Settings())
             return [{name: value for name, value in asdict(each).items() if value is not None} for each in found]
 
     def score(image: gr.FileData, text: str) -> tuple[float, dict[str, Any]]:
         """Tell how probable a sentence is for an image: log P(text | image); and perplexity and each word."""
-        with metrics.request("/score", _refusal):
+        with metrics.request("/score", gradio_fixes.refusal):
             (found,) = scored(service, prepare(image)[0], [text])
             return found.log_prob, asdict(found)
 
     for function in (caption, caption_batch, score):
         gr.events.api(function, concurrency_limit=None)
-
-
-def _refusal(error: Exception) -> gr.Error:
-    return gr.Error(render.for_visitor(error), duration=None, print_exception=False)

@@ -33,15 +33,20 @@ def guard(page: gr.Blocks) -> None:
         except (TypeError, ValueError) as error:  # of Gradio: our handlers raise none
             raise _refusal(_NO_FIT) from error
         except Exception as error:
-            raise _refusal(for_visitor(error)) from error
+            raise refusal(error) from error
 
     page.process_api = guarded  # type: ignore[method-assign]
     # Gradio fetches files from addresses (#13593); this server sends no requests.
     gr.processing_utils.async_ssrf_protected_download = _refuse_address
 
 
+def refusal(error: Exception) -> gr.Error:
+    """Make of a failure what visitors are told."""
+    return _refusal(for_visitor(error))
+
+
 def _refusal(message: str) -> gr.Error:
-    return gr.Error(message, print_exception=False)
+    return gr.Error(message, duration=None, print_exception=False)
 
 
 async def _refuse_address(*_: object, **__: object) -> NoReturn:

@@ -16,6 +16,7 @@ from PIL import Image
 from captioner import DecodingOptions, Score, vocabulary
 from captioner.caption import UNSURE, Caption
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, TooManyPixelsError, reworded
+from captioner.html import percent
 from captioner.images import Pixels, draw
 
 UNLIKELY = 0.02
@@ -65,20 +66,6 @@ def for_visitor(error: Exception) -> str:
     if not text.endswith((".", "!", "?")):
         text += "."
     return text if advice or not isinstance(error, ImageError) else f"{text} Choose another file."
-
-
-def percent(probability: float) -> str:
-    """Write a probability as a percentage with two significant digits.
-
-    >>> percent(0.634), percent(0.0423), percent(0.0002)
-    ('63 %', '4.2 %', '< 0.1 %')
-    """
-    value = 100 * probability
-    if value < 0.1:
-        return "< 0.1 %"
-    if value < 9.95:
-        return f"{value:.1f} %"
-    return f"{min(value, 99 if probability < 1 else 100):.0f} %"
 
 
 def odds(log_prob: float) -> str:

@@ -393,10 +393,10 @@ def _same(model: captioner.Captioner, how: DecodingOptions | _Replay, tasks: Seq
 
 
 def _read(source: Source, name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
     try:
-        if isinstance(source, Path):
-            return source.read_bytes()
-        return source if isinstance(source, bytes) else source.read()
+        return source.read_bytes() if isinstance(source, Path) else source.read()
     except OSError as error:
         raise ImageError(f"{name}: is no longer there", "upload it again") from error
 

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captioner import html
 from captioner.web import render
 from captioner.web.render import odds, percent, times
 
 
 def test_the_examples() -> None:
-    assert doctest.testmod(render).failed == 0
+    assert doctest.testmod(render).failed == doctest.testmod(html).failed == 0
 
 
 @pytest.mark.parametrize(
