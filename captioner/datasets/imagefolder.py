@@ -60,7 +60,7 @@ def _rows(file: Path, source: Source) -> Iterator[tuple[str, list[str]]]:
         values: list[object] = []
         for value in (row[column] for column in columns):
             cell = cell_texts(value, where) if isinstance(value, str) else value
-            values.extend(cell if isinstance(cell, list) else [cell])
+            values.extend(cell if isinstance(cell, list | tuple) else [cell])
         texts = [value for value in values if isinstance(value, str)]
         name = row["file_name"]
         if not isinstance(name, str) or not name or len(texts) < len(values):
