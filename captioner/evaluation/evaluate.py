@@ -151,7 +151,7 @@ def evaluate(
         except EvaluationError as error:
             not_computed["SPICE"] = str(error)
     else:
-        not_computed["SPICE"] = why_no_spice() or "switched off; `spice` computes it"
+        not_computed["SPICE"] = why_no_spice() or "off unless asked for; needs Java and minutes"
     bootstrap = f"{options.bootstrap} seed {seed}" if options.bootstrap else "none"
     return Evaluation(
         scores=scores,
