@@ -115,7 +115,7 @@ def find_images(
             raise ImageError("an empty path was given", "name an image or a folder")
         path = Path(given)
         if _is_folder(path):
-            for folder, file in _walk(path, entered, recursive, extensions, omitted):
+            for folder, file in _walk(path, entered, named, recursive, extensions, omitted):
                 if (folder, file.name) not in named:
                     yield file
             continue
@@ -130,7 +130,12 @@ def find_images(
 
 
 def _walk(
-    top: Path, entered: dict[_FolderId, str], recursive: bool, extensions: Collection[str], omitted: Omitted
+    top: Path,
+    entered: dict[_FolderId, str],
+    named: Collection[tuple[_FolderId | None, str]],
+    recursive: bool,
+    extensions: Collection[str],
+    omitted: Omitted,
 ) -> Iterator[tuple[_FolderId | None, Path]]:
     """Yield (folder's identity, file) for the images in folders that have not been entered before."""
     waiting = [(top, "")]
@@ -152,8 +157,9 @@ def _walk(
         for entry in listed:
             path, is_folder = folder / entry.name, _is_folder(entry)
             if omitted.fits(within + entry.name):
-                omitted.folders += is_folder
-                omitted.images += not is_folder and is_listed(entry.name, extensions)
+                known = _folder_id(path) in entered if is_folder else (identity, entry.name) in named
+                omitted.folders += is_folder and not known
+                omitted.images += not is_folder and not known and is_listed(entry.name, extensions)
                 continue
             if is_folder:
                 folders.append((path, f"{within}{entry.name}/"))

@@ -275,6 +275,9 @@ def test_what_is_named_is_never_left_out(tmp_path: Path) -> None:
     listed = [path.relative_to(tmp_path).as_posix() for path in find_images(named, omitted=omitted)]
     assert listed == ["a.jpg", "a-masklabel.png", "@eaDir/b.jpg", "#recycle/c.jpg"]
     assert omitted.images == 1  # the one in sub
+    omitted = Omitted()
+    assert len(list(find_images([*named[1:], tmp_path], omitted=omitted))) == 4
+    assert (omitted.images, omitted.folders) == (1, 1)  # and #recycle, of which a file was named
 
 
 @pytest.mark.parametrize(
