@@ -60,7 +60,9 @@ def test_json_records(run: Run, images: list[Path], captioner: Captioner, broken
     code, out, err = run(images[0], broken, images[1], "--format", "jsonl")
     first, second = captioner.caption(images[:2])
     records = [json.loads(line) for line in out.splitlines()]
-    reason = f"{broken}: not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC)"
+    reason = (
+        f"{broken}: not an image in a known format (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL, camera raw)"
+    )
     assert code == 1
     assert [list(record) for record in records] == [
         ["image", "caption", "log_prob"],
