@@ -12,6 +12,7 @@ from captioner.errors import NoDecoderError
 
 _XMP, _IPTC, _PHOTOSHOP = 0x02BC, 0x83BB, 0x8649  # fields of TIFF
 _HEADER = b"Exif\0\0"
+_OF_PILLOW = ("GIF", "BMP", "AVIF", "HEIC")
 
 
 def read_parts(file: BinaryIO, kind: str, name: str) -> Iterator[Part]:
@@ -23,12 +24,14 @@ def read_parts(file: BinaryIO, kind: str, name: str) -> Iterator[Part]:
         name: what to call it in messages.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: it is damaged, or of a format whose metadata are not read.
         NoDecoderError: its format needs a package that is not installed.
     """
     if kind == "TIFF":
         yield from _parts_of_tiff(file.read())
         return
+    if kind not in _OF_PILLOW:
+        raise ValueError(f"its format is {kind}")
     try:
         image = _heic(file, name) if kind == "HEIC" else Image.open(file, formats=[kind])
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
