@@ -30,11 +30,16 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
+def to_srgb(image: Image.Image, side: int | None = None) -> Image.Image:
     """Convert an image of any mode to sRGB.
 
     Its embedded profile is followed, unless it is broken or made for another kind of image. Transparency is laid
     over white, or over black where the drawing is too light to be seen on white. Deep grey is scaled to 8 bits.
+
+    Args:
+        image: it.
+        side: an opaque image whose profile is followed is first reduced, its short side no further than to this many
+            pixels, since a profile takes long; None for all pixels.
 
     Returns:
         An image of mode "RGB" without metadata, so that it is not converted or turned a second time.
@@ -49,7 +54,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
         drawing.putalpha(clear.getchannel("A"))
         image = Image.alpha_composite(Image.new("RGBA", image.size, _ground(drawing)), drawing).convert("RGB")
     else:
-        image = _srgb(image, profile).convert("RGB")
+        image = _srgb(image, profile, side).convert("RGB")
     image.info = {}
     return image
 
@@ -147,7 +152,7 @@ def _fixed(*values: float) -> list[int]:
     return [round(value * 65536) for value in values]
 
 
-def _srgb(image: Image.Image, profile: object) -> Image.Image:
+def _srgb(image: Image.Image, profile: object, side: int | None = None) -> Image.Image:
     """Apply an embedded profile; Lab, which no encoder sees, has a meaning without one."""
     if image.mode == "LAB":
         profile = b"Lab"
@@ -158,7 +163,11 @@ def _srgb(image: Image.Image, profile: object) -> Image.Image:
     elif image.mode not in _SPACES:
         image = image.convert("RGB")
     transform = _transform(profile, image.mode)
-    return image if transform is None else transform.apply(image)
+    if transform is None:
+        return image
+    factor = min(image.size) // side if side else 1
+    converted: Image.Image = transform.apply(image.reduce(factor) if factor > 1 else image)
+    return converted
 
 
 @lru_cache(maxsize=64)

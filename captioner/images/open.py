@@ -167,17 +167,19 @@ def _finished(
     if not image.info.get("icc_profile"):
         image.info["icc_profile"] = colour.described_profile(image.info, data, kind)
     method = _method(image) if turn is None else _TRANSPOSE.get(turn)
-    shown = to_rgb(image if method is None else image.transpose(method))
+    turned = image if method is None else image.transpose(method)
+    shown = to_rgb(turned, _DRAFT_MARGIN * min_size if min_size and kind != "JPEG" else None)
+    box = _turned(box, image.size, method) if shown.size == turned.size else (0, 0, *shown.size)
     if kind in _ANIMATED:
         shown = _first_shown(image, shown, max_pixels)
-    return shown, _turned(box, image.size, method)
+    return shown, box
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, side: int | None = None) -> Image.Image:
     """Convert an image of any mode to sRGB, see `colour.to_srgb`; most images are nearly that."""
     profile = image.info.get("icc_profile")
     if image.mode not in ("RGB", "L") or image.has_transparency_data or profile:
-        return colour.to_srgb(image)
+        return colour.to_srgb(image, side)
     image = image.convert("RGB")
     image.info = {}
     return image

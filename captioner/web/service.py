@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _MOST_MODELS = 2  # in memory at once: the default and the one that was used last
 _MOST_PREPARED = 32  # images; about 0.6 MB each
 _MOST_READERS = 2  # images that are decoded at once, while others wait as files
-_MOST_DECODED_BYTES = 260e6  # of one image while it is decoded
+_MOST_DECODED_BYTES = 300e6  # of one image while it is decoded
 _REST = 10  # seconds without work after which memory is given back
 
 Source: TypeAlias = Path | bytes | BinaryIO

@@ -240,3 +240,24 @@ def test_numbers_that_make_no_sense_are_ignored(numbers: tuple[int, ...], gamma:
     points = chunk(b"cHRM", struct.pack(f">{len(numbers)}I", *numbers))
     data = png(64, 48, rows(picture()), colour=2, extra=chunk(b"gAMA", struct.pack(">I", gamma)) + points)
     assert rows(open_image(data)) == rows(picture())
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_image_is_reduced_before_its_profile_is_followed(orientation: int) -> None:
+    """A smooth image: the mean of four of its neighbours is nearly each of them, whatever is done first."""
+    across, down = np.meshgrid(np.linspace(40, 215, 480), np.linspace(40, 215, 330))
+    image = Image.fromarray(np.stack([across, down, 255 - across], axis=-1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(image, "PNG", icc_profile=matrix(*ADOBE), exif=exif)
+    found = Preprocessing(40, mean=(0, 0, 0), std=(1, 1, 1)).load(data)
+    whole = open_image(data).resize((40, 40))
+    assert open_image(data, min_size=40).size == ((240, 165) if orientation == 1 else (165, 240))
+    assert np.abs(found.astype(int) - np.asarray(whole, int)).max() <= 2
+    assert (
+        np.abs(
+            np.asarray(open_image(data), int)
+            - np.asarray(image.rotate(0 if orientation == 1 else -90, expand=True), int)
+        ).max()
+        > 10
+    )
