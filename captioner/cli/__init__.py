@@ -36,7 +36,7 @@ GROUPS = {
     },
     "train": {
         "download": "Fetch a public data set: COCO, Flickr8k, Karpathy's splits",
-        "data": "Tell what a folder of captioned images holds, and what is wrong with it",
+        "data": "Tell what a data set holds, and what is wrong with it",
         "train": "Train a model on captioned images",
         "tune": "Find a checkpoint's best decoding options and store them",
         "calibrate": "Teach a checkpoint how sure its captions are",
