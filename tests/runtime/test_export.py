@@ -36,7 +36,10 @@ OTHERS = (
     {"cell": "gated_rnn", "embedding_size": 40},
     {"attention": "adaptive", "attributes": 5},
 )
-DECODERS = [{"cell": cell, "attention": attention} for cell, attention in itertools.product(CELLS, ATTENTIONS)]
+# Cells and attention are graphs of their own making: each cell once, with each kind of attention in turn.
+DECODERS = [
+    {"cell": cell, "attention": attention} for cell, attention in zip(CELLS, itertools.cycle(ATTENTIONS), strict=False)
+]
 # The layers between input and result add at most this many numbers each, of sizes that the seed keeps near one.
 TOLERANCE = 100 * summation_bound(64)
 
