@@ -111,7 +111,8 @@ def embed(data: bytes, caption: str, name: str, *, own: str = "", overwrite: boo
     with problems(name, "no caption can be embedded"):
         if kind not in containers.CONTAINERS:
             *most, last = containers.CONTAINERS
-            raise ValueError(f"its format is {kind}, not {', '.join(most)} or {last}")
+            reason = f"its format is {kind}, not {', '.join(most)} or {last}"
+            raise ImageError(f"{name}: no caption can be embedded ({reason})", "`format` xmp writes one beside it")
         image = containers.CONTAINERS[kind](file)
         descriptions, alt_texts = _written([field for part in image.parts for field in fields_of(part)])
         describe = overwrite or {*descriptions} <= {own}
