@@ -69,17 +69,17 @@ def room_for(needed: int) -> Iterator[None]:
 
 
 def read_png(image: Image.Image, data: bytes, factor: int) -> Image.Image:
-    """Decode a PNG in strips, averaged over squares of pixels: ``RGB``, or ``RGBA`` where it has transparency.
+    """Decode a PNG in strips, averaged over squares of pixels: ``L``, ``RGB``, or ``RGBA`` if transparent.
 
     Raises:
         OSError: the file is truncated; or any other error of a decoder.
     """
-    clear = image.has_transparency_data
+    clear, plain = image.has_transparency_data, "L" if image.mode == "L" else "RGB"
     size = -(-image.width // factor), -(-image.height // factor)
     # Transparent pixels must not lend their colours to others, so these are weighted before they are averaged.
-    small, top = Image.new("RGBa" if clear else "RGB", size), 0
+    small, top = Image.new("RGBa" if clear else plain, size), 0
     for strip in _strips(data, image.size, factor * max(1, _STRIP_PIXELS // (factor * image.width))):
-        found = strip.convert("RGBA").convert("RGBa") if clear else strip.convert("RGB")
+        found = strip.convert("RGBA").convert("RGBa") if clear else strip.convert(plain)
         small.paste(found.reduce(factor), (0, top))
         top += strip.height // factor
     small = small.convert("RGBA") if clear else small

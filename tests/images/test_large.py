@@ -14,6 +14,7 @@ from PIL import Image
 from captioner.errors import TooManyPixelsError
 from captioner.images import large
 from captioner.images.open import open_image, open_reduced
+from tests.images.test_colour import grey
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,15 @@ def test_strips_give_the_pixels_of_the_whole(mode: str, orientation: int, level:
     assert found.size == expected.size
     assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 2
     assert sorted((box[2] - box[0], box[3] - box[1])) == pytest.approx([157 / 3, 203 / 3])
+
+
+def test_a_grey_one_keeps_the_profile_of_its_grey() -> None:
+    profile = grey(gamma=1.0)
+    image = Image.new("L", (300, 200), 64)
+    found, _ = open_reduced(saved(image, icc_profile=profile), max_pixels=10**6, min_size=13)
+    whole = open_image(saved(image, "TIFF", icc_profile=profile))
+    assert found.size == (100, 67)
+    assert found.getpixel((9, 9)) == whole.getpixel((9, 9)) != (64, 64, 64)
 
 
 def test_only_much_larger_images_are_reduced() -> None:
