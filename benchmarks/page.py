@@ -83,14 +83,14 @@ def load(
 def folder_speed(images: list[Path], weights: list[str]) -> float:
     """Images/s of ``captioner caption``, without loading: of many images less the time for one."""
     seconds = []
-    for chosen in (images[:1], images):
+    for chosen in (images[:1], images[:1], images):  # the first one is to read the program from the disk
         with TemporaryDirectory() as folder:
             for number, path in enumerate(chosen):
                 (Path(folder) / f"{number}{path.suffix}").symlink_to(path.resolve())
             start = time.perf_counter()
             BUILD.run("caption", folder, *weights, "--format", "jsonl", "--quiet")
             seconds.append(time.perf_counter() - start)
-    return (len(images) - 1) / max(seconds[1] - seconds[0], 1e-9)
+    return (len(images) - 1) / max(seconds[2] - seconds[1], 1e-9)
 
 
 def old_speed(old: str, images: list[Path], requests: int, clients: int) -> float:
