@@ -14,10 +14,10 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from captioner import tars
 from captioner.bulk.records import Member
 from captioner.errors import ImageError
 from captioner.images import display_name, find, printable, read_file
+from captioner.tars import BrokenTarError, headers
 
 # What a file is by its first bytes, and what opens it; a plain tar begins with the name of a file.
 _KINDS: dict[bytes, Any] = {
@@ -145,13 +145,13 @@ class Tars:
                     nothing = False
                     yield member
                 if nothing:
-                    raise tars.BrokenTarError("holds no images")
+                    raise BrokenTarError("holds no images")
             except _BROKEN as error:
                 self.faulty.add(path)
                 yield Member(path, path, error=f"{display_name(path)}: {_described(error)}")
 
 
-_BROKEN = (tarfile.TarError, tars.BrokenTarError, *_UNREADABLE, ValueError, OverflowError)
+_BROKEN = (tarfile.TarError, BrokenTarError, *_UNREADABLE, ValueError, OverflowError)
 
 
 def _described(error: Exception) -> str:
@@ -159,7 +159,7 @@ def _described(error: Exception) -> str:
         return "no such file"
     if isinstance(error, tarfile.TarError):
         return f"broken, cut off, or no tar ({_reason_of(error)}); what may follow in it is missing"
-    return _reason_of(error) if isinstance(error, tars.BrokenTarError) else f"cannot be read ({_reason_of(error)})"
+    return _reason_of(error) if isinstance(error, BrokenTarError) else f"cannot be read ({_reason_of(error)})"
 
 
 def _members(tar: str, omitted: find.Omitted) -> Iterator[Member]:
@@ -202,7 +202,7 @@ def _parts(
     """
     places: dict[str, tuple[int, int]] = {}
     try:
-        for info in tars.headers(file):
+        for info in headers(file):
             _follow(info, places)
             name = _path(info.name)
             if info.isdir():

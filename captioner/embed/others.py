@@ -1,14 +1,13 @@
 """Metadata in formats whose captions are read, not written: TIFF and the raw files that are TIFF, GIF, AVIF, HEIC."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import BinaryIO
 
-from PIL import Image, ImageFile
+from PIL import Image
 
 from captioner.embed.containers import Part
 from captioner.embed.tiff import Tiff
-from captioner.errors import NoDecoderError
+from captioner.images.open import decoder_of
 
 _XMP, _IPTC, _PHOTOSHOP = 0x02BC, 0x83BB, 0x8649  # fields of TIFF
 _HEADER = b"Exif\0\0"
@@ -33,7 +32,7 @@ def read_parts(file: BinaryIO, kind: str, name: str) -> Iterator[Part]:
     if kind not in _OF_PILLOW:
         raise ValueError(f"its format is {kind}")
     try:
-        image = _heic(file, name) if kind == "HEIC" else Image.open(file, formats=[kind])
+        image = decoder_of(kind, name)(file) if kind == "HEIC" else Image.open(file, formats=[kind])
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{error}") from error
     with image:
@@ -51,11 +50,3 @@ def _parts_of_tiff(data: bytes) -> Iterator[Part]:
     for tag in (_IPTC, _PHOTOSHOP):
         if content := directory.value(tag):
             yield Part("iptc", content)
-
-
-def _heic(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    try:
-        opened: ImageFile.ImageFile = import_module("pillow_heif").HeifImageFile(file)
-    except ImportError as error:
-        raise NoDecoderError(f"{name}: HEIC images cannot be read", "run: pip install 'captioner[heif]'") from error
-    return opened

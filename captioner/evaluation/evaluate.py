@@ -134,34 +134,29 @@ def evaluate(
         EvaluationError: captions and references are not of the same images.
     """
     scores = metrics.score_captions(captions, references, training_captions=training_captions)
-    value, spice_value, not_computed = None, None, dict(_NEVER)
-    if options.meteor or options.spice:
-        tokens = tokenize_lines([captions[image_id] for image_id in references.tokens])
-        human = list(references.tokens.values())
-    if options.meteor:
+    not_computed, by_java = dict(_NEVER), {}
+    wanted = {"METEOR": meteor} if options.meteor else {}
+    wanted |= {"SPICE": spice} if options.spice else {}
+    tokens = tokenize_lines([captions[image_id] for image_id in references.tokens]) if wanted else []
+    for name, compute in wanted.items():
         try:
-            value = meteor(tokens, human)
-        except EvaluationError as error:
-            not_computed["METEOR"] = str(error)
-    else:
+            by_java[name] = compute(tokens, list(references.tokens.values()))
+        except EvaluationError as error:  # noqa: PERF203 (twice at most)
+            not_computed[name] = str(error)
+    if not options.meteor:
         not_computed["METEOR"] = "switched off"
-    if options.spice:
-        try:
-            spice_value = spice(tokens, human)
-        except EvaluationError as error:
-            not_computed["SPICE"] = str(error)
-    else:
+    if not options.spice:
         not_computed["SPICE"] = why_no_spice() or "off unless asked for; needs Java and minutes"
     bootstrap = f"{options.bootstrap} seed {seed}" if options.bootstrap else "none"
     return Evaluation(
         scores=scores,
         intervals=metrics.intervals(scores, options.bootstrap, seed) if options.bootstrap else {},
-        meteor=value,
+        meteor=by_java.get("METEOR"),
         not_computed=not_computed,
         domains={name: _part(captions, references, images) for name, images in (domains or {}).items()},
-        spice=spice_value,
+        spice=by_java.get("SPICE"),
         signature=signature(
-            scores, provenance, captions, references.captions, bootstrap=bootstrap, meteor=value is not None
+            scores, provenance, captions, references.captions, bootstrap=bootstrap, meteor="METEOR" in by_java
         ),
         provenance=provenance,
         captions=captions,

@@ -151,7 +151,7 @@ def _parsed(data: bytes, kind: str, name: str, max_pixels: int) -> Image.Image:
     with _muted_warnings():
         # The plugin is called directly, and not through `Image.open`, because that one warns of and
         # refuses large images by a process-wide limit of its own.
-        opened = tiff.open_tiff(data, name, check) if kind == "TIFF" else _plugin(kind, name)(io.BytesIO(data))
+        opened = tiff.open_tiff(data, name, check) if kind == "TIFF" else decoder_of(kind, name)(io.BytesIO(data))
     image: Image.Image = opened
     check(*image.size)
     return image
@@ -320,8 +320,12 @@ def identify(data: bytes, name: str) -> str:
     raise ImageError(f"{name}: not an image in a known format ({_FORMATS})")
 
 
-def _plugin(kind: str, name: str) -> Any:
-    """Return the decoder of a format, imported only where one is needed: rarer ones may be absent."""
+def decoder_of(kind: str, name: str) -> Any:
+    """Return the class that opens a format, imported only where it is needed: rarer ones may be absent.
+
+    Raises:
+        NoDecoderError: it is absent; ``name`` is what to call the image.
+    """
     module, found, extra = _EXTRAS.get(kind, ("", "", ""))
     try:
         plugin = import_module(module or f"PIL.{_PLUGINS[kind]}ImagePlugin")
@@ -365,7 +369,7 @@ def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) ->
             whole = kind == "JPEG" and not data.endswith(_END) and _lacks_only_its_end(data)
         if not whole:
             raise
-        return _decode(_plugin(kind, "")(io.BytesIO(data + _END)), data + _END, kind, min_size)
+        return _decode(decoder_of(kind, "")(io.BytesIO(data + _END)), data + _END, kind, min_size)
     return image, box
 
 
@@ -388,7 +392,7 @@ def _lacks_only_its_end(data: bytes) -> bool:
     noise = random.Random(0).randbytes(256).replace(b"\xff", b"\x7f")
     digests = set()
     for following in (b"", bytes(256), noise):
-        image = _plugin("JPEG", "")(io.BytesIO(base + following + _END))
+        image = decoder_of("JPEG", "")(io.BytesIO(base + following + _END))
         digests.add(hashlib.sha256(image.tobytes()).digest())
     return len(digests) == 1
 

@@ -43,18 +43,22 @@ def wait_for(calls: Batcher, count: int) -> None:
     raise AssertionError(f"{len(calls)} calls wait, not {count}")
 
 
+def in_turn(pool: ThreadPoolExecutor, calls: Batcher, machine: Machine, keys: str) -> list[int]:
+    """Results of 0, 1 and so on: the first is computed while the others come, one after the other, and wait."""
+    found = [pool.submit(calls, keys[0], 0)]
+    assert machine.began.acquire(timeout=30)
+    for number, key in enumerate(keys[1:], start=1):
+        found.append(pool.submit(calls, key, number))
+        wait_for(calls, number)
+    machine.open()
+    return [each.result() for each in found]
+
+
 def test_calls_that_wait_become_one_batch_and_each_gets_its_own_result() -> None:
     machine = Machine()
     calls = batcher(machine)
     with ThreadPoolExecutor(6) as pool:
-        first = pool.submit(calls, "a", 0)
-        assert machine.began.acquire(timeout=30)
-        others = []
-        for number in range(1, 6):
-            others.append(pool.submit(calls, "a", number))
-            wait_for(calls, number)
-        machine.open()
-        assert [first.result(), *(other.result() for other in others)] == [0, 2, 4, 6, 8, 10]
+        assert in_turn(pool, calls, machine, "aaaaaa") == [0, 2, 4, 6, 8, 10]
     assert machine.batches == [("a", [0]), ("a", [1, 2, 3, 4, 5])]
 
 
@@ -62,14 +66,7 @@ def test_keys_are_never_mixed_and_a_batch_is_not_too_large() -> None:
     machine = Machine()
     calls = batcher(machine, most=2)
     with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(calls, "a", 0)
-        assert machine.began.acquire(timeout=30)
-        others = []
-        for number in range(1, 7):
-            others.append(pool.submit(calls, "a" if number % 2 else "b", number))
-            wait_for(calls, number)
-        machine.open()
-        assert [first.result(), *(other.result() for other in others)] == [0, 2, 4, 6, 8, 10, 12]
+        assert in_turn(pool, calls, machine, "aababab") == [0, 2, 4, 6, 8, 10, 12]
     assert machine.batches == [("a", [0]), ("a", [1, 3]), ("b", [2, 4]), ("a", [5]), ("b", [6])]
 
 

@@ -26,7 +26,7 @@ def large(tmp_path: Path) -> Path:
 def test_pillow_is_given_the_very_bytes_that_were_read(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
     given: list[bytes] = []
-    plugin_of = opening._plugin
+    plugin_of = opening.decoder_of
 
     def reading_it(*arguments: Any, **options: Any) -> bytes:
         read.append(read_file(arguments[0], max_pixels=options["max_pixels"]))
@@ -40,7 +40,7 @@ def test_pillow_is_given_the_very_bytes_that_were_read(large: Path, monkeypatch:
         return opened
 
     monkeypatch.setattr(reading, "read_item", reading_it)
-    monkeypatch.setattr(opening, "_plugin", plugin)
+    monkeypatch.setattr(opening, "decoder_of", plugin)
     assert ImageReader(small_preprocessing(), 10**8, thumbnails=True)(large).error is None
     assert len(read) == 1
     assert len(given) == 2  # for the encoder and for the thumbnail

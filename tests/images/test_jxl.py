@@ -78,7 +78,7 @@ def test_its_size_and_orientation_are_known_before_it_is_decoded(data: bytes, ex
 
 
 def test_the_limit_counts_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_plugin", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(opening, "decoder_of", lambda *_: pytest.fail("decoded"))
     assert "125000 x 100000 pixels" in failure(bits((0, 1), (3, 2), (99_999, 30), (6, 3), (1, 1)))
 
 
