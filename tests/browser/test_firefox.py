@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 _QUIET = {"toolkit.telemetry.enabled": False, "app.update.enabled": False}
 _UNTIL = """
-new Promise((done) => {
-    const look = () => { const found = (%s); if (found) done(JSON.stringify(found)); else setTimeout(look, 50); };
+new Promise((done, fail) => {
+    const end = Date.now() + 120000;
+    const look = () => {
+        const found = (%s);
+        if (found) done(JSON.stringify(found));
+        else if (Date.now() > end) fail(document.body.innerText);
+        else setTimeout(look, 50);
+    };
     look();
 })
 """
@@ -58,11 +64,14 @@ class Firefox:
         self.send("browsingContext.navigate", url=address, wait="complete", **self._page)
 
     def until(self, expression: str) -> Any:
-        """Wait until a JavaScript expression is true; its value."""
-        return json.loads(self._run(_UNTIL % expression)["value"])
+        """Wait until a JavaScript expression is true, at most two minutes; its value."""
+        found = self._run(_UNTIL % expression)
+        assert "value" in found, f"never true: {expression}; the page shows: {found}"
+        return json.loads(found["value"])
 
     def click(self, selector: str) -> None:
-        self.until(f"document.querySelector({json.dumps(selector)})?.click() === undefined")
+        """Click an element, as soon as there is one."""
+        self.until(f"(found => found && (found.click(), true))(document.querySelector({json.dumps(selector)}))")
 
     def choose(self, selector: str, path: Path) -> None:
         """Choose a file."""
@@ -70,7 +79,8 @@ class Firefox:
         self.send("input.setFiles", element={"sharedId": element["sharedId"]}, files=[str(path)], **self._page)
 
     def _run(self, expression: str) -> Any:
-        return self.send("script.evaluate", expression=expression, target=self._page, awaitPromise=True)["result"]
+        answer = self.send("script.evaluate", expression=expression, target=self._page, awaitPromise=True)
+        return answer.get("result") or answer["exceptionDetails"]
 
 
 @pytest.fixture
