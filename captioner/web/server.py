@@ -30,7 +30,7 @@ def serve(options: ServingOptions) -> None:
         check_certificate(options.ssl_certfile, options.ssl_keyfile)
     if options.host not in LOCAL_HOSTS and users is None:
         _say(f"warning: everybody who reaches {options.host} can use the page; `auth_file` asks for a password")
-    with _listen(options) as listener, private_uploads():
+    with listen(options) as listener, private_uploads():
         try:
             import uvicorn
 
@@ -104,10 +104,10 @@ def _impatient() -> type:
     return Impatient
 
 
-def _listen(options: ServingOptions) -> socket.socket:
+def listen(options: ServingOptions) -> socket.socket:
     """Open a socket on the given address; a port that is taken is reported before anything is loaded."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio leaves Nagle's delay
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((options.host, options.port))

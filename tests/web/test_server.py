@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import socket
@@ -17,6 +18,7 @@ from captioner import __version__
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.web.options import ServingOptions
+from captioner.web.server import listen
 from captioner.web.service import Service
 from tests.web.hostile import flat_png, good_png
 from tests.web.serving import COMMAND, Server, running
@@ -219,3 +221,21 @@ def test_large_images_at_once_take_little_memory(server: Server) -> None:
         ]
         assert [answer.result().status_code for answer in sent] == [200] * 4
     assert megabytes("VmHWM") - before < 250  # decoded whole they take 144 each, and a copy
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_answer_waits_until_its_head_is_acknowledged(host: str) -> None:
+    async def delays() -> bool:
+        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            found.set_result(not connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = listen(ServingOptions(host=host, port=0))
+        async with await asyncio.start_server(served, sock=listener):
+            await asyncio.open_connection(*listener.getsockname()[:2])
+            return await found
+
+    assert not asyncio.run(delays())
