@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-_EXTRAS = {"ray": "ray", "pyarrow": "ray"} | dict.fromkeys(
+_EXTRAS = {"ray": "ray", "pyarrow": "ray", "watchfiles": "watch"} | dict.fromkeys(
     ("torch", "torchvision", "efficientnet_lite_pytorch", "onnx", "onnxscript"), "train"
 )
 # Not part of a file name.

@@ -19,8 +19,8 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
         "whole files or none; files inside tars; Ctrl-C; options as data; HTML pages",
     ),
     (
-        ("caption", "confidence", "vocabulary"),
-        "a caption and how sure it is; the fit of that; sentences become words",
+        ("caption", "confidence", "vocabulary", "progress"),
+        "a caption and how sure it is; the fit of that; sentences become words; how far a job is",
     ),
     (("images",), "images become pixels, or are drawn on"),
     (("model", "decoding"), "the network, in torch; choosing words"),

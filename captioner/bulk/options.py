@@ -101,6 +101,7 @@ class FolderOptions:
     overwrite: bool = option(False, "replace captions that are there")
     fail_fast: bool = option(False, "stop at the first image that fails")
     dry_run: bool = option(False, "list what would be done, and do nothing")
+    watch: bool = option(False, "go on waiting for new images in the folders; Ctrl-C ends it")
     shard: str | None = option(None, "only part I of N of the images, such as 1/4; see captioner merge", metavar="I/N")
     prepend: str | None = option(None, "text before each caption", metavar="TEXT")
     append: str | None = option(None, "text after each caption", metavar="TEXT")
@@ -144,6 +145,7 @@ class FolderOptions:
         self._check_sidecars()
         self._check_embedding()
         self._check_engine()
+        self._check_watch()
         if "-" in self.input_tar:
             raise OptionError("`input_tar` -: standard input is read once, a tar twice", "save it to a file")
         if self.kind == "imagefolder" and Path(self.output or "").name != "metadata.jsonl":
@@ -205,6 +207,19 @@ class FolderOptions:
         if self.workers is not None:
             raise OptionError("`workers` is for `engine` local", "Ray decides how many tasks read images")
 
+    def _check_watch(self) -> None:
+        if not self.watch:
+            return
+        for name in ("from_file", "images_from", "input_tar", "shard", "dry_run"):
+            if getattr(self, name):
+                raise OptionError(f"`watch` takes folders, not `{name}`", "leave one of them out")
+        if self.engine != "local":
+            raise OptionError("`watch` is for `engine` local")
+        if self.prints:
+            raise OptionError("`watch` adds to what is written", "name a file with `output`, or `format` xmp")
+        if self.existing == "overwrite":
+            raise OptionError("`watch` goes on with what is there", "overwrite it first, in a run without `watch`")
+
     @property
     def kind(self) -> str:
         """The format, also where it was not named; ``embed`` for none."""
@@ -234,6 +249,11 @@ class FolderOptions:
     def sidecar_ending(self) -> str:
         """What a sidecar's name ends in."""
         return ".txt" if self.sidecar_extension is None else self.sidecar_extension
+
+    @property
+    def omitted(self) -> find.Omitted:
+        """What is left out of folders and tars."""
+        return find.Omitted((*self.exclude, *(() if self.include_all else find.CLUTTER)))
 
     @property
     def existing(self) -> str:

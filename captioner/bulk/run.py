@@ -1,35 +1,31 @@
-"""``captioner caption`` from list to summary: what is due is captioned and written, the rest left alone.
-
-At the end is what a run says of itself on standard error: a bar or a line now and then, failures, and a summary.
-"""
+"""``captioner caption`` from list to summary: what is due is captioned and written, the rest left alone."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from captioner.bulk import reading, sidecars, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State, Target, file_or_terminal, output_settings
 from captioner.bulk.records import Item, Record
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import OptionError
-from captioner.images import Preprocessing, Preprocessings, display_name, find
+from captioner.errors import ImageError, OptionError
+from captioner.images import Preprocessing, Preprocessings, display_name, find, watch
 from captioner.interrupt import on_interrupt
-from captioner.options import with_flags
+from captioner.progress import Progress
 from captioner.runtime.model import processors
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
 
-_SECONDS_BETWEEN_LINES = 30
 _NOTICE = b"\nfinishing the batch in hand; Ctrl-C again breaks off\n"
 
 
@@ -86,8 +82,9 @@ def caption_folder(
     *,
     target: Target | None = None,
     check: Callable[[bytes, str], None] | None = None,
+    wanted: Callable[[Path], bool] | None = None,
 ) -> Summary:
-    """Caption what paths name and what is not captioned yet.
+    """Caption what paths name and what is not captioned yet; with ``watch`` until Ctrl-C.
 
     Args:
         paths: files and folders.
@@ -96,12 +93,17 @@ def caption_folder(
         progress: shows failures and how far the run is; without it failures are shown only.
         target: where captions go, if not where the options say.
         check: see :class:`captioner.bulk.reading.ImageReader`.
+        wanted: whether a file is taken; those that are not are left for another run.
 
     Raises:
         CaptionerError: wrong use, nothing to caption, or an output that cannot be written.
     """
     model = model if isinstance(model, Model) else Model.of(model)
     progress = progress or Progress()
+    if options.watch:
+        once, kept = replace(options, watch=False), replace(model, load=cache(model.load))
+        again = partial(caption_folder, target=target, check=check, wanted=watch.at_rest)
+        return _keep_on(paths, options, partial(again, paths, once, kept, progress), progress)
     if target is None:
         if options.kind in ("embed", "xmp") or options.engine != "local":
             raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
@@ -109,7 +111,7 @@ def caption_folder(
             target = sidecars.Sidecars(options)
         else:
             target = file_or_terminal(options, several=model.decoding.num_captions > 1)
-    with closing(target), closing(sources.Inputs(paths, options, target.key)) as inputs:
+    with closing(target), closing(sources.Inputs(paths, options, target.key, wanted)) as inputs:
         if clash := inputs.clash():
             first, second = map(display_name, clash)
             key = target.key(clash[0])
@@ -123,6 +125,30 @@ def caption_folder(
         run = _Run(options, model, progress, Tally(progress, inputs.omitted), target, inputs, check)
         run.plan()
         return run.execute()
+
+
+def _keep_on(
+    paths: Sequence[str], options: FolderOptions, caption: Callable[[], Summary], progress: Progress
+) -> Summary:
+    """Caption what is in folders, and what comes, until Ctrl-C; what all of it came to."""
+    if not paths or not all(Path(path).is_dir() for path in paths):
+        raise OptionError("`watch` takes folders", "name at least one, and nothing else")
+    total = Summary(0, 0, 0)
+    progress.say_once()  # each time, the images that have failed are tried again
+    with suppress(KeyboardInterrupt):
+        for _ in watch.arrivals(paths, options.omitted, recursive=options.recursive):
+            try:
+                summary = caption()
+            except ImageError:  # there is none yet
+                summary = Summary(0, 0, 0)
+            if summary.captioned or summary.failed > total.failed:
+                progress.summarise(summary)
+            captioned, seconds = total.captioned + summary.captioned, total.seconds + summary.seconds
+            total = replace(summary, captioned=captioned, skipped=summary.skipped - total.captioned, seconds=seconds)
+            if summary.interrupted or (summary.failed and options.fail_fast):
+                break
+            progress.summarise(f"waiting for new images in {', '.join(paths)}; Ctrl-C ends it")
+    return total
 
 
 def caption_file(path: str, options: FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -207,7 +233,7 @@ class _Run:
         captioner = self._model.load() if self._tally.due else None
         self._target.begin()
         self._target.forget(self._inputs.sound_tars)
-        self._progress.start(self._tally.due)
+        self._progress.start(self._tally.due, self._tally.skipped)
         if captioner is not None:
             with on_interrupt(self._tally.interrupt, notice=_NOTICE):
                 self._caption(captioner)
@@ -257,7 +283,7 @@ class Summary:
         skipped: those that had one.
         failed: those that could not be captioned.
         remaining: those that are left.
-        interrupted: whether Ctrl-C ended the run.
+        interrupted: whether Ctrl-C was pressed.
         seconds: from the first image on; without loading the model.
         omitted: what was left out of folders and tars, or cannot be read at all.
     """
@@ -285,74 +311,6 @@ class Summary:
         return list(filter(None, [str(self.omitted or "")]))
 
 
-class Progress:
-    """Reports on standard error.
-
-    Args:
-        show: how the state of things is shown: a moving ``bar`` for terminals, ``lines`` now and then, or
-            ``nothing``.
-        summary: whether there is a last line.
-    """
-
-    def __init__(self, show: Literal["bar", "lines", "nothing"] = "nothing", *, summary: bool = False) -> None:
-        self._show, self._summary = show, summary
-        self._bar: Any = None
-        self._total = self._done = 0
-        self._start = self._reported = time.monotonic()
-
-    def start(self, total: int) -> None:
-        """Begin to count, up to a number of images."""
-        self._total, self._done = total, 0
-        self._start = self._reported = time.monotonic()
-        if self._show == "bar":
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit=" images", file=sys.stderr, leave=False)
-
-    def advance(self, images: int) -> None:
-        """Some more are done."""
-        self._done += images
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(images)
-        elif self._show == "lines" and now - self._reported >= _SECONDS_BETWEEN_LINES:
-            self._reported = now
-            rate = self._done / (now - self._start)
-            left = _duration((self._total - self._done) / rate)
-            self.say(f"{self._done:,} of {self._total:,} images, {rate:.1f} images/s, {left} left")
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self._start
-
-    def say(self, line: str) -> None:
-        """Print a line, whatever is shown; options that it names get their flags."""
-        line = f"captioner: {with_flags(line)}"
-        if self._bar is None:
-            print(line, file=sys.stderr, flush=True)
-        else:
-            self._bar.write(line, file=sys.stderr)
-
-    def summarise(self, summary: Summary) -> None:
-        """Print the last line."""
-        self.close()
-        if self._summary:
-            self.say(str(summary))
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
 class Tally:
     """Counts what becomes of the images of a run, and has it shown.
 
@@ -378,7 +336,7 @@ class Tally:
             self._progress.say(error)
         self._captioned += captioned
         self._failed += len(errors)
-        self._progress.advance(captioned + len(errors))
+        self._progress.advance(captioned + len(errors), len(errors))
 
     @property
     def remaining(self) -> int:
@@ -392,14 +350,7 @@ class Tally:
             self.skipped,
             self._failed,
             self.remaining,
-            interrupted=self.interrupted and self.remaining > 0,
+            interrupted=self.interrupted,
             seconds=self._progress.seconds,
             omitted=self._omitted,
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

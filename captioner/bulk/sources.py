@@ -35,6 +35,7 @@ class Inputs:
         paths: files and folders.
         options: tars, lists, and which shard.
         key: of an image by its name, what only one of them may have; None for nothing.
+        wanted: whether a file is taken; those that are not are left for another run.
 
     Attributes:
         whole: how much all shards have to do; empty if there is but one part.
@@ -45,7 +46,13 @@ class Inputs:
         ImageError: there is not one image.
     """
 
-    def __init__(self, paths: Sequence[str], options: FolderOptions, key: Callable[[str], Key | None]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        options: FolderOptions,
+        key: Callable[[str], Key | None],
+        wanted: Callable[[Path], bool] | None = None,
+    ) -> None:
         if options.input_tar and (paths or options.from_file is not None):
             raise OptionError("`input_tar` comes without other images", "give these a run of their own")
         self.whole: dict[str, int] = {}
@@ -56,12 +63,12 @@ class Inputs:
             self.whole = {"tars": len(tars)}
             places, shard = shard.of(len(tars)), None
             tars = tars[places.start : places.stop]
-        self.omitted = find.Omitted((*options.exclude, *(() if options.include_all else find.CLUTTER)))
+        self.omitted = options.omitted
         self._tars = Tars(tars, self.omitted)
         # A database without a name lies in a temporary file that goes when it is closed.
         self._db = sqlite3.connect("", isolation_level=None)
         listed = list_images(paths, options.from_file, recursive=options.recursive, omitted=self.omitted)
-        items = self._tars if tars else listed
+        items = self._tars if tars else listed if wanted is None else filter(wanted, listed)
         rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
         with self._transaction():
             self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")

@@ -6,13 +6,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import captioner
-from captioner.bulk.run import Model, Progress, Summary, caption_file, model_settings, print_results
+from captioner.bulk.run import Model, Summary, caption_file, model_settings, print_results
 from captioner.bulk.sources import listed_images
 from captioner.cli import flags
 from captioner.images.find import find_images
+from captioner.progress import Progress, Shown
 from captioner.web.options import ServingOptions
 from captioner.weights import file_digest, find_weights, read_header
 
@@ -25,6 +26,13 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         "paths", nargs="*", metavar="PATH", help="an image, a folder of images, or a .npy file of vectors"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="report failures only")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", *get_args(Shown)),
+        default="auto",
+        help="how far it is, on standard error: a bar, lines every half minute, json (an object a line, for programs), "
+        "none, or auto: a bar on a terminal, else lines (default: auto)",
+    )
     flags.add_options(parser, captioner.FolderOptions, "images and captions", skip=("batch_size",))
     flags.add_model_arguments(parser)
     flags.add_options(parser, captioner.DecodingOptions, "decoding (defaults may be stored in the checkpoint)")
@@ -60,10 +68,13 @@ def _needs_list(options: captioner.FolderOptions) -> bool:
     return bool(options.from_file or options.input_tar or options.shard or options.dry_run)
 
 
-def _shown(args: argparse.Namespace, options: captioner.FolderOptions) -> Literal["bar", "lines", "nothing"]:
+def _shown(args: argparse.Namespace, options: captioner.FolderOptions) -> Shown:
+    if args.progress != "auto":
+        shown: Shown = args.progress
+        return shown
     # Captions on a terminal are progress enough, and a bar would run into them.
     if args.quiet or options.dry_run or (options.prints and sys.stdout.isatty()):
-        return "nothing"
+        return "none"
     return "bar" if sys.stderr.isatty() else "lines"
 
 
@@ -73,7 +84,7 @@ def _exit_code(summary: Summary, options: captioner.FolderOptions, progress: Pro
             counts = [f"{summary.remaining:,} to caption", f"{summary.skipped:,} to skip", *summary.left_out]
             progress.say(", ".join(counts))
         return flags.DONE
-    if not summary.interrupted:
+    if not (summary.interrupted and summary.remaining):
         return flags.FAILED if summary.failed else flags.DONE
     how = "to go on, give the same command"
     if options.prints:
@@ -240,6 +251,7 @@ examples:
   captioner caption PHOTOS --output sheet.html              thumbnails with captions, for the browser
   captioner caption PHOTOS --embed --output CAPTIONED       captions inside copies of the images
   captioner caption PHOTOS --format xmp                     in XMP files beside the images, for photo managers
+  captioner caption PHOTOS --watch --format xmp             and of what comes, until Ctrl-C
   captioner caption PHOTOS --shard 2/8 --output part-2.csv  see captioner merge
   captioner caption --input-tar 'photos-{000..999}.tar' --output captions.jsonl
   captioner caption PHOTOS --engine ray --ray-address auto --output CAPTIONS

@@ -12,10 +12,11 @@ from pathlib import Path
 from captioner.bulk import output, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Item, Record
-from captioner.bulk.run import Model, Progress, Summary, Tally
+from captioner.bulk.run import Model, Summary, Tally
 from captioner.errors import OutputError
 from captioner.images import display_name
 from captioner.interrupt import on_interrupt
+from captioner.progress import Progress
 
 _BATCHES = 16  # of a part
 _NOTICE = b"\nstopping when the next part is written; Ctrl-C again breaks off\n"
@@ -93,7 +94,7 @@ class _Run:
 
         with cluster(self._options.ray_address):
             self._files.begin(self._settings, overwrite=self._options.overwrite)
-            self._progress.start(self._tally.due)
+            self._progress.start(self._tally.due, self._tally.skipped)
             due = ((n, items, self._known(n, items)) for n, items in self._parts() if n in self._waiting)
             with closing(captioned(due, self._options, self._model, self._files)) as parts:
                 for part in parts:
