@@ -9,7 +9,7 @@ from pathlib import Path
 from unicodedata import category
 
 _FILE = Path(__file__).with_name("makers.txt")
-_PLACEHOLDERS = {"#": r"[0-9]+(?:[.,][0-9]+)*", "*": r"\S+"}
+_PLACEHOLDERS = {"#": r"[0-9]+(?:[.,][0-9]+)*", "*": r"\S+", "@": r"\w+=\S*(?: \w+=\S*)*"}
 _MOST_UNPRINTABLE = 0.25  # of the characters of a text; more are the numbers of a camera, not words
 
 
@@ -58,7 +58,7 @@ def _known() -> dict[str, re.Pattern[str]]:
         if line.startswith("["):
             sections[line.strip("[]")] = []
         else:
-            parts = (_PLACEHOLDERS.get(part, re.escape(part)) for part in re.split("([#*])", line))
+            parts = (_PLACEHOLDERS.get(part, re.escape(part)) for part in re.split("([#*@])", line))
             sections[list(sections)[-1]].append("".join(parts))
     return {name: re.compile("|".join(texts), re.IGNORECASE) for name, texts in sections.items()}
 

@@ -16,7 +16,7 @@ from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Model, Summary, caption_folder
 from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest
 from captioner.embed.embedding import Texts, check_embeddable, embed, fingerprint, packet, packet_texts, read_texts
-from captioner.errors import CaptionerError, ImageError, OptionError, OutputError, os_errors_as
+from captioner.errors import CaptionerError, ImageError, NoDecoderError, OptionError, OutputError, os_errors_as
 from captioner.files import replacing, resemble, set_mode
 from captioner.images import display_name, read_file
 from captioner.progress import Progress
@@ -189,9 +189,12 @@ class _XmpFiles(_Merged):
 
     def _put(self, image: str, caption: str, identity: records.Identity) -> None:
         path, file = Path(image), self._file_of(image)
-        data, described = self._read_same(path, identity), False
-        with suppress(ImageError):  # metadata that cannot be read keep no program from reading the file beside it
-            described = bool(read_texts(io.BytesIO(data), display_name(image)).description)
+        data, described = self._read_same(path, identity), self._is_described_beside(path, file)
+        try:
+            described |= bool(read_texts(io.BytesIO(data), display_name(image)).description)
+        except ImageError as error:  # metadata that are damaged keep no program from reading the file beside them
+            if isinstance(error, NoDecoderError):
+                raise
         with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
             before = file.read_bytes() if file.exists() else None
             try:
@@ -207,6 +210,17 @@ class _XmpFiles(_Merged):
                 self._note_of(identity, caption, data, path.stat()).write(new)
                 if before is not None and file.read_bytes() != before:
                     raise changed(file)
+
+    def _is_described_beside(self, image: Path, file: Path) -> bool:
+        """Whether a person has described an image in the XMP file of the other name, which programs read less."""
+        for name in {image.name, image.stem}:
+            other = Path(os.path.realpath(image.with_name(f"{name}.xmp")))
+            if other != file and other.is_file():
+                with suppress(OSError, ValueError):  # it is damaged, and shown by nothing
+                    description = self._read(other).description
+                    if description and description != self._own(other):
+                        return True
+        return False
 
 
 def _stamp(status: os.stat_result) -> str:

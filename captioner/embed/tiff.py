@@ -17,8 +17,11 @@ COMMENTS = {IMAGE_DESCRIPTION: "ImageDescription", USER_COMMENT: "UserComment", 
 _EXIF_DIRECTORY = 0x8769
 _BYTE, _ASCII, _UNDEFINED = 1, 2, 7
 _TEXTS = (_BYTE, _ASCII, _UNDEFINED, 129)  # the last is UTF-8, which EXIF 3 has brought
-_SIZES = {1: 1, _ASCII: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
-_FIELD_BYTES = 12
+_SIZES = {1: 1, _ASCII: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_SIZES |= {16: 8, 17: 8, 18: 8, 129: 1}
+_FIELD_BYTES, _BIG_FIELD_BYTES = 12, 20
+_MARKS = (b"*\0", b"\0*", b"RO", b"RS", b"OR", b"U\0")  # of TIFF, and of the raws of Olympus and Panasonic
+_BIG_MARKS = (b"+\0", b"\0+")  # of TIFF with numbers of 64 bits, which no EXIF has
 _PREFIXES = {"ascii": b"ASCII\0\0\0", "unicode": b"UNICODE\0", "jis": b"JIS\0\0\0\0\0"}
 # How likely characters are by their upper byte: letters of Europe, then those of other alphabets and common Chinese.
 _COMMON = {0: 3} | dict.fromkeys((*range(1, 0x10), 0x20, 0x30, 0xFF), 2) | dict.fromkeys(range(0x4E, 0x80), 1)
@@ -36,19 +39,21 @@ class Tiff:
     """
 
     def __init__(self, data: bytes, start: int | None = None) -> None:
-        order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-        if order is None:
+        order, mark = {b"II": "<", b"MM": ">"}.get(data[:2]), data[2:4]
+        if order is None or mark not in (*_MARKS, *_BIG_MARKS):
             raise ValueError("its EXIF is damaged (no TIFF header)")
-        self._data, self._order = data, order
+        self._data, self._order, self._is_big = data, order, mark in _BIG_MARKS
+        head, counted, size = (8, "Q", _BIG_FIELD_BYTES) if self._is_big else (4, "H", _FIELD_BYTES)
         try:
-            (first,) = (start,) if start is not None else struct.unpack_from(order + "I", data, 4)
-            (count,) = struct.unpack_from(order + "H", data, first)
+            (first,) = (start,) if start is not None else struct.unpack_from(order + "IQ"[self._is_big], data, head)
+            (count,) = struct.unpack_from(order + counted, data, first)
         except struct.error as error:
             raise ValueError("its EXIF is damaged (no directory)") from error
-        self._first, self._end = first + 2, first + 2 + count * _FIELD_BYTES
+        self._first = first + struct.calcsize(counted)
+        self._end = self._first + count * size
         if self._end > len(data):
             raise ValueError("its EXIF is damaged (the directory is cut off)")
-        self._fields = [self._first + place * _FIELD_BYTES for place in range(count)]
+        self._fields = [self._first + place * size for place in range(count)]
         # Some writers leave it out at the end of the file.
         self._next = data[self._end : self._end + 4].ljust(4, b"\0")
 
@@ -94,8 +99,9 @@ class Tiff:
     def _of(self, tag: int) -> "Tiff":
         """The directory with a field for photographers: that of EXIF, or this one where it is misplaced."""
         if self._find(tag) is None:
-            with suppress(ValueError, struct.error):  # there is none, or it is damaged and no program can read it
-                return Tiff(self._data, *struct.unpack_from(self._order + "I", self.value(_EXIF_DIRECTORY) or b""))
+            with suppress(ValueError):  # it is damaged and no program can read it
+                if place := self.value(_EXIF_DIRECTORY):
+                    return Tiff(self._data, int.from_bytes(place, "little" if self._order == "<" else "big"))
         return self
 
     @property
@@ -118,6 +124,8 @@ class Tiff:
         return max(readings, key=lambda each: sum(_COMMON.get(ord(c) >> 8, 0) for c in each))
 
     def _with_value(self, tag: int, kind: int, value: bytes) -> bytes:
+        if self._is_big:
+            raise ValueError("its EXIF is damaged (it is a BigTIFF)")
         field, data, start = self._find(tag), bytearray(self._data), None
         if field is None:
             data += bytes(len(data) % 2)
@@ -143,9 +151,10 @@ class Tiff:
         return tag
 
     def _range(self, field: int) -> tuple[int, int]:
-        kind, count, offset = struct.unpack_from(self._order + "HII", self._data, field + 2)
+        form, inside = ("HQQ", 8) if self._is_big else ("HII", 4)
+        kind, count, offset = struct.unpack_from(self._order + form, self._data, field + 2)
         length = _SIZES.get(kind, 1) * count
-        start = field + 8 if length <= 4 else offset
+        start = field + 4 + inside if length <= inside else offset
         return start, start + length
 
     def _free(self, data: bytearray, field: int, length: int) -> int | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -371,6 +372,29 @@ def test_an_xmp_file_that_is_there_is_added_to_and_a_persons_words_stay(
     assert write_xmp(folder, overwrite=True) == (3, 0, 2)
     assert beside(folder / "1.png.xmp") == caption_of(1)
     assert b'xmp:Rating="4"' in (folder / "1.png.xmp").read_bytes()
+
+
+def test_words_in_other_formats_and_in_the_file_of_the_other_name_are_not_covered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pillow_jxl", reason="the extra 'jxl' is not installed")
+    exif = Image.Exif()
+    exif[0x010E] = "Oma"
+    fakes.draw_colour(5).save(
+        folder / "5.jxl", lossless=True, exif=exif.tobytes(), use_container=True, compress_metadata=True
+    )
+    words = XMP.replace(b'xmp:Rating="4"/>', b'xmlns:d="http://purl.org/dc/elements/1.1/" d:description="Oma"/>')
+    (folder / "0.xmp").write_bytes(words)
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "brotli", None)
+        assert write_xmp(folder) == (4, 0, 2)
+    assert "5.jxl: its metadata are compressed and cannot be read; run: pip" in capsys.readouterr().err
+    assert write_xmp(folder) == (1, 4, 1)
+    assert beside(folder / "5.jxl.xmp") == ("", caption_of(5)[0])
+    assert beside(folder / "0.png.xmp") == ("", caption_of(0)[0])
+    assert beside(folder / "1.png.xmp") == caption_of(1)
+    assert write_xmp(folder, sidecar_name="stem") == (5, 0, 1)  # the program's own words are no person's
+    assert [beside(folder / f"{number}.xmp")[0] for number in (0, 1, 5)] == ["Oma", caption_of(1)[0], ""]
 
 
 @pytest.mark.usefixtures("_noted")

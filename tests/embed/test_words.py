@@ -247,6 +247,14 @@ def test_empty_comments_and_numbers_are_no_description(comment: bytes) -> None:
         ("Created with GIMP", Author.PROGRAM),
         ("Intel(R) JPEG Library, version [1.51.12.44]", Author.PROGRAM),
         ("Created with GIMP by my daughter", Author.PERSON),
+        ('{"shape": [3, 16, 16]}', Author.MAKER),
+        ('{"shape": [1024, 1024], "axes": "YX"}', Author.MAKER),
+        ('{"shape": [16, 16], "note": "My father in the garden"}', Author.PERSON),
+        ("shape=(3, 16, 16)", Author.MAKER),
+        ("ImageJ=1.53t\nimages=3\nchannels=3\nmode=composite\nunit=\\u00B5m\nloop=false\nmin=0.0\n", Author.MAKER),
+        ("ImageJ=1.53t\nimages=3\nMy father, slices=2\n", Author.PERSON),
+        ("ImageJ is what I used for this image", Author.PERSON),
+        ('<?xml version="1.0"?><OME><Image><Description>A cell</Description></Image></OME>', Author.PERSON),
     ],
 )
 def test_makers_and_programs_are_known_by_whole_texts(text: str, author: Author) -> None:
