@@ -146,7 +146,7 @@ def evaluate(
     if not options.meteor:
         not_computed["METEOR"] = "switched off"
     if not options.spice:
-        not_computed["SPICE"] = why_no_spice() or "off unless asked for; needs Java and minutes"
+        not_computed["SPICE"] = why_no_spice() or "off unless asked for; needs Java, a parser of 400 MB, and minutes"
     bootstrap = f"{options.bootstrap} seed {seed}" if options.bootstrap else "none"
     return Evaluation(
         scores=scores,

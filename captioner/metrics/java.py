@@ -35,7 +35,7 @@ def find_program(metric: str, jar: Path) -> tuple[str, Path]:
 
 
 def why_no_spice() -> str:
-    """What SPICE lacks here; empty if nothing is known to be absent."""
+    """What SPICE lacks here; empty if nothing is known to be absent but its parser, which is fetched."""
     try:
         find_program("SPICE", _SPICE_JAR)
     except EvaluationError as error:
@@ -56,17 +56,27 @@ def spice(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Seq
     Raises:
         EvaluationError: Java or the package is absent, the parser cannot be fetched, or the program failed.
     """
-    find_program("SPICE", _SPICE_JAR)
+    _, jar = find_program("SPICE", _SPICE_JAR)
     try:
         with redirect_stdout(None):
             from pycocoevalcap.spice.spice import Spice
 
+            program = Spice()  # which fetches its parser if that is not there
+    except Exception as error:  # and lets through whatever goes wrong then
+        what = f"SPICE needs the parser Stanford CoreNLP 3.6.0, which cannot be fetched ({_reason(error)})"
+        advice = f"put stanford-corenlp-3.6.0.jar and stanford-corenlp-3.6.0-models.jar into {jar.parent / 'lib'}"
+        raise EvaluationError(what, advice) from error
+    try:
+        with redirect_stdout(None):
             human = {place: [_words(words) for words in texts] for place, texts in enumerate(references)}
             machine = {place: [_words(words)] for place, words in enumerate(hypotheses)}
-            return float(Spice().compute_score(human, machine)[0])
-    except Exception as error:  # pycocoevalcap lets through whatever its download and its program raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise EvaluationError(f"SPICE's program failed, which is made for Java 8 ({reason})") from error
+            return float(program.compute_score(human, machine)[0])
+    except Exception as error:
+        raise EvaluationError(f"SPICE's program failed, which is made for Java 8 ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def meteor(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float:

@@ -58,6 +58,11 @@ def test_spice_is_that_of_pycocoevalcap_or_says_why_not(monkeypatch: pytest.Monk
 
     class Spice:
         answer: float | None = 0.25
+        fault = ""
+
+        def __init__(self) -> None:
+            if self.fault:
+                raise OSError(self.fault)
 
         def compute_score(
             self, references: dict[int, list[str]], hypotheses: dict[int, list[str]]
@@ -65,7 +70,7 @@ def test_spice_is_that_of_pycocoevalcap_or_says_why_not(monkeypatch: pytest.Monk
             assert references[0] == ["a dog is running on the grass", "the brown dog"]
             assert hypotheses[2] == [""]
             if self.answer is None:
-                raise OSError("the parser cannot be fetched")
+                raise OSError("it ended with 1")
             return self.answer, []
 
     module = types.ModuleType("pycocoevalcap.spice.spice")
@@ -76,7 +81,13 @@ def test_spice_is_that_of_pycocoevalcap_or_says_why_not(monkeypatch: pytest.Monk
     assert why_no_spice() == ""
     assert spice(HYPOTHESES, REFERENCES) == 0.25
     Spice.answer = None
-    with pytest.raises(EvaluationError, match=r"SPICE's program failed.*the parser cannot be fetched"):
+    with pytest.raises(EvaluationError, match=r"SPICE's program failed.*it ended with 1"):
+        spice(HYPOTHESES, REFERENCES)
+    Spice.fault = "<urlopen error [Errno -2]\nName or service not known>"
+    fault = (
+        r"needs the parser Stanford CoreNLP 3.6.0, which cannot be fetched \(<urlopen error \[Errno -2\] Name or .*\); "
+    )
+    with pytest.raises(EvaluationError, match=rf"{fault}put stanford-corenlp-3.6.0.jar and .* into .*spice.lib"):
         spice(HYPOTHESES, REFERENCES)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert why_no_spice() == "SPICE needs Java, and there is no program 'java'"
