@@ -2,6 +2,8 @@
 
 import io
 import struct
+import zlib
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -24,8 +26,11 @@ _PRIMARIES: dict[int, tuple[float, ...]] = {
     9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
     12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
 }
+_ADOBE, _ADOBE_GAMMA = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 563 / 256
 _USUAL, _LINEAR, _HDR = 1 / 2.2, 8, (16, 18)  # gamma of a PNG; transfer characteristics: linear; PQ and HLG
+_EXIF, _COLOUR_SPACE, _INTEROPERABILITY = 0x8769, 0xA001, 0xA005
 _HEADER_BYTES = 2**20
+_PROFILE_BYTES = 2**24
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -90,17 +95,22 @@ def _finite(values: np.typing.NDArray[Any]) -> np.typing.NDArray[np.float64]:
         return np.nan_to_num(np.asarray(values, np.float64), posinf=0.0, neginf=0.0)
 
 
-def described_profile(info: dict[Any, Any], data: bytes, kind: str) -> bytes | None:
+def described_profile(image: Image.Image, data: bytes, kind: str) -> bytes | None:
     """Make the profile of a colour space that a file without a profile describes by numbers.
 
     Args:
-        info: what Pillow found in the file.
-        data: the file.
+        image: of the file, as Pillow opens it.
+        data: the file; empty if it is not at hand.
         kind: its format.
     """
     code = b""  # As in H.273: primaries, transfer characteristics.
-    points, gamma, known = _PRIMARIES[1], None, False
+    points, gamma, known, info = _PRIMARIES[1], None, False, image.info
+    if kind in ("JPEG", "MPO") and _is_adobe_rgb(image):
+        known, points, gamma = True, _ADOBE, _ADOBE_GAMMA
     if kind == "PNG":
+        start, end = profile_chunk(data)
+        with suppress(zlib.error, IndexError):  # Pillow gives none of more than 1 MB.
+            return zlib.decompressobj().decompress(data[start + 8 : end].split(b"\0", 1)[1][1:], _PROFILE_BYTES)
         at = data.find(b"\0\0\0\4cICP", 0, data.find(b"IDAT")) + 8  # Pillow does not tell.
         code = data[at : at + 2] if at > 8 else b""
         if not code and "srgb" not in info and {"gamma", "chromaticity"} & info.keys():
@@ -117,6 +127,21 @@ def described_profile(info: dict[Any, Any], data: bytes, kind: str) -> bytes | N
             return _primaries_profile(points, gamma) if known else None
     except (ArithmeticError, ValueError, struct.error, np.linalg.LinAlgError):  # Numbers that make no sense.
         return None
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether EXIF says so, as cameras do (DCF 2.0, and the short way that others have taken)."""
+    with suppress(Exception):  # of damaged EXIF
+        exif = image.getexif()
+        space = exif.get_ifd(_EXIF).get(_COLOUR_SPACE)
+        return space == 2 or (space == 0xFFFF and exif.get_ifd(_INTEROPERABILITY).get(1) == "R03")
+    return False
+
+
+def profile_chunk(png: bytes) -> tuple[int, int]:
+    """Where in a PNG the chunk of its profile begins and ends; an empty span if there is none."""
+    at = png.find(b"iCCP", 0, png.find(b"IDAT")) - 4
+    return (at, at + 12 + int.from_bytes(png[at : at + 4], "big")) if at >= 0 else (0, 0)
 
 
 def _primaries_profile(chromaticities: tuple[float, ...], gamma: float | None) -> bytes:

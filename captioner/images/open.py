@@ -36,7 +36,7 @@ _EXTRAS = {  # module and class of a plugin outside Pillow, and the extra that b
     "HEIC": ("pillow_heif", "HeifImageFile", "heif"),
     "JPEG XL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile", "jxl"),
 }
-_ANIMATED = {"PNG", "WebP", "GIF", "AVIF"}
+_OF_SEVERAL = {"PNG", "WebP", "GIF", "AVIF", "TIFF"}
 _MOST_FRAMES = 256
 _FLAT = 16  # a frame whose values, of 255, are no farther apart shows nothing
 _JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -151,8 +151,16 @@ def _parsed(data: bytes, kind: str, name: str, max_pixels: int) -> Image.Image:
     with _muted_warnings():
         # The plugin is called directly, and not through `Image.open`, because that one warns of and
         # refuses large images by a process-wide limit of its own.
-        opened = tiff.open_tiff(data, name, check) if kind == "TIFF" else decoder_of(kind, name)(io.BytesIO(data))
-    image: Image.Image = opened
+        if kind == "TIFF":
+            image: Image.Image = tiff.open_tiff(data, name, check)
+        else:
+            try:
+                image = decoder_of(kind, name)(io.BytesIO(data))
+            except ValueError:  # Pillow takes no profile of more than 1 MB.
+                if kind != "PNG":
+                    raise
+                start, end = colour.profile_chunk(data)
+                image = decoder_of(kind, name)(io.BytesIO(data[:start] + data[end:]))
     check(*image.size)
     return image
 
@@ -162,15 +170,14 @@ def _finished(
 ) -> tuple[Image.Image, Box]:
     """Decode an image, and make it upright and sRGB."""
     image, box = _decode(image, data, kind, min_size)
-    if kind == "JPEG XL" and _jxl_header(data)[2] != 1:
-        turn = 1  # Its decoder has turned it.
-    if not image.info.get("icc_profile"):
-        image.info["icc_profile"] = colour.described_profile(image.info, data, kind)
+    if kind == "JPEG XL" and (own := _jxl_header(data)[2]) != 1:
+        turn = own if getattr(image, "jpeg", False) else 1  # Its decoder turns all but a JPEG that was packed whole.
+    image.info["icc_profile"] = profile_of(image, data, kind)
     method = _method(image) if turn is None else _TRANSPOSE.get(turn)
     turned = image if method is None else image.transpose(method)
     shown = to_rgb(turned, _DRAFT_MARGIN * min_size if min_size and kind != "JPEG" else None)
     box = _turned(box, image.size, method) if shown.size == turned.size else (0, 0, *shown.size)
-    if kind in _ANIMATED:
+    if kind in _OF_SEVERAL:
         shown = _first_shown(image, shown, max_pixels)
     return shown, box
 
@@ -403,6 +410,12 @@ def upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
+def profile_of(image: Image.Image, data: bytes, kind: str) -> bytes | None:
+    """The embedded profile, or one of the colours that the metadata describe; see `colour.described_profile`."""
+    with _muted_warnings():
+        return image.info.get("icc_profile") or colour.described_profile(image, data, kind)
+
+
 def _method(image: Image.Image) -> Image.Transpose | None:
     try:
         with _muted_warnings():
@@ -425,7 +438,7 @@ def _turned(box: Box, size: tuple[int, int], method: Image.Transpose | None) -> 
 
 
 def _first_shown(image: Any, first: Image.Image, max_pixels: int) -> Image.Image:
-    """Find the first frame of an animation that shows something.
+    """Find the first frame of an animation, or page of a TIFF, that shows something.
 
     Args:
         image: Decoded; it may have one frame only.
@@ -442,6 +455,8 @@ def _first_shown(image: Any, first: Image.Image, max_pixels: int) -> Image.Image
             image.paste(0, (0, 0, *image.size))
         for number in range(1, min(_MOST_FRAMES, 1 + max_pixels // (image.width * image.height))):
             image.seek(number)
+            if image.width * image.height > max_pixels or tiff.is_part(image):
+                continue
             frame = to_rgb(upright(image))
             if _shows(frame):
                 return frame

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from captioner.errors import OptionError
-from captioner.images.open import DEFAULT_MAX_PIXELS, Box, Source, open_reduced, read_file, to_rgb, upright
+from captioner.images.open import DEFAULT_MAX_PIXELS, Box, Source, open_reduced, profile_of, read_file, to_rgb, upright
 from captioner.options import check, option
 
 if TYPE_CHECKING:
@@ -94,8 +94,12 @@ class Preprocessing:
         Returns:
             uint8 (size, size, 3), RGB.
         """
-        image = to_rgb(upright(image))
-        return self._scaled(image, (0, 0, *image.size))
+        turned, profile = upright(image), profile_of(image, b"", image.format or "")
+        if profile != turned.info.get("icc_profile"):
+            turned = turned.copy()
+            turned.info["icc_profile"] = profile
+        shown = to_rgb(turned)
+        return self._scaled(shown, (0, 0, *shown.size))
 
     def _scaled(self, image: Image.Image, box: Box) -> Pixels:
         """Scale the part of an RGB image in which the picture lies."""

@@ -169,6 +169,8 @@ def open_tiff(data: bytes, name: str, check: Check) -> Image.Image:
     # Of wider numbers Pillow mixes up planes, the order of bytes, or black and white.
     if image is None or bits > 16 or (bits == 16 and not plain):
         return _by_numbers(data, part, name, check)
+    if bits == 12:  # Pillow gives them as they are, in 16 bits
+        return _with_details(image.point(lambda value: value * 16), part)
     if compression in _COMPRESSIONS:  # Pillow may be without its decoder, which it says only now.
         try:
             image.load()
@@ -178,6 +180,11 @@ def open_tiff(data: bytes, name: str, check: Check) -> Image.Image:
                 "save it with another one, or as PNG",
             ) from error
     return image
+
+
+def is_part(image: Image.Image) -> bool:
+    """Whether a page of a TIFF is no image of its own: another one in small, or a mask."""
+    return bool(_number(getattr(image, "tag_v2", {}), _KIND, 0) & 5)
 
 
 def _by_numbers(data: bytes, part: Directory, name: str, check: Check) -> Image.Image:
@@ -204,6 +211,11 @@ def _by_numbers(data: bytes, part: Directory, name: str, check: Check) -> Image.
         alpha = (np.nan_to_num(values[..., colours] / top).clip(0, 1) * 255).round().astype(np.uint8)
         image = Image.fromarray(np.dstack([np.asarray(image.convert("RGB")), alpha]), "RGBA" if extra == 2 else "RGBa")
         image = image.convert("RGBA")
+    return _with_details(image, part)
+
+
+def _with_details(image: Image.Image, part: Directory) -> Image.Image:
+    """An image with the profile and the orientation that its directory names."""
     if _PROFILE in part:
         image.info["icc_profile"] = part[_PROFILE]
     exif = image.getexif()
@@ -276,11 +288,11 @@ def _with_directory(data: bytes, fields: dict[int, tuple[int, ...]]) -> bytes:
     return b"II*\0" + struct.pack("<I", at) + data[8:].ljust(at - 8, b"\0") + entries + bytes(4) + values
 
 
-def _tuple(part: Directory, tag: int) -> tuple[int, ...]:
+def _tuple(part: Directory | dict[int, Any], tag: int) -> tuple[int, ...]:
     value = part.get(tag, ())
     return value if isinstance(value, tuple) else (value,)
 
 
-def _number(part: Directory, tag: int, default: int) -> int:
+def _number(part: Directory | dict[int, Any], tag: int, default: int) -> int:
     """The first number of a field."""
     return int(next(iter(_tuple(part, tag)), default))

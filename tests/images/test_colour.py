@@ -214,6 +214,28 @@ def test_the_numbers_of_a_heic_without_a_profile_are_followed() -> None:
     assert difference(open_image(data), picture()) < 2.5
 
 
+@pytest.mark.parametrize(("space", "index"), [(2, None), (0xFFFF, "R03")])
+def test_a_camera_says_adobe_rgb_in_exif(space: int, index: str | None) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = space
+    if index is not None:
+        exif.get_ifd(0x8769)[0xA005] = {1: index}
+    moved = inside(picture(), matrix(*ADOBE))
+    data = encoded(moved, "JPEG", quality=98, subsampling=0, exif=exif)
+    assert difference(open_image(data), picture()) < 2 < difference(moved, picture())
+    ours = Preprocessing(16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert np.array_equal(ours.pixels(Image.open(io.BytesIO(data))), ours.load(data))
+    exif.get_ifd(0x8769)[0xA001] = 1
+    srgb = encoded(picture(), "JPEG", quality=98, subsampling=0, exif=exif)
+    assert difference(open_image(srgb), picture()) < 2
+
+
+def test_a_profile_of_a_png_may_be_long() -> None:
+    profile, size = matrix(*PROPHOTO), 2**21
+    long = struct.pack(">I", size) + profile[4:].ljust(size - 4, b"\0")
+    assert difference(open_image(encoded(inside(picture(), profile), "PNG", icc_profile=long)), picture()) < 1
+
+
 @pytest.mark.parametrize(("ink", "ground"), [((255, 255, 255), 0), ((235, 235, 235), 0), ((0, 0, 0), 255)])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_a_drawing_is_laid_over_what_it_can_be_seen_on(ink: tuple[int, int, int], ground: int, mode: str) -> None:

@@ -30,6 +30,15 @@ def test_blank_frames_at_the_start_are_passed_over(kind: str, options: Any, blan
     assert_colours(open_image(data), COLOURS, tolerance=25)
 
 
+def test_blank_pages_masks_and_small_copies_of_a_tiff_are_passed_over() -> None:
+    pages = [Image.new("L", (64, 32), 255), four_colours(), Image.new("RGB", (640, 320), BLUE), four_colours(64, 48)]
+    for kind, page in zip((0, 1, 0, 0), pages, strict=True):
+        page.encoderinfo = {"tiffinfo": {254: kind}}
+    data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert open_image(data).size == (64, 48)
+    assert open_image(data, max_pixels=2048).size == (64, 32)
+
+
 def test_an_animation_of_blank_frames_gives_the_first() -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN)]
     assert_colours(open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])), [RED] * 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_its_orientation_is_applied_once(packed: bool) -> None:
     else:
         data = jxl(image, lossless=True, exif=exif.tobytes())
     assert_colours(open_image(data), TURNED)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_that_is_packed_whole_is_turned(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    four_colours().save(tmp_path / "a.jpg", quality=95, exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        data = jxl(image, lossless_jpeg=True)
+    assert np.abs(np.asarray(open_image(data), int) - np.asarray(open_image(tmp_path / "a.jpg"), int)).mean() < 1
 
 
 def test_what_the_decoder_has_turned_is_not_turned_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,17 @@ def test_wide_numbers_in_any_layout(dtype: str, options: Any) -> None:
     assert_shown(tiff(grey, photometric="miniswhite", **options), 255 - GREY)
 
 
+def test_twelve_bits_are_all_that_there_are() -> None:
+    pytest.importorskip("tifffile")
+    values = np.repeat(GREY[:, ::2].astype(np.uint16) * 16, 2, axis=1)
+    one, two = np.moveaxis(values.reshape(100, -1, 2), 2, 0)
+    packed = np.stack([one >> 4, (one & 15) << 4 | two >> 8, two & 255], axis=-1)
+    plain = tiff(packed.astype(np.uint8).reshape(100, -1), photometric="minisblack", extratags=[(274, 3, 1, 3, True)])
+    changed = plain.replace(struct.pack("<HHIHH", 258, 3, 1, 8, 0), struct.pack("<HHIHH", 258, 3, 1, 12, 0))
+    changed = changed.replace(struct.pack("<HHII", 256, 4, 1, 225), struct.pack("<HHII", 256, 4, 1, 150))
+    assert_shown(changed, np.rot90(values // 16, 2))
+
+
 def test_floats_with_a_predictor() -> None:
     values = scaled(COLOUR, "float32")
     high_bytes_first = values.astype(">f4").view(np.uint8).reshape(100, 450, 4).transpose(0, 2, 1).reshape(100, -1, 3)
