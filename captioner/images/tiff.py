@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
-from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from captioner.errors import ImageError, NoDecoderError
 from captioner.images.colour import eight_bits
+
+
+class Directory(ImageFileDirectory_v2):
+    """The fields of an image, also those of a BigTIFF that say where others lie, which Pillow does not know."""
+
+    _load_dispatch = ImageFileDirectory_v2._load_dispatch | {18: ImageFileDirectory_v2._load_dispatch[16]}
+
 
 Preview = tuple[bytes, int | None]
 """A JPEG, or a TIFF with this image as its first; and the orientation it is to get, if it has none of its own."""
@@ -25,6 +32,7 @@ _KIND, _SUB_DIRECTORIES, _EXTRA, _FORMAT, _PROFILE = 254, 330, 338, 339, 34675
 _JPEG, _JPEG_BYTES, _DNG_VERSION = 513, 514, 50706
 _MOST_DIRECTORIES = 64
 _SENSOR = {32803, 34892}  # photometric interpretations: a colour filter array, linear raw
+_SHOWN, _MASK, _SMALL = {0, 1, 2, 3, 5, 6, 8}, 4, 1  # not masks and depths; of kinds of images
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 52546, 65000, 65535}
 _COMPRESSIONS = {
     6: "old-style JPEG", 9: "JBIG", 10: "JBIG", 32771: "CCITT RLE/W", 32809: "ThunderScan", 33003: "JPEG 2000",
@@ -73,6 +81,8 @@ def largest_preview(data: bytes, name: str, *, tiff: bool) -> Preview | None:
         NoDecoderError: finding it needs rawpy, which is not installed.
     """
     found: list[tuple[int, int, Preview]] = []
+    if data.startswith(b"MM\0+"):
+        raise ImageError(f"{name}: a BigTIFF with the high bytes first is not supported", "save it as an ordinary TIFF")
     if tiff:
         parts = directories(data)
         if not parts or not (_is_raw(parts) or data[8:10] == b"CR"):
@@ -94,13 +104,13 @@ def largest_preview(data: bytes, name: str, *, tiff: bool) -> Preview | None:
 def _is_raw(parts: list[Directory]) -> bool:
     kinds = {_number(part, _PHOTOMETRIC, 0) for part in parts}
     compressions = {_number(part, _COMPRESSION, 1) for part in parts}
-    reduced = len(parts) > 1 and _number(parts[0], _KIND, 0) & 1
+    reduced = len(parts) > 1 and _number(parts[0], _KIND, 0) & _SMALL
     return bool(_DNG_VERSION in parts[0] or kinds & _SENSOR or compressions & _RAW_COMPRESSIONS or reduced)
 
 
 def _previews(data: bytes, part: Directory, turn: int | None) -> list[tuple[int, int, Preview]]:
     """Pixels, long side and file of the image of a directory, if it is an ordinary one."""
-    if _number(part, _PHOTOMETRIC, 0) in _SENSOR:
+    if _number(part, _PHOTOMETRIC, 0) not in _SHOWN or _number(part, _KIND, 0) & _MASK:
         return []
     start, count = (_JPEG, _JPEG_BYTES) if _JPEG in part else (_STRIPS, _STRIP_BYTES)
     places = part.get(start, ())
@@ -184,7 +194,7 @@ def open_tiff(data: bytes, name: str, check: Check) -> Image.Image:
 
 def is_part(image: Image.Image) -> bool:
     """Whether a page of a TIFF is no image of its own: another one in small, or a mask."""
-    return bool(_number(getattr(image, "tag_v2", {}), _KIND, 0) & 5)
+    return bool(_number(getattr(image, "tag_v2", {}), _KIND, 0) & (_MASK | _SMALL))
 
 
 def _by_numbers(data: bytes, part: Directory, name: str, check: Check) -> Image.Image:

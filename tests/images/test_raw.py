@@ -22,10 +22,10 @@ DNG = (50706, 1, 4, (1, 4, 0, 0), True)
 SENSOR = np.zeros((480, 640), np.uint16)
 
 
-def raw(*below: dict[str, Any], thumbnail: int = 160, tags: Any = (DNG,)) -> bytes:
+def raw(*below: dict[str, Any], thumbnail: int = 160, tags: Any = (DNG,), **options: Any) -> bytes:
     """A small preview first, and other images in directories below it."""
     file = io.BytesIO()
-    with tifffile.TiffWriter(file) as writer:
+    with tifffile.TiffWriter(file, **options) as writer:
         small = np.asarray(Image.new("RGB", (thumbnail, thumbnail * 3 // 4), "orange"))
         writer.write(small, photometric="rgb", subfiletype=1, subifds=len(below), extratags=tags, metadata=None)
         for part in below:
@@ -67,6 +67,13 @@ def test_the_largest_image_is_taken_and_not_the_thumbnail() -> None:
     opened = open_image(raw(preview()))
     assert opened.size == (480, 320)
     assert_colours(opened, COLOURS)
+
+
+def test_a_preview_is_found_in_a_bigtiff_and_among_masks() -> None:
+    mask = {"data": np.zeros((640, 960), np.uint8), "photometric": "minisblack", "subfiletype": 4}
+    for big in (False, True):
+        assert_colours(open_image(raw(mask, CFA, preview(subfiletype=1), bigtiff=big)), COLOURS)
+    assert "BigTIFF" in failure(raw(preview(), bigtiff=True, byteorder=">"))
 
 
 def test_a_preview_is_taken_where_the_largest_image_is_the_sensor() -> None:
