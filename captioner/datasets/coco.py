@@ -84,7 +84,7 @@ def _named_part(source: Source, file: Path, split: str) -> _Part:
 def _official_parts(source: Source, place: Path, split: str) -> list[_Part]:
     captions = place if source.annotations or not (place / "annotations").is_dir() else place / "annotations"
     for pattern, folders in _LAYOUTS[source.kind]:
-        files = {own: captions / pattern.format(own) for own in ("train", "val")}
+        files = {own: _perhaps_compressed(captions / pattern.format(own)) for own in ("train", "val")}
         parts = []
         for own, file in files.items():
             if file.is_file() and split in (own, ALL):
@@ -101,6 +101,11 @@ def _official_parts(source: Source, place: Path, split: str) -> list[_Part]:
     raise NoDatasetError(f"{captions}: holds no {names}")
 
 
+def _perhaps_compressed(file: Path) -> Path:
+    compressed = file.with_name(f"{file.name}.gz")
+    return compressed if compressed.is_file() and not file.is_file() else file
+
+
 def _read_part(part: _Part, kind: str) -> list[Record]:
     contents = read_json(part.file)
     _check_kind(contents, part.file)
@@ -111,8 +116,10 @@ def _read_part(part: _Part, kind: str) -> list[Record]:
         names[number] = name
     domains = {image["id"]: str(image["domain"]) for image in contents["images"] if "domain" in image}
     captions: dict[ImageId, list[str]] = {number: [] for number in names}
+    by_text = {str(number): number for number in names}  # some files have one id as a number here and a text there
     text_key = _TOKENIZED if _TOKENIZED in contents["annotations"][0] else "caption"
     for position, number, text in _pairs(contents, "annotations", "image_id", text_key, part.file):
+        number = by_text.get(str(number), number)
         if number not in captions:
             raise DatasetError(f"{part.file}: annotations[{position}] is for image {number}, not in images")
         if not any(contents["annotations"][position].get(flag) for flag in _UNUSED):

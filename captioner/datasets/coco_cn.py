@@ -18,6 +18,8 @@ _LINE = re.compile(r"(?P<name>(?:COCO_(?P<folder>[a-z]+2014)_)?[^#\s]+)#\d+\s+(?
 def read(source: Source, split: str) -> list[Record]:
     """Records of one split, in the order of its list; the id is the name of the image without its ending.
 
+    Where there are no lists at all, a seeded share of the images is held out.
+
     Raises:
         DatasetError: a file is absent or cannot be read.
     """
@@ -36,13 +38,15 @@ def read(source: Source, split: str) -> list[Record]:
             part = (source.folder or images) / (found["folder"] or "")
             folders[found["name"]] = part if source.images is None and part.is_dir() else images
     lists = {own: file.parent / f"coco-cn_{own}.txt" for own in ("train", "val", "test")}
-    wanted = [own for own, path in lists.items() if path.is_file()] if split == ALL else [split]
-    listed = [(own, name) for own in wanted for name in _listed(lists[own])]
-    return [
+    there = [own for own, path in lists.items() if path.is_file()]
+    wanted = there if split == ALL else [split]
+    listed = [(own, name) for own in wanted for name in _listed(lists[own])] if there else [(ALL, n) for n in captions]
+    records = [
         Record(name, inside(folders[name], f"{name}.jpg", file), texts, own)
         for own, name in listed
         if (texts := spoken(captions.get(name, [])))
     ]
+    return source.divide(records, split)
 
 
 def _listed(file: Path) -> list[str]:

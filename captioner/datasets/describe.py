@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from captioner import tars
 from captioner.datasets import CODES, KINDS, DatasetOptions, read_source
-from captioner.datasets.records import ALL, Record, listed
+from captioner.datasets.records import ALL, SPLIT_NAMES, Record, listed
 from captioner.errors import DatasetError, NoDatasetError
 from captioner.images.find import find_images
 
@@ -51,7 +51,7 @@ def examine(folder: Path, caption_column: str | None = None) -> list[Finding]:
             return readable
         if found:
             return found
-    infos = sorted(str(file) for file in folder.glob("**/image_info_*.json"))
+    infos = sorted(str(file) for file in folder.glob("**/*image_info*.json"))
     advice = (
         f"caption its images: captioner caption --images-from {infos[0]}" if infos else f"known are {', '.join(KINDS)}"
     )
@@ -84,8 +84,10 @@ def describe(finding: Finding) -> str:
     lines = [f"{finding.kind} in {finding.folder}"]
     if finding.error:
         return "\n".join([*lines, f"  cannot be read: {finding.error}"])
-    for split in dict.fromkeys(record.split for record in finding.records):
+    for split in (*dict.fromkeys(SPLIT_NAMES.values()), ALL):
         captions = [len(record.captions) for record in finding.records if record.split == split]
+        if not captions:
+            continue
         lines += [f"  {split:<10}{len(captions):>9,} images, {sum(captions):,} captions"]
     if finding.kind != CODES:
         paths = {record.path for record in finding.records}

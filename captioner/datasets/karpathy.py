@@ -1,4 +1,4 @@
-"""Karpathy's splits: ``dataset_coco.json``, ``dataset_flickr8k.json`` and ``dataset_flickr30k.json``.
+"""Karpathy's splits: ``dataset_coco.json``, ``dataset_flickr8k.json``, ``dataset_flickr30k.json``, ``dataset.json``.
 
 Karpathy and Fei-Fei 2015, arXiv:1412.2306. COCO's ``restval`` (val2014 images outside val and test) joins
 train, as in the literature.
@@ -22,7 +22,7 @@ def read(source: Source, split: str) -> list[Record]:
     Raises:
         DatasetError: for a file that is absent, malformed or of another kind.
     """
-    file = source.annotations_file(("dataset_*.json",))
+    file = source.annotations_file(("dataset_*.json", "dataset.json"))
     contents = read_json(file)
     match contents:
         case {"images": [{"sentences": _}, *_]}:

@@ -60,7 +60,7 @@ class Source:
         place = self.captions_place()
         if place.is_file():
             return place
-        for pattern in patterns:
+        for pattern in (*patterns, *(f"{pattern}.gz" for pattern in patterns)):
             found = sorted(path for path in place.glob(pattern) if path.is_file())
             if len(found) > 1:
                 names = ", ".join(path.name for path in found)
@@ -115,7 +115,7 @@ class DatasetOptions:
     )
     captions: str | None = option(None, "with `dataset` codes: JSON file, a list of lists of captions")
     caption_column: str | None = option(
-        None, "with `dataset` imagefolder or webdataset: column or JSON key of the captions (default: text, caption)"
+        None, "in tables, imagefolder and webdataset: column or JSON key of the captions (default: text, caption)"
     )
     skip_missing: bool = option(False, "go on without images that are absent, and vectors that cannot be used")
     holdout: float = option(

@@ -1,16 +1,19 @@
 """A captioned image as a record, the names of splits, and the reading of files that all formats share."""
 
 import ast
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from captioner import tars
 from captioner.errors import DatasetError, OptionError
@@ -132,7 +135,8 @@ def held_out(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
 
 
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
-_SPLIT_FOLDERS = {**SPLIT_NAMES, "training": "train", "valid": "val", "testing": "test"}
+SPLIT_WORDS = {**SPLIT_NAMES, "training": "train", "valid": "val", "testing": "test"}
+"""What folders and cells of tables may call a split besides, in lower case."""
 
 
 def split_in(name: str) -> str:
@@ -144,7 +148,7 @@ def split_in(name: str) -> str:
 def split_of_folders(name: str) -> str:
     """The split that the outermost folder of that name in a relative path stands for, else ``all``."""
     folders = (part.lower() for part in name.split("/")[:-1])
-    return next((_SPLIT_FOLDERS[folder] for folder in folders if folder in _SPLIT_FOLDERS), ALL)
+    return next((SPLIT_WORDS[folder] for folder in folders if folder in SPLIT_WORDS), ALL)
 
 
 _UNSPACED = r"[\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"  # kana and Chinese characters
@@ -239,22 +243,29 @@ def _parts(path: str) -> tuple[str, ...]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 file (with or without byte-order mark), line ends as they are in the file.
+    """Open a UTF-8 file (with or without byte-order mark, perhaps ``.gz``), line ends as they are in the file.
 
     Raises:
         DatasetError: when the file is absent, unreadable, empty or not UTF-8, also while it is being read.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with _opened(path) as file:
             if path.stat().st_size == 0:
                 raise DatasetError(f"{path}: the file is empty")
-            yield file
+            with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+                yield text
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+        with _opened(path) as lines:
+            number = next((n for n, line in enumerate(lines, 1) if line.decode(errors="ignore").encode() != line), 1)
+        raise DatasetError(f"{path}: not UTF-8 text (line {number:,})", "save it as UTF-8") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def read_json(path: Path) -> Any:
@@ -277,7 +288,7 @@ def read_json(path: Path) -> Any:
 
 
 def inside(folder: Path, name: str, file: Path) -> Path:
-    """The path of the image ``name`` in ``folder``.
+    """The path of the image ``name`` in ``folder``, which the name may go through, or be written with backslashes.
 
     Raises:
         DatasetError: when the name that ``file`` gives leads out of the folder or is no name at all.
@@ -285,8 +296,19 @@ def inside(folder: Path, name: str, file: Path) -> Path:
     if not name or "\0" in name:
         raise DatasetError(f"{file}: {name!r} is not the name of an image")
     path = folder / name
+    if "\\" in name and not path.is_file():
+        name = name.replace("\\", "/")
+        path = folder / name
     if os.sep in name or "/" in name or name in (".", ".."):
         root, full = os.path.abspath(folder), os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
         if os.path.commonpath([root, full]) != root or full == root:
             raise DatasetError(f"{file}: the image {name!r} lies outside the folder {folder}")
+        if not path.exists() and (other := lying_in(folder, name)).exists():
+            return other
     return path
+
+
+def placed(folder: Path, name: str, file: Path) -> tuple[str, Path]:
+    """The one name of an image, which is ``a.jpg`` for ``./a.jpg`` too, and where it lies; see :func:`inside`."""
+    path = inside(folder, name, file)
+    return (name if path.name == name else Path(os.path.relpath(path, folder)).as_posix()), path

@@ -11,7 +11,7 @@ from captioner.datasets.records import Record, split_of_folders, spoken
 from captioner.errors import NoDatasetError
 from captioner.images import find
 
-_ENDINGS = (".txt", ".caption")
+_ENDINGS = (".txt", ".caption", ".TXT")
 
 
 def read(source: Source, split: str) -> list[Record]:
@@ -32,7 +32,7 @@ def read(source: Source, split: str) -> list[Record]:
             name = image.relative_to(folder).as_posix()
             records.append(Record(name, image, _lines(files[0], source), split_of_folders(name)))
     if not records:
-        raise NoDatasetError(f"{folder}: holds no image with a {' or '.join(_ENDINGS)} file beside it")
+        raise NoDatasetError(f"{folder}: holds no image with a {' or '.join(_ENDINGS[:2])} file beside it")
     return source.divide(records, split)
 
 

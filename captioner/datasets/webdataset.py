@@ -8,6 +8,7 @@ github.com/rom1504/img2dataset
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,9 @@ from captioner.images.find import IMAGE_EXTENSIONS
 
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _TEXTS, _KEYS = ("txt", "caption"), ("caption", "captions", "text")
-_COMPRESSED = ("**/*.tar.gz", "**/*.tgz", "**/*.tar.xz", "**/*.tar.bz2", "**/*.tar.zst")
+_COMPRESSED = re.compile(r"\.(?:tar\.\w+|t(?:gz|xz|bz2?|zst))$", re.IGNORECASE)
+# What gzip, bzip2, xz, zstd and lz4 begin with; a plain tar begins with the name of a file.
+_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"\4\x22M\x18")
 _MOST_BYTES = 1 << 20  # of a caption with its metadata
 
 
@@ -32,17 +35,17 @@ def read(source: Source, split: str) -> list[Record]:
         DatasetError: there is no shard, or one cannot be opened.
     """
     place = source.captions_place()
-    shards = [place] if place.is_file() else sorted(place.glob(f"**/*{tars.SUFFIX}"))
-    source.damage.extend(
-        f"{path}: is compressed; unpack it to {path.with_suffix('')}"
-        for pattern in (_COMPRESSED if place.is_dir() else ())
-        for path in sorted(place.glob(pattern))
-    )
-    if not shards and not source.damage:
+    found = (path for path in place.glob("**/*.t*") if path.suffix == tars.SUFFIX or _COMPRESSED.search(path.name))
+    shards = [place] if place.is_file() else sorted(found)
+    if not shards:
         raise NoDatasetError(f"{place}: holds no *{tars.SUFFIX}")
+    packed = [shard for shard in shards if _COMPRESSED.search(shard.name) or _is_compressed(shard)]
+    source.damage.extend(f"{shard}: is compressed; decompress it, for images are read in place" for shard in packed)
+    if len(packed) == len(shards):
+        raise DatasetError(source.damage[0])
     root = place.parent if place.is_file() else place
     records: list[Record] = []
-    for shard in shards:
+    for shard in (shard for shard in shards if shard not in packed):
         name = shard.relative_to(root).as_posix()
         own = split_of_folders(name)
         own = split_in(shard.stem.lower()) if own == ALL else own
@@ -50,7 +53,16 @@ def read(source: Source, split: str) -> list[Record]:
             records.extend(
                 Record(f"{name}/{image}", shard / image, texts, own) for image, texts in _read(shard, source)
             )
+    if not source.damage and not any(record.captions for record in records) and split == ALL:
+        what = f"{place}: its tars hold no captions in .txt, in .caption, or as 'caption' in .json"
+        raise DatasetError(what, "name another key of .json with `caption_column`")
     return source.divide(records, split)
+
+
+def _is_compressed(shard: Path) -> bool:
+    with suppress(OSError), shard.open("rb") as file:  # reading it says why it cannot be opened
+        return file.read(8).startswith(_MAGIC)
+    return False
 
 
 def _read(shard: Path, source: Source) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -291,10 +291,10 @@ def _entries(file: Path) -> Iterator[tuple[str, object]]:
     with open_text(file) as lines:
         first = lines.readline(_LONGEST_LINE).strip()
     if first.startswith("image,caption"):
-        yield from ((f"line {line}", row) for line, row in csv_rows(file, {"image", "caption"}) if not row.get("error"))
+        yield from ((line, row) for line, row in csv_rows(file) if not row.get("error"))
         return
     if file.suffix.lower() in JSONL_SUFFIXES or _LINE.fullmatch(first):
-        yield from ((f"line {line}", row) for line, row in json_rows(file) if "error" not in row)
+        yield from ((line, row) for line, row in json_rows(file) if "error" not in row)
         return
     match read_json(file):
         case []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,35 @@ def test_textcaps_with_one_caption_an_entry(tmp_path: Path) -> None:
         read_records(options("textcaps", tmp_path), "val")
 
 
+def test_coco_compressed_with_ids_of_two_types_and_paths_through_its_folder(tmp_path: Path) -> None:
+    kinds.coco_like(tmp_path, "annotations/captions_val2017.json", "val2017", range(2))
+    file = tmp_path / "annotations" / "captions_val2017.json"
+    contents = json.loads(file.read_text())
+    for annotation in contents["annotations"]:
+        annotation["image_id"] = str(annotation["image_id"])
+    for image in contents["images"]:
+        image["file_name"] = f"val2017/{image['file_name']}"
+    file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(json.dumps(contents).encode()))
+    file.unlink()
+    read = read_records(options("coco", tmp_path), "val")
+    assert captions_of(read) == {0: tuple(TEXTS[0]), 1: tuple(TEXTS[1])}
+    assert len(present(read, skip_missing=False)[0]) == 2
+    named = DatasetOptions(("coco",), annotations=str(file.with_name(f"{file.name}.gz")), images=str(tmp_path))
+    assert len(present(read_records(named, "val"), skip_missing=False)[0]) == 2
+
+
+def test_coco_cn_without_lists_is_divided(tmp_path: Path) -> None:
+    dataset = written(tmp_path / "data", "coco-cn")
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / f"coco-cn_{split}.txt").unlink()
+    assert [len(read_records(dataset, split)) for split in ("train", "val")] == [8, 4]
+
+
+def test_karpathy_as_its_first_archives_name_it(tmp_path: Path) -> None:
+    kinds.write_json(tmp_path / "dataset.json", {"images": [{"filename": "1.jpg", "sentences": [{"raw": "A dog."}]}]})
+    assert captions_of(read_records(options("karpathy", tmp_path), "all")) == {"1.jpg": ("A dog.",)}
+
+
 @pytest.mark.parametrize("absent", [{}, {"split": None}])
 def test_karpathy_divides_images_without_a_split(tmp_path: Path, absent: dict[str, None]) -> None:
     images = [{"filename": f"{n}.jpg", "sentences": [{"raw": "A dog."}], **absent} for n in range(10)]
@@ -225,6 +255,20 @@ def test_imagefolder_with_several_captions_an_image(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_imagefolder_in_other_spellings(tmp_path: Path, ending: str) -> None:
+    texts = {
+        "csv": "\ufeffimage_file_name,Caption\r\n0.jpg,A dog.\r\n./0.jpg,Again.\r\n,\r\n",
+        "jsonl": '{"Image_File_Name": "0.jpg", "Caption": "A dog."}\r\n{"file_name": "./0.jpg", "caption": "Again."}',
+    }
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / f"metadata.{ending}").write_bytes(texts[ending].encode())
+    read = read_records(options("imagefolder", tmp_path), "all")
+    assert captions_of(read) == {"train/0.jpg": ("A dog.", "Again.")}
+    with pytest.raises(DatasetError):  # what is called metadata is no table of one's own, unless it has its columns
+        read_records(options("table", tmp_path / "train"), "all")
+
+
 def test_what_captioner_writes_is_read(
     tmp_path: Path, images: list[Path], small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,8 +292,15 @@ def test_sidecars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.txt").touch()
     (tmp_path / "d.txt").write_bytes(b"fine\n\xff\xfe")
     (tmp_path / "e.jpg.txt").write_text("A bird.\n")
+    kinds.draw_as(tmp_path, 0, "f.jpg")
+    (tmp_path / "f.TXT").write_text("A fish.")
     read = captions_of(read_records(options("sidecars", tmp_path), "all"))
-    assert read == {"a.jpg": ("A dog.", "One more."), "b.png": ("A cat.",), "e.jpg": ("A bird.",)}
+    assert read == {
+        "a.jpg": ("A dog.", "One more."),
+        "b.png": ("A cat.",),
+        "e.jpg": ("A bird.",),
+        "f.jpg": ("A fish.",),
+    }
     assert f"{tmp_path / 'd.txt'}: line 2 is not UTF-8 text" in capsys.readouterr().err
 
 
@@ -290,6 +341,35 @@ def test_damaged_shards_and_samples_are_named(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     for fault in ("0.tar/b: has no image", "0.tar/c: its caption", "1.tar: broken, cut off", "2.tar.gz: is compressed"):
         assert f"{shards}/{fault}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("0.tar.gz", b"\x1f\x8b"),
+        ("0.tgz", b"\x1f\x8b"),
+        ("0.tar.bz2", b"BZh9"),
+        ("0.tar.xz", b"\xfd7zXZ\0"),
+        ("0.tar.zst", b"\x28\xb5\x2f\xfd"),
+        ("0.tar", b"\x28\xb5\x2f\xfd"),  # whatever it is called
+    ],
+)
+def test_compressed_shards_alone_are_one_line(
+    tmp_path: Path, name: str, content: bytes, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content + bytes(600))
+    given = [f"--dataset=webdataset:{tmp_path}", f"--weights={small}"]
+    for run in (["data", str(tmp_path)], ["train", given[0], "--output=m.safetensors"], ["evaluate", *given]):
+        assert main(run) in (1, 2)
+        out, err = capsys.readouterr()
+        assert f"{tmp_path / name}: is compressed; decompress it" in out + err
+
+
+def test_shards_whose_captions_have_another_key(tmp_path: Path) -> None:
+    image = (tmp_path / kinds.draw_as(tmp_path, 0, "x.png")).read_bytes()
+    write_tar(tmp_path / "0.tar", {"a.png": image, "a.json": b'{"blip": "A dog."}'})
+    with pytest.raises(DatasetError, match=r"its tars hold no captions .* name another key .*`caption_column`"):
+        read_records(options("webdataset", tmp_path), "all")
 
 
 def test_joined_tars_are_read_to_their_end(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from typing import TYPE_CHECKING
@@ -119,7 +120,15 @@ def test_image_ids_are_whole_numbers(tmp_path: Path, name: str) -> None:
         ("captions.jsonl", '{"image": "a.jpg", "caption": "A."}\n{"image": \n', "line 2 is not valid JSON"),
         ("captions.jsonl", "[1]\n", "line 1 is not a JSON object"),
         ("captions.jsonl", '\n{"image": "a.jpg"}\n', "line 2 lacks a text 'image' or a text 'caption'"),
-        ("captions.jsonl", '{"image": "a.jpg", "caption": ["A."]}', "line 1 lacks"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": ["A.", 3]}', "line 1 lacks"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": {"en": "A."}}', "line 1 lacks"),
+        ("captions.json", '[{"image": "a.jpg", "caption": "A."}, {"image": "b.jpg"}]', "entry 1 lacks a text 'image'"),
+        ("captions.json", '{"a.jpg": "A."}', "not a list of objects with 'image' and 'caption'"),
+        (
+            "captions.csv",
+            b"image,caption\n" + b"a.jpg,A.\n" * 2000 + b"a.jpg,caf\xe9\n",
+            r"not UTF-8 text \(line 2,002\)",
+        ),
         ("captions.jsonl", '{"image": "a.jpg", "caption": "A.", "image_id": true}', "image_id True"),
         ("captions.jsonl", '{"image": "a.jpg", "caption": "A.", "split": 3}', "unknown split 3"),
     ],
@@ -128,6 +137,55 @@ def test_malformed_tables_name_the_file_and_line(tmp_path: Path, name: str, text
     with pytest.raises(DatasetError, match=message) as caught:
         _read(tmp_path, text, name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.csv", "\ufeffFile_Name;Text\r\na.jpg;A.\r\n;\r\n\r\na.jpg;B.\r\n"),
+        ("captions.csv", "image_path,caption_1,caption_2,label\na.jpg,A.,B.,3\n"),
+        ("captions.csv", "path,captions\na.jpg,\"['A.', 'B.']\"\n"),
+        ("captions.tsv", "filename\tcaption\na.jpg\tA.\na.jpg\tB.\n"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": ["A.", "B."]}\r\n'),
+        ("captions.jsonl", '{"Image": "a.jpg", "Captions": ["A.", " ", "B."]}'),
+        ("captions.json", '[{"image": "a.jpg", "caption": "A."}, {"image": "./a.jpg", "caption": "B."}]'),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_other_forms_of_tables(tmp_path: Path, name: str, text: str, compressed: bool) -> None:
+    data = gzip.compress(text.encode()) if compressed else text.encode()
+    (tmp_path / f"{name}{'.gz' * compressed}").write_bytes(data)
+    assert _captions(read_records(DatasetOptions((f"table:{tmp_path}",)), "all")) == {"a.jpg": ("A.", "B.")}
+
+
+def test_the_column_of_captions_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text('image,raw,caption\na.jpg,"[""A.""]",no\n')
+    options = DatasetOptions((f"table:{tmp_path}",), caption_column="Raw")
+    assert _captions(read_records(options, "all")) == {"a.jpg": ("A.",)}
+    with pytest.raises(DatasetError, match=r"lacks .* or a text 'alt'; .*found: image, raw, caption.*`caption_column`"):
+        read_records(DatasetOptions((f"table:{tmp_path}",), caption_column="alt"), "all")
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [(("7", "08"), [7, 8]), (("7", "0054c91397f2fe05"), ["7", "0054c91397f2fe05"]), (("a", "b"), ["a", "b"])],
+)
+def test_image_ids_are_numbers_where_all_are(tmp_path: Path, ids: tuple[str, str], expected: list[int | str]) -> None:
+    records = _read(tmp_path, f"image,caption,image_id\n1,A.,{ids[0]}\n2,B.,{ids[1]}\n")
+    assert [record.image_id for record in records] == expected
+    assert [record.image_id for record in _read(tmp_path, "image,caption\n1,A.\n2,B.\n")] == ["1", "2"]
+
+
+def test_paths_of_other_systems_and_through_the_folder_of_images(tmp_path: Path) -> None:
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    for name in ("sub/a.jpg", "b.jpg"):
+        (tmp_path / "images" / name).touch()
+    text = (
+        f"image,caption\nsub\\a.jpg,A.\nsub/a.jpg,B.\nimages/b.jpg,C.\n{tmp_path}/images/b.jpg,D.\nimages\\b.jpg,E.\n"
+    )
+    assert _captions(_read(tmp_path, text)) == {"sub/a.jpg": ("A.", "B."), "b.jpg": ("C.", "D.", "E.")}
+    with pytest.raises(DatasetError, match="outside the folder"):
+        _read(tmp_path, "image,caption\n..\\a.jpg,A.\n")
 
 
 def test_header_alone_is_an_empty_data_set(tmp_path: Path) -> None:
