@@ -45,6 +45,10 @@ _DECLARED = re.compile(rb"""<(?:\?xml\s[^>]*?encoding|meta\s[^>]*?charset)\s*=\s
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _LATIN = ("iso-8859-1", "latin1", "ascii", "us-ascii")
 _TAG_NAME = re.compile(r"<(?:[^\s:/>]+:)?(?:img|image)(?=[\s/>])", re.IGNORECASE)
+# Code of a server between the tags, which may hold tags of its own.
+_CODE = re.compile(r"<\?(?:php\b|[=\s]).*?(?:\?>|\Z)|<%.*?%>", re.DOTALL | re.IGNORECASE)
+# Code in a tag, or an attribute that a script fills in: `:alt`, `[attr.alt]`, `th:src` and the like.
+_FILLED = re.compile(r".*[{}<>%?$].*|(?!data-).*[^a-z](?:alt|src)\W*", re.DOTALL)
 _XHTML = "http://www.w3.org/1999/xhtml "
 _SPACE = " \t\n\f\r"
 # Scripts that load images late keep the addresses of what readers will see in data attributes.
@@ -237,6 +241,7 @@ class _Finder:
         self._text, self._path, self._root = text, path, root.absolute()
         self._page = self._base = path.absolute().as_uri()
         self._open: list[str | None] = []  # what each open element makes of the images inside
+        self._choices: list[str] = []  # what a <picture> offers beside its image
 
     def read(self) -> None:
         """Find them.
@@ -248,7 +253,8 @@ class _Finder:
             self._read_xml(self._text.encode("utf-8", "surrogateescape"))
             return
         # Without scripts, what is in <noscript> is part of the page.
-        root = JustHTML(self._text, sanitize=False, track_node_locations=True, scripting_enabled=False).root
+        text = _CODE.sub(lambda code: re.sub(r"[^\r\n]", "{", code[0]), self._text)
+        root = JustHTML(text, sanitize=False, track_node_locations=True, scripting_enabled=False).root
         nodes: list[Any] = [*reversed(root.children or ())]
         while nodes:
             node = nodes.pop()
@@ -286,13 +292,16 @@ class _Finder:
         if name == "base" and inside != TEMPLATE and self._base == self._page:
             with suppress(ValueError):  # an address that is none, which browsers ignore too
                 self._base = self._join(attributes.get("href") or "")
+        elif name in ("picture", "source"):
+            self._choices = [*self._choices, attributes.get("srcset") or ""] if name == "source" else []
         elif name == "img" and (tag := _TAG_NAME.match(self._text, offset)):  # one in an entity of XML has no tag here
             source = (attributes.get("src") or "")[:200]
             self.images.append(PageImage(line, tag.end(), source, *self._judge(attributes, inside)))
+            self._choices = []
 
     def _judge(self, attributes: _Attributes, inside: str | None) -> tuple[str, Path | None]:
         """State of an image, and its file if it is to be captioned."""
-        if inside == TEMPLATE:
+        if inside == TEMPLATE or any(map(_FILLED.fullmatch, attributes)):
             return TEMPLATE, None
         if "alt" in attributes:
             return (DESCRIBED if (attributes["alt"] or "").strip() else DECORATIVE), None
@@ -301,8 +310,9 @@ class _Finder:
         if any((attributes.get(name) or "").strip() for name in _NAMES):
             return NAMED, None
         sources = [attributes.get(name) or "" for name in _SOURCES]
-        for name in _SOURCE_SETS:
-            parts = re.split(r",\s", attributes.get(name) or "")
+        choices = [attributes.get(name) or "" for name in _SOURCE_SETS]
+        for choice in choices if any(sources + choices) else self._choices:
+            parts = re.split(r",\s", choice)
             sources += [word.rstrip(",") for part in parts for word in part.split()[:1]]
         places = [self._locate(source) for source in sources if source.strip(_SPACE)]
         file = next((place for place in places if isinstance(place, Path)), None)

@@ -63,6 +63,28 @@ def state(markup: str, site: Path) -> str:
         ("<noscript><img src=a.png></noscript>", "to write"),
         ("<svg><foreignObject><img src=a.png></foreignObject></svg>", "to write"),
         ("<picture><source srcset=x.webp><img src=a.png></picture>", "to write"),
+        ("<picture><source srcset='a.png 2x'><img></picture>", "to write"),
+        ("<picture><source srcset=a.png></picture><img src=b.png>", "no file"),
+        ("<picture><source srcset=a.png><img src=b.png></picture>", "no file"),
+        ("<img src=a.png :class=x data-src=a.png @load=f class='{{ x }}'>", "to write"),
+        *(
+            (f"<img src=a.png {filled}>", "in a template")
+            for filled in (
+                ":alt=x",
+                ":src=x",
+                "v-bind:alt=x",
+                "[alt]=x",
+                "[attr.alt]=x",
+                "ng-attr-alt={{x}}",
+                "th:alt=x",
+                "<?= $alt ?>",
+                "<?php if ($a > 1) echo 'alt=x'; ?>",
+                "<%= alt %>",
+                "{% if x %}alt='{{ x }}'{% endif %}",
+                "{{#if x}}alt=x{{/if}}",
+                "{...props}",
+            )
+        ),
         ("<img src=a.png alt='Max'>", "with alt text"),
         ("<IMG SRC=a.png ALT=Max>", "with alt text"),
         ("<img src=a.png alt=Max alt=''>", "with alt text"),
@@ -157,6 +179,7 @@ NO_IMAGES = [
     "<svg><image href=a.png /></svg>",
     "<![CDATA[<img src=a.png]]>",
     "&lt;img src=a.png>",
+    *("<?php if ($a > 1) { echo '<img src=a.png>';\r\n} ?>", "<?= '<img src=a.png>' ?>", "<% '<img src=a.png>' %>"),
     "< img src=a.png>",
 ]
 
