@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, UploadFile
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette import exceptions, requests
 
+from captioner import Caption, Score
 from captioner.errors import BusyError, CaptionerError, OptionError
 from captioner.html import shown_name
 from captioner.options import typed_fields
@@ -138,8 +139,7 @@ def captioned(service: Service, image: Prepared, name: str, settings: Settings) 
     """Write a caption."""
     found = service.caption(image, settings.options(service.options()))
     best, captions = found[0], [Candidate(each.text, each.log_prob, each.confidence) for each in found]
-    words = _words(best.words, best.word_log_probs)
-    return Captioned(name, best.text, best.log_prob, words, best.end_log_prob, captions, best.confidence)
+    return Captioned(name, best.text, best.log_prob, _words(best), best.end_log_prob, captions, best.confidence)
 
 
 def scored(service: Service, image: Prepared, texts: Sequence[Any]) -> list[ScoredCaption]:
@@ -147,9 +147,7 @@ def scored(service: Service, image: Prepared, texts: Sequence[Any]) -> list[Scor
     if not all(isinstance(text, str) for text in texts):
         raise CaptionerError("the sentence must be a text")
     return [
-        ScoredCaption(
-            each.text, each.log_prob, each.perplexity, _words(each.words, each.word_log_probs), each.end_log_prob
-        )
+        ScoredCaption(each.text, each.log_prob, each.perplexity, _words(each), each.end_log_prob)
         for each in service.scores(image, texts)
     ]
 
@@ -175,14 +173,15 @@ def recorded(
         return list(pool.map(record, range(len(names)), names))
 
 
-def _words(words: Sequence[str], log_probs: Sequence[float]) -> list[Word]:
-    return list(map(Word, words, log_probs))
+def _words(sentence: Caption | Score) -> list[Word]:
+    return list(map(Word, sentence.words, sentence.word_log_probs))
 
 
 def routes(service: Service, metrics: Metrics, options: ServingOptions) -> APIRouter:
     """Make the three routes."""
     threads = CapacityLimiter(options.most_calls)
-    failures = {400: "Not as it should be", 413: "Too large", 415: "Of another type", 503: "Too many wait"}
+    failures = {400: "Not as it should be", 401: "Without password", 408: "Stopped"}
+    failures |= {413: "Too large", 415: "Of another type", 503: "Too many wait"}
     described: Any = {status: {"model": Failure, "description": text} for status, text in failures.items()}
     router = APIRouter(prefix="/api", responses=described)
 
@@ -212,7 +211,7 @@ def routes(service: Service, metrics: Metrics, options: ServingOptions) -> APIRo
                 async with _received(request, options.max_upload_bytes) as sent:
                     return await to_thread.run_sync(work, *sent, limiter=threads)
 
-        more: dict[str, Any] = {"description": work.__doc__, "openapi_extra": takes, "operation_id": name}
+        more: dict[str, Any] = {"description": work.__doc__, "openapi_extra": takes, "operation_id": name, "name": name}
         router.post(f"/{name}", response_model=answer, response_model_exclude_none=True, **more)(answered)
 
     offer(caption, Captioned, _takes(_SETTINGS))
@@ -257,15 +256,17 @@ def _only(images: Images) -> tuple[str, BinaryIO]:
 
 
 def _settings(values: Values) -> Settings:
-    given: dict[str, Any] = {"draws": 1}
+    given: dict[str, Any] = {}
     kinds = {item.name: kind for item, kind in typed_fields(Settings)}
     for name, text in values:
         if name not in kinds:
             raise OptionError(f"there is no field {name[:40]!r}", f"there are image, {', '.join(kinds)}")
+        if name in given:
+            raise OptionError(f"`{name}` was sent twice", "send it once")
         given[name] = text
         with suppress(ValueError):  # the settings say what they want instead
             given[name] = kinds[name](text)
-    return Settings(**given)
+    return Settings(**{"draws": 1} | given)
 
 
 def _sentences(values: Values) -> list[str]:
@@ -281,6 +282,8 @@ def _http_error(error: Exception) -> exceptions.HTTPException:
         return error
     if isinstance(error, requests.ClientDisconnect):
         return exceptions.HTTPException(400, "The connection was closed.")
+    if isinstance(error, UnicodeError):
+        return exceptions.HTTPException(400, "The form is not in the charset that it names; send UTF-8.")
     if isinstance(error, BusyError):
         return exceptions.HTTPException(503, render.for_visitor(error), {"retry-after": "1"})
     return exceptions.HTTPException(400 if isinstance(error, CaptionerError) else 500, render.for_visitor(error))

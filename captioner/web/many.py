@@ -15,7 +15,7 @@ from captioner.errors import CaptionerError
 from captioner.images.draw import data_uri, make_thumbnail
 from captioner.web import gradio_fixes, render, uploads
 from captioner.web.service import Service
-from captioner.web.settings import Controls, Settings, read_choices
+from captioner.web.settings import SILENT, Controls, Settings, read_choices
 
 _AT_ONCE = 4  # images of one visitor that are under way together
 _REPORT = 0.4  # seconds between two reports, and more the more there is to show
@@ -50,11 +50,6 @@ class Album:
     seconds: float = 0.0
     running: bool = False
     stopping: bool = False
-
-    @property
-    def captioned(self) -> list[Item]:
-        """The images that have a caption."""
-        return [item for item in self.items if item.error is None]
 
     @property
     def broken(self) -> list[Item]:
@@ -158,7 +153,7 @@ def _ended(album: Album) -> str:
     speed = f"in {album.seconds:.1f} s, {album.speed:.1f} images/s"
     if len(album.items) < album.total:
         return f"Stopped after {len(album.items)} of {_counted(album.total)} {speed}."
-    text = f"Captioned {_counted(len(album.captioned))} {speed}."
+    text = f"Captioned {_counted(len(album.items) - len(album.broken))} {speed}."
     return f"{text} {len(album.broken)} could not be read." if album.broken else text
 
 
@@ -200,10 +195,7 @@ def many_tab(service: Service, controls: Controls) -> None:
         for report, shown in run_album(service, album, files, choices):
             yield report, shown, gr.update(interactive=album.running)
 
-    def stop_album(album: Album) -> None:
-        album.stopping = True
-
-    silent: dict[str, Any] = {"show_progress": "hidden", "preprocess": False, "api_visibility": "private"}
+    silent = SILENT | {"preprocess": False}
     start.click(
         run,
         [album, files, *controls.values],
@@ -212,6 +204,6 @@ def many_tab(service: Service, controls: Controls) -> None:
         concurrency_id="album-run",
         **silent,
     )
-    stop.click(stop_album, album, None, queue=False, **silent)
+    stop.click(lambda album: setattr(album, "stopping", True), album, None, **silent)
     # What downloads.js kept when the page was left.
     gr.on(None, None, None, [progress, shots], js=_KEPT, **silent)

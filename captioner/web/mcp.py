@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from mcp.server import mcpserver, transport_security
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field, ValidationError
 
@@ -22,7 +23,6 @@ PATH = "/mcp"
 
 Result = TypeVar("Result")
 
-_NOT_A_FILE = "send the file itself in base64, neither its address nor its path"
 _IMAGE = "the image: its file (JPEG, PNG, WebP and so on) in base64, or a data: address of it"
 _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
@@ -43,12 +43,12 @@ class _Server(mcpserver.MCPServer[Any]):
         """Call a tool; arguments that do not fit are reported in one line."""
         try:
             return await super().call_tool(name, arguments, context)
-        except mcpserver.exceptions.ToolError as error:
+        except ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
             found = error.__cause__.errors(include_url=False, include_input=False)
             lines = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
-            raise mcpserver.exceptions.ToolError("; ".join(lines)) from error.__cause__
+            raise ToolError("; ".join(lines)) from error.__cause__
 
 
 def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions) -> Any:
@@ -62,14 +62,13 @@ def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions)
         log_level="WARNING",
     )
     _add_tools(server, service, metrics, options)
+    security = transport_security.TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the gate's task
     return server.streamable_http_app(
         streamable_http_path=PATH,
         json_response=True,
         stateless_http=True,
         max_request_body_size=2 * options.max_upload_bytes,  # in base64 a file is a third longer
-        transport_security=transport_security.TransportSecuritySettings(
-            enable_dns_rebinding_protection=False
-        ),  # the gate's task
+        transport_security=security,
     )
 
 
@@ -83,9 +82,7 @@ def _add_tools(
 
     async def answer(tool: str, work: Callable[[], Result]) -> Result:
         def counted() -> Result:
-            with metrics.request(
-                f"{PATH}/{tool}", lambda error: mcpserver.exceptions.ToolError(render.for_visitor(error))
-            ):
+            with metrics.request(f"{PATH}/{tool}", lambda error: ToolError(render.for_visitor(error))):
                 return work()
 
         return await to_thread.run_sync(counted, limiter=threads)
@@ -114,12 +111,11 @@ def _add_tools(
     ) -> list[api.Record]:
         """Caption several images; in the same order, each with its caption or an error."""
         names = [f"image {number}" for number in range(1, len(images) + 1)]
-        return await answer(
-            "caption_batch",
-            lambda: api.recorded(
-                service, names, lambda place: prepare(images[place], names[place]), settings.Settings()
-            ),
-        )
+
+        def work() -> list[api.Record]:
+            return api.recorded(service, names, lambda at: prepare(images[at], names[at]), settings.Settings())
+
+        return await answer("caption_batch", work)
 
     @server.tool(annotations=_READS_ONLY)
     async def score(
@@ -136,15 +132,13 @@ def decode_image(text: str, name: str, limit: int) -> bytes:
     Raises:
         CaptionerError: it is not base64, or has more bytes than the limit.
     """
-    head, comma, data = text.partition(",")
-    if not comma:
-        head, data = "", text
-    if head and not (head.startswith("data:") and head.endswith(";base64")):
-        raise CaptionerError(f"{name}: {_NOT_A_FILE}")
+    head, _, data = text.rpartition(",")
     try:
+        if head and not (head.startswith("data:") and head.endswith(";base64")):
+            raise ValueError(head)
         found = base64.b64decode("".join(data.split()), validate=True)
     except ValueError as error:
-        raise CaptionerError(f"{name}: {_NOT_A_FILE}") from error
+        raise CaptionerError(f"{name}: send the file itself in base64, neither its address nor its path") from error
     if len(found) > limit:
         raise CaptionerError(f"{name}: is larger than {limit / 1e6:g} MB", "send a smaller one")
     return found

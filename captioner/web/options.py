@@ -1,15 +1,15 @@
 """How the page is served, as data; and the files that these options name, checked before anything is loaded."""
 
+import socket
 import ssl
 import sys
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from captioner.errors import OptionError
 from captioner.model.config import RUNTIMES
 from captioner.options import check, option
-
-LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,19 @@ class ServingOptions:
             raise OptionError(f"`root_path` must begin with a slash, not {self.root_path!r}")
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise OptionError("`ssl_keyfile` and `ssl_certfile` belong together", "give both")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine is served."""
+        try:
+            return all(ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(self.host, None))
+        except (OSError, UnicodeError):
+            return False
+
+    @property
+    def name(self) -> str:
+        """The host, as addresses have it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def most_calls(self) -> int:
@@ -90,9 +103,8 @@ def check_certificate(certfile: str, keyfile: str) -> None:
         # Without a password OpenSSL would ask for it on the terminal, and a server may have none.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password="")
     except OSError as error:
-        raise OptionError(
-            f"{certfile} and {keyfile}: not a certificate with its unlocked private key, as PEM"
-        ) from error
+        both = f"{certfile} and {keyfile}"
+        raise OptionError(f"{both}: not a certificate with its unlocked private key, as PEM") from error
 
 
 def _read(file: Path) -> bytes:

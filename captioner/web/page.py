@@ -14,7 +14,7 @@ from jinja2 import ChoiceLoader, DictLoader
 
 from captioner import CaptionerError, __version__
 from captioner.web import api, gate, gradio_fixes, many, render, settings, single, uploads
-from captioner.web.options import LOCAL_HOSTS, ServingOptions
+from captioner.web.options import ServingOptions
 from captioner.web.service import Service
 
 _SWEEP = 60  # seconds between two searches for uploads that are old enough to be removed
@@ -24,6 +24,8 @@ _MOST_EVENTS = 300  # of all kinds that are under way; those for the model are f
 # (gradio-app/gradio#11602).
 _MOST_SESSIONS = 100
 _MOST_UPLOADS = 10, 25  # of the largest size, kept for a visitor, and for all
+# What is not ours: of ours, other methods are answered by our routes.
+_PAGE = "^(?!/(?:api/|(?:docs|health|metrics|mcp)$))/(?P<path>.*)$"
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
@@ -31,10 +33,7 @@ _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mon
 def build_app(service: Service, options: ServingOptions, users: list[tuple[str, str]] | None = None) -> FastAPI:
     """Build the application: the page, the routes for programs and the tools over a model that may still be loading.
 
-    Args:
-        service: the model.
-        options: how to serve.
-        users: names and passwords of those who may come in; None for everybody.
+    ``users`` are names and passwords of those who may come in; None for everybody.
 
     Raises:
         CaptionerError: a package is absent.
@@ -43,7 +42,7 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
     page = build_page(service, metrics)
     # All events run at once: the service alone decides who waits.
     page.max_threads = _MOST_EVENTS
-    page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None)
+    page.queue(max_size=_MOST_EVENTS, default_concurrency_limit=None, api_open=False)
     page.state_session_capacity = _MOST_SESSIONS
     # Only of a page that was launched Gradio checks that files were uploaded. This is no public issue; an unchecked
     # record could name any file of the server.
@@ -51,15 +50,10 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
     gradio_fixes.guard(page)
     _speak_without_scripts()
     app = _routes(service, options, metrics, users)
-    local = options.host in LOCAL_HOSTS and not options.root_path  # a proxy may pass on any name
     largest = options.max_upload_bytes
-    app.add_middleware(
-        gate.Gate,
-        largest=largest,
-        local=local,
-        users=users,
-        uploads=uploads.Uploads(Path(gr.utils.get_upload_folder()), *(times * largest for times in _MOST_UPLOADS)),
-    )
+    kept = uploads.Uploads(Path(gr.utils.get_upload_folder()), *(times * largest for times in _MOST_UPLOADS))
+    app.add_middleware(gate.Gate, options, users, kept)
+    without = ("run_history", "ssr_mode", "enable_monitoring", "pwa", "mcp_server")
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
@@ -67,18 +61,16 @@ def build_app(service: Service, options: ServingOptions, users: list[tuple[str, 
         server_name=options.host,
         server_port=options.port,
         footer_links=["api"],
-        run_history=False,
         auth=users,
         root_path=options.root_path or None,
         max_file_size=largest,
         show_error=True,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
+        **dict.fromkeys(without, False),
         **look(),
     )
-    _answer_in_sentences(mounted.routes[-1].app)  # type: ignore[attr-defined]  # the page
+    at_root: Any = mounted.routes[-1]
+    at_root.path_regex = re.compile(_PAGE)
+    _answer_in_sentences(at_root.app, detail=True)
     return mounted
 
 
@@ -93,6 +85,7 @@ def _routes(
         "servers": [{"url": options.root_path or "/"}],
         "docs_url": None,
         "redoc_url": None,
+        "redirect_slashes": False,
     }
     tools: Any = None
     if options.mcp:
@@ -105,9 +98,9 @@ def _routes(
     if tools:
         app.add_route(PATH, tools)
     _answer_in_sentences(app)
-    # The gate has asked for the password already; this names it in the description.
-    password = [Security(security.HTTPBasic(auto_error=False))] if users else []
-    app.include_router(api.routes(service, metrics, options), dependencies=password)
+    # The gate has asked for the password already; this names it in the description, and reads none.
+    password = Security(security.http.HTTPBase(scheme="basic", scheme_name="HTTPBasic", auto_error=False))
+    app.include_router(api.routes(service, metrics, options), dependencies=[password] if users else [])
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> responses.HTMLResponse:
@@ -138,20 +131,22 @@ def _speak_without_scripts() -> None:
     templates.loader = ChoiceLoader([DictLoader({name: page}), templates.loader])
 
 
-def _answer_in_sentences(app: FastAPI) -> None:
-    """Answer failures with ``{"error": "..."}``; ``detail`` says the same to Gradio's clients."""
+def _answer_in_sentences(app: FastAPI, *, detail: bool = False) -> None:
+    """Answer failures with ``{"error": "..."}``; Gradio's clients look for ``detail``."""
 
     def answer(status: int, text: str) -> Callable[[Request, Exception], responses.JSONResponse]:
         def answered(_: Request, error: Exception) -> responses.JSONResponse:
             code, said = getattr(error, "status_code", status), getattr(error, "detail", text)
-            return responses.JSONResponse({"error": said, "detail": said}, code, getattr(error, "headers", None))
+            content = {"error": gate.sentence(said)} | ({"detail": said} if detail else {})
+            return responses.JSONResponse(content, code, getattr(error, "headers", None))
 
         return answered
 
-    misfit = answer(400, "The request has not the fields that it should have; see /docs.")
     app.add_exception_handler(gate.HTTPException, answer(500, ""))
-    app.add_exception_handler(exceptions.RequestValidationError, misfit)
-    app.add_exception_handler(TypeError, misfit)  # of Gradio, for unknown fields
+    # What Gradio raises for fields that are absent, unknown or impossible.
+    kinds = exceptions.RequestValidationError, LookupError, TypeError, ValueError, gr.route_utils.FnIndexInferError
+    for kind in kinds:
+        app.add_exception_handler(kind, answer(400, "The request has not the fields that it should have; see /docs."))
     app.add_exception_handler(Exception, answer(500, "Something went wrong on the server, and its log says what."))
 
 
@@ -185,17 +180,10 @@ def build_page(service: Service, metrics: api.Metrics | None = None) -> gr.Block
             lambda weights: (about_facts(service, weights), model_card(service, weights)),
             controls.weights,
             [facts, card],
-            show_progress="hidden",
-            api_visibility="private",
+            **settings.SILENT,
         )
-        page.load(
-            when_ready,
-            None,
-            [status, facts, card, controls.beam_size, controls.max_length, controls.weights],
-            show_progress="hidden",
-            concurrency_limit=None,
-            api_visibility="private",
-        )
+        shown = [status, facts, card, controls.beam_size, controls.max_length, controls.weights]
+        page.load(when_ready, None, shown, **settings.SILENT)
         if metrics is not None:
             api.add_functions(service, metrics)
     return page

@@ -61,7 +61,7 @@ def for_visitor(error: Exception) -> str:
         return _GENERIC
     advice = _ADVICE.get(type(error), error.advice)
     text = reworded(f"{error.what}; {advice}" if advice else error.what, str)
-    if ": " not in text:  # else a file's name stands in front
+    if ": " not in text and not error.what.startswith("`"):  # else a name stands in front
         text = text[:1].upper() + text[1:]
     if not text.endswith((".", "!", "?")):
         text += "."

@@ -1,5 +1,6 @@
 """The web server: its socket, its folder for uploads, its end. Gradio is imported only after a port is found."""
 
+import asyncio.constants
 import ctypes
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.options import with_flags
-from captioner.web.options import LOCAL_HOSTS, ServingOptions, check_certificate, read_users
+from captioner.web.options import ServingOptions, check_certificate, read_users
 from captioner.web.service import Service
 
 
@@ -28,7 +29,7 @@ def serve(options: ServingOptions) -> None:
     users = None if options.auth_file is None else read_users(Path(options.auth_file))
     if options.ssl_certfile is not None and options.ssl_keyfile is not None:
         check_certificate(options.ssl_certfile, options.ssl_keyfile)
-    if options.host not in LOCAL_HOSTS and users is None:
+    if not options.local and users is None:
         _say(f"warning: everybody who reaches {options.host} can use the page; `auth_file` asks for a password")
     with listen(options) as listener, private_uploads():
         try:
@@ -56,8 +57,7 @@ def serve(options: ServingOptions) -> None:
             server_header=False,
         )
         scheme = "http" if options.ssl_certfile is None else "https"
-        name = f"[{options.host}]" if ":" in options.host else options.host
-        address = f"{scheme}://{name}:{listener.getsockname()[1]}{options.root_path}"
+        address = f"{scheme}://{options.name}:{listener.getsockname()[1]}{options.root_path}"
         tools = f", and MCP tools at {address}/mcp" if options.mcp else ""
         _say(f"the page is at {address}{tools}; Ctrl-C ends")
         threading.Thread(target=service.keep_small, daemon=True).start()
@@ -80,9 +80,10 @@ def _spare_memory() -> None:
 
 def _impatient() -> type:
     """Make uvicorn's protocol close connections on which no request comes, which it keeps (Kludex/uvicorn#157)."""
+    from starlette.responses import JSONResponse
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    from captioner.web.gate import STALLED
+    from captioner.web.gate import HEADERS, STALLED
 
     class Impatient(H11Protocol):
         def connection_made(self, transport: object) -> None:
@@ -101,6 +102,14 @@ def _impatient() -> type:
             if self.cycle is latest:  # no other request has begun
                 self.transport.close()
 
+        def send_400_response(self, msg: str) -> None:  # also of headers and bodies that h11 cannot read
+            if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+                answer = JSONResponse({"error": msg}, 400, {**HEADERS, "connection": "close"})
+                fields = b"".join(b"%s: %s\r\n" % field for field in answer.raw_headers)
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (fields, bytes(answer.body)))
+            self.transport.close()
+
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = STALLED  # uvicorn has no option for it
     return Impatient
 
 

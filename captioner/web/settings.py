@@ -11,6 +11,8 @@ from captioner.errors import CaptionerError
 from captioner.options import check, option, typed_fields
 from captioner.web.service import Service
 
+SILENT: Any = {"show_progress": "hidden", "api_visibility": "private"}
+"""How the page asks the server: without Gradio's spinners, and not for programs."""
 METHODS = ("beam", "greedy", "sample")
 _METHOD_LABELS = ("Most probable (beam search)", "Word by word (greedy)", "Varied (sampling)")
 _MOST_BEAMS = 10
@@ -29,9 +31,7 @@ class Settings:
         "beam", "beam keeps several captions in the making, greedy only the best, sample draws words", choices=METHODS
     )
     beam_size: int | None = option(None, "captions that beam search keeps in the making", low=1, high=_MOST_BEAMS)
-    temperature: float = option(
-        0.8, "of sampling; lower stays with likely words, higher is more varied", low=0.1, high=2
-    )
+    temperature: float = option(0.8, "of sampling; lower keeps to likely words, higher is more varied", low=0.1, high=2)
     top_p: float = option(
         0.9, "sample only from the likeliest words that together have this probability", low=0.05, high=1
     )
@@ -145,7 +145,6 @@ def build_controls() -> Controls:
         lambda method: (gr.update(visible=method == "beam"), gr.update(visible=method == "sample")),
         method,
         [searching, sampling],
-        show_progress="hidden",
-        api_visibility="private",
+        **SILENT,
     )
     return Controls(method, beam_size, temperature, top_p, draws, max_length, seed, weights)

@@ -11,7 +11,7 @@ import gradio as gr
 from captioner.images.draw import data_uri, make_thumbnail
 from captioner.web import gradio_fixes, render, uploads
 from captioner.web.service import Prepared, Service
-from captioner.web.settings import Controls, Settings, build_controls, read_choices, suited
+from captioner.web.settings import SILENT, Controls, Settings, build_controls, read_choices, suited
 
 Upload: TypeAlias = Mapping[str, Any] | None
 """Gradio's record of a file, with ``path`` and ``orig_name``; None if there is none."""
@@ -42,12 +42,9 @@ _SAMPLES = {
     "tulips": "a field of tulips",
 }
 # Of one visitor only the last counts.
-_MODEL_EVENT: dict[str, Any] = {
+_MODEL_EVENT: dict[str, Any] = SILENT | {
     "preprocess": False,  # files as they were uploaded: our own reader knows what can be wrong with them
-    "concurrency_limit": None,
     "trigger_mode": "always_last",
-    "show_progress": "hidden",
-    "api_visibility": "private",
 }
 
 
@@ -187,7 +184,7 @@ def single_tab(service: Service) -> Controls:
             controls = build_controls()
     visit = gr.State(Visit(), time_to_live=uploads.KEPT)
     decided.expand(lambda visit: unfold(service, visit), visit, reasons, **_MODEL_EVENT)
-    decided.collapse(fold, visit, None, queue=False, api_visibility="private")
+    decided.collapse(fold, visit, None, api_visibility="private")
     _caption_on_events(service, visit, controls, image, (buttons, samples), [result, reasons, comparison])
     gr.on(
         [own.submit, button.click],

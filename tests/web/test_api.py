@@ -26,6 +26,14 @@ from tests.web.waiting import Narrow
 
 ROOT = Path(__file__).parents[2]
 RAW = {"content-type": "image/png"}
+FORM_TYPE = "multipart/form-data; boundary=x"
+FORM = (
+    b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % part
+        for part in ((b'image"; filename="x.png', good_png()), (b"caption", b"+2AA- dog \\"))
+    )
+    + b"--x--"
+)
 Client = httpx.Client
 
 
@@ -116,6 +124,11 @@ def test_bad_images_are_refused_by_name(http: Client, name: str) -> None:
         ("caption", {"files": sent(b""), "data": {"beam_size": "99"}}, "from 1 to 10, not 99"),
         ("caption", {"files": sent(b""), "params": {"temperature": "nan"}}, "temperature must be"),
         ("caption", {"files": sent(b""), "params": {"method": "fly"}}, "method must be one of"),
+        ("caption", {"files": sent(b""), "params": {"seed": ["1", "2"]}}, "seed was sent twice"),
+        ("caption", {"files": sent(b""), "params": {"seed": "1"}, "data": {"seed": "1"}}, "seed was sent twice"),
+        ("score", {"content": FORM, "headers": {"content-type": f"{FORM_TYPE}; charset=punycode"}}, "send UTF-8"),
+        ("score", {"content": FORM, "headers": {"content-type": f"{FORM_TYPE}; charset=undefined"}}, "send UTF-8"),
+        ("score", {"content": FORM, "headers": {"content-type": f"{FORM_TYPE}; charset=utf-7"}}, "not valid UTF-8"),
         ("caption", {"content": b"", "headers": RAW}, "file is empty"),
         ("caption", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "boundary"),
         ("caption", {"content": b"--x", "headers": {"content-type": "multipart/form-data; boundary=x"}}, "one image"),
@@ -194,13 +207,16 @@ def test_without_a_model_it_is_503(tmp_path: Path) -> None:
 
 
 def test_passwords_hold_for_programs(service: Service) -> None:
-    with served(build_app(service, ServingOptions(), [("anna", "geheim")])) as address:
+    with served(build_app(service, ServingOptions(), [("anna", "geheim"), ("zoë", "schön")])) as address:
         url = f"{address}/api/caption"
         for auth in (None, ("anna", "wrong"), ("", "")):
             refused = httpx.post(url, files=sent(good_png()), auth=auth, timeout=120)
             assert refusal(refused, 401)
             assert refused.headers["www-authenticate"].startswith("Basic")
-        assert httpx.post(url, files=sent(good_png()), auth=("anna", "geheim"), timeout=120).status_code == 200
+        for auth in (("anna", "geheim"), ("zoë", "schön")):
+            assert httpx.post(url, files=sent(good_png()), auth=auth, timeout=120).status_code == 200
+        (strange,) = {httpx.get(f"{address}{path}").json()["error"] for path in ("/config", "/gradio_api/info")}
+        assert strange == "Not authenticated."
         described = httpx.get(f"{address}/openapi.json", timeout=120).json()
         assert described["paths"]["/api/score"]["post"]["security"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -163,3 +164,16 @@ def test_large_and_malformed_requests(server: Server) -> None:
 def test_names_of_uploads_do_not_leave_their_folder(server: Server) -> None:
     upload = server.upload(good_png(), "../../../tmp/<b>x\n.png")
     assert (server.folder.parent / upload["path"]).resolve().is_relative_to(server.folder.resolve())
+
+
+@pytest.mark.parametrize(
+    "request_", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"]
+)
+def test_what_is_no_http_gets_a_sentence_too(server: Server, request_: bytes) -> None:
+    address = (server.http.base_url.host, server.http.base_url.port or 0)
+    with socket.create_connection(address, timeout=60) as connection:
+        connection.sendall(request_)
+        head, _, body = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"frame-ancestors" in head
+    assert body == b'{"error":"Invalid HTTP request received."}'

@@ -62,7 +62,7 @@ def test_broken_images_are_listed_and_the_others_go_on(
     service: Service, mixed: list[tuple[Path, str]], tmp_path: Path
 ) -> None:
     album = run(service, mixed)
-    assert [item.name for item in album.captioned] == ["astronaut.jpg", "x/cat.jpg", "bee.jpg"]
+    assert [item.name for item in album.items if item.error is None] == ["astronaut.jpg", "x/cat.jpg", "bee.jpg"]
     assert [item.name for item in album.broken] == ["<b>broken</b>.jpg", "bad.png", "../up.png"]
     card = progress_card(album)
     assert "Captioned 3 images" in card

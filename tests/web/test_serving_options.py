@@ -33,6 +33,16 @@ def test_by_default_it_listens_to_this_machine_alone() -> None:
     assert ServingOptions().max_upload_mb == 20
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "LOCALHOST", "::1", "0:0:0:0:0:0:0:1"])
+def test_this_machine_has_many_names(host: str) -> None:
+    assert ServingOptions(host=host).local
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "no such host"])
+def test_all_others_are_not_this_machine_alone(host: str) -> None:
+    assert not ServingOptions(host=host).local
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
