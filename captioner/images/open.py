@@ -156,9 +156,7 @@ def _parsed(data: bytes, kind: str, name: str, max_pixels: int) -> Image.Image:
         else:
             try:
                 image = decoder_of(kind, name)(io.BytesIO(data))
-            except ValueError:  # Pillow takes no profile of more than 1 MB.
-                if kind != "PNG":
-                    raise
+            except ValueError:  # Pillow takes no profile of more than 1 MB in a PNG.
                 start, end = colour.profile_chunk(data)
                 image = decoder_of(kind, name)(io.BytesIO(data[:start] + data[end:]))
     check(*image.size)
@@ -397,8 +395,10 @@ def _lacks_only_its_end(data: bytes) -> bool:
     base = data.rstrip(b"\0\xff")  # What fills up a file would be decoded as pixels.
     base += b"\xff\0" if data.startswith(b"\xff\0", len(base)) else b""
     noise = random.Random(0).randbytes(256).replace(b"\xff", b"\x7f")
+    number = len(re.findall(rb"\xff[\xd0-\xd7]", base[base.rindex(b"\xff\xda") :])) % 8
+    restart = bytes([0xFF, 0xD0 + number]) + noise  # Where data are to go on behind a mark, others are passed over.
     digests = set()
-    for following in (b"", bytes(256), noise):
+    for following in (b"", bytes(256), noise, restart):
         image = decoder_of("JPEG", "")(io.BytesIO(base + following + _END))
         digests.add(hashlib.sha256(image.tobytes()).digest())
     return len(digests) == 1

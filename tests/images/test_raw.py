@@ -70,7 +70,7 @@ def test_the_largest_image_is_taken_and_not_the_thumbnail() -> None:
 
 
 def test_a_preview_is_found_in_a_bigtiff_and_among_masks() -> None:
-    mask = {"data": np.zeros((640, 960), np.uint8), "photometric": "minisblack", "subfiletype": 4}
+    mask = {"data": np.zeros((640, 960), bool), "photometric": "minisblack", "subfiletype": 4}
     for big in (False, True):
         assert_colours(open_image(raw(mask, CFA, preview(subfiletype=1), bigtiff=big)), COLOURS)
     assert "BigTIFF" in failure(raw(preview(), bigtiff=True, byteorder=">"))

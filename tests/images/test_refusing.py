@@ -179,3 +179,11 @@ def test_a_jpeg_that_lacks_pixels_or_scans_is_refused(options: dict[str, Any]) -
     for end in (len(data) - 12, len(data) - 200, len(data) // 2, *scans[1:]):
         for filled in (b"", bytes(9000), b"\xff" * 9000):
             assert "broken or incomplete JPEG" in failure(data[:end] + filled)
+
+
+def test_a_jpeg_that_ends_where_its_data_should_begin_anew_is_refused() -> None:
+    data = encoded(smooth_noise(250, 175), "JPEG", restart_marker_blocks=3)
+    marks = [place for place in range(len(data)) if data[place] == 0xFF and 0xD0 <= data[place + 1] <= 0xD7]
+    assert len(marks) > 40
+    for mark in marks[3::4]:
+        assert "broken or incomplete JPEG" in failure(data[:mark])
