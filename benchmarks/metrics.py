@@ -1,6 +1,6 @@
 """Scores the same captions with captioner and with the tools of the field, and prints a table of who differs.
 
-    python benchmarks/metrics.py FLICKR8K
+    python -O benchmarks/metrics.py FLICKR8K
 
 The fifth human caption of each image of Flickr8k's dev split is judged by the other four. Each tool gets the raw
 captions, as its documentation calls it, and then the tokens of the COCO code, so that what is left is its formula.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -72,12 +73,24 @@ def of_pycocoevalcap(captions: Captions) -> Figures:
 
 
 def of_aac_metrics(captions: Captions) -> Figures:
-    """Its functions alone: its tokeniser, that of the COCO code, and its METEOR refuse Java above 13."""
-    from aac_metrics.functional import bleu_1, bleu_4, cider_d, rouge_l
+    """Its functions alone, without its tokeniser, which is that of the COCO code.
+
+    Its METEOR refuses Java above 13, except where Python leaves out checks (``python -O``). Then it runs the jar of
+    pycocoevalcap.
+    """
+    from aac_metrics.functional import bleu_1, bleu_4, cider_d, meteor, rouge_l
 
     scores: dict[str, Any] = {"BLEU-1": bleu_1, "BLEU-4": bleu_4, "ROUGE-L": rouge_l, "CIDEr": cider_d}
     given = (captions.candidates, captions.references)
-    return {name: float(score(*given, return_all_scores=False)) for name, score in scores.items()}
+    figures = {name: float(score(*given, return_all_scores=False)) for name, score in scores.items()}
+    if not __debug__:
+        from pycocoevalcap.meteor import meteor as bundled
+
+        with tempfile.TemporaryDirectory() as cache:
+            (Path(cache) / "aac-metrics").mkdir()
+            (Path(cache) / "aac-metrics" / "meteor").symlink_to(Path(bundled.__file__).parent)
+            figures["METEOR"] = float(meteor(*given, return_all_scores=False, cache_path=cache))
+    return figures
 
 
 def of_torchmetrics(captions: Captions) -> Figures:
