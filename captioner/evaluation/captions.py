@@ -53,7 +53,7 @@ class HumanCaptions:
         return cls(captions, {record.image_id: record.path for record in records if record.row is None}, domains)
 
     def by_id(self, captions: Mapping[ImageId, str], source: str) -> dict[ImageId, str]:
-        """Take captions whose images are named by their paths to the ids of these images.
+        """Take captions whose images are named by their paths, or by ids of the other type, to the ids of these images.
 
         Args:
             captions: a caption by an id or a path; what is neither here stays as it is.
@@ -62,16 +62,17 @@ class HumanCaptions:
         Raises:
             EvaluationError: a path fits several images, or two captions are of one image.
         """
-        if all(name in self.captions or isinstance(name, int) for name in captions):
+        if all(name in self.captions for name in captions):
             return dict(captions)
         places = {image_id: os.path.abspath(path) for image_id, path in self.images.items()}  # noqa: PTH100
         top = os.path.commonpath(map(os.path.dirname, places.values())) if places else ""
         names = self.names or {image_id: os.path.relpath(path, top) for image_id, path in places.items()}
         paths = ByPath(((name, image_id) for image_id, name in names.items()), source)
         found: dict[ImageId, str] = {}
+        by_text = {str(image_id): image_id for image_id in self.captions}
         for name, caption in captions.items():
-            image_id = name
-            if isinstance(name, str) and name not in self.captions:
+            image_id = name if name in self.captions else by_text.get(str(name), name)
+            if isinstance(name, str) and image_id not in self.captions:
                 fitting = paths.ending_in(name) if paths(name) is None else [name]
                 if len(fitting) > 1:
                     raise EvaluationError(f"{source}: {name} may be {listed(fitting, ' or ')}", "write its folders too")
@@ -290,7 +291,7 @@ def _entries(file: Path) -> Iterator[tuple[str, object]]:
     """What a results file says of each image, and where."""
     with open_text(file) as lines:
         first = lines.readline(_LONGEST_LINE).strip()
-    if first.startswith("image,caption"):
+    if file.suffix.lower() == ".csv" or re.match("image(_id)?,caption", first):
         yield from ((line, row) for line, row in csv_rows(file) if not row.get("error"))
         return
     if file.suffix.lower() in JSONL_SUFFIXES or _LINE.fullmatch(first):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,13 @@ def test_what_captioner_wrote_itself_is_read(tmp_path: Path, name: str, content:
     assert read_results(tmp_path / name) == {"in/a.jpg": "a cat"}
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.txt", "out.csv.gz"])
+def test_a_table_of_ids_is_read(tmp_path: Path, name: str) -> None:
+    data = "\ufeffimage_id,caption\r\n1,a dog\r\n2,a cat\r\n,\r\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert HUMAN.by_id(read_results(tmp_path / name), name) == {1: "a dog", 2: "a cat"}
+
+
 def test_lines_with_numbers_are_read_and_an_image_twice_is_told(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     file.write_text('{"image_id": 1, "caption": "a"}\n{"image_id": 2, "caption": "b"}\n')
@@ -115,6 +123,7 @@ HUMAN = HumanCaptions(
         ({"/data/in/cam1/../cam2/x.jpg": "b", "y.jpg": "c", "in/z.jpg": "d"}, {2: "b", 3: "c", 0: "d"}),
         ({"t.tar/cam1/x.jpg": "a", 2: "b"}, {1: "a", 2: "b"}),
         ({"cam3/x.jpg": "a"}, {"cam3/x.jpg": "a"}),
+        ({"1": "a", 3: "c", "in/z.jpg": "d", 9: "e"}, {1: "a", 3: "c", 0: "d", 9: "e"}),
     ],
 )
 def test_captions_by_paths_are_taken_to_ids(captions: dict[int | str, str], expected: dict[int | str, str]) -> None:
@@ -126,6 +135,7 @@ def test_captions_by_paths_are_taken_to_ids(captions: dict[int | str, str], expe
     [
         ({"x.jpg": "a"}, "out.jsonl: x.jpg may be cam1/x.jpg or cam2/x.jpg; write its folders too"),
         ({"y.jpg": "a", "./y.jpg": "b"}, r"out.jsonl: the image 3 has two captions, one by the name \./y.jpg"),
+        ({3: "a", "3": "b"}, "out.jsonl: the image 3 has two captions, one by the name 3"),
         ({3: "a", "in/y.jpg": "b"}, "out.jsonl: the image 3 has two captions, one by the name in/y.jpg"),
     ],
 )
