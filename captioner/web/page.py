@@ -158,7 +158,7 @@ def build_page(service: Service, metrics: api.Metrics | None = None) -> gr.Block
         with gr.Row(elem_id="top"):
             gr.HTML(render.static("header.html"), apply_default_css=False)
             status = gr.HTML(status_line(service), elem_id="status", apply_default_css=False)
-        with gr.Tabs():  # their ids are in the address
+        with gr.Tabs(overflow_behavior="wrap"):  # their ids are in the address
             with gr.Tab("One image", id="one"):
                 controls = single.single_tab(service)
             with gr.Tab("Many images", id="many"):

@@ -42,11 +42,13 @@ _ICONS = """
     return [button.ariaLabel, Math.min(width, height), (bright + 0.05) / (dark + 0.05)];
 })
 """
-# Tables with a column whose head says nothing.
+# Tables with a column whose head says nothing, or does not stand above it.
 _UNNAMED_COLUMNS = """
 [...document.querySelectorAll('table')].filter((table) => {
     const named = [...table.querySelectorAll('thead th')].filter((head) => head.textContent.trim());
-    return named.length !== Math.max(...[...table.rows].map((row) => row.cells.length));
+    const left = (cell) => Math.round(cell.getBoundingClientRect().left);
+    return [...table.rows].some(({ cells }) => cells.length !== named.length
+        || [...cells].some((cell, place) => left(cell) !== left(named[place])));
 }).map((table) => table.outerHTML.slice(0, 300))
 """
 # What is wider than the window: the page, or what is cut off in it; but not what scrolls by itself.
@@ -91,6 +93,7 @@ def test_nothing_keeps_anyone_out(
         for narrow_or_wide in (*(_WIDTHS if size == "desktop" else ()), width):
             page.set_viewport_size({"width": narrow_or_wide, "height": height})
             assert page.evaluate(_SIDEWAYS) == [], (state, narrow_or_wide)
+            assert page.get_by_role("tab").count() == (0 if state == "api" else 3)
 
     look("empty")
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")

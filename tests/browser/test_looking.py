@@ -54,7 +54,7 @@ def test_the_word_that_is_pointed_at_or_chosen_shades_the_image(
     shaded_by(0)  # the one that was chosen stays
 
     # Wherever the word is, the map is in view, and not over the word.
-    page.set_viewport_size({"width": SIZES[size][0], "height": 400})
+    page.set_viewport_size({"width": 320 if size == "phone" else SIZES[size][0], "height": 400})
     frame, last = page.locator(".look .frame"), words.nth(len(best.words) - 1)
     last.hover()
     shaded_by(len(best.words) - 1)
@@ -65,6 +65,7 @@ def test_the_word_that_is_pointed_at_or_chosen_shades_the_image(
         assert place is not None
         assert word is not None
         assert place["y"] >= 0
+        assert place["width"] == pytest.approx(place["height"])  # as the model sees it
         assert place["y"] + place["height"] <= word["y"]
         assert word["y"] + word["height"] <= 400
     assert violations(page, axe) == []
