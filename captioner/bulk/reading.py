@@ -247,15 +247,18 @@ class _Process:
 def serve() -> None:
     """Read an :class:`ImageReader`, then answer images until the input ends: the work of a reading process."""
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)  # a library that prints must not spoil the answers
-    reader: ImageReader = pickle.load(incoming)
+    null, messages = os.open(os.devnull, os.O_RDWR), os.dup(2)
+    for stream in (0, 1, 2):  # a library that prints must spoil neither the answers nor the messages
+        os.dup2(null, stream)
     answer: object = True
     try:
+        reader: ImageReader = pickle.load(incoming)
         while True:
             pickle.dump(answer, outgoing, protocol=pickle.HIGHEST_PROTOCOL)
             outgoing.flush()
             answer = reader(pickle.load(incoming))
     except (EOFError, BrokenPipeError):  # the other side has gone
         os._exit(0)
+    except BaseException:  # what we do wrong is said
+        os.dup2(messages, 2)
+        raise

@@ -17,7 +17,7 @@ _STRIPS_BYTES = 60_000_000  # what reading in strips takes
 _AT_ONCE_BYTES = 300_000_000  # for all images that threads decode; one that takes more is decoded alone
 _PIXEL_BYTES = {"I": 32, "F": 32, "I;16": 32, "I;16B": 32}  # for a pixel, while an image of this mode is decoded
 _OPAQUE_BYTES = {"JPEG": 8, "HEIC": 12, "AVIF": 12, "BMP": 12, "TIFF": 12}  # of 8 bits, grey or RGB
-_MOST_PIXEL_BYTES = 17  # of others
+_MOST_PIXEL_BYTES, _ANIMATED_BYTES = 17, 40  # of others; of a WebP, whose decoder holds several frames
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's type of colour
 _COLOURS, _TAGS = (b"PLTE", b"tRNS"), (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # kinds of chunks
 _CHUNK_BYTES = 2**20
@@ -45,7 +45,8 @@ def bytes_needed(image: Any, data: bytes, kind: str, side: int | None) -> int:
     if factor(image, data, side) > 1:
         return _STRIPS_BYTES
     if kind != "JPEG":
-        opaque = _OPAQUE_BYTES.get(kind, _MOST_PIXEL_BYTES) if image.mode in ("L", "RGB") else _MOST_PIXEL_BYTES
+        most = _ANIMATED_BYTES if kind == "WebP" and image.is_animated else _MOST_PIXEL_BYTES
+        opaque = _OPAQUE_BYTES.get(kind, most) if image.mode in ("L", "RGB") else most
         return int(pixels * _PIXEL_BYTES.get(image.mode, opaque))
     if image.info.get("progressive"):  # all its coefficients are held, two bytes each
         shares = [across * down for _, across, down, _ in image.layer]

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from captioner.errors import CaptionerError, needing, os_errors_as
 from captioner.images.find import Omitted, is_listed
@@ -55,14 +56,8 @@ def arrivals(folders: Sequence[str], omitted: Omitted, *, recursive: bool = True
 
     waiting, began = set(tops), None
     with os_errors_as(CaptionerError, "cannot watch the folders: ", advice=_ADVICE):
-        for changes in watch(
-            *tops,
-            watch_filter=matters,
-            rust_timeout=_BETWEEN_LOOKS,
-            yield_on_timeout=True,
-            recursive=recursive,
-            ignore_permission_denied=True,
-        ):
+        looks: dict[str, Any] = {"rust_timeout": _BETWEEN_LOOKS, "yield_on_timeout": True}
+        for changes in watch(*tops, watch_filter=matters, recursive=recursive, ignore_permission_denied=True, **looks):
             if gone := [folder for folder in folders if not Path(folder).is_dir()]:
                 raise CaptionerError(f"{gone[0]}: has gone", "give the same command when it is there again")
             waiting |= {path for _, path in changes}

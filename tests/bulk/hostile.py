@@ -22,4 +22,7 @@ class Hostile(ImageReader):
             os.kill(os.getpid(), signal.SIGKILL)
         if path.name.startswith("print"):
             print("a library says hello", flush=True)
+            os.write(2, b"Fax4Decode: a library complains\n")
+        if path.name.startswith("wrong"):
+            raise ZeroDivisionError("a mistake of ours")
         return super().__call__(path)

@@ -52,13 +52,24 @@ def test_processes_read_what_a_thread_reads_and_in_order(reader: ImageReader, tm
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_codec_that_crashes_costs_its_image_alone(tmp_path: Path, workers: int) -> None:
+def test_a_codec_that_crashes_costs_its_image_alone(
+    tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     names = ["a", "crash1", "b", "once1", "crash2", "print", "c"]
     paths = [save_image(tmp_path / f"{name}.png", number) for number, name in enumerate(names)]
     with Readers(Hostile(small_preprocessing(), 10_000), workers) as readers:
         found = dict(readers.read(paths, 3))
     assert {path.stem for path, loaded in found.items() if loaded.pixels is None} == {"crash1", "crash2"}
     assert found[paths[1]].error == (f"{paths[1]}: its reading was broken off (SIGSEGV ended the process)")
+    assert capfd.readouterr() == ("", "")  # what libraries say names no file
+
+
+def test_a_mistake_of_ours_is_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = save_image(tmp_path / "wrong.png", 0)
+    with Readers(Hostile(small_preprocessing(), 10_000), 1) as readers:
+        ((_, loaded),) = readers.read([path], 1)
+    assert loaded.error == f"{path}: its reading was broken off (the process ended with exit code 1)"
+    assert "ZeroDivisionError: a mistake of ours" in capfd.readouterr().err
 
 
 def test_processes_that_somebody_kills_are_replaced(reader: ImageReader, tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_what_would_take_too_much_memory_is_refused_in_one_line() -> None:
         assert open_reduced(saved(image, kind), max_pixels=10**6, min_size=13, max_bytes=70e6)
 
 
+def test_a_header_that_claims_far_more_than_the_file_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.images.open._HOLLOW_BYTES", 10**6)
+    flat = Image.new("RGB", (600, 500), (9, 99, 9))
+    for kind in ("GIF", "WEBP", "TIFF"):
+        data = saved(flat.quantize(4) if kind == "GIF" else flat, kind, compression="tiff_deflate")
+        pattern = r"<bytes>: 600 x 500 pixels as \w+ take too much memory; shrink"
+        with pytest.raises(TooManyPixelsError, match=pattern):
+            open_image(data)
+    assert open_image(saved(noise("RGB"), "TIFF")).mode == "RGB"
+    assert open_image(saved(flat.crop((0, 0, 50, 50)), "WEBP")).size == (50, 50)
+
+
 def test_what_is_decoded_at_once_has_a_bound() -> None:
     most, inside, lock = 0, 0, threading.Lock()
 
