@@ -162,9 +162,7 @@ class _InPlace(_Merged):
         with os_errors_as(CaptionerError, f"cannot write {display_name(path)}: "):
             own = self._own(path)
             content = embed(data, caption, display_name(image), own=own, overwrite=self._overwrite, iptc=iptc)
-            before = path.stat()
-            if not before.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-                raise ImageError(f"{display_name(image)}: is write-protected, and stays as it is")
+            before = _writable(path)
             with replacing(path) as file:
                 file.write(content)
                 file.flush()
@@ -196,7 +194,7 @@ class _XmpFiles(_Merged):
             if isinstance(error, NoDecoderError):
                 raise
         with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
-            before = file.read_bytes() if file.exists() else None
+            before = file.read_bytes() if file.exists() and _writable(file) else None
             try:
                 own = self._own(file) if before else ""
                 content = packet(before or None, caption, described=described, own=own, overwrite=self._overwrite)
@@ -221,6 +219,14 @@ class _XmpFiles(_Merged):
                     if description and description != self._own(other):
                         return True
         return False
+
+
+def _writable(path: Path) -> os.stat_result:
+    """The status of a file that is not write-protected: replacing it would ask for no permission."""
+    status = path.stat()
+    if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise ImageError(f"{display_name(path)}: is write-protected, and stays as it is")
+    return status
 
 
 def _stamp(status: os.stat_result) -> str:

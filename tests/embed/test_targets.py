@@ -397,6 +397,14 @@ def test_words_in_other_formats_and_in_the_file_of_the_other_name_are_not_covere
     assert [beside(folder / f"{number}.xmp")[0] for number in (0, 1, 5)] == ["Oma", caption_of(1)[0], ""]
 
 
+def test_an_xmp_file_that_is_write_protected_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "0.png.xmp").write_bytes(XMP)
+    (folder / "0.png.xmp").chmod(0o444)
+    assert write_xmp(folder) == (3, 0, 2)
+    assert f"{folder}/0.png.xmp: is write-protected, and stays as it is" in capsys.readouterr().err
+    assert (folder / "0.png.xmp").read_bytes() == XMP
+
+
 @pytest.mark.usefixtures("_noted")
 def test_xmp_of_a_changed_image_is_written_anew(folder: Path) -> None:
     write_xmp(folder)
