@@ -229,7 +229,7 @@ def test_the_description_is_complete(http: Client) -> None:
     for path, operation in operations.items():
         assert operation["operationId"] == path.removeprefix("/api/")
         assert operation["description"]
-        assert {"200", "400", "413", "415", "503"} == set(operation["responses"])
+        assert {"200", "400", "401", "408", "413", "415", "503"} == set(operation["responses"])
         form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert "image" in form["required"]
     caption = operations["/api/caption"]
