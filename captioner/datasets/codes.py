@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from captioner.datasets.options import Source
-from captioner.datasets.records import ALL, Record, held_out, read_json, spoken
+from captioner.datasets.records import ALL, Record, read_json, spoken
 from captioner.errors import DatasetError, os_errors_as
 
 Floats = np.typing.NDArray[np.float16] | np.typing.NDArray[np.float32]
@@ -187,7 +187,7 @@ def read(source: Source, split: str) -> list[Record]:
             "give `skip_missing` to go on without them",
         )
     spoken_of = [row for row, texts in enumerate(captions) if texts]
-    held_back = held_out([str(row) for row in spoken_of], source.holdout, source.holdout_seed)
+    held_back = source.held_out([str(row) for row in spoken_of])
     records = []
     for row in spoken_of:
         own = "val" if str(row) in held_back else "train"

@@ -82,11 +82,14 @@ class Source:
         root = self.folder or annotations.parent
         return next((root / name for name in usual if (root / name).is_dir()), root)
 
+    def held_out(self, names: Sequence[str]) -> frozenset[str]:
+        """The seeded share of some images that is held out for validation."""
+        return held_out(names, self.holdout, self.holdout_seed)
+
     def divide(self, records: Sequence[Record], split: str) -> list[Record]:
         """Those of one split that have captions; of records in no split a seeded share is held out for validation."""
         captioned = [record for record in records if record.captions]
-        names = [str(record.image_id) for record in captioned if record.split == ALL]
-        held_back = held_out(names, self.holdout, self.holdout_seed)
+        held_back = self.held_out([str(record.image_id) for record in captioned if record.split == ALL])
         settled = (
             replace(record, split="val" if str(record.image_id) in held_back else "train")
             if record.split == ALL

@@ -170,12 +170,18 @@ _ITEM = rf"(?:{_TEXT}|np\.str_\({_TEXT}\))"
 _ITEMS = re.compile(rf"[\[(]\s*{_ITEM}(?:(?:\s*,\s*|\s+){_ITEM})*(?:\s*,)?\s*[\])]", re.DOTALL)
 
 
-def cell_texts(cell: str, where: str) -> tuple[str, ...]:
-    """What is said in one cell of a table: a list of texts as JSON, Python or NumPy print it, or the cell itself.
+def cell_texts(cell: object, where: str) -> tuple[str, ...] | None:
+    """What is said in one cell of a table: a list of texts, also as JSON, Python or NumPy print it, or one text.
+
+    Returns:
+        The texts; None if the cell holds anything else.
 
     Raises:
         DatasetError: the cell, which is at ``where``, looks like a list of texts, but is none.
     """
+    if not isinstance(cell, str):
+        is_list = isinstance(cell, list | tuple) and all(isinstance(text, str) for text in cell)
+        return spoken(cast("Sequence[str]", cell)) if is_list else None
     text = cell.strip()
     with suppress(ValueError, SyntaxError, RecursionError):
         if text[:1] == "[" and isinstance(found := json.loads(text), list) and all(isinstance(t, str) for t in found):

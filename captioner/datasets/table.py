@@ -12,18 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioner.datasets.options import Source
-from captioner.datasets.records import (
-    ALL,
-    SPLIT_WORDS,
-    ImageId,
-    Record,
-    cell_texts,
-    held_out,
-    open_text,
-    placed,
-    read_json,
-    spoken,
-)
+from captioner.datasets.records import ALL, SPLIT_WORDS, ImageId, Record, cell_texts, open_text, placed, read_json
 from captioner.errors import DatasetError
 
 _PATTERNS = ("captions.csv", "captions.jsonl", "captions.tsv", "captions.json", "*.csv", "*.jsonl", "*.tsv")
@@ -54,7 +43,7 @@ def read(source: Source, split: str) -> list[Record]:
     folder = source.image_folder(file)
     images = _images(file, folder, source.caption_column)
     undivided = [name for name, image in images.items() if image.split is None and image.captions]
-    held_back = held_out(undivided, source.holdout, source.holdout_seed)
+    held_back = source.held_out(undivided)
     records = []
     numbered = all(name != image.image_id and str(image.image_id).isdecimal() for name, image in images.items())
     for name, image in images.items():
@@ -112,15 +101,8 @@ def captions_in(row: Mapping[str, object], columns: Sequence[str], where: str) -
     Raises:
         DatasetError: a text looks like a list of texts, but is none.
     """
-    found: list[str] = []
-    if not columns:
-        return None
-    for value in (row.get(column) for column in columns):
-        texts = cell_texts(value, where) if isinstance(value, str) else value
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            return None
-        found.extend(spoken(texts))
-    return tuple(found)
+    cells = [cell_texts(row.get(column), where) for column in columns]
+    return tuple(text for cell in cells for text in cell or ()) if cells and None not in cells else None
 
 
 def _split(value: object, where: str) -> str:
