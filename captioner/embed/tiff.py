@@ -47,7 +47,7 @@ class Tiff:
         try:
             (first,) = (start,) if start is not None else struct.unpack_from(order + "IQ"[self._is_big], data, head)
             (count,) = struct.unpack_from(order + counted, data, first)
-        except struct.error as error:
+        except (struct.error, OverflowError) as error:
             raise ValueError("its EXIF is damaged (no directory)") from error
         self._first = first + struct.calcsize(counted)
         self._end = self._first + count * size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import shutil
 import struct
 import subprocess
@@ -168,6 +169,18 @@ def test_damaged_files_end_in_one_line(name: str) -> None:
     for end in range(200, len(data), 97):
         with suppress(ImageError):
             fields(data[:end])
+    chance = random.Random(name)
+    for _ in range(60):
+        changed = bytearray(data)
+        for place in chance.sample(range(min(len(data), 700)), 3):
+            changed[place] = chance.choice((0, 128, 255, chance.randrange(256)))
+        with suppress(ImageError):
+            fields(bytes(changed))
+
+
+def test_an_offset_of_64_bits_that_leads_nowhere() -> None:
+    with pytest.raises(ImageError, match="no directory"):
+        fields(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(600))
 
 
 def test_other_raws_and_no_bigtiff_as_exif() -> None:
