@@ -247,6 +247,9 @@ def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part not in ("", ".", ".."))
 
 
+_UNREADABLE = (OSError, EOFError, zlib.error)  # the last two if it is compressed
+
+
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 file (with or without byte-order mark, perhaps ``.gz``), line ends as they are in the file.
@@ -261,12 +264,13 @@ def open_text(path: Path) -> Iterator[TextIO]:
             with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
                 yield text
     except UnicodeDecodeError as error:
-        with _opened(path) as lines:
-            number = next((n for n, line in enumerate(lines, 1) if line.decode(errors="ignore").encode() != line), 1)
+        number = 0
+        with suppress(*_UNREADABLE), _opened(path) as lines:
+            number = next(n for n, line in enumerate(lines, 1) if line.decode(errors="ignore").encode() != line)
         raise DatasetError(f"{path}: not UTF-8 text (line {number:,})", "save it as UTF-8") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: there is no such file") from error
-    except (OSError, EOFError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise DatasetError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 

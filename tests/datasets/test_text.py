@@ -42,9 +42,11 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     whole = gzip.compress(b'{"captions": ["a dog"]}\n' * 1000)
     (tmp_path / "cut.gz").write_bytes(whole[:-20])
     (tmp_path / "no.gz").write_bytes(b"a dog")
+    (tmp_path / "latin.gz").write_bytes(gzip.compress(("{}\n" + "café\n" * 9999).encode("latin-1"))[:-6])
     for name, match in (
         ("cut.gz", "cannot be read"),
         ("no.gz", "cannot be read"),
+        ("latin.gz", r"not UTF-8 text \(line 2"),
         ("none.jsonl", "there is no such file"),
         (".", "Is a directory"),
     ):
