@@ -18,6 +18,7 @@ from captioner.captioner import Captioner
 from captioner.web import many
 from captioner.web.service import Prepared, Service
 from tests.browser.acting import expect_texts, expect_values, open_tab
+from tests.browser.conftest import PATIENCE
 from tests.web.hostile import good_png, truncated_jpeg, zip_of
 
 if TYPE_CHECKING:
@@ -162,6 +163,15 @@ def test_a_long_run_shows_its_progress_and_can_be_stopped(
     monkeypatch: pytest.MonkeyPatch,
     size: str,
 ) -> None:
+    stopped = threading.Event()
+
+    class Album(many.Album):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "stopping" and value:
+                stopped.set()
+
+    monkeypatch.setattr(many, "Album", Album)
     monkeypatch.setattr(many, "_REPORT", 0)
     archive = tmp_path / "many.zip"
     archive.write_bytes(zip_of(*((f"{number}.png", good_png()) for number in range(400))))
@@ -182,8 +192,8 @@ def test_a_long_run_shows_its_progress_and_can_be_stopped(
     page.wait_for_function("document.querySelectorAll('#gallery textarea').length > 5")
     assert "of 400 images" in page.locator(".progress p").inner_text()
     assert page.get_by_role("progressbar", name="Images done").is_visible()
-    with page.expect_response(lambda response: "run/predict" in response.url):
-        page.locator("#stop").click()
+    page.locator("#stop").click()
+    assert stopped.wait(PATIENCE / 1000)
     going_on.set()
     verdict = page.locator(".progress .verdict")
     verdict.wait_for()

@@ -156,6 +156,7 @@ def test_no_file_of_the_server_is_read_and_no_address_asked(assistant: Assistant
         ("caption", {"image": GOOD, "method": "fly"}, "method: Input should be 'beam', 'greedy' or 'sample'"),
         ("caption", {"image": GOOD, "beam_size": 99}, "beam_size must be a whole number from 1 to 10"),
         ("caption", {}, "image: Field required"),
+        ("caption", {"image": GOOD, "beamsize": 3}, "beamsize: Extra inputs are not permitted"),
         ("caption", {"image": ""}, "file is empty"),
         ("caption", {"image": in_base64(bytes(1_000_001))}, "is larger than 1 MB"),
         ("caption_batch", {"images": []}, "Send at least one image"),
