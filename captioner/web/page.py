@@ -138,7 +138,8 @@ def _answer_in_sentences(app: FastAPI, *, detail: bool = False) -> None:
         def answered(_: Request, error: Exception) -> responses.JSONResponse:
             code, said = getattr(error, "status_code", status), getattr(error, "detail", text)
             content = {"error": gate.sentence(said)} | ({"detail": said} if detail else {})
-            return responses.JSONResponse(content, code, getattr(error, "headers", None))
+            headers = getattr(error, "headers", None) or ({"retry-after": "1"} if code == 503 else None)
+            return responses.JSONResponse(content, code, headers)
 
         return answered
 

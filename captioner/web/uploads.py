@@ -37,8 +37,8 @@ class Uploads:
         return body.replace(self._long, self._short)
 
     def find(self, body: bytes) -> bytes:
-        """Put them into a request again."""
-        return body.replace(self._short, self._long)
+        """Put them into a request again; JSON may have its slashes escaped."""
+        return body.replace(self._short.replace(b"/", b"\\/"), self._short).replace(self._short, self._long)
 
     def trim(self) -> None:
         """Remove what is old or too much."""

@@ -22,7 +22,7 @@ from captioner.web.service import Service
 from captioner.web.uploads import Uploads
 from tests.web.awaiting import run
 from tests.web.hostile import good_png
-from tests.web.serving import served
+from tests.web.serving import record, served
 
 
 def test_uploads_are_what_lies_in_their_folder(image: Path) -> None:
@@ -149,6 +149,9 @@ def test_no_answer_names_a_folder_of_the_server(service: Service, tmp_path: Path
                 if "process_completed" in line:
                     break
         assert "/gradio_api/file=" in seen[-1] + "".join(seen)
+        body = json.dumps({"image": record(name)}).replace("/", "\\/")  # as PHP writes it
+        asked = http.post("/gradio_api/call/v2/caption", content=body, headers={"content-type": "application/json"})
+        assert "event: complete" in http.get(f"/gradio_api/call/caption/{asked.json()['event_id']}").text
         for text in seen:
             assert str(tmp_path.parent) not in text
             assert str(Path(page.__file__).parents[2]) not in text
