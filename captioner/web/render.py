@@ -28,7 +28,7 @@ _ADVICE: dict[type[Exception], str] = {
     TooManyPixelsError: "shrink the image",
     NoDecoderError: "save it as JPEG or PNG first",
 }
-_GENERIC = "Something went wrong on the server, and its log says what. Please try another image."
+_GENERIC = "Something went wrong on the server, and its log says what; please try another image."
 _SCALE = (("trillion", 12), ("billion", 9), ("million", 6))
 _SHOWN_RUNNERS_UP = 3
 _LOOK = (
@@ -59,13 +59,11 @@ def for_visitor(error: Exception) -> str:
     if not isinstance(error, CaptionerError):
         _log.error("unexpected failure", exc_info=error)
         return _GENERIC
-    advice = _ADVICE.get(type(error), error.advice)
+    advice = _ADVICE.get(type(error), error.advice) or ("choose another file" if isinstance(error, ImageError) else "")
     text = reworded(f"{error.what}; {advice}" if advice else error.what, str)
     if ": " not in text and not error.what.startswith("`"):  # else a name stands in front
         text = text[:1].upper() + text[1:]
-    if not text.endswith((".", "!", "?")):
-        text += "."
-    return text if advice or not isinstance(error, ImageError) else f"{text} Choose another file."
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def odds(log_prob: float) -> str:

@@ -13,7 +13,7 @@ from captioner.web.render import for_visitor
 
 def test_a_known_failure_is_told_as_a_sentence() -> None:
     assert for_visitor(CaptionerError("choose an image first")) == "Choose an image first."
-    assert for_visitor(ImageError("my dog.jpg: file is empty")) == ("my dog.jpg: file is empty. Choose another file.")
+    assert for_visitor(ImageError("my dog.jpg: file is empty")) == ("my dog.jpg: file is empty; choose another file.")
     advised = ImageError("a.svg: SVG drawings are not supported", "convert it to PNG first")
     assert for_visitor(advised) == "a.svg: SVG drawings are not supported; convert it to PNG first."
 
