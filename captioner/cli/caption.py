@@ -12,7 +12,7 @@ import captioner
 from captioner.bulk.run import Model, Summary, caption_file, model_settings, print_results
 from captioner.bulk.sources import listed_images
 from captioner.cli import flags
-from captioner.images.find import find_images
+from captioner.images.find import IMAGE_EXTENSIONS, find_images
 from captioner.progress import Progress, Shown
 from captioner.web.options import ServingOptions
 from captioner.weights import file_digest, find_weights, read_header
@@ -137,8 +137,8 @@ def _add_read(parser: argparse.ArgumentParser) -> None:
 def _read(args: argparse.Namespace) -> int:
     from captioner.embed.reading import PROGRAMS, read_captions
 
-    code = flags.DONE
-    for path in find_images(args.paths):
+    code, path = flags.DONE, None
+    for path in find_images(args.paths, extensions=IMAGE_EXTENSIONS | {".xmp"}):
         record: dict[str, object] = {"image": str(path)}
         lines = [flags.one_line(str(path))]
         try:
@@ -153,6 +153,8 @@ def _read(args: argparse.Namespace) -> int:
             lines = []
         for line in [json.dumps(record, ensure_ascii=False)] if args.format == "jsonl" else lines:
             print(line)
+    if path is None:
+        raise captioner.OptionError(f"no images in {', '.join(args.paths)}")
     return code
 
 

@@ -174,12 +174,14 @@ def packet(before: bytes | None, caption: str, *, described: bool, own: str = ""
 
 def _written(fields: list[Field]) -> tuple[list[str], list[str]]:
     """Descriptions and alt texts that a person has written; those first that most programs would show."""
-    fields = sorted((f for f in fields if f.author is Author.PERSON), key=lambda field: _RANKS[field.name.split()[0]])
+    fields = sorted((f for f in fields if f.author is Author.PERSON), key=_rank)
     alt_texts = [field.text for field in fields if field.name == ALT_TEXT]
     return [field.text for field in fields if field.name != ALT_TEXT], alt_texts
 
 
-_RANKS = {"EXIF": 0, "XMP": 1, "IPTC": 2, "JPEG": 3, "PNG": 3}
+def _rank(field: Field) -> int:
+    """How many kinds of fields most programs ask before this one; comments of all formats come last."""
+    return {"EXIF": 0, "XMP": 1, "IPTC": 2}.get(field.name.split()[0], 3)
 
 
 def fields_of(part: Part) -> Iterator[Field]:

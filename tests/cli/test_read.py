@@ -35,7 +35,7 @@ def fill(folder: Path) -> None:
 
 def test_fields_and_what_programs_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path)
-    assert main(["read", str(tmp_path), str(tmp_path / "photo.jpg.xmp"), "--format", "jsonl"]) == 1
+    assert main(["read", str(tmp_path), "--format", "jsonl"]) == 1
     out, err = capsys.readouterr()
     found = {Path(record["image"]).name: record for record in map(json.loads, out.splitlines())}
     assert "broken.jpg: its captions cannot be read (its segments are damaged)" in err
@@ -71,3 +71,6 @@ def test_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert lines[-2:] == [str(tmp_path / "plain.png"), "  no captions"]
     assert main(["read", str(tmp_path / "absent.jpg")]) == 1
     assert "absent.jpg: cannot be read (No such file or directory)" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["read", str(tmp_path / "empty")]) == 2
+    assert f"no images in {tmp_path / 'empty'}" in capsys.readouterr().err

@@ -350,6 +350,13 @@ def test_xmp_files_lie_beside_images_of_all_formats(folder: Path, name: str) -> 
     assert fakes.SEEN == []
 
 
+def test_the_comment_of_a_gif_is_a_description(folder: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(folder / "4.gif", comment=b"by hand")
+    write_xmp(folder)
+    assert beside(folder / "4.gif.xmp")[0] == ""
+    assert beside(folder / "4.gif.xmp")[1]
+
+
 def test_an_xmp_file_that_is_there_is_added_to_and_a_persons_words_stay(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
