@@ -89,9 +89,11 @@ def describe(finding: Finding) -> str:
         if not captions:
             continue
         lines += [f"  {split:<10}{len(captions):>9,} images, {sum(captions):,} captions"]
+    images = ""
     if finding.kind != CODES:
         paths = {record.path for record in finding.records}
         absent = [path for path in paths if not tars.is_file(path)]
+        images = " --images FOLDER" if paths and len(absent) == len(paths) else ""
         bare = [path for path in find_images([finding.folder]) if path not in paths]
         groups = {"absent": sorted(map(str, absent)), "no caption": list(map(str, bare))}
         lines += [f"  {what:<10}{len(names):>9,} images: {listed(names)}" for what, names in groups.items() if names]
@@ -99,4 +101,4 @@ def describe(finding: Finding) -> str:
         lines.append(f"  {'damaged':<10}{len(finding.damage):>9,} rows, which are left out:")
         lines += [f"    {row}" for row in finding.damage]
     same = f" ({', '.join(finding.same)} would be the same)" if finding.same else ""
-    return "\n".join([*lines, f"  use it with --dataset {finding.kind}:{finding.folder}{same}"])
+    return "\n".join([*lines, f"  use it with --dataset {finding.kind}:{finding.folder}{images}{same}"])

@@ -388,6 +388,19 @@ def test_caption_column_of_a_shard(tmp_path: Path) -> None:
     assert captions_of(read) == {"0.tar/a.png": ("A dog.",)}
 
 
+def test_where_no_image_is_there_the_folder_of_images_is_to_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "captions.csv").write_text("image,caption\na.jpg,A.\nb.jpg,B.\n")
+    (tmp_path / "pictures").mkdir()
+    kinds.draw_as(tmp_path / "pictures", 0, "a.jpg")
+    assert main(["data", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "absent            2 images" in said
+    assert f"--dataset table:{tmp_path / 'text'} --images FOLDER\n" in said
+
+
 def test_a_folder_of_nothing_and_a_folder_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", str(tmp_path)]) == 2
     assert "holds no captioned images in a known form" in capsys.readouterr().err
