@@ -14,14 +14,22 @@ SIZE = (640, 480)
 SAMPLES = Path(__file__).resolve().parents[1] / "data" / "samples"
 
 
-def make_images(folder: Path, count: int, *, source: str | None = None, distinct: int | None = None) -> None:
-    """Make JPEGs of 640 x 480 of the images in a folder: another part, mirrored or not, brighter or darker.
+def make_images(
+    folder: Path,
+    count: int,
+    *,
+    source: str | None = None,
+    distinct: int | None = None,
+    size: tuple[int, int] = SIZE,
+) -> None:
+    """Make JPEGs of the images in a folder: another part, mirrored or not, brighter or darker.
 
     Args:
         folder: made; files that are there already stay as they are.
         count: how many.
         source: folder of images (default: the samples).
         distinct: how many differ to the eye (default: all); the others are copies with other bytes at the end.
+        size: width and height.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sources = list(captioner.find_images([source or SAMPLES]))
@@ -29,7 +37,7 @@ def make_images(folder: Path, count: int, *, source: str | None = None, distinct
     drawn: list[bytes] = []
     for number in range(count):
         if number < (distinct or count):
-            data = _draw(sources[number % len(sources)], chance)
+            data = _draw(sources[number % len(sources)], chance, size)
             if distinct is not None:
                 drawn.append(data)
         else:
@@ -41,12 +49,12 @@ def make_images(folder: Path, count: int, *, source: str | None = None, distinct
             path.write_bytes(data)
 
 
-def _draw(source: Path, chance: np.random.Generator) -> bytes:
+def _draw(source: Path, chance: np.random.Generator, size: tuple[int, int]) -> bytes:
     sample = captioner.open_image(source)
     share = chance.uniform(0.6, 1.0)
     width, height = (round(side * share) for side in sample.size)
     left, top = (int(chance.integers(0, room + 1)) for room in (sample.width - width, sample.height - height))
-    image = sample.resize(SIZE, box=(left, top, left + width, top + height))
+    image = sample.resize(size, box=(left, top, left + width, top + height))
     if chance.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     file = io.BytesIO()
