@@ -1,7 +1,8 @@
 """Put the outputs of shards together: the bytes that one run over everything would have written.
 
-Shards are consecutive parts of one list, so their outputs only have to follow each other in order. Their
-journals hold the order, and show whether something is missing; without journals the order given is taken.
+Shards are consecutive parts of one list, so their outputs only have to follow each other in order. Their stores hold
+the order, and show whether something is missing. They become one store, with which a run over everything goes on.
+Without stores the order given is taken.
 """
 
 import os
@@ -10,9 +11,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from captioner.bulk import store, writers
+from captioner.bulk import writers
 from captioner.bulk.options import Shard
-from captioner.bulk.output import differences, journal_of
+from captioner.bulk.output import OF_SHARDS, copied, differences, is_as_noted
+from captioner.bulk.store import Store, remove_store, store_of
 from captioner.errors import OutputError, os_errors_as
 from captioner.files import replacing
 
@@ -23,26 +25,27 @@ class _Part(NamedTuple):
     """The output of one shard."""
 
     path: Path
-    shard: Shard | None  # None if there is no journal
+    shard: Shard | None  # None if there is no store
     settings: dict[str, object]  # what all parts must share
+    is_own: bool = False  # as it was written, without corrections by hand
 
 
 def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool:
-    """Write the outputs of shards into one file, whole or not at all.
+    """Write the outputs of shards into one file, whole or not at all, and their stores into one beside it.
 
     Args:
-        paths: the shards; in order, unless their journals lie beside them.
+        paths: the shards; in order, unless their stores lie beside them.
         output: the file to write.
         overwrite: replace a file that is there.
 
     Returns:
-        Whether journals have shown that nothing is missing and that the order is right.
+        Whether stores have shown that nothing is missing and that the order is right.
 
     Raises:
         OutputError: something is missing, given twice, not finished, or does not fit together.
     """
-    target = Path(output)
-    _check_files([Path(path) for path in paths], target, overwrite=overwrite)
+    target = Path(os.path.realpath(output))
+    _check_files([Path(path) for path in paths], Path(output), overwrite=overwrite)
     parts = [_read_part(Path(path)) for path in paths]
     numbered = [(part.shard, part) for part in parts if part.shard is not None]
     checked = len(numbered) == len(parts)
@@ -50,17 +53,47 @@ def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool
         parts = _in_order(numbered)
     writer = _common_writer(parts)
     if isinstance(writer, writers.Html):
-        _check_folders(parts, target)
-    with replacing(target) as merged:
-        merged.write(writers.encoded(writer.header))
-        between = b""
-        for part in parts:
-            before = between
-            for block in _body(part.path, writer):
-                merged.write(before + block)
-                before, between = b"", writers.encoded(writer.separator)
-        merged.write(writers.encoded(writer.footer))
+        _check_folders(parts, Path(output))
+    joined = None
+    try:
+        if checked and all(part.is_own for part in parts):
+            joined = _join_stores(parts, target)
+        with replacing(target) as merged:
+            noted = copied(_pieces(parts, writer), merged.write)
+        remove_store(store_of(target))
+        if joined is not None:
+            with closing(Store(joined)) as store:
+                store.begin()
+                store.note(**noted, modified=target.stat().st_mtime_ns)
+            joined.replace(store_of(target))
+    finally:
+        if joined is not None:
+            remove_store(joined)
     return checked
+
+
+def _join_stores(parts: Sequence[_Part], target: Path) -> Path:
+    """One store of all, not yet under its name."""
+    path = target.with_name(f".captioner-{os.getpid()}.journal")
+    remove_store(path)
+    with closing(Store(path, new=True)) as store:
+        whole = {name: value for name, value in parts[0].settings.items() if name not in OF_SHARDS}
+        store.anew(whole, stale=False, finished=True)
+        store.begin()
+        store.absorb(part.path for part in parts)
+    return path
+
+
+def _pieces(parts: Sequence[_Part], writer: writers.Writer) -> Iterator[bytes]:
+    """The whole file, block by block."""
+    yield writers.encoded(writer.header)
+    between = b""
+    for part in parts:
+        before = between
+        for block in _body(part.path, writer):
+            yield before + block
+            before, between = b"", writers.encoded(writer.separator)
+    yield writers.encoded(writer.footer)
 
 
 def _body(path: Path, writer: writers.Writer) -> Iterator[bytes]:
@@ -108,15 +141,17 @@ def _check_folders(parts: Sequence[_Part], target: Path) -> None:
 
 
 def _read_part(path: Path) -> _Part:
-    """A shard, with what its journal says; refuse one that is not finished, or being written."""
-    if not journal_of(path).exists():
+    """A shard, with what its store says; refuse one that is not finished, or being written."""
+    if not store_of(path).exists():
         return _Part(path, None, {})
-    with closing(store.Journal(journal_of(path), new=False)) as journal:
-        settings = dict(journal.settings or {})
+    with closing(Store(store_of(path))) as store:
+        state = store.state
+        settings = dict(state.get("settings") or {})
         shard = settings.pop("shard", None)
-        if journal.stale or journal.finished != journal.last_place():
+        if state.get("stale") or not state.get("finished"):
             raise OutputError(f"{path}: is not finished", "give its command again")
-    return _Part(path, Shard.parse(str(shard)) if shard else Shard(1, 1), settings)
+        whole = Shard.parse(str(shard)) if shard else Shard(1, 1)
+        return _Part(path, whole, settings, is_own=is_as_noted(path, state))
 
 
 def _in_order(parts: Sequence[tuple[Shard, _Part]]) -> list[_Part]:

@@ -129,7 +129,7 @@ def caption_paths(
     """Caption images and folders of images.
 
     The next batch is read and scaled while the network works on the present one. An image that cannot
-    be read gives a record with an error, and the others go on. Files with the same bytes are captioned once.
+    be read gives a record with an error, and the others go on. Images that look the same are captioned once.
 
     Args:
         captioner: the model.
@@ -191,7 +191,7 @@ def caption_loaded(
     batch_size: int,
     *,
     dress: Callable[[Caption], Caption] = lambda caption: caption,
-    known: Callable[[bytes], Captions | None] = lambda digest: None,
+    known: Callable[[Item, Loaded], Captions | None] = lambda item, loaded: None,
 ) -> Iterator[list[Record]]:
     """Caption images that have been read.
 
@@ -200,7 +200,7 @@ def caption_loaded(
         images: each with what was read, in order.
         batch_size: images that go through the network together.
         dress: what is made of each caption.
-        known: dressed captions of a file with this digest, if it has been captioned before; called in this thread.
+        known: dressed captions of an image that looks the same, if one has been captioned; called in this thread.
 
     Yields:
         Batch by batch the records of consecutive images.
@@ -233,14 +233,14 @@ class _Batch:
         self._fresh: dict[bytes, Pixels] = {}
         self._parts: list[Future[list[list[Caption]]]] = []
 
-    def add(self, item: Item, loaded: Loaded, known: Callable[[bytes], Captions | None]) -> None:
+    def add(self, item: Item, loaded: Loaded, known: Callable[[Item, Loaded], Captions | None]) -> None:
         captions = None
         if loaded.pixels is not None and loaded.identity is not None:
-            digest = loaded.identity.digest
-            if digest in self._memory:
-                self._memory.move_to_end(digest)
-            elif (captions := known(digest)) is None:
-                self._fresh[digest], self._memory[digest] = loaded.pixels, ()
+            pixels = loaded.identity.pixels
+            if pixels in self._memory:
+                self._memory.move_to_end(pixels)
+            elif (captions := known(item, loaded)) is None:
+                self._fresh[pixels], self._memory[pixels] = loaded.pixels, ()
         self.images.append((item, loaded, captions))
 
     def is_full(self, size: int) -> bool:
@@ -261,7 +261,7 @@ class _Batch:
         seen = loaded.identity
         if seen is None or loaded.error is not None:
             return Record(item, error=loaded.error, identity=seen)
-        captions = self._memory[seen.digest] if known is None else known
+        captions = self._memory[seen.pixels] if known is None else known
         return Record(item, captions, identity=seen, thumbnail=loaded.thumbnail)
 
 

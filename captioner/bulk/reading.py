@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from captioner.bulk.records import Identity, Item, Member
-from captioner.bulk.tars import TarReader
+from captioner.bulk.records import Identity
 from captioner.errors import CaptionerError, ImageError
 from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, draw, read_file
+from captioner.images.tars import Item, Member, TarReader
 
 _THUMBNAIL_SIDE = 256
 _ATTEMPTS = 2
@@ -72,6 +73,7 @@ class ImageReader:
             identity = Identity(len(data), modified, digest_of(data))
             name = str(item)
             pixels = self.preprocessing.load(_Named(data, name), max_pixels=self.max_pixels)
+            identity = replace(identity, pixels=digest_of(pixels.tobytes()))
             if self.check is not None:
                 self.check(data, display_name(name))
             thumbnail = None
@@ -106,27 +108,35 @@ def digest_of(data: bytes, length: int = 16) -> bytes:
     return hashlib.blake2b(data, digest_size=length).digest()
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    status = os.stat(path)  # noqa: PTH116 - asked of a million files
+    return status.st_size, status.st_mtime_ns
+
+
 def _modified(item: Item) -> int:
     if isinstance(item, Member):
         return item.modified
     try:
-        return item.stat().st_mtime_ns
+        return _stamp(item)[1]
     except (OSError, ValueError):  # reading it will say what is wrong
         return 0
 
 
-def has_changed(item: Item, identity: Identity | None, tars: TarReader, *, max_pixels: int) -> bool:
-    """Whether an image is another one now. It is read only where size and time leave that open."""
-    if identity is None:
-        return True
+def has_changed(
+    item: Item, seen: tuple[int | None, int | None, bytes | None], tars: TarReader, *, max_pixels: int
+) -> bool:
+    """Whether a file is another one than that of some size, time and digest.
+
+    It is read only where size and time leave that open.
+    """
     try:
-        size = item.size if isinstance(item, Member) else item.stat().st_size
+        now = (item.size, item.modified) if isinstance(item, Member) else _stamp(item)
     except (OSError, ValueError):
         return False  # it has gone: what was seen of it stands
-    if size == identity.size and _modified(item) == identity.modified:
+    if now == seen[:2]:
         return False
     try:
-        return digest_of(read_item(item, tars, max_pixels=max_pixels)) != identity.digest
+        return digest_of(read_item(item, tars, max_pixels=max_pixels)) != seen[2]
     except ImageError:
         return True
 

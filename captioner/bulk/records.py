@@ -1,39 +1,11 @@
 """One image: where it lies, and the record of what became of it, which goes from the network into every output."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from captioner.caption import Caption
+from captioner.images.tars import Item as Item
 
 Captions = tuple[Caption, ...]
-
-
-@dataclass(frozen=True)
-class Member:
-    """An image in a tar, or what is wrong where there should be one.
-
-    Attributes:
-        name: as outputs name it: the tar, a slash and its name in there.
-        tar: path of the tar.
-        offset: where its bytes begin in the plain tar.
-        size: how many they are.
-        modified: time of the tar's last change, in nanoseconds since 1970.
-        error: why there is no image, in one line.
-    """
-
-    name: str
-    tar: str
-    offset: int = 0
-    size: int = 0
-    modified: int = 0
-    error: str | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-
-Item = Path | Member
-"""An image to caption: a file, or part of one. ``str()`` gives its name."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +16,13 @@ class Identity:
         size: bytes.
         modified: time of the last change, in nanoseconds since 1970.
         digest: 16 bytes of BLAKE2b over the file.
+        pixels: the same over what the encoder sees of it, which no metadata change; empty where that is not known.
     """
 
     size: int
     modified: int
     digest: bytes
+    pixels: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.bulk import reading, sidecars, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State, Target, file_or_terminal, output_settings
-from captioner.bulk.records import Item, Record
+from captioner.bulk.records import Captions, Item, Record
+from captioner.bulk.store import Seen, Store, kept_somewhere
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
 from captioner.images import Preprocessing, Preprocessings, display_name, find, watch
@@ -26,6 +28,11 @@ from captioner.runtime.model import processors
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
 
+SECONDS_TOGETHER = 0.5
+"""What is captioned within this time is written together: each time costs a few waits for the disk."""
+_MOST_WAITING = 4096  # records
+_LISTED_TOGETHER = 512  # images
+_SECONDS_LISTING = 0.05  # after each time that something is written
 _NOTICE = b"\nfinishing the batch in hand; Ctrl-C again breaks off\n"
 
 
@@ -111,20 +118,30 @@ def caption_folder(
             target = sidecars.Sidecars(options)
         else:
             target = file_or_terminal(options, several=model.decoding.num_captions > 1)
-    with closing(target), closing(sources.Inputs(paths, options, target.key, wanted)) as inputs:
+    with (
+        closing(target),
+        closing(sources.Inputs(paths, options, target.key if target.keyed else None, wanted)) as inputs,
+    ):
         if clash := inputs.clash():
             first, second = map(display_name, clash)
-            key = target.key(clash[0])
-            file = display_name(Path(os.fsdecode(key)).name) if isinstance(key, bytes) else None
-            shared = f"image_id {key!r}" if file is None else f"captioned in {file}"
+            same = target.key(clash[0])
+            file = display_name(Path(os.fsdecode(same)).name) if isinstance(same, bytes) else None
+            shared = f"image_id {same!r}" if file is None else f"captioned in {file}"
             advice = f"`sidecar_name` full takes {Path(first).name}{options.sidecar_ending} for the first"
             apart = options.kind == "sidecar" and options.sidecar_name != "full"
             raise OptionError(f"{first} and {second} would both be {shared}", advice if apart else "")
         settings = output_settings(model.settings, options, inputs.whole)
-        target.open(settings, overwrite=options.existing == "overwrite")
-        run = _Run(options, model, progress, Tally(progress, inputs.omitted), target, inputs, check)
-        run.plan()
-        return run.execute()
+        overwrite = options.existing == "overwrite"
+        store = target.open(settings, overwrite=overwrite, dry_run=options.dry_run)
+        run = _Run(options, model, progress, target, store, inputs, wanted)
+        return run.execute(_list_of(paths, options), check)
+
+
+def _list_of(paths: Sequence[str], options: FolderOptions) -> dict[str, object]:
+    """What a list of images depends on, beside what there is."""
+    names = ("from_file", "recursive", "include_all", "shard")
+    lists = {"paths": list(paths), "input_tar": list(options.input_tar), "exclude": list(options.exclude)}
+    return {"folder": str(Path.cwd()), **lists, **{name: getattr(options, name) for name in names}}
 
 
 def _keep_on(
@@ -194,80 +211,179 @@ def print_results(records: Iterable[Record], options: FolderOptions, progress: P
             progress.say(record.error)
             if options.fail_fast:
                 break
-    target.finish((), complete=True)
+    target.finish(listed=True, complete=True)
     return Summary(captioned, 0, failed, seconds=progress.seconds)
 
 
-@dataclass
 class _Run:
-    """One run over a list of images."""
+    """One run: images are listed, and those that are due captioned meanwhile."""
 
-    _options: FolderOptions
-    _model: Model
-    _progress: Progress
-    _tally: Tally
-    _target: Target
-    _inputs: sources.Inputs
-    _check: Callable[[bytes, str], None] | None
+    def __init__(
+        self,
+        options: FolderOptions,
+        model: Model,
+        progress: Progress,
+        target: Target,
+        store: Store,
+        inputs: sources.Inputs,
+        wanted: Callable[[Path], bool] | None,
+    ) -> None:
+        self._options, self._model, self._progress = options, model, progress
+        self._target, self._store, self._inputs, self._wanted = target, store, inputs, wanted
+        self._tally = Tally(progress, inputs.omitted)
+        self._items = iter(inputs)
+        self._is_listed = False  # as a whole
+        self._changed: set[str] = set()  # of those that are being read and captioned
 
-    def plan(self) -> None:
-        """Find out what is due."""
-        self._tally.due = self._inputs.choose(self._is_due)
-        self._tally.skipped = len(self._inputs) - self._tally.due
+    def execute(self, listing: dict[str, object], check: Callable[[bytes, str], None] | None) -> Summary:
+        """Caption what is due, unless this is a dry run.
 
-    def _is_due(self, item: Item) -> bool:
-        state, name = self._target.state(item), display_name(str(item))
+        Args:
+            listing: what the list depends on; if that of an earlier run is the same, what it left comes first.
+            check: see :class:`captioner.bulk.reading.ImageReader`.
+        """
         if self._options.dry_run:
-            print(f"{state.value}\t{name}")
-        elif state is State.CHANGED:
-            self._progress.say(f"{name}: has changed; it is captioned anew")
-        elif state is State.LEFT:
-            self._progress.say(f"{name}: has changed, but its caption was edited by hand and stays as it is")
-        return state in (State.DUE, State.CHANGED)
-
-    def execute(self) -> Summary:
-        """Caption what is due, unless this is a dry run."""
-        if self._options.dry_run:
+            self._list(until=lambda: False)
             sys.stdout.flush()
             return self._tally.summary()
+        if self._store.state.get("listing") == listing and not self._target.keyed:
+            self._tally.due = self._store.queue_pending()
+        # Where an image can be refused for what others are, all are looked at before anything is written.
+        self._list(until=lambda: bool(self._tally.due) and not self._target.keyed)
         captioner = self._model.load() if self._tally.due else None
+        self._store.begin()
+        self._store.note(listing=listing)
         self._target.begin()
-        self._target.forget(self._inputs.sound_tars)
-        self._progress.start(self._tally.due, self._tally.skipped)
+        self._progress.start(self._total, self._tally.skipped)
         if captioner is not None:
             with on_interrupt(self._tally.interrupt, notice=_NOTICE):
-                self._caption(captioner)
-        self._target.finish(self._inputs.names, complete=not self._tally.remaining)
+                self._caption(captioner, check)
+        if self._is_listed:
+            self._store.forget(self._inputs.sound_tars)
+        elif not self._tally.remaining:
+            self._tally.due += 1  # that there is more is known, but not how much
+        self._target.finish(listed=self._is_listed, complete=not self._tally.remaining)
         return self._tally.summary()
 
-    def _caption(self, captioner: Captioner) -> None:
+    @property
+    def _total(self) -> int | None:
+        return self._tally.due if self._is_listed else None
+
+    def _list(self, until: Callable[[], bool]) -> None:
+        """List more images, and find out which of them are due."""
+        while not (self._is_listed or until()):
+            with kept_somewhere():  # by the lists of tars
+                items = list(islice(self._items, _LISTED_TOGETHER))
+            self._is_listed = len(items) < _LISTED_TOGETHER
+            due: dict[bool, list[int]] = {False: [], True: []}
+            for place, item, seen in self._store.enlist(items):
+                state = self._state(item, seen)
+                if state in (State.DUE, State.CHANGED):
+                    due[state is State.CHANGED].append(place)
+                else:
+                    self._tally.skipped += 1
+            for changed, places in due.items():
+                self._store.queue(places, "changed" if changed else "")
+                self._tally.due += len(places)
+
+    def _list_further(self, *, for_more: bool = False) -> None:
+        """List for a moment; or until more are due, however long it takes."""
+        before, end = self._tally.due, time.monotonic() + _SECONDS_LISTING
+        self._list(until=lambda: self._tally.due > before if for_more else time.monotonic() >= end)
+        self._progress.expect(self._total, self._tally.skipped)
+
+    def _state(self, item: Item, seen: Seen | None) -> State:
+        state = self._target.state(item, seen)
+        if self._options.dry_run:
+            print(f"{state.value}\t{display_name(str(item))}")
+        elif state is State.LEFT:
+            name = display_name(str(item))
+            self._progress.say(f"{name}: has changed, but its caption was edited by hand and stays as it is")
+        return state
+
+    def _due(self) -> Iterator[Item]:
+        """The images that are due, in turn; the list grows meanwhile."""
+        while True:
+            page = self._store.due()
+            for item, kind in page:
+                if kind == "early" and not self._is_still_there(item):
+                    self._tally.due -= 1
+                    continue
+                if kind == "changed":
+                    self._changed.add(str(item))
+                yield item
+            if not page:
+                if self._is_listed:
+                    return
+                self._list_further(for_more=True)
+
+    def _is_still_there(self, item: Item) -> bool:
+        """Whether there is a file of an earlier list; if not, this run's list leaves it out."""
+        return isinstance(item, Path) and item.exists() and (self._wanted is None or self._wanted(item))
+
+    def _caption(self, captioner: Captioner, check: Callable[[bytes, str], None] | None) -> None:
         # Only here: a run with nothing to do does not wait for what models need.
         from captioner.bulk.pipeline import Engine, caption_loaded, read_ahead
 
         options = self._options
-        reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, self._check, options.kind == "html")
+        reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, check, options.kind == "html")
         workers = options.workers
         if workers is None:  # reading takes a tenth of the time of encoding, and one image is not worth a process
-            workers = max(1, min(8, processors() // 2)) if len(self._inputs) > 1 else 0
-        known = self._target.captions_of
+            workers = max(1, min(8, processors() // 2)) if self._total != 1 else 0
+        waiting: list[Record] = []
         with reading.Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
-            loaded = readers.read(self._inputs.due(), ahead=read_ahead(options.batch_size))
+            loaded = readers.read(self._due(), ahead=read_ahead(options.batch_size))
             wanted = takewhile(lambda _: not self._tally.interrupted, loaded)
-            for batch in caption_loaded(engine, wanted, options.batch_size, dress=options.dress, known=known):
-                if not self._write(batch):
-                    return
+            batches = caption_loaded(engine, wanted, options.batch_size, dress=options.dress, known=self._known)
+            try:
+                written = time.monotonic()
+                for batch in batches:
+                    waiting += batch
+                    failed = options.fail_fast and any(record.error is not None for record in batch)
+                    if failed or len(waiting) >= _MOST_WAITING or time.monotonic() - written >= SECONDS_TOGETHER:
+                        records, waiting = waiting, []
+                        if not self._write(records):
+                            return
+                        written = time.monotonic()
+                        self._list_further()
+            finally:
+                if waiting:
+                    self._write(waiting)
+
+    def _known(self, item: Item, loaded: reading.Loaded) -> Captions | None:
+        assert loaded.identity is not None
+        if str(item) in self._changed:
+            record = Record(item, identity=loaded.identity, thumbnail=loaded.thumbnail)
+            if (captions := self._target.standing(record)) is not None:
+                return captions
+        return self._target.captions_of(loaded.identity.pixels)
 
     def _write(self, records: Sequence[Record]) -> bool:
         """Write a batch; whether to go on."""
         if self._options.fail_fast:
             failed = [record.error is not None for record in records]
             records = records[: failed.index(True) + 1] if any(failed) else records
+        standing = self._look_again(records)
         written = self._target.write([self._numbered(record) for record in records])
         errors = [record.error for record in written if record.error is not None]
         unread = [Path(each.name).suffix[1:].upper() for each in written if "pip install" in (each.error or "")]
         self._inputs.omitted.others.update(unread)
-        self._tally.note(len(written) - len(errors), errors)
+        self._tally.due -= standing
+        self._tally.skipped += standing
+        self._tally.note(len(written) - len(errors) - standing, errors)
         return not (errors and self._options.fail_fast)
+
+    def _look_again(self, records: Sequence[Record]) -> int:
+        """Say which images have changed; how many of those whose files have changed look as before."""
+        standing = 0
+        for record in records:
+            if record.name in self._changed:
+                self._changed.remove(record.name)
+                if self._target.standing(record) is not None:
+                    standing += 1
+                else:
+                    self._progress.say(f"{display_name(record.name)}: has changed; it is captioned anew")
+        return standing
 
     def _numbered(self, record: Record) -> Record:
         number = None if isinstance(record.image, str) else sources.key_of(record.image, self._target.key)

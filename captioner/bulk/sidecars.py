@@ -12,7 +12,9 @@ from typing import BinaryIO
 from captioner.bulk.options import FolderOptions, joined
 from captioner.bulk.output import Settings, State, Target
 from captioner.bulk.reading import digest_of
-from captioner.bulk.records import Identity, Item, Record
+from captioner.bulk.records import Captions, Identity, Item, Record
+from captioner.bulk.store import Seen, Store
+from captioner.caption import Caption
 from captioner.errors import CaptionerError, ImageError, OutputError, os_errors_as
 from captioner.files import replacing
 from captioner.images import display_name, printable, read_file
@@ -33,6 +35,7 @@ class Note:
         size: bytes of the image, as text.
         image: of the image's bytes.
         caption: of the file's own content.
+        pixels: of what the encoder saw of the image; earlier releases have not noted it.
     """
 
     model: str
@@ -41,6 +44,7 @@ class Note:
     size: str = ""
     image: str = ""
     caption: str = ""
+    pixels: str = ""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> "Note":
@@ -51,20 +55,20 @@ class Note:
 
     def about(self, identity: Identity, content: bytes) -> "Note":
         """The note of one file."""
-        image = identity.digest[:8].hex()
-        return replace(self, size=str(identity.size), image=image, caption=short_digest(content))
+        image, pixels = identity.digest[:8].hex(), identity.pixels[:8].hex()
+        return replace(self, size=str(identity.size), image=image, caption=short_digest(content), pixels=pixels)
 
     def write(self, file: BinaryIO) -> None:
         """Attach it to a file that is being written, where the file system lets one."""
         with suppress(AttributeError, OSError):  # no such thing on this system, or here
-            os.setxattr(file.fileno(), _ATTRIBUTE, " ".join(vars(self).values()).encode())
+            os.setxattr(file.fileno(), _ATTRIBUTE, " ".join(vars(self).values()).rstrip().encode())
 
     @classmethod
     def read(cls, path: Path) -> "Note | None":
         """The note of a file; None if it has none, or one that this version does not know."""
         try:
             parts = os.getxattr(path, _ATTRIBUTE).decode().split(" ")
-            return cls(*parts) if len(parts) == len(cls.__match_args__) else None
+            return cls(*parts) if 0 <= len(cls.__match_args__) - len(parts) <= 1 else None
         except (AttributeError, OSError, UnicodeDecodeError):  # no such thing on this system, or here
             return None
 
@@ -100,6 +104,8 @@ class FilePerImage(Target):
         max_pixels: of images, see :func:`captioner.images.read_file`.
     """
 
+    keyed = True
+
     def __init__(self, *, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._note = Note("", "", "")
@@ -132,11 +138,12 @@ class FilePerImage(Target):
             self._folder = (name, os.path.realpath(name))
         return self._folder[1]
 
-    def open(self, settings: Settings, *, overwrite: bool) -> None:
+    def open(self, settings: Settings, *, overwrite: bool, dry_run: bool = False) -> Store:
         """See :class:`Target`."""
         self._note, self._overwrite = Note.of_settings(settings), overwrite
+        return super().open(settings, overwrite=overwrite, dry_run=dry_run)
 
-    def state(self, item: Item) -> State:
+    def state(self, item: Item, seen: Seen | None = None) -> State:
         """See :class:`Target`."""
         image = str(item)
         file = self._file_of(image)
@@ -198,7 +205,7 @@ class Sidecars(FilePerImage):
         path = Path(image)
         return path.with_name((path.name if self._full else path.stem) + self._ending) if path.name else path
 
-    def state(self, item: Item) -> State:
+    def state(self, item: Item, seen: Seen | None = None) -> State:
         """See :class:`Target`."""
         file = self._file_of(str(item))
         if _is_blank(file):
@@ -207,7 +214,16 @@ class Sidecars(FilePerImage):
             note = Note.read(file)  # of these settings only if the caption has been added
             if note is None or self._note.differences(note):
                 return State.DUE
-        return super().state(item)
+        return super().state(item, seen)
+
+    def standing(self, record: Record) -> Captions | None:
+        """See :class:`Target`."""
+        file, seen = self._file_of(record.name), record.identity
+        note = Note.read(file)
+        if note is None or seen is None or not note.pixels or note.pixels != seen.pixels[:8].hex():
+            return None
+        text = file.read_bytes()
+        return (Caption(text.decode().removesuffix("\n"), 0.0),) if short_digest(text) == note.caption else None
 
     def _put(self, image: str, caption: str, identity: Identity) -> None:
         file = Path(os.path.realpath(self._file_of(image)))  # a link stays a link

@@ -1,41 +1,41 @@
 """The images that a run is about: from files, folders, lists and tars."""
 
-import glob
 import hashlib
-import json
 import os
 import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from captioner.bulk.options import FolderOptions, Shard
-from captioner.bulk.records import Item, Member
-from captioner.bulk.tars import Tars
+from captioner.bulk.store import kept_somewhere, packed, unpacked
 from captioner.datasets import coco
-from captioner.errors import ImageError, OptionError, OutputError, os_errors_as
+from captioner.errors import ImageError, OptionError, os_errors_as
 from captioner.images import display_name, find
+from captioner.images.tars import Item, Member, Tars, expand
 
 Key = int | bytes
 
 _BLOCK_BYTES = 1 << 16  # many times the longest path
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
-_MOST_NAMES = 1_000_000
 
 
 class Inputs:
-    """The images of a run, in order, taken down once on disk, so that ten million fit.
+    """The images of a run, in order.
+
+    They are listed as they are asked for; or first of all, on disk, so that ten million fit: where they have keys,
+    where a shard takes its part, and to be asked for again.
 
     Args:
         paths: files and folders.
         options: tars, lists, and which shard.
-        key: of an image by its name, what only one of them may have; None for nothing.
+        key: of an image by its name, what only one of them may have; None where images have none.
         wanted: whether a file is taken; those that are not are left for another run.
+        again: they are asked for several times.
 
     Attributes:
         whole: how much all shards have to do; empty if there is but one part.
@@ -50,8 +50,10 @@ class Inputs:
         self,
         paths: Sequence[str],
         options: FolderOptions,
-        key: Callable[[str], Key | None],
+        key: Callable[[str], Key | None] | None = None,
         wanted: Callable[[Path], bool] | None = None,
+        *,
+        again: bool = False,
     ) -> None:
         if options.input_tar and (paths or options.from_file is not None):
             raise OptionError("`input_tar` comes without other images", "give these a run of their own")
@@ -65,25 +67,19 @@ class Inputs:
             tars = tars[places.start : places.stop]
         self.omitted = options.omitted
         self._tars = Tars(tars, self.omitted)
-        # A database without a name lies in a temporary file that goes when it is closed.
-        self._db = sqlite3.connect("", isolation_level=None)
         listed = list_images(paths, options.from_file, recursive=options.recursive, omitted=self.omitted)
-        items = self._tars if tars else listed if wanted is None else filter(wanted, listed)
-        rows = ((os.fsencode(str(item)), key_of(item, key), _packed(item)) for item in items)
-        with self._transaction():
-            self._db.execute("CREATE TABLE work (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
-            self._db.execute("CREATE TABLE due (place INTEGER PRIMARY KEY)")
-            self._db.executemany("INSERT INTO work (image, key, member) VALUES (?, ?, ?)", rows)
-        total = len(self)
-        if not total:
+        files = listed if wanted is None else (path for path in listed if wanted(path))
+        items: Iterator[Item] = iter(self._tars) if tars else files
+        first = next(items, None)
+        if first is None:
             names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
             hint = " (`include_all` takes in what is left out)" * bool(self.omitted.images or self.omitted.folders)
             raise ImageError(f"no images in {', '.join(names)}", f"{self.omitted}{hint}")
-        if shard is not None:
-            self.whole = {"pictures": total}  # as outputs have it that were begun before the noun was changed
-            with self._transaction():
-                places = shard.of(total)
-                self._db.execute("DELETE FROM work WHERE place <= ? OR place > ?", (places.start, places.stop))
+        self._items: Iterator[Item] = chain([first], items)
+        self._list = _List(self._items, key) if key is not None or shard is not None or again else None
+        if self._list is not None and shard is not None:
+            self.whole = {"pictures": len(self._list)}  # as outputs have it that were begun before the noun was changed
+            self._list.keep(shard.of(len(self._list)))
 
     @property
     def sound_tars(self) -> list[str]:
@@ -92,75 +88,65 @@ class Inputs:
 
     def clash(self) -> tuple[str, str] | None:
         """Two images with one key, if there are any."""
-        places = "SELECT min(place), max(place) FROM work WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
-        row = self._db.execute(f"{places} ORDER BY 1 LIMIT 1").fetchone()
-        if row is None:
-            return None
-        (first,), (second,) = self._db.execute("SELECT image FROM work WHERE place IN (?, ?) ORDER BY place", row)
-        return os.fsdecode(first), os.fsdecode(second)
-
-    def __len__(self) -> int:
-        count: int = self._db.execute("SELECT count(*) FROM work").fetchone()[0]
-        return count
+        return None if self._list is None else self._list.clash()
 
     def __iter__(self) -> Iterator[Item]:
-        for row in self._db.execute("SELECT image, member FROM work ORDER BY place"):
-            yield _unpacked(*row)
-
-    @property
-    def names(self) -> Iterator[str]:
-        """What outputs call the images, in order."""
-        for (image,) in self._db.execute("SELECT image FROM work ORDER BY place"):
-            yield os.fsdecode(image)
+        return self._items if self._list is None else iter(self._list)
 
     @property
     def digest(self) -> str:
         """What lists of the same names in the same order share."""
         digest = hashlib.blake2b(digest_size=8)
-        for name in self.names:
-            digest.update(os.fsencode(name) + b"\0")
+        for item in self:
+            digest.update(os.fsencode(str(item)) + b"\0")
         return digest.hexdigest()
-
-    def choose(self, is_due: Callable[[Item], bool]) -> int:
-        """Ask of each image in order whether it is due; how many are."""
-        with self._transaction(), closing(self._db.execute("SELECT place, image, member FROM work ORDER BY 1")) as rows:
-            due = ((place,) for place, *item in rows if is_due(_unpacked(*item)))
-            return self._db.executemany("INSERT INTO due VALUES (?)", due).rowcount
-
-    def due(self) -> Iterator[Item]:
-        """The images that are due, in order."""
-        for row in self._db.execute("SELECT image, member FROM work NATURAL JOIN due ORDER BY place"):
-            yield _unpacked(*row)
 
     def close(self) -> None:
         """Forget them."""
-        self._db.close()
+        if self._list is not None:
+            self._list.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN")
-        try:
-            yield
+
+class _List:
+    """A list of images on disk."""
+
+    def __init__(self, items: Iterable[Item], key: Callable[[str], Key | None] | None) -> None:
+        # A database without a name lies in a temporary file that goes when it is closed.
+        self._db = sqlite3.connect("", isolation_level=None)
+        rows = ((os.fsencode(str(item)), key and key_of(item, key), packed(item)) for item in items)
+        with kept_somewhere():
+            self._db.execute("CREATE TABLE list (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO list (image, key, member) VALUES (?, ?, ?)", rows)
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            advice = "TMPDIR names a folder with more room"
-            raise OutputError(f"the list of images cannot be kept ({error})", advice) from error
+
+    def keep(self, places: range) -> None:
+        """Forget all others."""
+        self._db.execute("DELETE FROM list WHERE place <= ? OR place > ?", (places.start, places.stop))
+
+    def clash(self) -> tuple[str, str] | None:
+        places = "SELECT min(place), max(place) FROM list WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
+        row = self._db.execute(f"{places} ORDER BY 1 LIMIT 1").fetchone()
+        if row is None:
+            return None
+        (first,), (second,) = self._db.execute("SELECT image FROM list WHERE place IN (?, ?) ORDER BY place", row)
+        return os.fsdecode(first), os.fsdecode(second)
+
+    def __len__(self) -> int:
+        count: int = self._db.execute("SELECT count(*) FROM list").fetchone()[0]
+        return count
+
+    def __iter__(self) -> Iterator[Item]:
+        for row in self._db.execute("SELECT image, member FROM list ORDER BY place"):
+            yield unpacked(*row)
+
+    def close(self) -> None:
+        self._db.close()
 
 
 def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
     """An image's key; what is known to be none needs none."""
     return None if isinstance(item, Member) and item.error is not None else key(str(item))
-
-
-def _packed(item: Item) -> str | None:
-    if isinstance(item, Path):
-        return None
-    return json.dumps((item.tar, item.offset, item.size, item.modified, item.error))
-
-
-def _unpacked(image: bytes, member: str | None) -> Item:
-    name = os.fsdecode(image)
-    return Path(name) if member is None else Member(name, *json.loads(member))
 
 
 def list_images(
@@ -178,7 +164,8 @@ def list_images(
         OptionError: the list cannot be read.
     """
     listed = iter(()) if from_file is None else read_list(from_file)
-    return find.find_images(chain(paths, listed), recursive=recursive, omitted=omitted)
+    first = list(islice(listed, 1))  # a list that cannot be read is reported at once
+    return find.find_images(chain(paths, first, listed), recursive=recursive, omitted=omitted)
 
 
 def listed_images(
@@ -234,56 +221,3 @@ def read_list(name: str) -> Iterator[str]:
             block = file.read(_BLOCK_BYTES)
         if last := rest.removesuffix(dropped):
             yield os.fsdecode(last)
-
-
-def expand(patterns: Iterable[str]) -> list[str]:
-    """The files that patterns stand for, each once, in the order of the patterns.
-
-    ``images-{000..999}.tar`` is a thousand names, ``{a,b}.tar`` two; they need not exist. ``*``, ``?`` and
-    ``[...]`` stand for files that are there, in natural order. A pattern that is the name of a file stands for it.
-
-    Args:
-        patterns: any number, given as `input_tar`.
-
-    Raises:
-        OptionError: nothing fits one of them, or it stands for more than a million names.
-    """
-    names = chain.from_iterable(_expand(pattern) for pattern in patterns)
-    return list(dict.fromkeys(names))
-
-
-def _expand(pattern: str) -> Iterator[str]:
-    if not pattern:
-        raise OptionError("`input_tar`: an empty name was given")
-    if Path(pattern).exists():
-        yield pattern
-        return
-    for count, name in enumerate(_in_braces(pattern)):
-        if count >= _MOST_NAMES:
-            raise OptionError(f"`input_tar` {pattern!r}: stands for more than {_MOST_NAMES:,} names")
-        if glob.escape(name) == name or Path(name).exists():
-            yield name
-            continue
-        found = sorted(map(Path, glob.glob(name)), key=lambda path: (path.parent, find.natural_order(path.name)))  # noqa: PTH207
-        if not found:
-            raise OptionError(f"`input_tar` {name!r}: no file fits")
-        yield from map(str, found)
-
-
-def _in_braces(pattern: str) -> Iterator[str]:
-    match = _BRACES.search(pattern)
-    if match is None:
-        yield pattern
-        return
-    words, first, last = match.groups()
-    choices = words.split(",") if first is None else _numbers(first, last)
-    for choice in choices:
-        yield from _in_braces(pattern[: match.start()] + choice + pattern[match.end() :])
-
-
-def _numbers(first: str, last: str) -> Iterator[str]:
-    start, end = int(first), int(last)
-    padded = any(re.fullmatch("-?0[0-9]+", each) for each in (first, last))
-    width = max(len(first), len(last)) if padded else 0
-    step = 1 if start <= end else -1
-    return (f"{number:0{width}}" for number in range(start, end + step, step))

@@ -7,15 +7,13 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from captioner.bulk.records import Record
-from captioner.datasets.records import ByPath, listed, read_json
-from captioner.errors import DatasetError, OptionError
+from captioner.errors import OptionError
 from captioner.html import CLOSING, opening
 from captioner.images import display_name, draw, printable
 
@@ -58,10 +56,12 @@ class Writer:
 
     Attributes:
         grows: whether each record can be appended to the file as soon as it is known.
+        keyed: whether :meth:`key` says something, so that it is asked before anything is captioned.
         names_by_number: whether records need ``image_id``.
     """
 
     grows: bool = True
+    keyed: bool = False
     names_by_number: bool = False
     header: str = ""
     separator: str = ""
@@ -140,6 +140,8 @@ class ImageFolder(Writer):
         folder: where the file lies.
     """
 
+    keyed = True
+
     def __init__(self, folder: Path = Path()) -> None:
         self.folder = folder
 
@@ -181,7 +183,7 @@ class Coco(Writer):
     """A COCO results file: ``[{"image_id": 139, "caption": "..."}, ...]``, best captions, no failures."""
 
     grows = False
-    names_by_number = True
+    keyed = names_by_number = True
     header = "[\n"
     separator = ",\n"
     footer = "\n]\n"
@@ -245,53 +247,3 @@ WRITERS: dict[str, type[Writer]] = {
 def encoded(text: str) -> bytes:
     """UTF-8; halves of characters, which names of files may hold, become escapes (exact ones in JSON)."""
     return text.encode("utf-8", "backslashreplace")
-
-
-_COCO_NAME = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]{12})")
-
-
-class CocoIds:
-    """Finds the id of an image in an annotations file, or else in its name (``000000000139.jpg``).
-
-    Args:
-        annotations: COCO file whose ``images`` have ``file_name`` and ``id``; None goes by names alone. An image
-            is the one whose ``file_name``, folders included, its path ends in.
-
-    Raises:
-        DatasetError: the file is no such file.
-    """
-
-    def __init__(self, annotations: str | None) -> None:
-        self._annotations = annotations
-        self._ids = None if annotations is None else ByPath(_listed(Path(annotations)), annotations)
-
-    def __call__(self, image: str) -> int:
-        """The number of an image.
-
-        Raises:
-            OptionError: it has none.
-        """
-        path = Path(image)
-        if self._ids is not None:
-            number = self._ids(os.path.abspath(image))  # noqa: PTH100 - resolve() follows links
-            if isinstance(number, int):
-                return number
-            what = f"{display_name(path)}: is not among the images of {self._annotations}"
-            others = self._ids.ending_in(path.name)
-            raise OptionError(what, f"that has {listed(others)}, in another folder" if others else "")
-        if match := _COCO_NAME.fullmatch(path.stem):
-            return int(match[1])
-        what = f"{display_name(path)}: has no number for the format coco"
-        raise OptionError(what, "give the ids with `annotations` FILE")
-
-
-def _listed(path: Path) -> Iterator[tuple[str, int]]:
-    contents = read_json(path)
-    images = contents.get("images") if isinstance(contents, dict) else None
-    if not isinstance(images, list) or not images:
-        raise DatasetError(f"{path}: has no list 'images'", "a COCO annotations file is expected")
-    for position, image in enumerate(images):
-        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
-        if not isinstance(name, str) or type(number) is not int:
-            raise DatasetError(f"{path}: images[{position}] needs a 'file_name' and a whole number 'id'")
-        yield name, number

@@ -28,7 +28,7 @@ def caption_on_cluster(paths: Sequence[str], options: FolderOptions, model: Mode
     Raises:
         CaptionerError: wrong use, nothing to caption, no cluster, or an output that cannot be written.
     """
-    with closing(sources.Inputs(paths, options, lambda image: None)) as inputs:
+    with closing(sources.Inputs(paths, options, again=True)) as inputs:
         return _Run(options, model, progress, inputs).execute()
 
 

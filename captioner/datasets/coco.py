@@ -5,13 +5,15 @@ folder are named by hand. COCO (Chen et al. 2015, arXiv:1504.00325), VizWiz-Capt
 arXiv:2002.08565), nocaps (Agrawal et al. 2019, arXiv:1812.08658), STAIR (Yoshikawa et al. 2017, arXiv:1705.00823).
 """
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioner.datasets.options import Source
-from captioner.datasets.records import ALL, ImageId, Record, inside, read_json, spaced, split_in, spoken
-from captioner.errors import DatasetError, NoDatasetError
+from captioner.datasets.records import ALL, ByPath, ImageId, Record, inside, listed, read_json, spaced, split_in, spoken
+from captioner.errors import DatasetError, NoDatasetError, OptionError
 
 # For each kind the names of its files, and the folders of their images; the first name that is found counts.
 _LAYOUTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
@@ -23,6 +25,7 @@ _LAYOUTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         *((f"stair_captions_{version}_{{}}.json", ("{}2014",)) for version in ("v1.2", "v1.1")),
     ),
 }
+_IMAGE_NAME = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]{12})")
 _UNUSED = ("is_rejected", "is_precanned")  # VizWiz: captions that are spam, and a sentence for useless images
 _TOKENIZED = "tokenized_caption"  # STAIR: the same caption with blanks between its words
 
@@ -158,3 +161,56 @@ def _pairs(
         if (type(number) is not int and type(number) is not str) or not isinstance(text, str):
             raise DatasetError(f"{file}: {member}[{position}] lacks an id '{number_key}' or a text '{text_key}'")
         yield position, number, text
+
+
+class CocoIds:
+    """Finds the id of an image in an annotations file, or else in its name (``000000000139.jpg``).
+
+    Args:
+        annotations: COCO file whose ``images`` have ``file_name`` and ``id``; None goes by names alone. An image
+            is the one whose ``file_name``, folders included, its path ends in.
+
+    Raises:
+        DatasetError: the file is no such file.
+    """
+
+    def __init__(self, annotations: str | None) -> None:
+        self._annotations = annotations
+        self._ids = None if annotations is None else ByPath(_numbered(Path(annotations)), annotations)
+
+    def __call__(self, image: str) -> int:
+        """The number of an image.
+
+        Raises:
+            OptionError: it has none.
+        """
+        path = Path(image)
+        if self._ids is not None:
+            number = self._ids(os.path.abspath(image))  # noqa: PTH100 - resolve() follows links
+            if isinstance(number, int):
+                return number
+            what = f"{_shown(image)}: is not among the images of {self._annotations}"
+            others = self._ids.ending_in(path.name)
+            raise OptionError(what, f"that has {listed(others)}, in another folder" if others else "")
+        if match := _IMAGE_NAME.fullmatch(path.stem):
+            return int(match[1])
+        what = f"{_shown(image)}: has no number for the format coco"
+        raise OptionError(what, "give the ids with `annotations` FILE")
+
+
+def _numbered(path: Path) -> Iterator[tuple[str, int]]:
+    contents = read_json(path)
+    images = contents.get("images") if isinstance(contents, dict) else None
+    if not isinstance(images, list) or not images:
+        raise DatasetError(f"{path}: has no list 'images'", "a COCO annotations file is expected")
+    for position, image in enumerate(images):
+        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
+        if not isinstance(name, str) or type(number) is not int:
+            raise DatasetError(f"{path}: images[{position}] needs a 'file_name' and a whole number 'id'")
+        yield name, number
+
+
+def _shown(image: str) -> str:
+    from captioner.images import display_name  # not above: data sets are read without Pillow
+
+    return display_name(image)

@@ -15,6 +15,7 @@ from captioner.bulk import output, records
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Model, Summary, caption_folder
 from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest
+from captioner.bulk.store import Seen, Store
 from captioner.embed.embedding import Texts, check_embeddable, embed, fingerprint, packet, packet_texts, read_texts
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, OptionError, OutputError, os_errors_as
 from captioner.files import replacing, resemble, set_mode
@@ -65,10 +66,10 @@ class _Copies(FilePerImage):
             raise OptionError(f"{display_name(image)}: lies in `output`, which is for copies alone")
         return super().key(image)
 
-    def open(self, settings: output.Settings, *, overwrite: bool) -> None:
+    def open(self, settings: output.Settings, *, overwrite: bool, dry_run: bool = False) -> Store:
         if self._folder_of_copies.exists() and not self._folder_of_copies.is_dir():
             raise OutputError(f"`output` {self._folder_of_copies}: is a file", "`embed` takes a folder for copies")
-        super().open(settings, overwrite=overwrite)
+        return super().open(settings, overwrite=overwrite, dry_run=dry_run)
 
     def _file_of(self, image: str) -> Path:
         path = Path(image)
@@ -111,7 +112,7 @@ class _Merged(FilePerImage):
         """What a file says."""
         raise NotImplementedError
 
-    def state(self, item: records.Item) -> output.State:
+    def state(self, item: records.Item, seen: Seen | None = None) -> output.State:
         image, file = Path(str(item)), self._file_of(str(item))
         if self._overwrite or not file.is_file():  # a pipe, for one, must not be opened
             return output.State.DUE

@@ -8,8 +8,8 @@ import pytest
 
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.output import journal_of
 from captioner.bulk.run import Progress, caption_folder
+from captioner.bulk.store import store_of
 from captioner.cli import main
 from captioner.errors import OutputError
 from tests.bulk import fakes
@@ -52,7 +52,7 @@ def test_merged_shards_equal_one_run(folder: Path, tmp_path: Path, kind: str, co
     assert merge(sorted(parts, reverse=True), str(tmp_path / "merged"))
     assert (tmp_path / "merged").read_bytes() == whole
     for part in parts:
-        journal_of(Path(part)).unlink()
+        store_of(Path(part)).unlink()
     assert not merge(parts, str(tmp_path / "merged"), overwrite=True)
     assert (tmp_path / "merged").read_bytes() == whole
 
@@ -62,7 +62,7 @@ def test_what_is_missing_double_or_foreign_is_refused(folder: Path, tmp_path: Pa
     merged = tmp_path / "merged"
     copy = tmp_path / "copy"
     copy.write_bytes(Path(parts[1]).read_bytes())
-    journal_of(copy).write_bytes(journal_of(Path(parts[1])).read_bytes())
+    store_of(copy).write_bytes(store_of(Path(parts[1])).read_bytes())
     half = run(folder, tmp_path / "half", "jsonl", shard="1/2")
     other = run(folder, tmp_path / "other", "jsonl", shard="1/3", prepend="photo of")
     table = run(folder, tmp_path / "table", "csv", shard="3/3")
@@ -103,7 +103,7 @@ def test_an_unfinished_or_running_shard_is_refused(folder: Path, tmp_path: Path)
     second = run(folder, tmp_path / "part-2", "jsonl", shard="2/2")
     with pytest.raises(OutputError, match="part-1: is not finished; give its command again"):
         merge([str(stopped), str(second)], str(tmp_path / "merged"))
-    running = sqlite3.connect(journal_of(second), isolation_level=None)
+    running = sqlite3.connect(store_of(second), isolation_level=None)
     running.execute("BEGIN EXCLUSIVE")
     with pytest.raises(OutputError, match="another captioner is writing here"):
         merge([str(second)], str(tmp_path / "merged"))
@@ -114,7 +114,7 @@ def test_an_unfinished_or_running_shard_is_refused(folder: Path, tmp_path: Path)
 def test_a_shard_without_its_end_is_refused(folder: Path, tmp_path: Path, kind: str) -> None:
     parts = shards(folder, tmp_path, kind, 2)
     for part in map(Path, parts):
-        journal_of(part).unlink()
+        store_of(part).unlink()
     last = Path(parts[1])
     last.write_bytes(last.read_bytes()[:-2])
     with pytest.raises(OutputError, match="part-2: its end is missing; finish this shard first"):
@@ -125,7 +125,7 @@ def test_a_shard_without_its_end_is_refused(folder: Path, tmp_path: Path, kind: 
 def test_formats_are_told_apart_without_journals(folder: Path, tmp_path: Path) -> None:
     files = [run(folder, tmp_path / kind, kind) for kind in KINDS]
     for file in files:
-        journal_of(file).unlink()
+        store_of(file).unlink()
     with pytest.raises(OutputError, match=r"csv: is in the format csv, .*jsonl in jsonl"):
         merge([str(file) for file in files], str(tmp_path / "merged"))
     (tmp_path / "empty").touch()
@@ -141,6 +141,6 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(json.loads((tmp_path / "merged.json").read_text())) == 6
     assert main(["merge", *parts, "--output", str(tmp_path / "merged.json")]) == 2
     assert capsys.readouterr().err.startswith("captioner: error: --output ")
-    journal_of(Path(parts[0])).unlink()
+    store_of(Path(parts[0])).unlink()
     assert main(["merge", *parts, "--output", str(tmp_path / "merged.json"), "--overwrite"]) == 0
     assert "taken as they are, in the order given" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from captioner.bulk import reading
-from captioner.bulk.output import journal_of
+from captioner.bulk.store import store_of
 from captioner.captioner import Captioner
 from captioner.errors import DatasetError, ImageError, NoDecoderError, OptionError, OutputError
 from tests.bulk.folders import caption, contents, make_folder, save_image
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_ours_is_not_touched(captioner: Captioner, folder: Pa
     with pytest.raises(OutputError, match="captions: is there already, and no journal of a run"):
         caption(captioner, folder, output=str(output), format=kind)
     assert output.read_text() == "dear diary"
-    assert not journal_of(output).exists()
+    assert not store_of(output).exists()
     caption(captioner, folder, output=str(output), format=kind, overwrite=True)
     assert "dear diary" not in output.read_text()
 
@@ -196,7 +196,7 @@ def test_an_output_that_was_deleted_comes_back(captioner: Captioner, folder: Pat
 
 def test_a_damaged_journal_is_one_line(captioner: Captioner, folder: Path, output: Path) -> None:
     caption(captioner, folder, output=str(output))
-    journal_of(output).write_bytes(b"nonsense" * 1000)
+    store_of(output).write_bytes(b"nonsense" * 1000)
     with pytest.raises(OutputError, match=r"captions.journal: is damaged or no journal of captioner; `overwrite`"):
         caption(captioner, folder, output=str(output))
     assert caption(captioner, folder, output=str(output), overwrite=True).captioned == 7
@@ -204,7 +204,7 @@ def test_a_damaged_journal_is_one_line(captioner: Captioner, folder: Path, outpu
 
 def test_two_processes_do_not_write_one_file(captioner: Captioner, folder: Path, output: Path) -> None:
     caption(captioner, folder, output=str(output))
-    other = sqlite3.connect(journal_of(output), isolation_level=None)
+    other = sqlite3.connect(store_of(output), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(OutputError, match=r"captions.journal: another captioner is writing here; wait for it"):
         caption(captioner, folder, output=str(output))

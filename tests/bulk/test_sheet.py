@@ -14,9 +14,9 @@ from PIL import Image
 
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.output import journal_of
 from captioner.bulk.records import Record
 from captioner.bulk.run import Progress, caption_folder
+from captioner.bulk.store import store_of
 from captioner.bulk.writers import Html
 from captioner.caption import Caption
 from captioner.errors import OutputError
@@ -180,7 +180,7 @@ def test_merged_sheets_equal_one(folder: Path, tmp_path: Path, count: int) -> No
     with pytest.raises(OutputError, match=r"merged.html: must lie in the folder of .*part-1.html, because of"):
         merge(parts, str(tmp_path / "elsewhere" / "merged.html"))
     for part in parts:
-        journal_of(Path(part)).unlink()
+        store_of(Path(part)).unlink()
     assert not merge(parts, str(tmp_path / "merged.html"), overwrite=True)
     assert (tmp_path / "merged.html").read_bytes() == (tmp_path / "whole.html").read_bytes()
 

@@ -113,13 +113,13 @@ def test_a_image_that_vanishes_during_the_run_is_a_record(
     captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [save_image(tmp_path / f"{number}.png", number) for number in range(4)]
-    plan = run._Run.plan
+    caption_what_is_due = run._Run._caption
 
-    def plan_then_lose(run: Any) -> None:
-        plan(run)
+    def lose_before(run: Any, *arguments: Any) -> None:
         paths[2].unlink()
+        caption_what_is_due(run, *arguments)
 
-    monkeypatch.setattr(run._Run, "plan", plan_then_lose)
+    monkeypatch.setattr(run._Run, "_caption", lose_before)
     summary = caption(captioner, tmp_path, output=str(tmp_path / "out.jsonl"))
     assert (summary.captioned, summary.failed) == (3, 1)
     lines = (tmp_path / "out.jsonl").read_text().splitlines()

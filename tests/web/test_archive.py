@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk import archive
-from captioner.bulk.archive import Found, find_uploads
 from captioner.errors import CaptionerError, ImageError
+from captioner.web import archive
+from captioner.web.archive import Found, find_uploads
 from tests.web.hostile import good_png, zip_of
 
 

@@ -1,22 +1,25 @@
 """Images in tars, which are read where they lie, without unpacking anything."""
 
 import bz2
+import glob
 import gzip
 import io
 import lzma
 import os
 import re
+import sqlite3
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from captioner.bulk.records import Member
-from captioner.errors import ImageError
-from captioner.images import display_name, find, printable, read_file
+from captioner.errors import ImageError, OptionError
+from captioner.images import find
+from captioner.images.open import display_name, printable, read_file
 from captioner.tars import BrokenTarError, headers
 
 # What a file is by its first bytes, and what opens it; a plain tar begins with the name of a file.
@@ -32,6 +35,36 @@ _KINDS: dict[bytes, Any] = {
 _MAGIC_BYTES = 10
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # the last three if it is compressed
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
+_MOST_NAMES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image in a tar, or what is wrong where there should be one.
+
+    Attributes:
+        name: as outputs name it: the tar, a slash and its name in there.
+        tar: path of the tar.
+        offset: where its bytes begin in the plain tar.
+        size: how many they are.
+        modified: time of the tar's last change, in nanoseconds since 1970.
+        error: why there is no image, in one line.
+    """
+
+    name: str
+    tar: str
+    offset: int = 0
+    size: int = 0
+    modified: int = 0
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Item = Path | Member
+"""An image to caption: a file, or part of one. ``str()`` gives its name."""
 
 
 def _open_tar(path: str) -> BinaryIO:
@@ -164,46 +197,80 @@ def _described(error: Exception) -> str:
 
 def _members(tar: str, omitted: find.Omitted) -> Iterator[Member]:
     """The image of each sample; errors for further ones, and at the end for samples without any."""
-    seen: dict[str, int] = {}
-    bare: dict[str, None] = {}
     faults: list[Exception] = []
-    with closing(_open_tar(tar)) as file:
+    with closing(_open_tar(tar)) as file, closing(_Names()) as names:
         modified = os.fstat(file.fileno()).st_mtime_ns
-        for key, parts in groupby(_parts(file, omitted, faults), key=lambda part: part[0]):
+        for key, parts in groupby(_parts(file, omitted, names, faults), key=lambda part: part[0]):
             images = _images(parts)
-            if not images and key not in seen:
-                bare[key] = None
-            for ending, info in images:
-                seen[key] = seen.get(key, 0) + 1
-                bare.pop(key, None)
+            for number, (ending, info) in enumerate(images, names.count(key, len(images)) + 1):
                 name = f"{tar}/{key}.{ending}"
                 error = None
                 if info.islnk() or info.issym():
                     error = f"a link to {info.linkname}, which is no file that lies before it in its tar"
                 elif info.sparse is not None or not info.isreg():
                     error = "no plain file in its tar, but a device or the like"
-                if seen[key] > 1:
-                    name, error = f"{name}#{seen[key]}", f"sample {key} has an image already, which counts"
+                if number > 1:
+                    name, error = f"{name}#{number}", f"sample {key} has an image already, which counts"
                 reason = None if error is None else f"{display_name(name)}: {display_name(error)}"
                 yield Member(name, tar, info.offset_data, info.size, modified, reason)
-    for key in bare:
-        name = f"{tar}/{key}"
-        yield Member(name, tar, error=f"{display_name(name)}: a sample without an image")
+        for key in names.bare():
+            name = f"{tar}/{key}"
+            yield Member(name, tar, error=f"{display_name(name)}: a sample without an image")
     if faults:
         raise faults[0]
 
 
+class _Names:
+    """The names in a tar, in a file without a name, so that a tar of any length can be listed."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level="IMMEDIATE")
+        self._db.execute("CREATE TABLE files (name BLOB PRIMARY KEY, start INTEGER, size INTEGER) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE samples (key BLOB UNIQUE, images INTEGER)")
+
+    def count(self, key: str, images: int) -> int:
+        """How many images a sample had, which is seen with so many more."""
+        row = self._db.execute("SELECT images FROM samples WHERE key = ?", (os.fsencode(key),)).fetchone()
+        before: int = 0 if row is None else row[0]
+        if row is None or images:
+            counts = (os.fsencode(key), before + images)
+            self._db.execute(
+                "INSERT INTO samples VALUES (?, ?) ON CONFLICT DO UPDATE SET images = excluded.images", counts
+            )
+        return before
+
+    def bare(self) -> Iterator[str]:
+        """Samples without an image, in order."""
+        return (
+            os.fsdecode(key) for (key,) in self._db.execute("SELECT key FROM samples WHERE NOT images ORDER BY rowid")
+        )
+
+    def follow(self, info: tarfile.TarInfo) -> None:
+        """Give a link offset and size of the file that it leads to, if that lies before it; note where a file lies."""
+        if info.islnk() or info.issym():
+            start = PurePosixPath(info.name).parent if info.issym() else PurePosixPath()
+            target = os.fsencode(_path(os.path.normpath(start / info.linkname)))
+            if place := self._db.execute("SELECT start, size FROM files WHERE name = ?", (target,)).fetchone():
+                info.type, (info.offset_data, info.size) = tarfile.REGTYPE, place
+        if info.isreg() and info.sparse is None:
+            place = (os.fsencode(_path(info.name)), info.offset_data, info.size)
+            self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", place)
+
+    def close(self) -> None:
+        """Forget them."""
+        self._db.close()
+
+
 def _parts(
-    file: BinaryIO, omitted: find.Omitted, faults: list[Exception]
+    file: BinaryIO, omitted: find.Omitted, names: _Names, faults: list[Exception]
 ) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """Key, ending and header of each member that is part of a sample, up to a fault that is noted.
 
     It is not raised here, so that the sample before it is still reported.
     """
-    places: dict[str, tuple[int, int]] = {}
     try:
         for info in headers(file):
-            _follow(info, places)
+            names.follow(info)
             name = _path(info.name)
             if info.isdir():
                 continue
@@ -216,18 +283,7 @@ def _parts(
 
 
 def _path(name: str) -> str:
-    return str(PurePosixPath(name)).lstrip("/")
-
-
-def _follow(info: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> None:
-    """Give a link offset and size of the file that it leads to, if that lies before it; take down where a file lies."""
-    if info.islnk() or info.issym():
-        start = PurePosixPath(info.name).parent if info.issym() else PurePosixPath()
-        target = _path(os.path.normpath(start / info.linkname))
-        if target in places:
-            info.type, (info.offset_data, info.size) = tarfile.REGTYPE, places[target]
-    if info.isreg() and info.sparse is None:
-        places[_path(info.name)] = info.offset_data, info.size
+    return "/".join(part for part in name.split("/") if part not in ("", ".")) or "."
 
 
 def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:
@@ -235,3 +291,56 @@ def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str
     found = [(end, info) for _, end, info in parts if "." + end.rpartition(".")[2].lower() in find.IMAGE_EXTENSIONS]
     plain = [(ending, info) for ending, info in found if "." not in ending]
     return plain or found
+
+
+def expand(patterns: Iterable[str]) -> list[str]:
+    """The files that patterns stand for, each once, in the order of the patterns.
+
+    ``images-{000..999}.tar`` is a thousand names, ``{a,b}.tar`` two; they need not exist. ``*``, ``?`` and
+    ``[...]`` stand for files that are there, in natural order. A pattern that is the name of a file stands for it.
+
+    Args:
+        patterns: any number, given as `input_tar`.
+
+    Raises:
+        OptionError: nothing fits one of them, or it stands for more than a million names.
+    """
+    names = chain.from_iterable(_expand(pattern) for pattern in patterns)
+    return list(dict.fromkeys(names))
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    if not pattern:
+        raise OptionError("`input_tar`: an empty name was given")
+    if Path(pattern).exists():
+        yield pattern
+        return
+    for count, name in enumerate(_in_braces(pattern)):
+        if count >= _MOST_NAMES:
+            raise OptionError(f"`input_tar` {pattern!r}: stands for more than {_MOST_NAMES:,} names")
+        if glob.escape(name) == name or Path(name).exists():
+            yield name
+            continue
+        found = sorted(map(Path, glob.glob(name)), key=lambda path: (path.parent, find.natural_order(path.name)))  # noqa: PTH207
+        if not found:
+            raise OptionError(f"`input_tar` {name!r}: no file fits")
+        yield from map(str, found)
+
+
+def _in_braces(pattern: str) -> Iterator[str]:
+    match = _BRACES.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    words, first, last = match.groups()
+    choices = words.split(",") if first is None else _numbers(first, last)
+    for choice in choices:
+        yield from _in_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+def _numbers(first: str, last: str) -> Iterator[str]:
+    start, end = int(first), int(last)
+    padded = any(re.fullmatch("-?0[0-9]+", each) for each in (first, last))
+    width = max(len(first), len(last)) if padded else 0
+    step = 1 if start <= end else -1
+    return (f"{number:0{width}}" for number in range(start, end + step, step))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk.sources import expand
 from captioner.errors import OptionError
+from captioner.images.tars import expand
 
 
 @pytest.mark.parametrize(
