@@ -36,10 +36,7 @@ HEADERS = {
 
 
 class Gate:
-    """Refuse what comes from web pages elsewhere, is too long, stops or is no JSON.
-
-    Names and passwords are those of programs that may come in (HTTP Basic); None for all.
-    """
+    """Refuse what comes from web pages elsewhere or without password, is too long, stops or is no JSON."""
 
     def __init__(
         self, app: ASGIApp, options: ServingOptions, users: Sequence[tuple[str, str]] | None, uploads: Uploads

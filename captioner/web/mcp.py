@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from anyio import CapacityLimiter, to_thread
 from mcp.server import mcpserver, transport_security
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
 from mcp.types import ToolAnnotations
 from pydantic import Field, ValidationError
 
@@ -62,7 +61,8 @@ def build_tools(service: Service, metrics: api.Metrics, options: ServingOptions)
         instructions="Writes captions for images, and tells how probable a sentence is for one.",
         log_level="WARNING",
     )
-    ArgModelBase.model_config["extra"] = "forbid"  # otherwise what is misspelt would be ignored
+    # Otherwise arguments that are misspelt would be ignored.
+    mcpserver.utilities.func_metadata.ArgModelBase.model_config["extra"] = "forbid"  # type: ignore[attr-defined]
     _add_tools(server, service, metrics, options)
     security = transport_security.TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the gate's task
     return server.streamable_http_app(

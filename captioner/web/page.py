@@ -223,8 +223,7 @@ def model_card(service: Service, weights: str | None = None) -> str:
     if not about.card:
         notes = "\n".join(f"    {key}: {value}" for key, value in about.training.items())
         return f"## Training\n\nThere is no model card; the checkpoint says:\n\n{notes or '    nothing'}"
-    lines = []
-    code = False
+    lines, code = list[str](), False
     for line in about.card.splitlines():
         code ^= line.startswith("```")
         lines.append(f"#{line}" if line.startswith("#") and not code else line)

@@ -18,6 +18,8 @@ from captioner.options import with_flags
 from captioner.web.options import ServingOptions, check_certificate, read_users
 from captioner.web.service import Service
 
+_READ = 60  # seconds in which a piece of an answer, 48 kB, must be read
+
 
 def serve(options: ServingOptions) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
@@ -79,7 +81,7 @@ def _spare_memory() -> None:
 
 
 def _impatient() -> type:
-    """Make uvicorn's protocol close connections on which no request comes, which it keeps (Kludex/uvicorn#157)."""
+    """Make uvicorn's protocol close connections that stop, which it keeps (Kludex/uvicorn#157)."""
     from starlette.responses import JSONResponse
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -101,6 +103,14 @@ def _impatient() -> type:
         def _give_up(self, latest: object) -> None:
             if self.cycle is latest:  # no other request has begun
                 self.transport.close()
+
+        def pause_writing(self) -> None:  # the answer is not read
+            super().pause_writing()
+            self._unread = self.loop.call_later(_READ, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._unread.cancel()
 
         def send_400_response(self, msg: str) -> None:  # also of headers and bodies that h11 cannot read
             if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:

@@ -67,9 +67,7 @@ class Settings:
             return replace(
                 base, temperature=self.temperature, top_p=self.top_p, num_captions=self.draws, seed=self.seed
             )
-        beams = base.beam_size if self.beam_size is None else self.beam_size
-        if self.method == "greedy":
-            beams = 1
+        beams = 1 if self.method == "greedy" else self.beam_size or base.beam_size
         return replace(base, temperature=None, top_p=1.0, beam_size=beams, num_captions=beams)
 
 
@@ -93,11 +91,7 @@ class Controls:
 
 
 def read_choices(choices: Sequence[Any]) -> tuple[Settings, str | None]:
-    """Read settings and the name of weights from the values of :attr:`Controls.values`.
-
-    Raises:
-        OptionError: a value is out of its bounds.
-    """
+    """Read settings and the name of weights from the values of :attr:`Controls.values`; raises as :class:`Settings`."""
     *values, weights = choices
     settings = Settings.of(values)
     if weights:

@@ -16,12 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 COMMAND = [sys.executable, "-m", "captioner", "serve"]
 
@@ -87,12 +84,12 @@ def record(path: object, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """Serve an application from this process; gives its address."""
+def served(app: Any, **options: Any) -> Iterator[str]:
+    """Serve an application from this process, with options of uvicorn; gives its address."""
     import uvicorn
 
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **options))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:

@@ -6,6 +6,7 @@ import re
 import socket
 import stat
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from PIL import Image
 from captioner import __version__
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
+from captioner.web import server as server_module
 from captioner.web.options import ServingOptions
 from captioner.web.server import listen
 from captioner.web.service import Service
 from tests.web.hostile import flat_png, good_png
-from tests.web.serving import COMMAND, Server, running
+from tests.web.serving import COMMAND, Server, running, served
 
 pytest.importorskip("gradio", reason="the page needs the extra 'app'")
 
@@ -239,3 +241,23 @@ def test_no_answer_waits_until_its_head_is_acknowledged(host: str) -> None:
             return await found
 
     assert not asyncio.run(delays())
+
+
+def test_an_answer_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_READ", 0.2)
+    left = threading.Event()
+
+    async def large(_: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": bytes(20_000_000), "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    options = {"http": server_module._impatient(), "lifespan": "off"}
+    with (
+        served(large, **options) as address,
+        socket.create_connection(("127.0.0.1", httpx.URL(address).port)) as idle,
+    ):
+        idle.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert left.wait(60)
