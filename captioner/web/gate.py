@@ -65,15 +65,15 @@ class Gate:
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
-                if body.refusal is not None and not begun:
-                    return  # what becomes of the request without its end
                 answer = MutableHeaders(raw=message.setdefault("headers", []))
                 if message["status"] >= 400 and "json" not in answer.get("content-type", ""):
-                    body.refusal = HTTPException(message["status"])
-                    return
+                    body.refusal = body.refusal or HTTPException(message["status"])
+                if body.refusal is not None:
+                    return  # this is what becomes of the request without its end, or has no sentence
                 begun = True
                 for name, value in HEADERS.items():
                     answer.setdefault(name, value)
+                del answer["access-control-allow-origin"]  # Gradio lets the pages of any site read answers
                 if hides:
                     del answer["content-length"]  # paths will be shorter
             elif not begun:

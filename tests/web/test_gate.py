@@ -57,6 +57,11 @@ def test_where_others_may_come_any_name_will_do(service: Service, options: Servi
     with served(build_app(service, options)) as address:
         for path in ("/health", f"{options.root_path}/health"):  # a proxy may leave its path there
             assert httpx.get(address + path, headers={"host": "photos.example"}, timeout=120).status_code == 200
+        strange = {"host": "photos.example", "origin": "https://evil.example", "access-control-request-method": "POST"}
+        for method, path in (("GET", "/config"), ("OPTIONS", "/gradio_api/queue/join"), ("GET", "/health")):
+            answer = httpx.request(method, address + path, headers=strange, timeout=120)
+            assert answer.status_code in (200, 405)
+            assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/call/caption", "/gradio_api/call/v2/caption", "/gradio_api/queue/join"])
