@@ -182,7 +182,15 @@ def test_it_has_a_language_a_title_and_one_main_heading(visit: Visit, address: s
 
 
 def test_motion_can_be_switched_off(visit: Visit, address: str) -> None:
-    page = visit(address, reduced_motion="reduce")
-    moving = "[...document.querySelectorAll('*')].some((e) => getComputedStyle(e).animationName !== 'none')"
-    page.wait_for_selector(".status.ready")
-    assert not page.evaluate(moving)
+    moves = """
+    () => {
+        document.querySelector('.status').classList.add('loading');
+        document.querySelector('#answer .welcome').outerHTML = '<div class="notice busy"><p>Looking</p></div>';
+        const styles = [...document.querySelectorAll('.status, .notice p, .samples img')].flatMap((element) =>
+            ['', '::before'].map((part) => getComputedStyle(element, part)));
+        return styles.filter((style) => style.animationName !== 'none' || parseFloat(style.transitionDuration)).length;
+    }"""
+    for motion, some in (("no-preference", True), ("reduce", False)):
+        page = visit(address, reduced_motion=motion)
+        page.wait_for_selector(".status.ready")
+        assert bool(page.evaluate(moves)) == some
