@@ -15,16 +15,16 @@ from captioner.errors import ImageError
 
 RAW_EXTENSIONS = frozenset(
     {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".srf", ".raf"}
-    | {".orf", ".rw2", ".rwl", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".mrw", ".x3f"}
+    | {".orf", ".rw2", ".rwl", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".mrw", ".x3f", ".gpr"}
 )
 IMAGE_EXTENSIONS = RAW_EXTENSIONS | frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"}
-    | {".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jxl"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
+    | {".tif", ".tiff", ".avif", ".avifs", ".heic", ".heics", ".heif", ".hif", ".jxl"}
 )
 
 OTHER_EXTENSIONS = frozenset(
     {".dcr", ".kdc", ".mef", ".mos", ".raw", ".ai", ".eps", ".exr", ".hdr", ".j2k", ".jp2", ".jxr", ".psb", ".psd"}
-    | {".svg", ".tga", ".xcf"}
+    | {".svg", ".tga", ".xcf", ".j2c", ".jpf", ".jpx", ".pcx", ".pbm", ".pgm", ".pnm", ".ppm"}
 )
 """Of images that nothing here reads, whatever is installed; in folders they are counted only."""
 
@@ -33,8 +33,10 @@ CLUTTER = (
     *("@eaDir", "@tmp", "#recycle", "#snapshot", "SYNOPHOTO_*"),  # network drives of Synology
     *("@Recycle", "@Recently-Snapshot", "@__thumb"),  # of QNAP
     *("$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "FOUND.[0-9][0-9][0-9]"),  # Windows
-    *("__MACOSX", "Network Trash Folder", "Temporary Items", "lost+found"),  # macOS, Linux
-    "*.lrdata",  # Lightroom's previews
+    *("__MACOSX", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder", "lost+found"),  # macOS, Linux
+    *("~snapshot", "_gsdata_"),  # of NetApp; earlier versions of what GoodSync has copied
+    *("*.lrdata", "*.photoslibrary/resources"),  # previews of Lightroom and of Apple's programs
+    *("*.photolibrary/Thumbnails", "*.photolibrary/Previews", "*.aplibrary/Thumbnails", "*.aplibrary/Previews"),
     *("*-masklabel.png", "*-condlabel.png"),  # what OneTrainer keeps beside an image
 )
 """What systems, network drives and other programs leave among people's images."""

@@ -238,6 +238,8 @@ LEFT_BEHIND = (
         ".dtrash/a.jpg",
         ".ipynb_checkpoints/a.png",
     ),
+    *("~snapshot/a.jpg", "_gsdata_/_saved_/a.jpg", "P.photoslibrary/resources/derivatives/a.jpg"),
+    *("P.photolibrary/Thumbnails/a.jpg", "P.aplibrary/Previews/2/a.jpg"),
     *("Catalog Previews.lrdata/0/a.jpg", "a-masklabel.png", "sub/B-MaskLabel.PNG", "a-condlabel.png"),
 )
 
