@@ -123,7 +123,7 @@ def open_reduced(
         if image.width * image.height <= _FEW_PIXELS:
             return _finished(image, data, kind, turn, max_pixels, min_size)
         needed = large.bytes_needed(image, data, kind, min_size and _DRAFT_MARGIN * min_size)
-        hollow = image.width * image.height > 100 * len(data)  # No camera writes so little: the header is wrong.
+        hollow = image.mode != "1" and image.width * image.height > 1000 * len(data)  # Its header is wrong.
         if needed > min(max_bytes, _HOLLOW_BYTES if hollow else max_bytes):
             raise TooManyPixelsError(
                 f"{name}: {image.width} x {image.height} pixels as {kind} take too much memory", large.ADVICE
@@ -360,8 +360,7 @@ def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) ->
     side = min_size and _DRAFT_MARGIN * min_size
     if image.width * image.height > _FEW_PIXELS and (factor := large.factor(image, data, side)) > 1:
         return large.read_png(image, data, factor), (0, 0, image.width / factor, image.height / factor)
-    if min_size is not None and kind == "JPEG":
-        side = _DRAFT_MARGIN * min_size
+    if side is not None and kind == "JPEG":
         drafted: Any = image.draft(None, (side, side))
         box = drafted[1] if drafted else box
     try:
