@@ -39,7 +39,7 @@ def test_circles_are_found() -> None:
 
 def test_the_house_is_small() -> None:
     assert len(MODULES) <= 160
-    assert sum(module.lines for module in MODULES.values()) <= 28_500
+    assert sum(module.lines for module in MODULES.values()) <= 29_300
     assert house.import_share(MODULES.values()) <= 5.5
 
 

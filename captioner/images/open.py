@@ -28,7 +28,7 @@ Box = tuple[float, float, float, float]
 """Left, upper, right and lower end of a part of an image, in pixels."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
-READING = 2
+READING = 3
 """Raised whenever a file gives other pixels than before, so that what was computed of the earlier ones is not used."""
 _FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL, camera raw"
 _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WebP": "WebP", "GIF": "Gif", "BMP": "Bmp", "AVIF": "Avif"}

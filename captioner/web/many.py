@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 
 from captioner.errors import CaptionerError
+from captioner.images import archive
 from captioner.images.draw import data_uri, make_thumbnail
-from captioner.web import archive, gradio_fixes, render, uploads
+from captioner.web import gradio_fixes, render, uploads
 from captioner.web.service import Service
 from captioner.web.settings import SILENT, Controls, Settings, read_choices
 

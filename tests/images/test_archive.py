@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import CaptionerError, ImageError
-from captioner.web import archive
-from captioner.web.archive import Found, find_uploads
+from captioner.images import archive
+from captioner.images.archive import Found, find_uploads
 from tests.web.hostile import good_png, zip_of
 
 
