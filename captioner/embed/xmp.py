@@ -111,6 +111,8 @@ class _Scan:
         self._parser.CharacterDataHandler = self._characters
         self._parser.StartNamespaceDeclHandler = self._declare
         self._parser.StartDoctypeDeclHandler = self._refuse
+        if packet.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0")):
+            raise ValueError("its XMP is in UTF-16 or UTF-32, where only UTF-8 is read")
         try:
             self._parser.Parse(packet.rstrip(b"\0"), True)
         except (expat.ExpatError, UnicodeError) as error:

@@ -77,5 +77,5 @@ def test_one_text_can_be_set_alone() -> None:
     ],
 )
 def test_what_is_no_xmp_is_refused(damaged: bytes) -> None:
-    with pytest.raises(ValueError, match="its XMP is damaged"):
+    with pytest.raises(ValueError, match=r"its XMP is (damaged|in UTF-16)"):
         write_packet(damaged, BOTH)
