@@ -46,8 +46,7 @@ _FRAME, _SCAN = re.compile(rb"\xff[\xc0-\xc2]\0[\x0b\x11\x14]\x08"), re.compile(
 _HEAD_BYTES = 512
 # A file may be this much longer than its header suggests: 8 bytes for each pixel (16-bit RGBA) that the
 # limit allows, and room for profiles, thumbnails and metadata.
-_BYTES_PER_PIXEL = 8
-_METADATA_BYTES = 64 * 2**20
+_BYTES_PER_PIXEL, _METADATA_BYTES = 8, 64 * 2**20
 _CHUNK_BYTES = 2**20
 # How much longer than needed the short side of a JPEG decoded at reduced scale is at least. Measured on
 # images preprocessed to 260 x 260: with 4, pixels of 4000 x 3000 differ by 0.1 of 255 on average from a
@@ -413,7 +412,8 @@ def upright(image: Image.Image) -> Image.Image:
 def profile_of(image: Image.Image, data: bytes, kind: str) -> bytes | None:
     """The embedded profile, or one of the colours that the metadata describe; see `colour.described_profile`."""
     with _muted_warnings():
-        return image.info.get("icc_profile") or colour.described_profile(image, data, kind)
+        described = kind != "JPEG" or "exif" in image.info  # nothing else in a JPEG tells
+        return image.info.get("icc_profile") or (colour.described_profile(image, data, kind) if described else None)
 
 
 def _method(image: Image.Image) -> Image.Transpose | None:
