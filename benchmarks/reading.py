@@ -30,8 +30,8 @@ from jpegs import make_images
 from slow_reader import SlowReader
 
 import captioner
-from captioner.bulk.reading import ImageReader, Readers
 from captioner.images import read_file
+from captioner.images.reading import ImageReader, Readers
 
 SIDE = 260  # pixels, as the shipped weights want images
 DISTINCT = 500  # images that differ to the eye

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.bulk.reading import ImageReader, Loaded
+from captioner.images.reading import ImageReader, Loaded
 
 
 @dataclass(frozen=True)

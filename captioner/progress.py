@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from captioner.images import find
 from captioner.options import with_flags
 
 Shown = Literal["bar", "lines", "json", "none"]
@@ -143,6 +146,88 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the images of a run.
+
+    Attributes:
+        captioned: images that have got a caption.
+        skipped: those that had one.
+        failed: those that could not be captioned.
+        remaining: those that are left.
+        interrupted: whether Ctrl-C was pressed.
+        seconds: from the first image on; without loading the model.
+        omitted: what was left out of folders and tars, or cannot be read at all.
+    """
+
+    captioned: int
+    skipped: int
+    failed: int
+    remaining: int = 0
+    interrupted: bool = False
+    seconds: float = 0.0
+    omitted: find.Omitted | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.captioned:,} captioned", f"{self.skipped:,} skipped", f"{self.failed:,} failed"]
+        if self.remaining:
+            parts.append(f"{self.remaining:,} remaining")
+        done = self.captioned + self.failed
+        if done and self.seconds > 0:
+            parts.append(f"{done / self.seconds:.1f} images/s")
+        return ", ".join([*parts, *self.left_out])
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out, in words; at most one part of a sentence."""
+        return list(filter(None, [str(self.omitted or "")]))
+
+
+class Tally:
+    """Counts what becomes of the images of a run, and has it shown.
+
+    Attributes:
+        due: images that are to be captioned.
+        skipped: images that have their captions already.
+        interrupted: whether Ctrl-C was pressed.
+    """
+
+    def __init__(self, progress: Progress, omitted: find.Omitted) -> None:
+        self._progress, self._omitted = progress, omitted
+        self.due = self.skipped = 0
+        self.interrupted = False
+        self._captioned = self._failed = 0
+
+    def interrupt(self) -> None:
+        """Note that Ctrl-C was pressed."""
+        self.interrupted = True
+
+    def note(self, captioned: int, errors: Sequence[str]) -> None:
+        """Some more are done: those that have got a caption, and what went wrong with the others."""
+        for error in errors:
+            self._progress.say(error)
+        self._captioned += captioned
+        self._failed += len(errors)
+        self._progress.advance(captioned + len(errors), len(errors))
+
+    @property
+    def remaining(self) -> int:
+        """Images that are due and are left."""
+        return self.due - self._captioned - self._failed
+
+    def summary(self) -> Summary:
+        """What has become of them so far."""
+        return Summary(
+            self._captioned,
+            self.skipped,
+            self._failed,
+            self.remaining,
+            interrupted=self.interrupted,
+            seconds=self._progress.seconds,
+            omitted=self._omitted,
+        )
 
 
 def _print(record: dict[str, Any]) -> None:

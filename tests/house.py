@@ -19,11 +19,11 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
         "whole files or none; files inside tars; Ctrl-C; options as data; HTML pages",
     ),
     (
-        ("caption", "confidence", "vocabulary", "progress"),
-        "a caption and how sure it is; the fit of that; sentences become words; how far a job is",
+        ("caption", "confidence", "vocabulary"),
+        "a caption and how sure it is; the fit of that; sentences become words",
     ),
-    (("images",), "images become pixels, or are drawn on"),
-    (("model", "decoding"), "the network, in torch; choosing words"),
+    (("images",), "images are found, read and become pixels, or are drawn on"),
+    (("model", "decoding", "progress"), "the network, in torch; choosing words; how far a job is"),
     (("weights",), "where a checkpoint lies and what its header says, without torch"),
     (
         ("checkpoint", "concepts", "datasets"),
@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
         "how probable a text is; checkpoints written, and described; judging captions; encoded images on disk",
     ),
     (("captioner",), "images in, captions out: the one service of all doors"),
+    (("engine",), "many images at once, each with the caption that it has alone"),
     (
         ("bulk", "search", "training", "gradients", "download"),
         "long jobs: caption folders, find images by a sentence, fit a model, measure gradients, fetch data sets",

@@ -54,34 +54,32 @@ def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool
     writer = _common_writer(parts)
     if isinstance(writer, writers.Html):
         _check_folders(parts, Path(output))
-    joined = None
+    joined = target.with_name(f".captioner-{os.getpid()}.journal")
     try:
-        if checked and all(part.is_own for part in parts):
-            joined = _join_stores(parts, target)
+        is_whole = checked and all(part.is_own for part in parts)
+        if is_whole:
+            _join_stores(parts, joined)
         with replacing(target) as merged:
             noted = copied(_pieces(parts, writer), merged.write)
         remove_store(store_of(target))
-        if joined is not None:
+        if is_whole:
             with closing(Store(joined)) as store:
                 store.begin()
                 store.note(**noted, modified=target.stat().st_mtime_ns)
             joined.replace(store_of(target))
     finally:
-        if joined is not None:
-            remove_store(joined)
+        remove_store(joined)
     return checked
 
 
-def _join_stores(parts: Sequence[_Part], target: Path) -> Path:
-    """One store of all, not yet under its name."""
-    path = target.with_name(f".captioner-{os.getpid()}.journal")
-    remove_store(path)
-    with closing(Store(path, new=True)) as store:
-        whole = {name: value for name, value in parts[0].settings.items() if name not in OF_SHARDS}
+def _join_stores(parts: Sequence[_Part], joined: Path) -> None:
+    """Make one store of all, not yet under its name."""
+    remove_store(joined)
+    whole = {name: value for name, value in parts[0].settings.items() if name not in OF_SHARDS}
+    with closing(Store(joined, new=True)) as store:
         store.anew(whole, stale=False, finished=True)
         store.begin()
         store.absorb(part.path for part in parts)
-    return path
 
 
 def _pieces(parts: Sequence[_Part], writer: writers.Writer) -> Iterator[bytes]:

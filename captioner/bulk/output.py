@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from captioner import __version__
-from captioner.bulk import reading, store, writers
+from captioner.bulk import store, writers
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Captions, Item, Record
 from captioner.bulk.store import Seen, Store, store_of
 from captioner.datasets.coco import CocoIds
 from captioner.errors import CaptionerError, OutputError, os_errors_as
 from captioner.files import replacing
+from captioner.images import reading
 from captioner.images.tars import TarReader
 
 Settings = dict[str, object]

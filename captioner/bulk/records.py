@@ -3,26 +3,10 @@
 from dataclasses import dataclass
 
 from captioner.caption import Caption
+from captioner.images.reading import Identity as Identity
 from captioner.images.tars import Item as Item
 
 Captions = tuple[Caption, ...]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """By what an image file is known again.
-
-    Attributes:
-        size: bytes.
-        modified: time of the last change, in nanoseconds since 1970.
-        digest: 16 bytes of BLAKE2b over the file.
-        pixels: the same over what the encoder sees of it, which no metadata change; empty where that is not known.
-    """
-
-    size: int
-    modified: int
-    digest: bytes
-    pixels: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.bulk import reading, sidecars, sources
+from captioner.bulk import sidecars, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State, Target, file_or_terminal, output_settings
 from captioner.bulk.records import Captions, Item, Record
 from captioner.bulk.store import Seen, Store, kept_somewhere
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
-from captioner.images import Preprocessing, Preprocessings, display_name, find, watch
+from captioner.images import Preprocessing, Preprocessings, display_name, reading, watch
 from captioner.interrupt import on_interrupt
-from captioner.progress import Progress
+from captioner.progress import Progress, Summary, Tally
 from captioner.runtime.model import processors
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def caption_folder(
         model: a captioner, whose decoding options hold; or how one is loaded if there is something to caption.
         progress: shows failures and how far the run is; without it failures are shown only.
         target: where captions go, if not where the options say.
-        check: see :class:`captioner.bulk.reading.ImageReader`.
+        check: see :class:`captioner.images.reading.ImageReader`.
         wanted: whether a file is taken; those that are not are left for another run.
 
     Raises:
@@ -240,7 +240,7 @@ class _Run:
 
         Args:
             listing: what the list depends on; if that of an earlier run is the same, what it left comes first.
-            check: see :class:`captioner.bulk.reading.ImageReader`.
+            check: see :class:`captioner.images.reading.ImageReader`.
         """
         if self._options.dry_run:
             self._list(until=lambda: False)
@@ -388,85 +388,3 @@ class _Run:
     def _numbered(self, record: Record) -> Record:
         number = None if isinstance(record.image, str) else sources.key_of(record.image, self._target.key)
         return replace(record, image_id=number) if isinstance(number, int) else record
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of the images of a run.
-
-    Attributes:
-        captioned: images that have got a caption.
-        skipped: those that had one.
-        failed: those that could not be captioned.
-        remaining: those that are left.
-        interrupted: whether Ctrl-C was pressed.
-        seconds: from the first image on; without loading the model.
-        omitted: what was left out of folders and tars, or cannot be read at all.
-    """
-
-    captioned: int
-    skipped: int
-    failed: int
-    remaining: int = 0
-    interrupted: bool = False
-    seconds: float = 0.0
-    omitted: find.Omitted | None = None
-
-    def __str__(self) -> str:
-        parts = [f"{self.captioned:,} captioned", f"{self.skipped:,} skipped", f"{self.failed:,} failed"]
-        if self.remaining:
-            parts.append(f"{self.remaining:,} remaining")
-        done = self.captioned + self.failed
-        if done and self.seconds > 0:
-            parts.append(f"{done / self.seconds:.1f} images/s")
-        return ", ".join([*parts, *self.left_out])
-
-    @property
-    def left_out(self) -> list[str]:
-        """What was left out, in words; at most one part of a sentence."""
-        return list(filter(None, [str(self.omitted or "")]))
-
-
-class Tally:
-    """Counts what becomes of the images of a run, and has it shown.
-
-    Attributes:
-        due: images that are to be captioned.
-        skipped: images that have their captions already.
-        interrupted: whether Ctrl-C was pressed.
-    """
-
-    def __init__(self, progress: Progress, omitted: find.Omitted) -> None:
-        self._progress, self._omitted = progress, omitted
-        self.due = self.skipped = 0
-        self.interrupted = False
-        self._captioned = self._failed = 0
-
-    def interrupt(self) -> None:
-        """Note that Ctrl-C was pressed."""
-        self.interrupted = True
-
-    def note(self, captioned: int, errors: Sequence[str]) -> None:
-        """Some more are done: those that have got a caption, and what went wrong with the others."""
-        for error in errors:
-            self._progress.say(error)
-        self._captioned += captioned
-        self._failed += len(errors)
-        self._progress.advance(captioned + len(errors), len(errors))
-
-    @property
-    def remaining(self) -> int:
-        """Images that are due and are left."""
-        return self.due - self._captioned - self._failed
-
-    def summary(self) -> Summary:
-        """What has become of them so far."""
-        return Summary(
-            self._captioned,
-            self.skipped,
-            self._failed,
-            self.remaining,
-            interrupted=self.interrupted,
-            seconds=self._progress.seconds,
-            omitted=self._omitted,
-        )

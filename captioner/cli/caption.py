@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import captioner
-from captioner.bulk.run import Model, Summary, caption_file, model_settings, print_results
+from captioner.bulk.run import Model, caption_file, model_settings, print_results
 from captioner.bulk.sources import listed_images
 from captioner.cli import flags
 from captioner.images.find import IMAGE_EXTENSIONS, find_images
-from captioner.progress import Progress, Shown
+from captioner.progress import Progress, Shown, Summary
 from captioner.web.options import ServingOptions
 from captioner.weights import file_digest, find_weights, read_header
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from captioner.bulk import output, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Item, Record
-from captioner.bulk.run import Model, Summary, Tally
+from captioner.bulk.run import Model
 from captioner.errors import OutputError
 from captioner.images import display_name
 from captioner.interrupt import on_interrupt
-from captioner.progress import Progress
+from captioner.progress import Progress, Summary, Tally
 
 _BATCHES = 16  # of a part
 _NOTICE = b"\nstopping when the next part is written; Ctrl-C again breaks off\n"

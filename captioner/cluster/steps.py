@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from captioner import __version__
-from captioner.bulk import output, reading, run, writers
+from captioner.bulk import output, run, writers
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.records import Item, Record
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, needing, os_errors_as
 from captioner.files import write_atomically
+from captioner.images import reading
 from captioner.runtime.model import processors
 
 _NEEDING = "`engine` ray"

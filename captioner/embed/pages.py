@@ -23,10 +23,10 @@ from xml.sax.saxutils import quoteattr
 from justhtml import Element, JustHTML
 
 from captioner.bulk.pipeline import caption_items
-from captioner.bulk.reading import digest_of
 from captioner.errors import CaptionerError, ImageError, os_errors_as
 from captioner.files import replacing, resemble
 from captioner.images import display_name, find, open_image
+from captioner.images.reading import digest_of
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner

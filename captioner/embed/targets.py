@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from captioner.bulk import output, records
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.run import Model, Summary, caption_folder
+from captioner.bulk.run import Model, caption_folder
 from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest
 from captioner.bulk.store import Seen, Store
 from captioner.embed.embedding import Texts, check_embeddable, embed, fingerprint, packet, packet_texts, read_texts
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, OptionError, OutputError, os_errors_as
 from captioner.files import replacing, resemble, set_mode
 from captioner.images import display_name, read_file
-from captioner.progress import Progress
+from captioner.progress import Progress, Summary
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner

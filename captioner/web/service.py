@@ -19,7 +19,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 
 import captioner
-from captioner.bulk.batcher import Batcher, busy
 from captioner.caption import Caption
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageError, OptionError
@@ -27,6 +26,7 @@ from captioner.images import Pixels
 from captioner.options import with_flags
 from captioner.runtime.model import Floats
 from captioner.vocabulary import known_words
+from captioner.web.batcher import Batcher, busy
 from captioner.weights import find_weights, read_header
 
 MOST_WORDS = 100

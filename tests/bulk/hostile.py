@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.bulk.reading import ImageReader, Loaded
+from captioner.images.reading import ImageReader, Loaded
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from captioner.bulk import reading
+from captioner.bulk import run
 from captioner.bulk.store import store_of
 from captioner.captioner import Captioner
 from captioner.errors import DatasetError, ImageError, NoDecoderError, OptionError, OutputError
+from captioner.images import reading
 from tests.bulk.folders import caption, contents, make_folder, save_image
 
 FORMATS = ("jsonl", "csv", "text", "coco")
@@ -288,6 +289,7 @@ def test_a_write_that_fails_half_way_leaves_whole_records(
         return write(handle, data[: len(data) // 2] if calls == 2 else data)
 
     with monkeypatch.context() as patch:
+        patch.setattr(run, "SECONDS_TOGETHER", 0.0)
         patch.setattr(os, "write", full_later)
         message = r"cannot write .*captions: No space left on device; what is written is whole, and the same"
         with pytest.raises(OutputError, match=message):

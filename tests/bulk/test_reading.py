@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioner.bulk import reading
-from captioner.bulk.reading import ImageReader
 from captioner.images import open as opening
-from captioner.images import read_file
+from captioner.images import read_file, reading
+from captioner.images.reading import ImageReader
 from tests.small_model import small_preprocessing
 
 

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.reading import ImageReader
 from captioner.bulk.run import Progress, caption_folder
 from captioner.errors import OptionError
+from captioner.images.reading import ImageReader
 from captioner.images.tars import Tars
 from tests.bulk import fakes
 from tests.bulk.tarring import colour, cut, good, make_tar, records, run, samples

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk.reading import ImageReader, Loaded, Readers
 from captioner.errors import CaptionerError
+from captioner.images.reading import ImageReader, Loaded, Readers
 from tests.bulk.folders import make_folder, save_image
 from tests.bulk.hostile import Hostile
 from tests.small_model import small_preprocessing
@@ -117,8 +117,8 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     save_image(tmp_path / "0.png", 0)
     program = (
         "import os, sys, time; from pathlib import Path\n"
-        "from captioner.bulk.reading import ImageReader\n"
-        "from captioner.bulk.reading import Readers\n"
+        "from captioner.images.reading import ImageReader\n"
+        "from captioner.images.reading import Readers\n"
         "from tests.small_model import small_preprocessing\n"
         "readers = Readers(ImageReader(small_preprocessing(), 10_000), 1)\n"
         f"next(readers.read([Path({str(tmp_path / '0.png')!r})] * 2, 1))\n"

@@ -1,4 +1,4 @@
-"""Read one image for the encoder. Imports no torch, so that processes that only read start quickly."""
+"""Read images ahead, in processes that may crash. Imports no torch, so that they start quickly."""
 
 import hashlib
 import io
@@ -16,16 +16,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from captioner.bulk.records import Identity
 from captioner.errors import CaptionerError, ImageError
-from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, draw, read_file
+from captioner.images import draw
+from captioner.images.open import display_name, read_file
+from captioner.images.preprocess import Pixels, Preprocessing, Preprocessings
 from captioner.images.tars import Item, Member, TarReader
 
 _THUMBNAIL_SIDE = 256
 _ATTEMPTS = 2
 # The path of the modules is set before anything is imported: Python would look for them in the current
 # folder first, and that may be a folder of downloaded images.
-_START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.bulk.reading import serve; serve()"
+_START = "import sys; sys.path[:] = sys.argv[1:]; from captioner.images.reading import serve; serve()"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """By what an image file is known again.
+
+    Attributes:
+        size: bytes.
+        modified: time of the last change, in nanoseconds since 1970.
+        digest: 16 bytes of BLAKE2b over the file.
+        pixels: the same over what the encoder sees of it, which no metadata change; empty where that is not known.
+    """
+
+    size: int
+    modified: int
+    digest: bytes
+    pixels: bytes = b""
 
 
 @dataclass(frozen=True)
