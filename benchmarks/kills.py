@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=SAMPLES, help="folder of photos (default: the samples)")
     args = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that no disk stays mounted
     chance, end, broken = random.Random(args.seed), time.monotonic() + 60 * args.minutes, []
     with tempfile.TemporaryDirectory() as temporary:
         originals = Path(temporary) / "originals"

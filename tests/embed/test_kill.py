@@ -55,7 +55,7 @@ def in_a_child(captioner: Captioner, place: Path, way: str, seconds: float | Non
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_is_killed_damages_nothing_and_ends_the_same(captioner: Captioner, tmp_path: Path, way: str) -> None:
-    originals = make_folder(tmp_path / "originals", 9, broken=(3,))
+    originals = make_folder(tmp_path / "originals", 6, broken=(3,))
     before = {f"images/{path.name}": path.read_bytes() for path in originals.iterdir()}
 
     def begin(name: str) -> Path:
@@ -69,8 +69,8 @@ def test_a_run_that_is_killed_damages_nothing_and_ends_the_same(captioner: Capti
     duration = time.monotonic() - start
     expected = contents(place)
     changed = [name for name, data in before.items() if expected[name] != data]
-    assert len(changed) == (8 if way == "in place" else 0)
-    assert len(expected) == 9 + (0 if way == "in place" else 8)
+    assert len(changed) == (5 if way == "in place" else 0)
+    assert len(expected) == 6 + (0 if way == "in place" else 5)
     chance, kills = random.Random(way), 0
     while kills < KILLS:
         place = begin("killed")
