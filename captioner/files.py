@@ -50,6 +50,18 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def status_of_writable(path: Path, name: str) -> os.stat_result:
+    """The status of a file that may be replaced, which the system would allow with a write-protected one too.
+
+    Raises:
+        CaptionerError: it is write-protected.
+    """
+    status = path.stat()
+    if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise CaptionerError(f"{name}: is write-protected, and stays as it is")
+    return status
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of another at the end: whole or not at all.

@@ -127,9 +127,10 @@ def caption_folder(
             same = target.key(clash[0])
             file = display_name(Path(os.fsdecode(same)).name) if isinstance(same, bytes) else None
             shared = f"image_id {same!r}" if file is None else f"captioned in {file}"
-            advice = f"`sidecar_name` full takes {Path(first).name}{options.sidecar_ending} for the first"
-            apart = options.kind == "sidecar" and options.sidecar_name != "full"
-            raise OptionError(f"{first} and {second} would both be {shared}", advice if apart else "")
+            advice = "leave one of them out with `exclude`"
+            if options.kind == "sidecar" and options.sidecar_name != "full":
+                advice = f"`sidecar_name` full takes {Path(first).name}{options.sidecar_ending} for the first"
+            raise OptionError(f"{first} and {second} would both be {shared}", advice)
         settings = output_settings(model.settings, options, inputs.whole)
         overwrite = options.existing == "overwrite"
         store = target.open(settings, overwrite=overwrite, dry_run=options.dry_run)

@@ -15,7 +15,7 @@ from captioner.bulk.records import Captions, Identity, Item, Record
 from captioner.bulk.store import Seen, Store
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, ImageError, OutputError, os_errors_as
-from captioner.files import replacing
+from captioner.files import replacing, status_of_writable
 from captioner.images import display_name, printable, read_file
 from captioner.images.reading import digest_of
 
@@ -231,7 +231,8 @@ class Sidecars(FilePerImage):
         note = self._note.about(identity, content)
         there = None
         with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
-            if not self._overwrite and file.exists() and not _is_blank(file):
+            is_there = file.exists() and status_of_writable(file, display_name(file))
+            if not self._overwrite and is_there and not _is_blank(file):
                 there, old = file.read_bytes(), Note.read(file)
                 if old is None or old.caption != short_digest(there) or self._note.differences(old):
                     # What is noted differs from the content: that is not this program's alone, and never replaced.

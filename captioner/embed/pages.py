@@ -24,7 +24,7 @@ from justhtml import Element, JustHTML
 
 from captioner.bulk.pipeline import caption_items
 from captioner.errors import CaptionerError, ImageError, os_errors_as
-from captioner.files import replacing, resemble
+from captioner.files import replacing, resemble, status_of_writable
 from captioner.images import display_name, find, open_image
 from captioner.images.reading import digest_of
 
@@ -172,9 +172,7 @@ def _written(page: Page) -> Page:
         if digest_of(data) != page.digest:
             raise CaptionerError(f"{name}: has changed meanwhile, and stays as it is", "give the same command again")
         with os_errors_as(CaptionerError, f"cannot write {name}: "):
-            before = path.stat()
-            if not before.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-                raise CaptionerError(f"{name}: is write-protected, and stays as it is")
+            before = status_of_writable(path, name)
             with replacing(path) as file:
                 file.write(insert_alts(data, page.path, alts))
                 resemble(file, path, before)

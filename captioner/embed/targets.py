@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +17,7 @@ from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, s
 from captioner.bulk.store import Seen, Store
 from captioner.embed.embedding import Texts, check_embeddable, embed, fingerprint, packet, packet_texts, read_texts
 from captioner.errors import CaptionerError, ImageError, NoDecoderError, OptionError, OutputError, os_errors_as
-from captioner.files import replacing, resemble, set_mode
+from captioner.files import replacing, resemble, set_mode, status_of_writable
 from captioner.images import display_name, read_file
 from captioner.progress import Progress, Summary
 
@@ -163,7 +162,7 @@ class _InPlace(_Merged):
         with os_errors_as(CaptionerError, f"cannot write {display_name(path)}: "):
             own = self._own(path)
             content = embed(data, caption, display_name(image), own=own, overwrite=self._overwrite, iptc=iptc)
-            before = _writable(path)
+            before = status_of_writable(path, display_name(path))
             with replacing(path) as file:
                 file.write(content)
                 file.flush()
@@ -195,7 +194,7 @@ class _XmpFiles(_Merged):
             if isinstance(error, NoDecoderError):
                 raise
         with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
-            before = file.read_bytes() if file.exists() and _writable(file) else None
+            before = file.read_bytes() if file.exists() and status_of_writable(file, display_name(file)) else None
             try:
                 own = self._own(file) if before else ""
                 content = packet(before or None, caption, described=described, own=own, overwrite=self._overwrite)
@@ -220,14 +219,6 @@ class _XmpFiles(_Merged):
                     if description and description != self._own(other):
                         return True
         return False
-
-
-def _writable(path: Path) -> os.stat_result:
-    """The status of a file that is not write-protected: replacing it would ask for no permission."""
-    status = path.stat()
-    if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        raise ImageError(f"{display_name(path)}: is write-protected, and stays as it is")
-    return status
 
 
 def _stamp(status: os.stat_result) -> str:

@@ -282,3 +282,14 @@ def test_full_names_keep_two_images_of_one_stem_apart(captioner: Captioner, fold
     names = {"0.png.txt", "1.png.txt", "3.bmp.txt", "3.png.txt", "inner/4.png.txt"}
     assert {name for name in contents(folder) if name.endswith(".txt")} == names
     assert run(captioner, folder, sidecar_name="full") == (0, 5, 1)
+
+
+@pytest.mark.parametrize("existing", ["append", "overwrite"])
+def test_a_text_file_that_is_write_protected_stays(
+    captioner: Captioner, folder: Path, existing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "0.txt").write_text("by hand")
+    (folder / "0.txt").chmod(0o444)
+    assert run(captioner, folder, if_exists=existing) == (3, 0, 2)
+    assert f"{folder}/0.txt: is write-protected, and stays as it is" in capsys.readouterr().err
+    assert (folder / "0.txt").read_text() == "by hand"
