@@ -315,7 +315,8 @@ class _OutputFile(_Written):
 
     def begin(self) -> None:
         if self._lost:
-            self.store.note(stale=True)
+            noted = noted_of(self.path) if self.path.exists() else {"length": 0, "crc": 0}
+            self.store.note(**noted, stale=True, older=False)
         if self._writer.grows and not self.store.state.get("length") and not self.store.state["stale"]:
             header = writers.encoded(self._writer.header)
             self._note_growth(header)

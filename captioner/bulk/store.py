@@ -300,11 +300,11 @@ class Store:
 
     def close(self) -> None:
         """Let others have it."""
-        if self.path is not None and self._begun:
+        if self.path is not None and self._begun and not self._db.in_transaction:
             # What a killed process left is useless now. The store is still locked, so it is not another run's.
             with suppress(OSError):
                 _rollback_of(self.path).unlink(missing_ok=True)
-        elif self.path is not None and self._is_new:
+        elif self.path is not None and self._is_new and not self._begun:
             remove_store(self.path)
         self._db.close()
 
