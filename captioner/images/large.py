@@ -39,6 +39,16 @@ def factor(image: Image.Image, data: bytes, side: int | None) -> int:
     return max(1, min(image.size) // side) if simple and image.width * image.height > _LARGE else 1
 
 
+def is_hollow(image: Image.Image, data: bytes) -> bool:
+    """Whether a header claims more pixels than the file can hold, because it is damaged or lies.
+
+    Pages and drawings pack up to a thousand pixels into a byte. Where a damaged side makes an image very long, as most
+    that are damaged are, a hundred are enough to tell.
+    """
+    packed = 100 if max(image.size) > 50 * min(image.size) else 1000
+    return image.mode != "1" and image.width * image.height > packed * len(data)
+
+
 def bytes_needed(image: Any, data: bytes, kind: str, side: int | None) -> int:
     """Estimate the memory that it takes to decode an image; arguments as of :func:`factor`."""
     pixels, held = image.width * image.height, 0

@@ -122,7 +122,7 @@ def open_reduced(
         if image.width * image.height <= _FEW_PIXELS:
             return _finished(image, data, kind, turn, max_pixels, min_size)
         needed = large.bytes_needed(image, data, kind, min_size and _DRAFT_MARGIN * min_size)
-        hollow = image.mode != "1" and image.width * image.height > 1000 * len(data)  # Its header is wrong.
+        hollow = large.is_hollow(image, data)
         if needed > min(max_bytes, _HOLLOW_BYTES if hollow else max_bytes):
             raise TooManyPixelsError(
                 f"{name}: {image.width} x {image.height} pixels as {kind} take too much memory", large.ADVICE

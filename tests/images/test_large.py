@@ -86,6 +86,9 @@ def test_a_header_that_claims_far_more_than_the_file_holds_is_refused(monkeypatc
     flat = Image.new("RGB", (600, 500), (9, 99, 9))
     with pytest.raises(TooManyPixelsError, match="<bytes>: 600 x 500 pixels as WebP take too much memory; shrink"):
         open_image(saved(flat, "WEBP", lossless=True))
+    line = Image.linear_gradient("L").resize((6000, 100)).convert("RGB")  # nothing is so long but by a damaged side
+    with pytest.raises(TooManyPixelsError, match="<bytes>: 6000 x 100 pixels as GIF take too much memory; shrink"):
+        open_image(saved(line.quantize(4), "GIF"))
     assert open_image(saved(noise("RGB"), "TIFF")).mode == "RGB"
     assert open_image(saved(flat.crop((0, 0, 50, 50)), "WEBP")).size == (50, 50)
 
