@@ -63,7 +63,8 @@ def main() -> None:
             while len(list(output.glob("part-*"))) < 2 and thread.is_alive():
                 time.sleep(0.02)
             done = len(list(output.glob("part-*")))
-            cluster.remove_node(second, allow_graceful=False)
+            second.kill_all_processes(check_alive=False, allow_graceful=False)
+            cluster.worker_nodes.discard(second)
             thread.join()
             print(f"one of two nodes killed after {done} of {parts(args.images)} parts", flush=True)
             problems = check(folder, output)
@@ -97,7 +98,8 @@ def two_nodes(processors: int) -> Iterator[tuple[Any, Any]]:
         yield cluster, second
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        for node in (*cluster.worker_nodes, cluster.head_node):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def run(folder: Path, output: Path, model: Model, actors: int) -> tuple[float, float]:
