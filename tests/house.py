@@ -15,8 +15,8 @@ PACKAGE = ROOT / "captioner"
 FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("errors",), "failures, each with one line that says what to do"),
     (
-        ("files", "tars", "interrupt", "options", "html"),
-        "whole files or none; files inside tars; Ctrl-C; options as data; HTML pages",
+        ("files", "tars", "interrupt", "options", "html", "batcher"),
+        "whole files or none; files inside tars; Ctrl-C; options as data; HTML pages; calls of many threads as batches",
     ),
     (
         ("caption", "confidence", "vocabulary"),

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 
 import captioner
+from captioner.batcher import Batcher, busy
 from captioner.caption import Caption
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageError, OptionError
@@ -26,7 +27,6 @@ from captioner.images import Pixels
 from captioner.options import with_flags
 from captioner.runtime.model import Floats
 from captioner.vocabulary import known_words
-from captioner.web.batcher import Batcher, busy
 from captioner.weights import find_weights, read_header
 
 MOST_WORDS = 100

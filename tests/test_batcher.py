@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from captioner.batcher import Batcher
 from captioner.errors import BusyError
-from captioner.web.batcher import Batcher
 
 
 class Machine:
