@@ -157,6 +157,7 @@ class Summary:
         skipped: those that had one.
         failed: those that could not be captioned.
         remaining: those that are left.
+        is_listed: whether these are all, or those that had been found when the run ended.
         interrupted: whether Ctrl-C was pressed.
         seconds: from the first image on; without loading the model.
         omitted: what was left out of folders and tars, or cannot be read at all.
@@ -166,6 +167,7 @@ class Summary:
     skipped: int
     failed: int
     remaining: int = 0
+    is_listed: bool = True
     interrupted: bool = False
     seconds: float = 0.0
     omitted: find.Omitted | None = None
@@ -173,7 +175,7 @@ class Summary:
     def __str__(self) -> str:
         parts = [f"{self.captioned:,} captioned", f"{self.skipped:,} skipped", f"{self.failed:,} failed"]
         if self.remaining:
-            parts.append(f"{self.remaining:,} remaining")
+            parts.append(f"{'' if self.is_listed else 'at least '}{self.remaining:,} remaining")
         done = self.captioned + self.failed
         if done and self.seconds > 0:
             parts.append(f"{done / self.seconds:.1f} images/s")
@@ -190,6 +192,7 @@ class Tally:
 
     Attributes:
         due: images that are to be captioned.
+        is_listed: whether these are all, or those that have been found so far.
         skipped: images that have their captions already.
         interrupted: whether Ctrl-C was pressed.
     """
@@ -197,7 +200,7 @@ class Tally:
     def __init__(self, progress: Progress, omitted: find.Omitted) -> None:
         self._progress, self._omitted = progress, omitted
         self.due = self.skipped = 0
-        self.interrupted = False
+        self.is_listed, self.interrupted = True, False
         self._captioned = self._failed = 0
 
     def interrupt(self) -> None:
@@ -224,6 +227,7 @@ class Tally:
             self.skipped,
             self._failed,
             self.remaining,
+            is_listed=self.is_listed,
             interrupted=self.interrupted,
             seconds=self._progress.seconds,
             omitted=self._omitted,

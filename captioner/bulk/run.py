@@ -263,6 +263,7 @@ class _Run:
             self._store.forget(self._inputs.sound_tars)
         elif not self._tally.remaining:
             self._tally.due += 1  # that there is more is known, but not how much
+        self._tally.is_listed = self._is_listed
         self._target.finish(listed=self._is_listed, complete=not self._tally.remaining)
         return self._tally.summary()
 

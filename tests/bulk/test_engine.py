@@ -80,4 +80,4 @@ def test_a_failure_of_the_network_reaches_whoever_waits_and_leaves_no_thread(
             patch.setattr(captioner, step, fail)
             with pytest.raises(RuntimeError, match="out of memory"):
                 caption(captioner, pixels, 16)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of earlier tests may have ended

@@ -40,6 +40,7 @@ def cluster() -> Iterator[str]:
         patch.delenv("RAY_AUTH_MODE")  # Ray sets it, and in the end it is as it was
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(
+            "local",
             num_cpus=2,
             include_dashboard=False,
             object_store_memory=150 << 20,
