@@ -107,7 +107,7 @@ def watched(server: Server) -> Iterator[list[float]]:
     peak, done = [server.megabytes()], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.1):
             peak[0] = max(peak[0], server.megabytes())
 
     thread = threading.Thread(target=watch)
