@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +59,27 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def in_a_child(work: Callable[[], object], seconds: float | None = None, *, stopped: bool = False) -> bool:
+    """Work in a forked process, which is killed after some time, or stopped for a moment; whether it was killed."""
+    import torch  # not above: images are saved where it is not installed, too
+
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            sys.stderr = io.StringIO()
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGSTOP if stopped else signal.SIGKILL)
+    if stopped:
+        time.sleep(0.1)
+        os.kill(child, signal.SIGCONT)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0 or (seconds is not None and not stopped and code == -signal.SIGKILL)
+    return code != 0

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import shutil
-import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 # Imported here, so that a process that is forked does not begin with it.
 from captioner.captioner import Captioner
 from captioner.errors import OutputError
-from tests.bulk.folders import caption, contents, make_folder, save_image
+from tests.bulk.folders import caption, contents, in_a_child, make_folder, save_image
 
 # Runs that are killed; 62 in all.
 KILLS = {"jsonl": 16, "csv": 12, "text": 8, "coco": 12, "sidecar": 8, "append": 6}
@@ -34,25 +30,6 @@ def folder(tmp_path: Path) -> Path:
     for number, path in enumerate(make_folder(tmp_path / "others", 4, broken=(0, 1, 2, 3)).iterdir()):
         path.rename(folder / f"{7 * number + 30:012}.png")
     return folder
-
-
-def in_a_child(seconds: float | None, *arguments: Any, **options: Any) -> bool:
-    """Caption in a forked process, which is killed after some time; whether it was."""
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            sys.stderr = io.StringIO()
-            caption(*arguments, **options)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code == 0 or (seconds is not None and code == -signal.SIGKILL)
-    return code != 0
 
 
 class Place:
@@ -82,10 +59,10 @@ class Place:
 
     def begin(self, captioner: Captioner) -> None:
         if self.begun:
-            in_a_child(None, captioner, *self.begun, **self.options)
+            in_a_child(lambda: caption(captioner, *self.begun, **self.options))
 
     def run(self, captioner: Captioner, seconds: float | None) -> bool:
-        return in_a_child(seconds, captioner, self.images, **self.options)
+        return in_a_child(lambda: caption(captioner, self.images, **self.options), seconds)
 
 
 @pytest.mark.slow

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import os
 import random
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from captioner.bulk.options import FolderOptions
 from captioner.captioner import Captioner
 from captioner.embed.targets import caption_inside
-from tests.bulk.folders import contents, make_folder, model_of
+from tests.bulk.folders import contents, in_a_child, make_folder, model_of
 
 WAYS: dict[str, dict[str, Any]] = {
     "in place": {"embed": True, "in_place": True},
@@ -28,28 +23,10 @@ WAYS: dict[str, dict[str, Any]] = {
 KILLS = 3
 
 
-def in_a_child(captioner: Captioner, place: Path, way: str, seconds: float | None, *, stopped: bool = False) -> bool:
-    """Caption in a forked process, which is killed after some time, or stopped for a moment; whether it was killed."""
+def caption(captioner: Captioner, place: Path, way: str) -> None:
     options = {"output": str(place / "out")} if way == "copies" else {}
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            sys.stderr = io.StringIO()
-            settings = FolderOptions(workers=0, batch_size=2, **WAYS[way], **options)
-            caption_inside([str(place / "images")], settings, model_of(captioner))
-            os._exit(0)
-        finally:
-            os._exit(1)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGSTOP if stopped else signal.SIGKILL)
-    if stopped:
-        time.sleep(0.1)
-        os.kill(child, signal.SIGCONT)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
+    settings = FolderOptions(workers=0, batch_size=2, **WAYS[way], **options)
+    caption_inside([str(place / "images")], settings, model_of(captioner))
 
 
 @pytest.mark.slow
@@ -58,6 +35,9 @@ def test_a_run_that_is_killed_damages_nothing_and_ends_the_same(captioner: Capti
     originals = make_folder(tmp_path / "originals", 6, broken=(3,))
     before = {f"images/{path.name}": path.read_bytes() for path in originals.iterdir()}
 
+    def run(place: Path, seconds: float | None = None, *, stopped: bool = False) -> bool:
+        return in_a_child(lambda: caption(captioner, place, way), seconds, stopped=stopped)
+
     def begin(name: str) -> Path:
         shutil.rmtree(tmp_path / name, ignore_errors=True)
         shutil.copytree(originals, tmp_path / name / "images")
@@ -65,7 +45,7 @@ def test_a_run_that_is_killed_damages_nothing_and_ends_the_same(captioner: Capti
 
     place = begin("undisturbed")
     start = time.monotonic()
-    assert not in_a_child(captioner, place, way, None)
+    assert not run(place)
     duration = time.monotonic() - start
     expected = contents(place)
     changed = [name for name, data in before.items() if expected[name] != data]
@@ -75,11 +55,11 @@ def test_a_run_that_is_killed_damages_nothing_and_ends_the_same(captioner: Capti
     while kills < KILLS:
         place = begin("killed")
         for _ in range(chance.randint(1, 3)):
-            kills += in_a_child(captioner, place, way, chance.uniform(0, duration))
+            kills += run(place, chance.uniform(0, duration))
             for name, data in before.items():
                 assert (place / name).read_bytes() in (data, expected[name])
-        in_a_child(captioner, place, way, None)
+        run(place)
         assert contents(place) == expected
     place = begin("stopped")
-    in_a_child(captioner, place, way, duration / 2, stopped=True)
+    run(place, duration / 2, stopped=True)
     assert contents(place) == expected

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from captioner.embed.embedding import embed, packet_texts, read_texts
 from captioner.embed.targets import caption_inside
 from captioner.errors import OptionError, OutputError
 from tests.bulk import fakes
-from tests.bulk.folders import contents
+from tests.bulk.folders import contents, in_a_child
 from tests.embed.pictures import XMP, png_chunk
 
 
@@ -265,33 +264,23 @@ def test_a_run_that_is_killed_leaves_whole_images_and_ends_like_another(tmp_path
             fakes.save_colour(folder / f"{number}.png", number)
         return folder, {"in_place": True} if in_place else {"output": str(tmp_path / name / "copies")}
 
-    def in_a_child(folder: Path, where: dict[str, object], seconds: float | None) -> None:
-        child = os.fork()
-        if child == 0:
-            try:
-                run(folder, **where)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        if seconds is not None:
-            time.sleep(seconds)
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    def run_in_a_child(folder: Path, where: dict[str, object], seconds: float | None = None) -> None:
+        in_a_child(lambda: run(folder, **where), seconds)
 
     undisturbed, where = place("undisturbed")
     originals = contents(undisturbed)
     start = time.monotonic()
-    in_a_child(undisturbed, where, None)
+    run_in_a_child(undisturbed, where)
     duration = time.monotonic() - start
     expected = contents(undisturbed.parent)
     chance = random.Random(3)
     for attempt in range(8):
         folder, where = place(f"killed {attempt}")
-        in_a_child(folder, where, chance.uniform(0, duration))
+        run_in_a_child(folder, where, chance.uniform(0, duration))
         for name, data in contents(folder.parent).items():
             if not Path(name).name.startswith(".captioner-"):  # never read as an image
                 assert data in (originals.get(Path(name).name), expected[name]), name
-        in_a_child(folder, where, None)
+        run_in_a_child(folder, where)
         after = contents(folder.parent)
         assert {n: d for n, d in after.items() if not Path(n).name.startswith(".captioner-")} == expected
 
