@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def make_originals(folder: Path, count: int, source: Path, chance: random.Random) -> None:
-    """Images with COCO's names: every eighth is damaged, every ninth equal to the one before."""
+    """Images with COCO's names: every eighth is damaged, every ninth equal to the third before it."""
     folder.mkdir()
     pictures = photos(source, count, chance)
     for number in range(count):
