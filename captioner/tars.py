@@ -1,6 +1,7 @@
 """Files inside plain tars, by paths that lead into them: ``shards/00000.tar/dog.jpg``. Nothing is unpacked."""
 
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import cache
@@ -8,6 +9,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 SUFFIX = ".tar"
+FIRST_BYTES = 10
+"""As many tell by what a file is compressed."""
+_COMPRESSIONS = {
+    "gzip": rb"\x1f\x8b",
+    "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
+    "xz": rb"\xfd7zXZ\0",
+    "zstd": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
+    "lz4": rb"\x04\x22\x4d\x18",
+}
 _LONGEST_HEADER = 1 << 20  # names and the like, which a header may bring along
 
 
@@ -27,6 +37,11 @@ class Contents(NamedTuple):
 
     parts: dict[str, Part]
     fault: str
+
+
+def compression(start: bytes) -> str:
+    """By what a file is compressed, by its first bytes; empty for a plain tar, which begins with the name of a file."""
+    return next((name for name, magic in _COMPRESSIONS.items() if re.match(magic, start)), "")
 
 
 def contents(tar: Path) -> Contents:

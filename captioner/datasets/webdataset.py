@@ -21,8 +21,6 @@ from captioner.images.find import IMAGE_EXTENSIONS
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _TEXTS, _KEYS = ("txt", "caption"), ("caption", "captions", "text")
 _COMPRESSED = re.compile(r"\.(?:tar\.\w+|t(?:gz|xz|bz2?|zst))$", re.IGNORECASE)
-# What gzip, bzip2, xz, zstd and lz4 begin with; a plain tar begins with the name of a file.
-_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"\4\x22M\x18")
 _MOST_BYTES = 1 << 20  # of a caption with its metadata
 
 
@@ -61,7 +59,7 @@ def read(source: Source, split: str) -> list[Record]:
 
 def _is_compressed(shard: Path) -> bool:
     with suppress(OSError), shard.open("rb") as file:  # reading it says why it cannot be opened
-        return file.read(8).startswith(_MAGIC)
+        return bool(tars.compression(file.read(tars.FIRST_BYTES)))
     return False
 
 

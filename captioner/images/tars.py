@@ -20,19 +20,10 @@ from typing import Any, BinaryIO, cast
 from captioner.errors import ImageError, OptionError
 from captioner.images import find
 from captioner.images.open import display_name, printable, read_file
-from captioner.tars import BrokenTarError, headers
+from captioner.tars import FIRST_BYTES, BrokenTarError, compression, headers
 
-# What a file is by its first bytes, and what opens it; a plain tar begins with the name of a file.
-_KINDS: dict[bytes, Any] = {
-    rb"\x1f\x8b": gzip.open,
-    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
-    rb"\xfd7zXZ\0": lzma.open,
-    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": "compressed by zstd",
-    rb"\x04\x22\x4d\x18": "compressed by lz4",
-    rb"PK\x03\x04": "a zip archive",
-    rb"7z\xbc\xaf\x27\x1c": "a 7z archive",
-}
-_MAGIC_BYTES = 10
+_OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+_OTHERS = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive"}
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # the last three if it is compressed
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
@@ -72,15 +63,18 @@ def _open_tar(path: str) -> BinaryIO:
     if Path(path).exists() and not Path(path).is_file():  # opening a named pipe would wait for its writer
         raise OSError("not a regular file")
     file = Path(path).open("rb")  # noqa: SIM115 (handed over open)
-    start = file.read(_MAGIC_BYTES)
-    for magic, opened in _KINDS.items():
-        if re.match(magic, start):
-            file.close()
-            if isinstance(opened, str):
-                raise OSError(f"it is {opened}; unpack it first, or make it a tar, plain or by gzip, bzip2 or xz")
-            return cast("BinaryIO", opened(path))
-    file.seek(0)
-    return file
+    start = file.read(FIRST_BYTES)
+    compressed = compression(start)
+    what = (
+        f"compressed by {compressed}" if compressed else next((_OTHERS[m] for m in _OTHERS if start.startswith(m)), "")
+    )
+    if not what:
+        file.seek(0)
+        return file
+    file.close()
+    if compressed in _OPENERS:
+        return cast("BinaryIO", _OPENERS[compressed](path))
+    raise OSError(f"it is {what}; unpack it first, or make it a tar, plain or by gzip, bzip2 or xz")
 
 
 def _reason_of(error: BaseException) -> str:

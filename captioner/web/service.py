@@ -5,7 +5,6 @@ Importing this module imports neither torch nor gradio, so that the page opens b
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import threading
@@ -24,6 +23,7 @@ from captioner.caption import Caption
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import BusyError, CaptionerError, CheckpointError, ImageError, OptionError
 from captioner.images import Pixels
+from captioner.images.reading import digest_of
 from captioner.options import with_flags
 from captioner.runtime.model import Floats
 from captioner.vocabulary import known_words
@@ -299,7 +299,7 @@ class Service:
             model = self.models.load(weights)
             with self._readers:
                 data = _read(source, name)
-                key = (weights or self.models.default, hashlib.blake2b(data, digest_size=16).hexdigest())
+                key = (weights or self.models.default, digest_of(data).hex())
                 with self._lock:
                     if known := self._prepared.get(key):
                         self._prepared.move_to_end(key)
