@@ -3,10 +3,10 @@
     python benchmarks/page.py IMAGES [--weights FILE] [--requests 1000] [--clients 1 8 32] [--old COMMIT] [--large]
 
 Starts ``captioner serve``, lets 1, 8 and 32 clients send different images to ``/api/caption``, and captions the
-same images as a folder in the same run, before and after, so that the ratio holds also on a busy machine. With
-``--old``, as many clients then ask an earlier build, which took three requests for a caption. With ``--large``, 16
-clients send images of 100 megapixels at once, in several formats. Prints Markdown tables, failed requests, and the
-server's memory: at first, at its peak, at the end and a minute later.
+same images as a folder before and after each of these, so that the shares hold also where the machine's speed
+changes. With ``--old``, as many clients then ask an earlier build, which took three requests for a caption. With
+``--large``, 16 clients send images of 100 megapixels at once, in several formats. Prints Markdown tables, failed
+requests, and the server's memory: at first, at its peak, at the end and a minute later.
 """
 
 from __future__ import annotations
@@ -152,8 +152,7 @@ def main() -> int:
     images = list(islice(find_images([args.images]), args.requests))
     if len(images) < 2:
         parser.error(f"{args.images} needs at least two images")
-    before = folder_speed(images, weights)
-    rows, failures = [], 0
+    speeds, rows, failures = [folder_speed(images, weights)], [], 0
     with running_server(BUILD, *weights) as server:
         load(server, images, 8, 1)  # to warm up
         memory = [server.megabytes()]
@@ -161,21 +160,21 @@ def main() -> int:
             for clients in args.clients:
                 latencies, failed, seconds = load(server, images, args.requests, clients)
                 failures += failed
-                rows.append((clients, len(latencies) / seconds, sorted(latencies)))
+                speeds.append(folder_speed(images, weights))
+                rows.append((clients, len(latencies) / seconds, statistics.mean(speeds[-2:]), sorted(latencies)))
         if args.large:
             large_images(server)
         memory += [peak[-1], server.megabytes()]
         time.sleep(60)
         memory.append(server.megabytes())
-    speed = statistics.mean([before, folder_speed(images, weights)])
-    print("\n| clients | captions/s | of the folder's | median | 99th percentile |\n|---|---|---|---|---|")
-    for clients, rate, latencies in rows:
+    print("\n| clients | captions/s | the folder's | share | median | 99th percentile |\n|---|---|---|---|---|---|")
+    for clients, rate, speed, latencies in rows:
         if not latencies:
-            print(f"| {clients} | 0 | 0% | | |")
+            print(f"| {clients} | 0 | {speed:.1f} | 0% | | |")
             continue
         middle, high = statistics.median(latencies), latencies[int(0.99 * (len(latencies) - 1))]
-        print(f"| {clients} | {rate:.1f} | {rate / speed:.0%} | {middle:.2f} s | {high:.2f} s |")
-    print(f"\nFolder: {speed:.1f} captions/s. {args.requests} requests a row, {failures} failed.")
+        print(f"| {clients} | {rate:.1f} | {speed:.1f} | {rate / speed:.0%} | {middle:.2f} s | {high:.2f} s |")
+    print(f"\n{args.requests} requests a row, {failures} failed.")
     if args.old and rows:
         earlier = old_speed(args.old, images, args.requests, rows[-1][0])
         print(
