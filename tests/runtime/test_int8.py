@@ -147,3 +147,30 @@ def test_new_operators_take_whole_numbers_only(files: tuple[Path, Path], operato
     node[3]["axis"] = value
     with pytest.raises(CaptionerError, match="graphs are damaged"):
         read_graphs(json.dumps(told), header.config, header.shapes)
+
+
+@pytest.mark.parametrize("search", [[], ["--temperature", "1", "--num-captions", "2"]])
+def test_a_folder_has_the_same_bytes_however_the_work_is_cut(
+    search: list[str], files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = files[1].parent / "images"
+
+    def written(name: str, *flags: str, paths: tuple[Path, ...] = (images,), threads: int = 1) -> bytes:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        output = tmp_path / f"{name}.jsonl"
+        asked = ["caption", *map(str, paths), "--weights", str(files[1]), "--precision", "int8", "--quiet", *search]
+        assert main([*asked, "--output", str(output), *flags]) == 0
+        return output.read_bytes()
+
+    whole = written("whole")
+    assert len({json.loads(line)["log_prob"] for line in whole.splitlines()}) > IMAGES // 2
+    assert whole != written("float", "--precision", "fp32")
+    assert written("ones", "--batch-size", "1", "--workers", "0") == whole
+    assert written("threads", "--batch-size", "5", threads=3) == whole
+    written("resumed", paths=(images / "0.png", images / "1.png"))
+    assert written("resumed", "--batch-size", "7") == whole
+    shards = [tmp_path / f"shard{number}.jsonl" for number in (1, 2)]
+    for number, shard in enumerate(shards, 1):
+        written(shard.stem, "--shard", f"{number}/2")
+    assert main(["merge", *map(str, shards), "--output", str(tmp_path / "merged.jsonl")]) == 0
+    assert (tmp_path / "merged.jsonl").read_bytes() == whole
