@@ -1,7 +1,5 @@
 """Calls of many threads become batches for the few that compute."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures

@@ -23,8 +23,14 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
         "a caption and how sure it is; the fit of that; sentences become words",
     ),
     (("images",), "images are found, read and become pixels, or are drawn on"),
-    (("model", "decoding", "progress"), "the network, in torch; choosing words; how far a job is"),
-    (("weights",), "where a checkpoint lies and what its header says, without torch"),
+    (
+        ("model", "decoding", "progress", "records"),
+        "the network, in torch; choosing words; how far a job is; what became of an image",
+    ),
+    (
+        ("weights", "writers"),
+        "where a checkpoint lies and what its header says, without torch; records as text in every format",
+    ),
     (
         ("checkpoint", "concepts", "datasets"),
         "one file a model; what the classifier names; captioned images as records",
@@ -37,8 +43,8 @@ FLOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("captioner",), "images in, captions out: the one service of all doors"),
     (("engine",), "many images at once, each with the caption that it has alone"),
     (
-        ("bulk", "search", "training", "gradients", "download"),
-        "long jobs: caption folders, find images by a sentence, fit a model, measure gradients, fetch data sets",
+        ("bulk", "vectors", "search", "training", "gradients", "download"),
+        "long jobs: caption folders and vectors, find images by a sentence, fit a model, measure gradients, fetch data",
     ),
     (("evaluation",), "caption a data set and score it"),
     (("embed", "cluster"), "captions inside image files and web pages; folders on a Ray cluster"),

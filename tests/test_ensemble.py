@@ -241,7 +241,7 @@ def test_models_of_vectors_write_together_about_the_same_vectors(tmp_path: Path)
 
 
 def test_vectors_are_refused_where_each_encoder_makes_its_own(ensemble: Captioner, tmp_path: Path) -> None:
-    from captioner.bulk.pipeline import check_shape
+    from captioner.vectors import check_shape
 
     np.save(tmp_path / "x.npy", np.zeros((2, 4, 1280), np.float32))
     with pytest.raises(OptionError, match="write together about images, not about vectors"):

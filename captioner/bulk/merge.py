@@ -11,14 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from captioner.bulk import writers
+from captioner import writers
 from captioner.bulk.options import Shard
-from captioner.bulk.output import OF_SHARDS, copied, differences, is_as_noted
+from captioner.bulk.output import BLOCK_BYTES, OF_SHARDS, copied, differences, is_as_noted
 from captioner.bulk.store import Store, remove_store, store_of
 from captioner.errors import OutputError, os_errors_as
 from captioner.files import replacing
-
-_BLOCK_BYTES = 1 << 20
 
 
 class _Part(NamedTuple):
@@ -108,7 +106,7 @@ def _body(path: Path, writer: writers.Writer) -> Iterator[bytes]:
         if not begins or rest < 0 or (rest and not ends):
             raise OutputError(f"{path}: its end is missing", "finish this shard first")
         while rest:
-            block = file.read(min(rest, _BLOCK_BYTES))
+            block = file.read(min(rest, BLOCK_BYTES))
             if not block:
                 raise OutputError(f"{path}: was cut off while it was read")
             rest -= len(block)

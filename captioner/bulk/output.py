@@ -8,23 +8,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner import __version__
-from captioner.bulk import store, writers
+from captioner import __version__, writers
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.records import Captions, Item, Record
-from captioner.bulk.store import Seen, Store, store_of
+from captioner.bulk.store import DamagedStoreError, Seen, Store, remove_store, store_of
 from captioner.datasets.coco import CocoIds
 from captioner.errors import CaptionerError, OutputError, os_errors_as
 from captioner.files import replacing
 from captioner.images import reading
 from captioner.images.tars import TarReader
+from captioner.records import Captions, Item, Record
 
 Settings = dict[str, object]
 Key = int | bytes
 
 OF_SHARDS = ("pictures", "tars")
 """Settings that shards alone have: how much all of them have to do."""
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
 _SAFE = "what is written is whole, and the same command without `overwrite` goes on"
 
 
@@ -164,17 +163,13 @@ def file_or_terminal(options: FolderOptions, *, several: bool) -> Target:
     Raises:
         DatasetError: the annotations that have the numbers of images cannot be read.
     """
-    writer: writers.Writer
-    if options.kind == "text":
-        writer = writers.Text(log_prob=options.log_prob)
-    elif options.kind == "jsonl":
-        writer = writers.JsonLines(several=several)
-    elif options.kind == "html":
-        writer = writers.Html(options.link_folder)
-    elif options.kind == "imagefolder":
-        writer = writers.ImageFolder(Path(options.output or "").parent)
-    else:
-        writer = writers.WRITERS[options.kind]()
+    settings: dict[str, dict[str, Any]] = {
+        "text": {"log_prob": options.log_prob},
+        "jsonl": {"several": several},
+        "html": {"folder": options.link_folder},
+        "imagefolder": {"folder": Path(options.output or "").parent},
+    }
+    writer = writers.WRITERS[options.kind](**settings.get(options.kind, {}))
     number = CocoIds(options.annotations) if writer.names_by_number else writer.key
     if options.output is None:
         return _StandardOutput(writer, number)
@@ -271,10 +266,10 @@ class _OutputFile(_Written):
             return Store() if dry_run else Store(path, new=True)
         try:
             return Store(path)
-        except store.DamagedStoreError:
+        except DamagedStoreError:
             if not overwrite or dry_run:
                 raise
-            store.remove_store(path)
+            remove_store(path)
             return Store(path, new=True)
 
     def _is_torn(self, kept: Store) -> bool:
@@ -421,7 +416,7 @@ def noted_of(path: Path) -> dict[str, int]:
     """What is noted of a file that is there."""
     with path.open("rb") as file:
         modified = os.fstat(file.fileno()).st_mtime_ns
-        return {**copied(iter(lambda: file.read(_BLOCK_BYTES), b""), lambda block: None), "modified": modified}
+        return {**copied(iter(lambda: file.read(BLOCK_BYTES), b""), lambda block: None), "modified": modified}
 
 
 def is_as_noted(path: Path, state: Mapping[str, Any]) -> bool:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from captioner.bulk import sidecars, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State, Target, file_or_terminal, output_settings
-from captioner.bulk.records import Captions, Item, Record
 from captioner.bulk.store import Seen, Store, kept_somewhere
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
 from captioner.images import Preprocessing, Preprocessings, display_name, reading, watch
 from captioner.interrupt import on_interrupt
 from captioner.progress import Progress, Summary, Tally
+from captioner.records import Captions, Item, Record
 from captioner.runtime.model import processors
 
 if TYPE_CHECKING:
@@ -325,7 +325,8 @@ class _Run:
 
     def _caption(self, captioner: Captioner, check: Callable[[bytes, str], None] | None) -> None:
         # Only here: a run with nothing to do does not wait for what models need.
-        from captioner.bulk.pipeline import Engine, caption_loaded, read_ahead
+        from captioner.bulk.pipeline import caption_loaded, read_ahead
+        from captioner.engine import Engine
 
         options = self._options
         reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, check, options.kind == "html")

@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 from captioner.bulk.options import FolderOptions, joined
 from captioner.bulk.output import Settings, State, Target
-from captioner.bulk.records import Captions, Identity, Item, Record
 from captioner.bulk.store import Seen, Store
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, ImageError, OutputError, os_errors_as
 from captioner.files import replacing, status_of_writable
 from captioner.images import display_name, printable, read_file
 from captioner.images.reading import digest_of
+from captioner.records import Captions, Identity, Item, Record
 
 _ATTRIBUTE = "user.captioner"
 _LONGEST_BLANK = 1 << 12  # bytes

@@ -2,26 +2,18 @@
 
 import hashlib
 import os
-import re
 import sqlite3
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from captioner.bulk.options import FolderOptions, Shard
 from captioner.bulk.store import kept_somewhere, packed, unpacked
-from captioner.datasets import coco
-from captioner.errors import ImageError, OptionError, os_errors_as
-from captioner.images import display_name, find
+from captioner.errors import ImageError, OptionError
+from captioner.images.find import list_images
 from captioner.images.tars import Item, Member, Tars, expand
 
 Key = int | bytes
-
-_BLOCK_BYTES = 1 << 16  # many times the longest path
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Inputs:
@@ -147,77 +139,3 @@ class _List:
 def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:
     """An image's key; what is known to be none needs none."""
     return None if isinstance(item, Member) and item.error is not None else key(str(item))
-
-
-def list_images(
-    paths: Iterable[str], from_file: str | None, *, recursive: bool, omitted: find.Omitted | None = None
-) -> Iterator[Path]:
-    """Yield the images of files, folders and a list, each once, as :func:`find.find_images` does.
-
-    Args:
-        paths: files and folders.
-        from_file: a file that names more of them, or ``-`` for standard input; None for none.
-        recursive: look into sub-folders.
-        omitted: what is left out of folders.
-
-    Raises:
-        OptionError: the list cannot be read.
-    """
-    listed = iter(()) if from_file is None else read_list(from_file)
-    first = list(islice(listed, 1))  # a list that cannot be read is reported at once
-    return find.find_images(chain(paths, first, listed), recursive=recursive, omitted=omitted)
-
-
-def listed_images(
-    paths: Sequence[str], options: FolderOptions, weights: Sequence[str] | None
-) -> tuple[list[str], FolderOptions]:
-    """The images of a COCO file, and the options that write a results file of them, named as its server wants it.
-
-    Args:
-        paths: the folder of the images, or nothing for the usual one.
-        options: with `images_from`.
-        weights: the checkpoints, of which the first names the results; the shipped one unless given.
-
-    Raises:
-        OptionError: the options contradict each other.
-        DatasetError: the file cannot be read, or there is no such folder.
-    """
-    file = Path(options.images_from or "")
-    if len(paths) > 1 or options.from_file is not None or options.input_tar or options.embed:
-        raise OptionError("`images_from` goes with one folder of images, and with no other list", "leave the rest out")
-    if options.format not in (None, "coco") or options.annotations is not None:
-        raise OptionError("`images_from` writes a COCO results file", "leave out `format` and `annotations`")
-    images = coco.listed_images(file, Path(paths[0]) if paths else None)
-    name = re.sub(r"[^0-9A-Za-z-]+", "-", Path(weights[0]).stem) if weights else "captioner"
-    output = options.output or f"captions_{coco.results_set(file)}_{name}_results.json"
-    annotations = os.fspath(file)
-    return [*map(str, images)], replace(
-        options, images_from=None, format="coco", annotations=annotations, output=output
-    )
-
-
-def read_list(name: str) -> Iterator[str]:
-    """Yield the names in a list: ended by NULs if it holds any, else one a line.
-
-    A byte-order mark and carriage returns at the ends of lines are dropped, and so are empty lines.
-
-    Args:
-        name: the file, or ``-`` for standard input.
-
-    Raises:
-        OptionError: it cannot be read.
-    """
-    with os_errors_as(OptionError, f"`from_file` {display_name(name)}: "), ExitStack() as stack:
-        if name == "-" and sys.stdin is None:
-            raise OptionError("`from_file` -: standard input is closed")
-        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
-        block = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
-        end = b"\0" if b"\0" in block else b"\n"
-        dropped = b"" if end == b"\0" else b"\r"
-        rest = b""
-        while block:
-            *whole, rest = (rest + block).split(end)
-            yield from (os.fsdecode(part) for each in whole if (part := each.removesuffix(dropped)))
-            block = file.read(_BLOCK_BYTES)
-        if last := rest.removesuffix(dropped):
-            yield os.fsdecode(last)

@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioner.bulk.records import Captions, Identity, Record
 from captioner.caption import Caption
 from captioner.errors import OutputError
 from captioner.images.tars import Item, Member
+from captioner.records import Captions, Identity, Record
 
 _VERSION = 2
 _BY_PIXELS = "CREATE INDEX by_pixels ON records (pixels) WHERE captions IS NOT NULL"
@@ -55,13 +55,6 @@ class Seen(NamedTuple):
     digest: bytes | None
     image_id: int | None
     error: str | None
-
-
-class Due(NamedTuple):
-    """An image whose turn it is; ``kind`` says why, such as ``early`` for those of an earlier list."""
-
-    item: Item
-    kind: str
 
 
 class Store:
@@ -182,7 +175,7 @@ class Store:
                 yield place, item, None if recorded is None else Seen(*seen)
 
     def queue(self, places: Iterable[int], kind: str = "") -> None:
-        """Have images their turn, after those that have it already."""
+        """Have images their turn, after those that have it already; ``kind`` may say why it is."""
         with self.transaction():
             self._db.executemany(
                 "INSERT OR IGNORE INTO due (place, kind) VALUES (?, ?)", ((place, kind) for place in places)
@@ -196,8 +189,8 @@ class Store:
                 LEFT JOIN records USING (place) WHERE captions IS NULL AND member IS NULL ORDER BY place"""
             ).rowcount
 
-    def due(self) -> list[Due]:
-        """The next images whose turn it is; empty if there are none at present."""
+    def due(self) -> list[tuple[Item, str]]:
+        """The next images whose turn it is, each with its kind; empty if there are none at present."""
         with self._errors():
             rows = self._db.execute(
                 f"SELECT turn, kind, name, member FROM due JOIN images USING (place) WHERE turn > ? LIMIT {_PAGE}",
@@ -205,7 +198,7 @@ class Store:
             ).fetchall()
         if rows:
             self._turn = rows[-1][0]
-        return [Due(unpacked(name, member), kind) for _, kind, name, member in rows]
+        return [(unpacked(name, member), kind) for _, kind, name, member in rows]
 
     def put(self, records: Iterable[Record]) -> tuple[list[Record], bool]:
         """Add records of images that were listed, within a transaction; one that is there is replaced.

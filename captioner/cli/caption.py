@@ -2,16 +2,19 @@
 
 import argparse
 import json
+import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import captioner
 from captioner.bulk.run import Model, caption_file, model_settings, print_results
-from captioner.bulk.sources import listed_images
 from captioner.cli import flags
+from captioner.datasets import coco
 from captioner.images.find import IMAGE_EXTENSIONS, find_images
 from captioner.progress import Progress, Shown, Summary
 from captioner.web.options import ServingOptions
@@ -41,7 +44,7 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
 def _caption(args: argparse.Namespace) -> int:
     options = flags.read_options(args, captioner.FolderOptions)
     if options.images_from is not None:
-        args.paths, options = listed_images(args.paths, options, args.weights)
+        args.paths, options = _listed_images(args.paths, options, args.weights)
     if not args.paths and options.from_file is None and not options.input_tar:
         raise captioner.OptionError("name an image or a folder, or a list of them with `from_file`")
     with Progress(_shown(args, options), summary=not (args.quiet or options.dry_run)) as progress:
@@ -52,6 +55,34 @@ def _caption(args: argparse.Namespace) -> int:
             summary = _caption_images(args.paths, options, _model(args), progress)
         progress.summarise(summary)
         return _exit_code(summary, options, progress, quiet=args.quiet)
+
+
+def _listed_images(
+    paths: Sequence[str], options: captioner.FolderOptions, weights: Sequence[str] | None
+) -> tuple[list[str], captioner.FolderOptions]:
+    """The images of a COCO file, and the options that write a results file of them, named as its server wants it.
+
+    Args:
+        paths: the folder of the images, or nothing for the usual one.
+        options: with `images_from`.
+        weights: the checkpoints, of which the first names the results; the shipped one unless given.
+
+    Raises:
+        OptionError: the options contradict each other.
+        DatasetError: the file cannot be read, or there is no such folder.
+    """
+    file = Path(options.images_from or "")
+    if len(paths) > 1 or options.from_file is not None or options.input_tar or options.embed:
+        what = "`images_from` goes with one folder of images, and with no other list"
+        raise captioner.OptionError(what, "leave the rest out")
+    if options.format not in (None, "coco") or options.annotations is not None:
+        what = "`images_from` writes a COCO results file"
+        raise captioner.OptionError(what, "leave out `format` and `annotations`")
+    images = coco.listed_images(file, Path(paths[0]) if paths else None)
+    name = re.sub(r"[^0-9A-Za-z-]+", "-", Path(weights[0]).stem) if weights else "captioner"
+    output = options.output or f"captions_{coco.results_set(file)}_{name}_results.json"
+    written = replace(options, images_from=None, format="coco", annotations=os.fspath(file), output=output)
+    return [*map(str, images)], written
 
 
 def _caption_images(paths: list[str], options: captioner.FolderOptions, model: Model, progress: Progress) -> Summary:
@@ -115,7 +146,7 @@ def _model(args: argparse.Namespace) -> Model:
 
 
 def _caption_vectors(args: argparse.Namespace, options: captioner.FolderOptions, progress: Progress) -> Summary:
-    from captioner.bulk.pipeline import caption_vectors, named_vectors
+    from captioner.vectors import caption_vectors, named_vectors
 
     vectors = named_vectors(args.paths)
     if not options.prints_lines or _needs_list(options):

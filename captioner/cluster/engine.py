@@ -9,20 +9,19 @@ from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 
-from captioner.bulk import output, sources
+from captioner.bulk import output, run, sources
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.records import Item, Record
-from captioner.bulk.run import Model
 from captioner.errors import OutputError
 from captioner.images import display_name
 from captioner.interrupt import on_interrupt
 from captioner.progress import Progress, Summary, Tally
+from captioner.records import Item, Record
 
 _BATCHES = 16  # of a part
 _NOTICE = b"\nstopping when the next part is written; Ctrl-C again breaks off\n"
 
 
-def caption_on_cluster(paths: Sequence[str], options: FolderOptions, model: Model, progress: Progress) -> Summary:
+def caption_on_cluster(paths: Sequence[str], options: FolderOptions, model: run.Model, progress: Progress) -> Summary:
     """Caption what paths name and is not captioned yet; see :func:`captioner.bulk.run.caption_folder`.
 
     Raises:
@@ -35,7 +34,7 @@ def caption_on_cluster(paths: Sequence[str], options: FolderOptions, model: Mode
 class _Run:
     """One run over a list of images."""
 
-    def __init__(self, options: FolderOptions, model: Model, progress: Progress, inputs: sources.Inputs) -> None:
+    def __init__(self, options: FolderOptions, model: run.Model, progress: Progress, inputs: sources.Inputs) -> None:
         # Imported here: it needs pyarrow, which comes with Ray alone.
         from captioner.cluster.steps import PartFiles
 

@@ -23,14 +23,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from captioner import __version__
-from captioner.bulk import output, run, writers
+from captioner import __version__, writers
+from captioner.bulk import output, run
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.records import Item, Record
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, needing, os_errors_as
 from captioner.files import write_atomically
 from captioner.images import reading
+from captioner.records import Item, Record
 from captioner.runtime.model import processors
 
 _NEEDING = "`engine` ray"
@@ -202,7 +202,8 @@ class Captions:
 
     def _records(self, table: Table) -> Iterator[Record]:
         # Torch is loaded only here, where the work is done.
-        from captioner.bulk.pipeline import Engine, caption_loaded
+        from captioner.bulk.pipeline import caption_loaded
+        from captioner.engine import Engine
 
         if self._engine is None:
             self._engine = Engine(self._load(), self._model.decoding)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from captioner.bulk import output, records
+from captioner import records
+from captioner.bulk import output
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Model, caption_folder
 from captioner.bulk.sidecars import FilePerImage, Note, changed, image_digest, short_digest

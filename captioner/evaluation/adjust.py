@@ -16,7 +16,6 @@ import numpy as np
 from captioner import confidence
 from captioner.caption import Calibration, features
 from captioner.captioner import Captioner
-from captioner.confidence import Booleans, Floats
 from captioner.datasets.records import ImageId, Record, refuse_train_split
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, OptionError
@@ -185,8 +184,8 @@ class Calibrated:
     """
 
     calibration: Calibration
-    predicted: Floats
-    good: Booleans
+    predicted: confidence.Floats
+    good: confidence.Booleans
 
 
 def calibrate(
@@ -230,7 +229,7 @@ def calibrate(
     return fitted(inputs, scores.per_image["CIDEr"] >= confidence.GOOD, data)
 
 
-def fitted(inputs: Floats, good: Booleans, data: str) -> Calibrated:
+def fitted(inputs: confidence.Floats, good: confidence.Booleans, data: str) -> Calibrated:
     """Fit a calibration to captions that have been judged.
 
     Args:

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from captioner.bulk.pipeline import caption_rows, check_shape
 from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.datasets.codes import open_vectors
@@ -14,6 +13,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import EvaluationError, ImageError, OptionError
 from captioner.images import Pixels
 from captioner.metrics.evaluate import name_some
+from captioner.vectors import caption_rows, check_shape
 
 
 @dataclass(frozen=True)

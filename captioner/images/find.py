@@ -4,14 +4,17 @@ import hashlib
 import os
 import re
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import translate
 from itertools import chain, islice
 from pathlib import Path
 
-from captioner.errors import ImageError
+from captioner.errors import ImageError, OptionError, os_errors_as
+from captioner.images.open import printable
 
 RAW_EXTENSIONS = frozenset(
     {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".srf", ".raf"}
@@ -43,6 +46,8 @@ CLUTTER = (
 
 _NUMBER = re.compile("0*([0-9]+)")
 _MOST_IN_MEMORY = 50_000  # names of a folder, which take 20 MB
+_BLOCK_BYTES = 1 << 16  # of a list; many times the longest path
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # Device and inode numbers, which all links to one folder share.
 _FolderId = tuple[int, int]
@@ -135,6 +140,52 @@ def find_images(
             omitted.images -= left_out and is_listed(path.name, extensions)
             named.add(key)
             yield path
+
+
+def list_images(
+    paths: Iterable[str], from_file: str | None, *, recursive: bool, omitted: Omitted | None = None
+) -> Iterator[Path]:
+    """Yield the images of files, folders and a list, each once, as :func:`find_images` does.
+
+    Args:
+        paths: files and folders.
+        from_file: a file that names more of them, or ``-`` for standard input; None for none.
+        recursive: look into sub-folders.
+        omitted: what is left out of folders.
+
+    Raises:
+        OptionError: the list cannot be read.
+    """
+    listed = iter(()) if from_file is None else read_list(from_file)
+    first = list(islice(listed, 1))  # a list that cannot be read is reported at once
+    return find_images(chain(paths, first, listed), recursive=recursive, omitted=omitted)
+
+
+def read_list(name: str) -> Iterator[str]:
+    """Yield the names in a list: ended by NULs if it holds any, else one a line.
+
+    A byte-order mark and carriage returns at the ends of lines are dropped, and so are empty lines.
+
+    Args:
+        name: the file, or ``-`` for standard input.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    with os_errors_as(OptionError, f"`from_file` {printable(name)}: "), ExitStack() as stack:
+        if name == "-" and sys.stdin is None:
+            raise OptionError("`from_file` -: standard input is closed")
+        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+        block = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+        end = b"\0" if b"\0" in block else b"\n"
+        dropped = b"" if end == b"\0" else b"\r"
+        rest = b""
+        while block:
+            *whole, rest = (rest + block).split(end)
+            yield from (os.fsdecode(part) for each in whole if (part := each.removesuffix(dropped)))
+            block = file.read(_BLOCK_BYTES)
+        if last := rest.removesuffix(dropped):
+            yield os.fsdecode(last)
 
 
 def _walk(

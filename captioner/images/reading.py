@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import CaptionerError, ImageError
-from captioner.images import draw
-from captioner.images.open import display_name, read_file
-from captioner.images.preprocess import Pixels, Preprocessing, Preprocessings
+from captioner.images import Pixels, Preprocessing, Preprocessings, display_name, draw, read_file
 from captioner.images.tars import Item, Member, TarReader
 
 _THUMBNAIL_SIDE = 256

@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from captioner.errors import ImageError, OptionError
-from captioner.images import find
-from captioner.images.open import display_name, printable, read_file
+from captioner.images import display_name, find, printable, read_file
 from captioner.tars import FIRST_BYTES, BrokenTarError, compression, headers
 
 _OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}

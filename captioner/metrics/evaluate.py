@@ -18,7 +18,6 @@ from captioner.datasets.records import ImageId
 from captioner.decoding.things import kind_of, named_again
 from captioner.errors import EvaluationError
 from captioner.metrics import coco
-from captioner.metrics.coco import DocumentFrequencies, Floats
 from captioner.metrics.ptb.tokenizer import tokenize, tokenize_lines
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
@@ -93,7 +92,7 @@ class Scores:
     """
 
     ids: tuple[ImageId, ...]
-    statistics: Floats
+    statistics: coco.Floats
     references: int
     frequencies: str
     diversity: Diversity
@@ -116,7 +115,7 @@ class Scores:
         return {name: self.figures[name] for name in ("BLEU-4", "CIDEr")}
 
     @cached_property
-    def per_image(self) -> dict[str, Floats]:
+    def per_image(self) -> dict[str, coco.Floats]:
         """For each metric, (images,) the score of every image taken alone, in the order of ``ids``."""
         return dict(zip(METRICS, corpus_figures(self.statistics, 1).T, strict=True))
 
@@ -133,7 +132,7 @@ class References:
     """
 
     def __init__(
-        self, captions: Mapping[ImageId, Sequence[str]], frequencies: DocumentFrequencies | None = None
+        self, captions: Mapping[ImageId, Sequence[str]], frequencies: coco.DocumentFrequencies | None = None
     ) -> None:
         bare = [image_id for image_id, texts in captions.items() if not texts]
         if bare or not captions:
@@ -187,7 +186,7 @@ def score_captions(
     )
 
 
-def corpus_figures(totals: Floats, images: int) -> Floats:
+def corpus_figures(totals: coco.Floats, images: int) -> coco.Floats:
     """Turn sums over images into the figures named by ``METRICS``.
 
     Args:
@@ -313,7 +312,7 @@ def compare(first: Scores, second: Scores, resamples: int, seed: int) -> dict[st
     return differences
 
 
-def _resampled(statistics: Floats, resamples: int, seed: int) -> Floats:
+def _resampled(statistics: coco.Floats, resamples: int, seed: int) -> coco.Floats:
     """Return (resamples, ..., 6) figures of resamples of (images, ..., 12) statistics."""
     images = len(statistics)
     flat = statistics.reshape(images, -1)
@@ -321,7 +320,7 @@ def _resampled(statistics: Floats, resamples: int, seed: int) -> Floats:
     return corpus_figures(totals.reshape(resamples, *statistics.shape[1:]), images)
 
 
-def _draws(images: int, resamples: int, seed: int) -> Iterator[Floats]:
+def _draws(images: int, resamples: int, seed: int) -> Iterator[coco.Floats]:
     """Yield (some, images) how often each image is drawn, for all resamples in turn."""
     generator = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // images)

@@ -3,8 +3,6 @@
 Every text that comes from a visitor, a file or a checkpoint is escaped here.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Importing this module imports neither torch nor gradio, so that the page opens before the model is loaded.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import threading

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.bulk.pipeline import Engine
 from captioner.caption import Caption
 from captioner.captioner import Captioner
+from captioner.engine import Engine
 from captioner.images import Pixels
 from tests.bulk.folders import save_image
 

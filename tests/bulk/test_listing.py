@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.bulk import sources
-from captioner.bulk.sources import list_images, read_list
 from captioner.errors import OptionError
+from captioner.images.find import list_images, read_list
 
 NAMES = st.lists(st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name), min_size=1)
 

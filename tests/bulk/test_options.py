@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.bulk.options import FORMATS, FolderOptions, Shard
-from captioner.bulk.writers import WRITERS
 from captioner.errors import OptionError
+from captioner.writers import WRITERS
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from captioner.bulk.pipeline import caption_paths, read_ahead
-from captioner.bulk.records import Record
 from captioner.captioner import Captioner
 from captioner.errors import ImageError, OptionError
+from captioner.records import Record
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 from captioner.bulk.merge import merge
-from captioner.bulk.pipeline import caption_vectors
 from captioner.captioner import Captioner
 from captioner.concepts import read_concepts
 from captioner.datasets.codes import open_vectors
+from captioner.vectors import caption_vectors
 from captioner.weights import find_weights, read_header
 from tests.bulk.folders import caption, make_folder
 from tests.small_model import WORDS, save_with_graphs, small_checkpoint

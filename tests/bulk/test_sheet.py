@@ -14,12 +14,12 @@ from PIL import Image
 
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.records import Record
 from captioner.bulk.run import Progress, caption_folder
 from captioner.bulk.store import store_of
-from captioner.bulk.writers import Html
 from captioner.caption import Caption
 from captioner.errors import OutputError
+from captioner.records import Record
+from captioner.writers import Html
 from tests.bulk import fakes
 from tests.bulk.tarring import make_tar, samples
 

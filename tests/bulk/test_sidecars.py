@@ -8,9 +8,9 @@ import pytest
 from captioner.bulk import sidecars
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State
-from captioner.bulk.records import Identity, Record
 from captioner.captioner import Captioner
 from captioner.errors import OptionError, OutputError
+from captioner.records import Identity, Record
 from tests.bulk.folders import caption, contents, make_folder, save_image
 
 

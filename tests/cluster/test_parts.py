@@ -8,10 +8,10 @@ import pytest
 from pyarrow import parquet
 
 from captioner.bulk.output import Settings
-from captioner.bulk.records import Record
 from captioner.caption import Caption
 from captioner.cluster.steps import PartFiles
 from captioner.errors import CaptionerError, OutputError
+from captioner.records import Record
 
 ODD = os.fsdecode(b"\xff\n\xe2\x80\xa8.png")
 SETTINGS: Settings = {"captioner": "1", "weights": "w", "decoding": {"beam_size": 3}}

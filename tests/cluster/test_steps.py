@@ -12,13 +12,13 @@ import pytest
 from captioner import __version__
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.pipeline import caption_paths
-from captioner.bulk.records import Record
 from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.cluster import steps
 from captioner.cluster.steps import PartFiles
 from captioner.errors import CheckpointError
 from captioner.images.reading import ImageReader
+from captioner.records import Record
 from tests.bulk.folders import make_folder, model_of
 from tests.test_confidence import CALIBRATION
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner.bulk.records import Record
 from captioner.caption import Caption
 from captioner.embed import pages
 from captioner.embed.pages import TO_WRITE, Page, describe_pages, insert_alts, read_page
+from captioner.records import Record
 
 TEXT = "A dog runs."
 ALT = f' alt="{TEXT}"'

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.bulk.pipeline import caption_vectors, named_vectors
 from captioner.captioner import Captioner
 from captioner.datasets.codes import open_vectors
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import DatasetError, OptionError
+from captioner.vectors import caption_vectors, named_vectors
 from tests.small_model import small_checkpoint
 from tests.vectors import fake_codes, vector_checkpoint
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.bulk.records import Record
-from captioner.bulk.writers import WRITERS, Coco, Csv, JsonLines, Text
 from captioner.caption import Caption
+from captioner.records import Record
+from captioner.writers import WRITERS, Coco, Csv, JsonLines, Text
 
 
 def written(caption: str, log_prob: float, confidence: float | None = None) -> Caption:

@@ -12,10 +12,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from captioner.bulk.records import Record
 from captioner.errors import OptionError
 from captioner.html import CLOSING, opening
 from captioner.images import display_name, draw, printable
+from captioner.records import Record
 
 _STYLE = """\
 main { display: flex; flex-direction: column; counter-reset: captioned failed; }
