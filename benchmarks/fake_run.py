@@ -28,9 +28,9 @@ import numpy as np
 from captioner.decoding.options import DecodingOptions
 
 NEW = importlib.util.find_spec("captioner.bulk") is not None
-ENGINE, READERS = ("bulk.pipeline", "images.reading") if NEW else ("batch.engine", "batch.workers")
+ENGINE, READERS = ("engine", "images.reading") if NEW else ("batch.engine", "batch.workers")
 RECORDS, READING, RUN = (
-    ("bulk.records", "images.reading", "bulk.run") if NEW else ("batch.records", "batch.reading", "batch.job")
+    ("records", "images.reading", "bulk.run") if NEW else ("batch.records", "batch.reading", "batch.job")
 )
 
 

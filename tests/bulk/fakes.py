@@ -19,7 +19,7 @@ SEEN: list[str] = []
 
 
 class ColourEngine:
-    """Stands in for :class:`captioner.bulk.pipeline.Engine`."""
+    """Stands in for :class:`captioner.engine.Engine`."""
 
     threads = 2
 

@@ -21,7 +21,7 @@ def test_each_damaged_file_has_a_record(
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from fuzz import make_damaged
 
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     folder, output = tmp_path / "images", tmp_path / "captions.jsonl"
     make_damaged(folder, 120, ROOT / "data" / "samples", seed=0, pool=1)
     options = FolderOptions(output=str(output), workers=1)

@@ -21,7 +21,7 @@ from tests.bulk import fakes
 @pytest.fixture(autouse=True, scope="module")
 def _colours() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+        patch.setattr("captioner.engine.Engine", fakes.ColourEngine)
         yield
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.bulk import sources
 from captioner.errors import OptionError
+from captioner.images import find
 from captioner.images.find import list_images, read_list
 
 NAMES = st.lists(st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name), min_size=1)
@@ -39,7 +39,7 @@ def test_lists(tmp_path: Path, content: bytes, names: list[str]) -> None:
 @given(NAMES)
 def test_any_names_survive_when_they_end_in_nul(names: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_BLOCK_BYTES", 32)
+        patch.setattr(find, "_BLOCK_BYTES", 32)
         stream = io.TextIOWrapper(io.BytesIO(b"".join(name + b"\0" for name in names)))
         patch.setattr(sys, "stdin", stream)
         marked = names[0].startswith(b"\xef\xbb\xbf")

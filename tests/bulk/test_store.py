@@ -30,7 +30,7 @@ KINDS = ("jsonl", "csv", "text", "html", "coco")
 
 @pytest.fixture(autouse=True)
 def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     fakes.SEEN.clear()
 
 

@@ -15,7 +15,7 @@ from tests.bulk.tarring import colour, cut, good, make_tar, records, run, sample
 
 @pytest.fixture(autouse=True)
 def _colours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     monkeypatch.chdir(tmp_path)
     fakes.SEEN.clear()
 

@@ -29,7 +29,7 @@ from tests.small_model import small_preprocessing
 
 @pytest.fixture(autouse=True)
 def _colours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     monkeypatch.chdir(tmp_path)
     fakes.SEEN.clear()
 

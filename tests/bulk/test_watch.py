@@ -194,7 +194,7 @@ def test_failures_are_said_once_and_tried_again(
 
     monkeypatch.setattr(watch, "arrivals", arrivals)
     monkeypatch.setattr(watch, "at_rest", lambda path: True)
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     options = FolderOptions(watch=True, output=str(output), workers=0)
     summary = caption_folder([str(images)], options, fakes.colour_model())
     assert (summary.captioned, summary.skipped, summary.failed) == (2, 0, 0)
@@ -209,7 +209,7 @@ def test_images_that_are_being_written_wait(tmp_path: Path, monkeypatch: pytest.
         fakes.save_colour(images / f"{number}.png", number)
     monkeypatch.setattr(watch, "arrivals", lambda *_, **__: iter([None]))
     monkeypatch.setattr(watch, "at_rest", lambda path: path.name != "1.png")
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     options = FolderOptions(watch=True, output=str(output), workers=0)
     assert caption_folder([str(images)], options, fakes.colour_model()).captioned == 2
     assert [Path(json.loads(line)["image"]).name for line in output.read_text().splitlines()] == ["0.png", "2.png"]

@@ -21,7 +21,7 @@ from tests.embed.pictures import XMP, png_chunk
 
 @pytest.fixture(autouse=True)
 def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_image_that_changes_during_the_run_is_not_written(
     assert "0.png: was changed during the run; the same command captions it anew" in capsys.readouterr().err
     assert texts(folder / "0.png") == ("", "")
     monkeypatch.undo()
-    monkeypatch.setattr("captioner.bulk.pipeline.Engine", fakes.ColourEngine)
+    monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
     assert run(folder, in_place=True) == (1, 2, 2)
     assert texts(folder / "0.png") == caption_of(60)
 
