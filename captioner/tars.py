@@ -1,11 +1,12 @@
 """Files inside plain tars, by paths that lead into them: ``shards/00000.tar/dog.jpg``. Nothing is unpacked."""
 
 import io
+import os
 import re
 import tarfile
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
 SUFFIX = ".tar"
@@ -44,8 +45,21 @@ def compression(start: bytes) -> str:
     return next((name for name, magic in _COMPRESSIONS.items() if re.match(magic, start)), "")
 
 
+def path_in(name: str) -> str:
+    """The shortest form of a name in a tar: ``a/b`` of ``./a//b``."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".")) or "."
+
+
+def target_of(link: tarfile.TarInfo) -> str:
+    """What a link leads to, by its name in the tar; those of symbolic links start from the link."""
+    folder = PurePosixPath(link.name).parent if link.issym() else PurePosixPath()
+    return path_in(os.path.normpath(folder / link.linkname))
+
+
 def contents(tar: Path) -> Contents:
-    """List a tar; of several files of one name the first counts. A tar is listed again only after a change.
+    """List a tar, which is done again only after a change; of several files of one name the first counts.
+
+    Links in it that lead to its files are files, too.
 
     Raises:
         OSError: it cannot be opened.
@@ -56,14 +70,20 @@ def contents(tar: Path) -> Contents:
 @cache
 def _listed(tar: str, modified: int) -> Contents:
     parts: dict[str, Part] = {}
+    links: dict[str, str] = {}
+    fault = ""
     try:
         with open(tar, "rb") as file:  # noqa: PTH123 (a key of the cache is a text)
             for info in headers(file):
                 if info.isreg() and info.sparse is None:
-                    parts.setdefault(info.name.removeprefix("./"), Part(info.offset_data, info.size))
+                    parts.setdefault(path_in(info.name), Part(info.offset_data, info.size))
+                elif info.islnk() or info.issym():
+                    links.setdefault(path_in(info.name), target_of(info))
     except (tarfile.TarError, BrokenTarError, ValueError, OverflowError) as error:
-        return Contents(parts, f"broken, cut off, or no tar ({error})")
-    return Contents(parts, "")
+        fault = f"broken, cut off, or no tar ({error})"
+    while found := {name: parts[to] for name, to in links.items() if to in parts and name not in parts}:
+        parts |= found
+    return Contents(parts, fault)
 
 
 def headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:

@@ -25,7 +25,8 @@ def read(source: Source, split: str) -> list[Record]:
         DatasetError: there is no such file, it cannot be read, or it has no column of captions.
     """
     place = source.captions_place()
-    files = [place] if place.is_file() else sorted(file for name in _NAMES for file in place.glob(f"**/{name}"))
+    found = (file for name in _NAMES for file in place.glob(f"**/{name}"))
+    files = [place] if place.is_file() else sorted(filter(Path.is_file, found))
     if not files:
         raise NoDatasetError(f"{place}: holds no {', '.join(_NAMES)}")
     root = source.images or (place.parent if place.is_file() else place)

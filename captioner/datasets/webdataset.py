@@ -34,7 +34,7 @@ def read(source: Source, split: str) -> list[Record]:
     """
     place = source.captions_place()
     found = (path for path in place.glob("**/*.t*") if path.suffix == tars.SUFFIX or _COMPRESSED.search(path.name))
-    shards = [place] if place.is_file() else sorted(found)
+    shards = [place] if place.is_file() else sorted(filter(Path.is_file, found))
     if not shards:
         raise NoDatasetError(f"{place}: holds no *{tars.SUFFIX}")
     packed = [shard for shard in shards if _COMPRESSED.search(shard.name) or _is_compressed(shard)]

@@ -72,7 +72,7 @@ def _parts_of_raw(data: bytes) -> Iterator[Part]:
     elif data.startswith((b"II", b"MM")) and data[6:10] != _CANON_OF_OLD:
         yield from _parts_of_tiff(data)
     else:
-        raise ValueError("its format is another camera raw")
+        raise ValueError("those of X3F and CRW are not read")
 
 
 def _parts_of_tiff(data: bytes) -> Iterator[Part]:

@@ -7,7 +7,7 @@ from captioner.embed.containers import Part
 from captioner.embed.embedding import IPTC_CAPTION, Field, fields_of, problems, read_parts
 from captioner.embed.iptc import Iptc
 from captioner.errors import ImageError, os_errors_as
-from captioner.images import display_name
+from captioner.images.open import display_name, open_file
 
 PROGRAMS = {
     "mwg": "exiftool -use MWG",
@@ -47,7 +47,7 @@ def read_captions(path: Path) -> Captions:
         ImageError: it cannot be read, or is damaged.
     """
     name = display_name(path)
-    with os_errors_as(ImageError, f"{name}: cannot be read (", ")"), path.open("rb") as file:
+    with os_errors_as(ImageError, f"{name}: cannot be read (", ")"), open_file(path, name) as file:
         is_xmp = path.suffix.lower() == ".xmp"
         parts = [Part("xmp", file.read())] if is_xmp else read_parts(file, name)
     with problems(name, "its captions cannot be read"):

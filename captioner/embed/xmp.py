@@ -30,6 +30,7 @@ DESCRIPTIONS = (
     Property("http://ns.adobe.com/tiff/1.0/", "tiff", "ImageDescription"),
     Property("http://ns.adobe.com/exif/1.0/", "exif", "UserComment"),
     Property("http://ns.acdsee.com/iptc/1.0/", "acdsee", "caption", plain=True),
+    Property("http://ns.acdsee.com/iptc/1.0/", "acdsee", "notes", plain=True),
 )
 """Where programs write a description; not a title, a headline or the alt text."""
 _PROPERTIES = {each.key: each for each in (*DESCRIPTIONS, ALT_TEXT)}

@@ -220,7 +220,7 @@ def read_file(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
     name, max_bytes = display_name(source), max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
     try:
         if isinstance(source, str | os.PathLike):
-            with _open_file(Path(source), name) as file:
+            with open_file(Path(source), name) as file:
                 return _read_stream(file, name, max_bytes)
         return _read_file_object(source, name, max_bytes)
     except (OSError, ValueError) as error:  # ValueError: a closed file, or a null character in a path.
@@ -228,7 +228,8 @@ def read_file(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
         raise ImageError(f"{name}: cannot be read ({printable(reason)})") from error
 
 
-def _open_file(path: Path, name: str) -> BinaryIO:
+def open_file(path: Path, name: str) -> BinaryIO:
+    """Open a regular file, also in a tar; what is none is an :class:`ImageError` that calls it ``name``."""
     if path.is_file():
         return path.open("rb")
     if tars.is_file(path):
@@ -396,15 +397,13 @@ def _lacks_only_its_end(data: bytes) -> bool:
     noise = random.Random(0).randbytes(256).replace(b"\xff", b"\x7f")
     number = len(re.findall(rb"\xff[\xd0-\xd7]", base[base.rindex(b"\xff\xda") :])) % 8
     restart = bytes([0xFF, 0xD0 + number]) + noise  # Where data are to go on behind a mark, others are passed over.
-    digests = set()
-    for following in (b"", bytes(256), noise, restart):
-        image = decoder_of("JPEG", "")(io.BytesIO(base + following + _END))
-        digests.add(hashlib.sha256(image.tobytes()).digest())
-    return len(digests) == 1
+    files = (io.BytesIO(base + following + _END) for following in (b"", bytes(256), noise, restart))
+    return len({hashlib.sha256(decoder_of("JPEG", "")(file).tobytes()).digest() for file in files}) == 1
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; metadata that cannot be read leave the image as it is."""
+    image.load()  # Pillow turns a TIFF while it does.
     method = _method(image)
     return image if method is None else image.transpose(method)
 

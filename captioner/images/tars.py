@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from captioner.errors import ImageError, OptionError
 from captioner.images import display_name, find, printable, read_file
-from captioner.tars import FIRST_BYTES, BrokenTarError, compression, headers
+from captioner.tars import FIRST_BYTES, BrokenTarError, compression, headers, path_in, target_of
 
 _OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 _OTHERS = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive"}
@@ -27,6 +27,8 @@ _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # the last three 
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
 _MOST_NAMES = 1_000_000
+_FOLLOW = """WITH RECURSIVE chain (name) AS (VALUES (?) UNION SELECT target FROM links JOIN chain USING (name))
+    SELECT start, size FROM files JOIN chain USING (name)"""
 
 
 @dataclass(frozen=True)
@@ -198,14 +200,18 @@ def _members(tar: str, omitted: find.Omitted) -> Iterator[Member]:
             for number, (ending, info) in enumerate(images, names.count(key, len(images)) + 1):
                 name = f"{tar}/{key}.{ending}"
                 error = None
-                if info.islnk() or info.issym():
-                    error = f"a link to {info.linkname}, which is no file that lies before it in its tar"
-                elif info.sparse is not None or not info.isreg():
+                if number == 1 and (info.islnk() or info.issym()):
+                    names.put_off(info, name)
+                    continue
+                if info.sparse is not None or not info.isreg():
                     error = "no plain file in its tar, but a device or the like"
                 if number > 1:
                     name, error = f"{name}#{number}", f"sample {key} has an image already, which counts"
                 reason = None if error is None else f"{display_name(name)}: {display_name(error)}"
                 yield Member(name, tar, info.offset_data, info.size, modified, reason)
+        for name, target, (offset, size) in names.late():
+            reason = f"{display_name(name)}: a link to {display_name(target)}, which is no file in its tar"
+            yield Member(name, tar, offset, size, modified, None if offset else reason)
         for key in names.bare():
             name = f"{tar}/{key}"
             yield Member(name, tar, error=f"{display_name(name)}: a sample without an image")
@@ -220,6 +226,7 @@ class _Names:
         self._db = sqlite3.connect("", isolation_level="IMMEDIATE")
         self._db.execute("CREATE TABLE files (name BLOB PRIMARY KEY, start INTEGER, size INTEGER) WITHOUT ROWID")
         self._db.execute("CREATE TABLE samples (key BLOB UNIQUE, images INTEGER)")
+        self._db.execute("CREATE TABLE links (name BLOB UNIQUE, target BLOB, image BLOB, written BLOB)")
 
     def count(self, key: str, images: int) -> int:
         """How many images a sample had, which is seen with so many more."""
@@ -240,14 +247,27 @@ class _Names:
 
     def follow(self, info: tarfile.TarInfo) -> None:
         """Give a link offset and size of the file that it leads to, if that lies before it; note where a file lies."""
+        name = os.fsencode(path_in(info.name))
         if info.islnk() or info.issym():
-            start = PurePosixPath(info.name).parent if info.issym() else PurePosixPath()
-            target = os.fsencode(_path(os.path.normpath(start / info.linkname)))
+            target = os.fsencode(target_of(info))
             if place := self._db.execute("SELECT start, size FROM files WHERE name = ?", (target,)).fetchone():
                 info.type, (info.offset_data, info.size) = tarfile.REGTYPE, place
+            else:
+                link = (name, target, os.fsencode(info.linkname))
+                self._db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, NULL, ?)", link)
         if info.isreg() and info.sparse is None:
-            place = (os.fsencode(_path(info.name)), info.offset_data, info.size)
-            self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", place)
+            self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (name, info.offset_data, info.size))
+
+    def put_off(self, info: tarfile.TarInfo, image: str) -> None:
+        """Note that a link is an image, whose file may lie behind it."""
+        names = os.fsencode(image), os.fsencode(path_in(info.name))
+        self._db.execute("UPDATE links SET image = ? WHERE name = ?", names)
+
+    def late(self) -> Iterator[tuple[str, str, tuple[int, int]]]:
+        """Images put off: the link's name, where it says that it leads to, and offset and size there; 0 for none."""
+        for image, first, written in self._db.execute("SELECT image, target, written FROM links WHERE image NOT NULL"):
+            place = self._db.execute(_FOLLOW, (first,)).fetchone()
+            yield os.fsdecode(image), os.fsdecode(written), place or (0, 0)
 
     def close(self) -> None:
         """Forget them."""
@@ -264,7 +284,7 @@ def _parts(
     try:
         for info in headers(file):
             names.follow(info)
-            name = _path(info.name)
+            name = path_in(info.name)
             if info.isdir():
                 continue
             if omitted.fits(name):
@@ -273,10 +293,6 @@ def _parts(
                 yield match[1], match[2], info
     except _BROKEN as error:
         faults.append(error)
-
-
-def _path(name: str) -> str:
-    return "/".join(part for part in name.split("/") if part not in ("", ".")) or "."
 
 
 def _images(parts: Iterable[tuple[str, str, tarfile.TarInfo]]) -> list[tuple[str, tarfile.TarInfo]]:

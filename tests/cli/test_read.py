@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_fields_and_what_programs_show(tmp_path: Path, capsys: pytest.CaptureFix
     assert "broken.jpg: its captions cannot be read (its segments are damaged)" in err
     assert "error" in found.pop("broken.jpg")
     x3f = tmp_path / "old.x3f"
-    assert found.pop(x3f.name)["error"] == f"{x3f}: its captions cannot be read (its format is another camera raw)"
+    assert found.pop(x3f.name)["error"] == f"{x3f}: its captions cannot be read (those of X3F and CRW are not read)"
     texts = {name: {f["field"]: f["text"] for f in record["fields"]} for name, record in found.items()}
     assert texts == {
         "camera.jpg": {"EXIF ImageDescription": "SONY DSC"},
@@ -70,7 +71,11 @@ def test_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "  EXIF ImageDescription                  SONY DSC (a camera's words)" in lines
     assert lines[-2:] == [str(tmp_path / "plain.png"), "  no captions"]
     assert main(["read", str(tmp_path / "absent.jpg")]) == 1
-    assert "absent.jpg: cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert "absent.jpg: no such file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.xmp")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert main(["read", str(tmp_path)]) == 1
+    assert "pipe.jpg: not a regular file\ncaptioner: " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["read", str(tmp_path / "empty")]) == 2
     assert f"no images in {tmp_path / 'empty'}" in capsys.readouterr().err

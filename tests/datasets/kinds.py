@@ -130,9 +130,13 @@ def sidecars(folder: Path) -> None:
         image.with_suffix(".txt" if number % 2 else ".caption").write_text("\n".join(TEXTS[number]) + "\n")
 
 
-def write_tar(file: Path, members: dict[str, bytes]) -> None:
+def write_tar(file: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w") as archive:
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

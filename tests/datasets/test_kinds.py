@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from captioner.cli import main
 from captioner.datasets import DatasetOptions, Record, present, read_each, read_records
 from captioner.errors import DatasetError
+from captioner.images import open_image
 from tests.datasets import kinds
 from tests.datasets.kinds import KINDS, STEMS, TEXTS, write_tar
 
@@ -319,6 +321,17 @@ def test_images_in_tars_are_read_in_place(tmp_path: Path, small: Path) -> None:
     assert not (tmp_path / "data" / "val-00000").exists()
 
 
+def test_links_in_shards_lead_to_images_and_captions(tmp_path: Path) -> None:
+    image = (tmp_path / kinds.draw_as(tmp_path, 0, "x.png")).read_bytes()
+    links = {"1.png": "2.png", "2.png": "files/image.png", "2.txt": "./1.txt", "3.png": "3.txt", "3.txt": "3.png"}
+    write_tar(tmp_path / "s" / "0.tar", {"./files//image.png": image, "1.txt": b"A dog."}, links)
+    read = {record.image_id: record for record in read_records(options("webdataset", tmp_path / "s"), "all")}
+    for name in ("0.tar/1.png", "0.tar/2.png"):
+        assert read[name].captions == ("A dog.",)
+        assert open_image(read[name].path) == open_image(tmp_path / "x.png")
+    assert "0.tar/3.png" not in read
+
+
 def test_damaged_shards_and_samples_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = (tmp_path / kinds.draw_as(tmp_path, 0, "x.png")).read_bytes()
     members = {
@@ -402,6 +415,8 @@ def test_where_no_image_is_there_the_folder_of_images_is_to_be_named(
 
 
 def test_a_folder_of_nothing_and_a_folder_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.tar", "metadata.jsonl", "metadata.parquet", "captions.csv", "a.txt"):
+        os.mkfifo(tmp_path / name)  # opening one would wait for its writer
     assert main(["data", str(tmp_path)]) == 2
     assert "holds no captioned images in a known form" in capsys.readouterr().err
     written(tmp_path / "inner", "table")

@@ -142,6 +142,7 @@ OF_XMP = {
     "tiff": xmp(described(item("x-default", HUMAN), name="tiff:ImageDescription")),
     "exif": xmp(described(item("x-default", HUMAN), name="exif:UserComment")),
     "acdsee": xmp(f"<acdsee:caption>{HUMAN}</acdsee:caption>"),
+    "digiKam": xmp(attributes=f'acdsee:notes="{HUMAN}"'),
 }
 OTHERS = {
     "comment": segment(save("JPEG"), 0xFE, HUMAN.encode()),

@@ -146,6 +146,24 @@ def test_a_jpeg_of_odd_sides_is_scaled_as_if_decoded_whole(orientation: int, opt
     assert np.array_equal(ours.pixels(ImageOps.exif_transpose(Image.open(buffer))), full)
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("page", [0, 1])
+def test_a_page_of_a_tiff_is_turned_once(page: int, loaded: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    pages = [Image.new("RGB", (60, 40))] * page + [drawn(60, 40)]
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:], exif=exif)
+    ours = preprocessing(32)
+    upright = ours.pixels(drawn(60, 40).transpose(Image.Transpose.ROTATE_270))
+    with Image.open(buffer) as image:
+        image.seek(page)
+        if loaded:
+            image.load()
+        assert np.array_equal(ours.pixels(image), upright)
+    assert np.array_equal(ours.pixels(open_image(buffer.getvalue())), upright)
+
+
 def test_reduced_scale_changes_real_photographs_less_than_saving_them_again(real_data: Path) -> None:
     ours = preprocessing(260)
     reduced_by, saving_by = [], []
