@@ -1,7 +1,6 @@
 # The public names and where they are: type checkers read this, and captioner/__init__.py to load each on first use.
 from .bulk.options import FolderOptions as FolderOptions
 from .bulk.pipeline import caption_paths as caption_paths
-from .bulk.run import caption_folder as caption_folder
 from .caption import Caption as Caption
 from .captioner import Captioner as Captioner
 from .captioner import load as load
@@ -12,6 +11,7 @@ from .datasets import DatasetOptions as DatasetOptions
 from .datasets import Record as Record
 from .datasets import read_records as read_records
 from .decoding.options import DecodingOptions as DecodingOptions
+from .embed.targets import caption_folder as caption_folder
 from .embed.targets import caption_inside as caption_inside
 from .errors import CaptionerError as CaptionerError
 from .errors import CheckpointError as CheckpointError

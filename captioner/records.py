@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from captioner.caption import Caption
-from captioner.images.reading import Identity as Identity
-from captioner.images.tars import Item as Item
+from captioner.images import reading, tars
 
 Captions = tuple[Caption, ...]
 
@@ -23,11 +22,11 @@ class Record:
         thumbnail: a small JPEG of it, if asked for.
     """
 
-    image: Item | str
+    image: tars.Item | str
     captions: Captions = ()
     error: str | None = None
     image_id: int | None = None
-    identity: Identity | None = None
+    identity: reading.Identity | None = None
     thumbnail: bytes | None = None
 
     @property

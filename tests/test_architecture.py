@@ -41,6 +41,9 @@ def test_the_house_is_small() -> None:
     assert len(MODULES) <= 160
     assert sum(module.lines for module in MODULES.values()) <= 29_300
     assert house.import_share(MODULES.values()) <= 5.5
+    bulk = [module.lines for module in MODULES.values() if module.room == "bulk"]
+    assert len(bulk) <= 11
+    assert sum(bulk) <= 2_300
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,14 +13,14 @@ from captioner.options import check, option
 FORMATS = ("text", "jsonl", "csv", "coco", "html", "imagefolder", "sidecar", "xmp", "parquet")
 ENGINES = ("local", "ray")
 _IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
-_FORMAT_OF_ENDING = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".json": "coco",
-    ".html": "html",
-    ".htm": "html",
-}
+_FORMAT_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "coco"}
+_FORMAT_OF_ENDING |= {".html": "html", ".htm": "html"}
+_ONLY_FOR = (
+    (("coco",), "`format` coco", ("annotations",)),
+    (("sidecar",), "`format` sidecar", ("sidecar_extension", "if_exists")),
+    (("sidecar", "xmp"), "`format` sidecar or xmp", ("sidecar_name",)),
+    (("embed",), "`embed`", ("in_place", "embed_iptc")),
+)
 _TOUCHING = tuple(",.;:!?)")
 
 
@@ -142,6 +142,10 @@ class FolderOptions:
             text = getattr(self, name) or ""
             if not text.replace("\u3000", " ").isprintable():
                 raise OptionError(f"`{name}` must be one line of text, not {text!r}")
+        for kinds, what, names in _ONLY_FOR:
+            for name in names:
+                if getattr(self, name) not in (None, False) and self.kind not in kinds:
+                    raise OptionError(f"`{name}` is for {what}")
         self._check_sidecars()
         self._check_embedding()
         self._check_engine()
@@ -150,8 +154,6 @@ class FolderOptions:
             raise OptionError("`input_tar` -: standard input is read once, a tar twice", "save it to a file")
         if self.kind == "imagefolder" and Path(self.output or "").name != "metadata.jsonl":
             raise OptionError("`format` imagefolder writes metadata.jsonl", "give `output` PHOTOS/metadata.jsonl")
-        if self.annotations is not None and self.kind != "coco":
-            raise OptionError("`annotations` is for `format` coco")
         if self.log_prob and self.kind in ("coco", "html", "imagefolder", "sidecar", "xmp"):
             raise OptionError(f"`log_prob` has no place in the format {self.kind}")
 
@@ -171,17 +173,9 @@ class FolderOptions:
                 raise OptionError(f"`sidecar_extension` {ending} would make captions look like images")
             if self.overwrite and self.if_exists not in (None, "overwrite"):
                 raise OptionError(f"`overwrite` and `if_exists` {self.if_exists} contradict each other")
-        for name in () if self.kind == "sidecar" else ("sidecar_extension", "if_exists"):
-            if getattr(self, name) is not None:
-                raise OptionError(f"`{name}` is for `format` sidecar")
-        if self.sidecar_name is not None and self.kind not in ("sidecar", "xmp"):
-            raise OptionError("`sidecar_name` is for `format` sidecar or xmp")
 
     def _check_embedding(self) -> None:
         if not self.embed:
-            for name, given in (("in_place", self.in_place), ("embed_iptc", self.embed_iptc)):
-                if given:
-                    raise OptionError(f"`{name}` is for `embed`")
             return
         if self.input_tar:
             raise OptionError("`embed` writes into images, not into tars", "leave it out")

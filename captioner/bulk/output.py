@@ -14,9 +14,8 @@ from captioner.bulk.store import DamagedStoreError, Seen, Store, remove_store, s
 from captioner.datasets.coco import CocoIds
 from captioner.errors import CaptionerError, OutputError, os_errors_as
 from captioner.files import replacing
-from captioner.images import reading
-from captioner.images.tars import TarReader
-from captioner.records import Captions, Item, Record
+from captioner.images import reading, tars
+from captioner.records import Captions, Record
 
 Settings = dict[str, object]
 Key = int | bytes
@@ -91,16 +90,22 @@ class Target:
 
     Attributes:
         keyed: images have keys, so that all must be listed before anything is written.
+        check: see :class:`captioner.images.reading.ImageReader`.
     """
 
     keyed: bool = False
+    check: Callable[[bytes, str], None] | None = None
     _store: Store | None = None
 
     def key(self, image: str) -> Key | None:
         """What only one image may have, such as the file that its caption goes to; None for nothing."""
         return None
 
-    def open(self, settings: Settings, *, overwrite: bool, dry_run: bool = False) -> Store:
+    def shared(self, image: str) -> tuple[str, str]:
+        """In words, what an image shares with another that has its key, and what to do."""
+        return f"image_id {self.key(image)!r}", "leave one of them out with `exclude`"
+
+    def open(self, settings: Settings) -> Store:
         """Look at what is there, without changing it, and give the store of the run.
 
         Raises:
@@ -109,7 +114,7 @@ class Target:
         self._store = Store()
         return self._store
 
-    def state(self, item: Item, seen: Seen | None) -> State:
+    def state(self, item: tars.Item, seen: Seen | None) -> State:
         """What is to be done with an image, of which something may be stored.
 
         Raises:
@@ -173,7 +178,7 @@ def file_or_terminal(options: FolderOptions, *, several: bool) -> Target:
     number = CocoIds(options.annotations) if writer.names_by_number else writer.key
     if options.output is None:
         return _StandardOutput(writer, number)
-    return _OutputFile(Path(options.output), writer, number, max_pixels=options.pixel_limit)
+    return _OutputFile(Path(options.output), options, writer, number)
 
 
 class _Written(Target):
@@ -217,29 +222,29 @@ class _OutputFile(_Written):
     """
 
     def __init__(
-        self, path: Path, writer: writers.Writer, number: Callable[[str], int | None], *, max_pixels: int
+        self, path: Path, options: FolderOptions, writer: writers.Writer, number: Callable[[str], int | None]
     ) -> None:
         super().__init__(writer, number)
         # A link stays a link, and what it leads to is written.
         self.path = Path(os.path.realpath(path))
-        self._max_pixels = max_pixels
-        self._tars = TarReader()
+        self._options = options
+        self._tars = tars.TarReader()
         self._handle: int | None = None
         self._lost = False  # the file lacks its end, or is not there
         self._at_end = False  # it is exported when everything is known
 
-    def open(self, settings: Settings, *, overwrite: bool, dry_run: bool = False) -> Store:
+    def open(self, settings: Settings) -> Store:
+        overwrite = self._options.overwrite
         with os_errors_as(OutputError, f"cannot write {self.path}: "):
             exists = self._is_there()
             found = store_of(self.path).exists()  # its name may be too long
         if exists and not found and not overwrite:
             self._refuse_foreign()
-        self._store = self._open_store(found=found, overwrite=overwrite, dry_run=dry_run)
+        self._store = self._open_store(found=found)
         if overwrite or "settings" not in self._store.state:
             if exists and not overwrite:
                 self._refuse_foreign()
-            noted = noted_of(self.path) if exists else {"length": 0, "crc": 0}
-            self._store.anew(settings, **noted, stale=exists)
+            self._store.anew(settings, **noted_of(self.path), stale=exists)
             return self._store
         check_same(self.path, self._store.state["settings"], settings)
         self._lost = self._is_torn(self._store) if exists else self._store.state.get("length") != 0
@@ -260,14 +265,14 @@ class _OutputFile(_Written):
             raise OutputError(f"`output` {self.path}: there is no folder {self.path.parent}")
         return self.path.exists() and self.path.stat().st_size > 0
 
-    def _open_store(self, *, found: bool, overwrite: bool, dry_run: bool) -> Store:
-        path = store_of(self.path)
+    def _open_store(self, *, found: bool) -> Store:
+        path, dry_run = store_of(self.path), self._options.dry_run
         if not found:
             return Store() if dry_run else Store(path, new=True)
         try:
             return Store(path)
         except DamagedStoreError:
-            if not overwrite or dry_run:
+            if not self._options.overwrite or dry_run:
                 raise
             remove_store(path)
             return Store(path, new=True)
@@ -300,18 +305,17 @@ class _OutputFile(_Written):
                     return not whole and piece.startswith(found) and not file.read(1)
             return not file.read(1)
 
-    def state(self, item: Item, seen: Seen | None) -> State:
+    def state(self, item: tars.Item, seen: Seen | None) -> State:
         if seen is None or seen.error is not None:
             return State.DUE
         if seen.image_id != self.key(str(item)):
             return State.CHANGED
-        changed = reading.has_changed(item, seen[:3], self._tars, max_pixels=self._max_pixels)
+        changed = reading.has_changed(item, seen[:3], self._tars, max_pixels=self._options.pixel_limit)
         return State.CHANGED if changed else State.DONE
 
     def begin(self) -> None:
         if self._lost:
-            noted = noted_of(self.path) if self.path.exists() else {"length": 0, "crc": 0}
-            self.store.note(**noted, stale=True, older=False)
+            self.store.note(**noted_of(self.path), stale=True, older=False)
         if self._writer.grows and not self.store.state.get("length") and not self.store.state["stale"]:
             header = writers.encoded(self._writer.header)
             self._note_growth(header)
@@ -413,7 +417,9 @@ def copied(pieces: Iterable[bytes], write: Callable[[bytes], object]) -> dict[st
 
 
 def noted_of(path: Path) -> dict[str, int]:
-    """What is noted of a file that is there."""
+    """What is noted of a file as it is now; of none, as of an empty one."""
+    if not path.exists() or path.stat().st_size == 0:
+        return {"length": 0, "crc": 0}
     with path.open("rb") as file:
         modified = os.fstat(file.fileno()).st_mtime_ns
         return {**copied(iter(lambda: file.read(BLOCK_BYTES), b""), lambda block: None), "modified": modified}

@@ -1,19 +1,20 @@
 """From images to records: read ahead, captioned in batches, and each look once."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 
+from captioner import engine
 from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
-from captioner.engine import Engine
 from captioner.errors import ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, Pixels
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels, tars
 from captioner.images.find import find_images
 from captioner.images.reading import ImageReader, Loaded, Readers
-from captioner.records import Captions, Item, Record
+from captioner.records import Captions, Record
 
 _REMEMBERED = 50_000  # images; a caption takes about 500 bytes
 _REPORTED = 4  # times the batch size: after as many images there is a report at the latest
@@ -63,7 +64,7 @@ def caption_paths(
 
 def caption_items(
     captioner: Captioner,
-    items: Iterable[Item],
+    items: Iterable[tars.Item],
     options: DecodingOptions,
     *,
     batch_size: int = 16,
@@ -77,10 +78,11 @@ def caption_items(
     if workers < 0:
         raise OptionError(f"workers must be at least 0, not {workers}")
     reader = ImageReader(captioner.preprocessing, limit)
-    with Readers(reader, workers) as readers, Engine(captioner, options) as engine:
+    with Readers(reader, workers) as readers:
         loaded = readers.read(items, ahead=read_ahead(batch_size))
-        for batch in caption_loaded(engine, loaded, batch_size):
-            yield from batch
+        with closing(caption_loaded(captioner, options, loaded, batch_size)) as batches:
+            for batch in batches:
+                yield from batch
 
 
 def read_ahead(batch_size: int) -> int:
@@ -89,17 +91,19 @@ def read_ahead(batch_size: int) -> int:
 
 
 def caption_loaded(
-    engine: Engine,
-    images: Iterable[tuple[Item, Loaded]],
+    captioner: Captioner,
+    options: DecodingOptions,
+    images: Iterable[tuple[tars.Item, Loaded]],
     batch_size: int,
     *,
     dress: Callable[[Caption], Caption] = lambda caption: caption,
-    known: Callable[[Item, Loaded], Captions | None] = lambda item, loaded: None,
-) -> Iterator[list[Record]]:
+    known: Callable[[tars.Item, Loaded], Captions | None] = lambda item, loaded: None,
+) -> Generator[list[Record], None, None]:
     """Caption images that have been read.
 
     Args:
-        engine: the network.
+        captioner: the model.
+        options: decoding options.
         images: each with what was read, in order.
         batch_size: images that go through the network together.
         dress: what is made of each caption.
@@ -111,32 +115,33 @@ def caption_loaded(
     memory: OrderedDict[bytes, Captions] = OrderedDict()  # of the files seen last; none yet for those in the making
     flying: deque[_Batch] = deque()
     batch = _Batch(memory)
-    for item, loaded in images:
-        batch.add(item, loaded, known)
-        if batch.is_full(batch_size):
-            flying.append(batch.start(engine))
-            batch = _Batch(memory)
-            # One is written of while the next one is seen, and no thread is idle.
-            if len(flying) > 1 + engine.threads // batch_size:
-                yield flying.popleft().finish(dress)
-                while len(memory) > _REMEMBERED + 4 * batch_size:
-                    memory.popitem(last=False)
-    if batch.images:
-        flying.append(batch.start(engine))
-    while flying:
-        yield flying.popleft().finish(dress)
+    with engine.Engine(captioner, options) as network:
+        for item, loaded in images:
+            batch.add(item, loaded, known)
+            if batch.is_full(batch_size):
+                flying.append(batch.start(network))
+                batch = _Batch(memory)
+                # One is written of while the next one is seen, and no thread is idle.
+                if len(flying) > 1 + network.threads // batch_size:
+                    yield flying.popleft().finish(dress)
+                    while len(memory) > _REMEMBERED + 4 * batch_size:
+                        memory.popitem(last=False)
+        if batch.images:
+            flying.append(batch.start(network))
+        while flying:
+            yield flying.popleft().finish(dress)
 
 
 class _Batch:
     """Consecutive images: those that the network has to see, and the others between them."""
 
     def __init__(self, memory: OrderedDict[bytes, Captions]) -> None:
-        self.images: list[tuple[Item, Loaded, Captions | None]] = []
+        self.images: list[tuple[tars.Item, Loaded, Captions | None]] = []
         self._memory = memory
         self._fresh: dict[bytes, Pixels] = {}
         self._parts: list[Future[list[list[Caption]]]] = []
 
-    def add(self, item: Item, loaded: Loaded, known: Callable[[Item, Loaded], Captions | None]) -> None:
+    def add(self, item: tars.Item, loaded: Loaded, known: Callable[[tars.Item, Loaded], Captions | None]) -> None:
         captions = None
         if loaded.pixels is not None and loaded.identity is not None:
             pixels = loaded.identity.pixels
@@ -150,8 +155,8 @@ class _Batch:
         """Whether it is time to begin, if only to report many images that need no network."""
         return len(self._fresh) >= size or len(self.images) >= _REPORTED * size
 
-    def start(self, engine: Engine) -> "_Batch":
-        self._parts = engine.submit(list(self._fresh.values()))
+    def start(self, network: engine.Engine) -> "_Batch":
+        self._parts = network.submit(list(self._fresh.values()))
         return self
 
     def finish(self, dress: Callable[[Caption], Caption]) -> list[Record]:
@@ -160,7 +165,7 @@ class _Batch:
         self._memory.update(zip(self._fresh, captions, strict=True))
         return [self._record(*image) for image in self.images]
 
-    def _record(self, item: Item, loaded: Loaded, known: Captions | None) -> Record:
+    def _record(self, item: tars.Item, loaded: Loaded, known: Captions | None) -> Record:
         seen = loaded.identity
         if seen is None or loaded.error is not None:
             return Record(item, error=loaded.error, identity=seen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,16 +12,16 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.bulk import sidecars, sources
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State, Target, file_or_terminal, output_settings
+from captioner.bulk.sources import Inputs, key_of
 from captioner.bulk.store import Seen, Store, kept_somewhere
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
-from captioner.images import Preprocessing, Preprocessings, display_name, reading, watch
+from captioner.images import Preprocessing, Preprocessings, display_name, reading, tars, watch
 from captioner.interrupt import on_interrupt
 from captioner.progress import Progress, Summary, Tally
-from captioner.records import Captions, Item, Record
+from captioner.records import Captions, Record
 from captioner.runtime.model import processors
 
 if TYPE_CHECKING:
@@ -86,20 +85,18 @@ def caption_folder(
     options: FolderOptions,
     model: Model | Captioner,
     progress: Progress | None = None,
-    *,
     target: Target | None = None,
-    check: Callable[[bytes, str], None] | None = None,
-    wanted: Callable[[Path], bool] | None = None,
+    *,
+    wanted: Callable[[Path], bool] = lambda path: True,
 ) -> Summary:
-    """Caption what paths name and what is not captioned yet; with ``watch`` until Ctrl-C.
+    """Caption into one file or the terminal, or into any other target; see ``captioner.caption_folder``.
 
     Args:
         paths: files and folders.
         options: what, where and how.
-        model: a captioner, whose decoding options hold; or how one is loaded if there is something to caption.
-        progress: shows failures and how far the run is; without it failures are shown only.
-        target: where captions go, if not where the options say.
-        check: see :class:`captioner.images.reading.ImageReader`.
+        model: a captioner; or how one is loaded.
+        progress: shows failures and how far the run is.
+        target: where captions go; None for the output of the options.
         wanted: whether a file is taken; those that are not are left for another run.
 
     Raises:
@@ -109,33 +106,21 @@ def caption_folder(
     progress = progress or Progress()
     if options.watch:
         once, kept = replace(options, watch=False), replace(model, load=cache(model.load))
-        again = partial(caption_folder, target=target, check=check, wanted=watch.at_rest)
+        again = partial(caption_folder, target=target, wanted=watch.at_rest)
         return _keep_on(paths, options, partial(again, paths, once, kept, progress), progress)
     if target is None:
-        if options.kind in ("embed", "xmp") or options.engine != "local":
-            raise OptionError("caption_inside embeds captions, and caption_on_cluster has a cluster write them")
-        if options.kind == "sidecar":
-            target = sidecars.Sidecars(options)
-        else:
-            target = file_or_terminal(options, several=model.decoding.num_captions > 1)
-    with (
-        closing(target),
-        closing(sources.Inputs(paths, options, target.key if target.keyed else None, wanted)) as inputs,
-    ):
+        if options.engine != "local":
+            raise OptionError("`engine` ray is for caption_on_cluster")
+        target = file_or_terminal(options, several=model.decoding.num_captions > 1)
+    key = target.key if target.keyed else None
+    with closing(target), closing(Inputs(paths, options, key, wanted)) as inputs:
         if clash := inputs.clash():
             first, second = map(display_name, clash)
-            same = target.key(clash[0])
-            file = display_name(Path(os.fsdecode(same)).name) if isinstance(same, bytes) else None
-            shared = f"image_id {same!r}" if file is None else f"captioned in {file}"
-            advice = "leave one of them out with `exclude`"
-            if options.kind == "sidecar" and options.sidecar_name != "full":
-                advice = f"`sidecar_name` full takes {Path(first).name}{options.sidecar_ending} for the first"
+            shared, advice = target.shared(clash[0])
             raise OptionError(f"{first} and {second} would both be {shared}", advice)
         settings = output_settings(model.settings, options, inputs.whole)
-        overwrite = options.existing == "overwrite"
-        store = target.open(settings, overwrite=overwrite, dry_run=options.dry_run)
-        run = _Run(options, model, progress, target, store, inputs, wanted)
-        return run.execute(_list_of(paths, options), check)
+        run = _Run(options, model, progress, target, target.open(settings), inputs)
+        return run.execute(_list_of(paths, options))
 
 
 def _list_of(paths: Sequence[str], options: FolderOptions) -> dict[str, object]:
@@ -220,28 +205,20 @@ class _Run:
     """One run: images are listed, and those that are due captioned meanwhile."""
 
     def __init__(
-        self,
-        options: FolderOptions,
-        model: Model,
-        progress: Progress,
-        target: Target,
-        store: Store,
-        inputs: sources.Inputs,
-        wanted: Callable[[Path], bool] | None,
+        self, options: FolderOptions, model: Model, progress: Progress, target: Target, store: Store, inputs: Inputs
     ) -> None:
         self._options, self._model, self._progress = options, model, progress
-        self._target, self._store, self._inputs, self._wanted = target, store, inputs, wanted
+        self._target, self._store, self._inputs = target, store, inputs
         self._tally = Tally(progress, inputs.omitted)
         self._items = iter(inputs)
         self._is_listed = False  # as a whole
         self._changed: set[str] = set()  # of those that are being read and captioned
 
-    def execute(self, listing: dict[str, object], check: Callable[[bytes, str], None] | None) -> Summary:
+    def execute(self, listing: dict[str, object]) -> Summary:
         """Caption what is due, unless this is a dry run.
 
         Args:
             listing: what the list depends on; if that of an earlier run is the same, what it left comes first.
-            check: see :class:`captioner.images.reading.ImageReader`.
         """
         if self._options.dry_run:
             self._list(until=lambda: False)
@@ -258,7 +235,7 @@ class _Run:
         self._progress.start(self._total, self._tally.skipped)
         if captioner is not None:
             with on_interrupt(self._tally.interrupt, notice=_NOTICE):
-                self._caption(captioner, check)
+                self._caption(captioner)
         if self._is_listed:
             self._store.forget(self._inputs.sound_tars)
         elif not self._tally.remaining:
@@ -294,7 +271,7 @@ class _Run:
         self._list(until=lambda: self._tally.due > before if for_more else time.monotonic() >= end)
         self._progress.expect(self._total, self._tally.skipped)
 
-    def _state(self, item: Item, seen: Seen | None) -> State:
+    def _state(self, item: tars.Item, seen: Seen | None) -> State:
         state = self._target.state(item, seen)
         if self._options.dry_run:
             print(f"{state.value}\t{display_name(str(item))}")
@@ -303,7 +280,7 @@ class _Run:
             self._progress.say(f"{name}: has changed, but its caption was edited by hand and stays as it is")
         return state
 
-    def _due(self) -> Iterator[Item]:
+    def _due(self) -> Iterator[tars.Item]:
         """The images that are due, in turn; the list grows meanwhile."""
         while True:
             page = self._store.due()
@@ -319,41 +296,46 @@ class _Run:
                     return
                 self._list_further(for_more=True)
 
-    def _is_still_there(self, item: Item) -> bool:
+    def _is_still_there(self, item: tars.Item) -> bool:
         """Whether there is a file of an earlier list; if not, this run's list leaves it out."""
-        return isinstance(item, Path) and item.exists() and (self._wanted is None or self._wanted(item))
+        return isinstance(item, Path) and item.exists() and self._inputs.wanted(item)
 
-    def _caption(self, captioner: Captioner, check: Callable[[bytes, str], None] | None) -> None:
+    def _caption(self, captioner: Captioner) -> None:
         # Only here: a run with nothing to do does not wait for what models need.
         from captioner.bulk.pipeline import caption_loaded, read_ahead
-        from captioner.engine import Engine
 
-        options = self._options
+        options, check = self._options, self._target.check
         reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, check, options.kind == "html")
         workers = options.workers
         if workers is None:  # reading takes a tenth of the time of encoding, and one image is not worth a process
             workers = max(1, min(8, processors() // 2)) if self._total != 1 else 0
-        waiting: list[Record] = []
-        with reading.Readers(reader, workers) as readers, Engine(captioner, self._model.decoding) as engine:
+        with reading.Readers(reader, workers) as readers:
             loaded = readers.read(self._due(), ahead=read_ahead(options.batch_size))
             wanted = takewhile(lambda _: not self._tally.interrupted, loaded)
-            batches = caption_loaded(engine, wanted, options.batch_size, dress=options.dress, known=self._known)
-            try:
-                written = time.monotonic()
-                for batch in batches:
-                    waiting += batch
-                    failed = options.fail_fast and any(record.error is not None for record in batch)
-                    if failed or len(waiting) >= _MOST_WAITING or time.monotonic() - written >= SECONDS_TOGETHER:
-                        records, waiting = waiting, []
-                        if not self._write(records):
-                            return
-                        written = time.monotonic()
-                        self._list_further()
-            finally:
-                if waiting:
-                    self._write(waiting)
+            decoding, size = self._model.decoding, options.batch_size
+            batches = caption_loaded(captioner, decoding, wanted, size, dress=options.dress, known=self._known)
+            with closing(batches):
+                self._write_all(batches)
 
-    def _known(self, item: Item, loaded: reading.Loaded) -> Captions | None:
+    def _write_all(self, batches: Iterable[list[Record]]) -> None:
+        """Write batches as they come; those that come quickly together."""
+        waiting: list[Record] = []
+        written = time.monotonic()
+        try:
+            for batch in batches:
+                waiting += batch
+                failed = self._options.fail_fast and any(record.error is not None for record in batch)
+                if failed or len(waiting) >= _MOST_WAITING or time.monotonic() - written >= SECONDS_TOGETHER:
+                    records, waiting = waiting, []
+                    if not self._write(records):
+                        return
+                    written = time.monotonic()
+                    self._list_further()
+        finally:
+            if waiting:
+                self._write(waiting)
+
+    def _known(self, item: tars.Item, loaded: reading.Loaded) -> Captions | None:
         assert loaded.identity is not None
         if str(item) in self._changed:
             record = Record(item, identity=loaded.identity, thumbnail=loaded.thumbnail)
@@ -389,5 +371,5 @@ class _Run:
         return standing
 
     def _numbered(self, record: Record) -> Record:
-        number = None if isinstance(record.image, str) else sources.key_of(record.image, self._target.key)
+        number = None if isinstance(record.image, str) else key_of(record.image, self._target.key)
         return replace(record, image_id=number) if isinstance(number, int) else record

@@ -3,17 +3,16 @@
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from captioner.bulk.options import FolderOptions, Shard
+from captioner.bulk.output import Key
 from captioner.bulk.store import kept_somewhere, packed, unpacked
 from captioner.errors import ImageError, OptionError
 from captioner.images.find import list_images
 from captioner.images.tars import Item, Member, Tars, expand
-
-Key = int | bytes
 
 
 class Inputs:
@@ -43,7 +42,7 @@ class Inputs:
         paths: Sequence[str],
         options: FolderOptions,
         key: Callable[[str], Key | None] | None = None,
-        wanted: Callable[[Path], bool] | None = None,
+        wanted: Callable[[Path], bool] = lambda path: True,
         *,
         again: bool = False,
     ) -> None:
@@ -59,31 +58,54 @@ class Inputs:
             tars = tars[places.start : places.stop]
         self.omitted = options.omitted
         self._tars = Tars(tars, self.omitted)
-        listed = list_images(paths, options.from_file, recursive=options.recursive, omitted=self.omitted)
-        files = listed if wanted is None else (path for path in listed if wanted(path))
-        items: Iterator[Item] = iter(self._tars) if tars else files
+        self.wanted = wanted
+        found = list_images(paths, options.from_file, recursive=options.recursive, omitted=self.omitted)
+        items: Iterator[Item] = iter(self._tars) if tars else (path for path in found if wanted(path))
         first = next(items, None)
         if first is None:
             names = [*paths, *([f"`from_file` {options.from_file}"] if options.from_file else [])]
             hint = " (`include_all` takes in what is left out)" * bool(self.omitted.images or self.omitted.folders)
             raise ImageError(f"no images in {', '.join(names)}", f"{self.omitted}{hint}")
         self._items: Iterator[Item] = chain([first], items)
-        self._list = _List(self._items, key) if key is not None or shard is not None or again else None
-        if self._list is not None and shard is not None:
-            self.whole = {"pictures": len(self._list)}  # as outputs have it that were begun before the noun was changed
-            self._list.keep(shard.of(len(self._list)))
+        self._db: sqlite3.Connection | None = None
+        if key is not None or shard is not None or again:
+            self._list(key, shard)
 
     @property
     def sound_tars(self) -> list[str]:
         """Tars that nothing is wrong with as a whole."""
         return [tar for tar in self._tars.paths if tar not in self._tars.faulty]
 
+    def _list(self, key: Callable[[str], Key | None] | None, shard: Shard | None) -> None:
+        """List all of them on disk, and keep those of a shard."""
+        # A database without a name lies in a temporary file that goes when it is closed.
+        self._db = sqlite3.connect("", isolation_level=None)
+        rows = ((os.fsencode(str(item)), key and key_of(item, key), packed(item)) for item in self._items)
+        with kept_somewhere():
+            self._db.execute("CREATE TABLE list (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
+            self._db.execute("BEGIN")
+            count = self._db.executemany("INSERT INTO list (image, key, member) VALUES (?, ?, ?)", rows).rowcount
+            if shard is not None:
+                self.whole = {"pictures": count}  # as outputs have it that were begun before the noun was changed
+                places = shard.of(count)
+                self._db.execute("DELETE FROM list WHERE place <= ? OR place > ?", (places.start, places.stop))
+            self._db.execute("COMMIT")
+
     def clash(self) -> tuple[str, str] | None:
         """Two images with one key, if there are any."""
-        return None if self._list is None else self._list.clash()
+        if self._db is None:
+            return None
+        places = "SELECT min(place), max(place) FROM list WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
+        row = self._db.execute(f"{places} ORDER BY 1 LIMIT 1").fetchone()
+        if row is None:
+            return None
+        (first,), (second,) = self._db.execute("SELECT image FROM list WHERE place IN (?, ?) ORDER BY place", row)
+        return os.fsdecode(first), os.fsdecode(second)
 
     def __iter__(self) -> Iterator[Item]:
-        return self._items if self._list is None else iter(self._list)
+        if self._db is None:
+            return self._items
+        return (unpacked(*row) for row in self._db.execute("SELECT image, member FROM list ORDER BY place"))
 
     @property
     def digest(self) -> str:
@@ -95,45 +117,8 @@ class Inputs:
 
     def close(self) -> None:
         """Forget them."""
-        if self._list is not None:
-            self._list.close()
-
-
-class _List:
-    """A list of images on disk."""
-
-    def __init__(self, items: Iterable[Item], key: Callable[[str], Key | None] | None) -> None:
-        # A database without a name lies in a temporary file that goes when it is closed.
-        self._db = sqlite3.connect("", isolation_level=None)
-        rows = ((os.fsencode(str(item)), key and key_of(item, key), packed(item)) for item in items)
-        with kept_somewhere():
-            self._db.execute("CREATE TABLE list (place INTEGER PRIMARY KEY, image BLOB, key BLOB, member TEXT)")
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO list (image, key, member) VALUES (?, ?, ?)", rows)
-            self._db.execute("COMMIT")
-
-    def keep(self, places: range) -> None:
-        """Forget all others."""
-        self._db.execute("DELETE FROM list WHERE place <= ? OR place > ?", (places.start, places.stop))
-
-    def clash(self) -> tuple[str, str] | None:
-        places = "SELECT min(place), max(place) FROM list WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
-        row = self._db.execute(f"{places} ORDER BY 1 LIMIT 1").fetchone()
-        if row is None:
-            return None
-        (first,), (second,) = self._db.execute("SELECT image FROM list WHERE place IN (?, ?) ORDER BY place", row)
-        return os.fsdecode(first), os.fsdecode(second)
-
-    def __len__(self) -> int:
-        count: int = self._db.execute("SELECT count(*) FROM list").fetchone()[0]
-        return count
-
-    def __iter__(self) -> Iterator[Item]:
-        for row in self._db.execute("SELECT image, member FROM list ORDER BY place"):
-            yield unpacked(*row)
-
-    def close(self) -> None:
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
 
 def key_of(item: Item, key: Callable[[str], Key | None]) -> Key | None:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from captioner.caption import Caption
 from captioner.errors import OutputError
-from captioner.images.tars import Item, Member
-from captioner.records import Captions, Identity, Record
+from captioner.images import reading, tars
+from captioner.records import Captions, Record
 
 _VERSION = 2
 _BY_PIXELS = "CREATE INDEX by_pixels ON records (pixels) WHERE captions IS NOT NULL"
@@ -146,7 +146,7 @@ class Store:
                 self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
             self.state |= changed
 
-    def enlist(self, items: Sequence[Item]) -> Iterator[tuple[int, Item, Seen | None]]:
+    def enlist(self, items: Sequence[tars.Item]) -> Iterator[tuple[int, tars.Item, Seen | None]]:
         """Take down images that were listed after those before.
 
         Yields:
@@ -175,7 +175,7 @@ class Store:
                 yield place, item, None if recorded is None else Seen(*seen)
 
     def queue(self, places: Iterable[int], kind: str = "") -> None:
-        """Have images their turn, after those that have it already; ``kind`` may say why it is."""
+        """Have images their turn, after those that have it already; ``kind`` says why, such as ``changed``."""
         with self.transaction():
             self._db.executemany(
                 "INSERT OR IGNORE INTO due (place, kind) VALUES (?, ?)", ((place, kind) for place in places)
@@ -189,8 +189,8 @@ class Store:
                 LEFT JOIN records USING (place) WHERE captions IS NULL AND member IS NULL ORDER BY place"""
             ).rowcount
 
-    def due(self) -> list[tuple[Item, str]]:
-        """The next images whose turn it is, each with its kind; empty if there are none at present."""
+    def due(self) -> list[tuple[tars.Item, str]]:
+        """The next images whose turn it is, each with the kind of :meth:`queue`; empty if there are none at present."""
         with self._errors():
             rows = self._db.execute(
                 f"SELECT turn, kind, name, member FROM due JOIN images USING (place) WHERE turn > ? LIMIT {_PAGE}",
@@ -372,17 +372,17 @@ def kept_somewhere() -> Iterator[None]:
         raise OutputError(f"the list of images cannot be kept ({error})", advice) from error
 
 
-def packed(item: Item) -> str | None:
+def packed(item: tars.Item) -> str | None:
     """Where an image lies, if that is not a file by its name."""
     if isinstance(item, Path):
         return None
     return json.dumps((item.tar, item.offset, item.size, item.modified, item.error))
 
 
-def unpacked(image: bytes, member: str | None) -> Item:
+def unpacked(image: bytes, member: str | None) -> tars.Item:
     """The image that has a name and lies where :func:`packed` says."""
     name = os.fsdecode(image)
-    return Path(name) if member is None else Member(name, *json.loads(member))
+    return Path(name) if member is None else tars.Member(name, *json.loads(member))
 
 
 def _row(record: Record) -> tuple[object, ...]:
@@ -400,6 +400,6 @@ def _record(row: tuple[Any, ...]) -> Record:
         tuple(Caption(text, log_prob, confidence=sure) for text, log_prob, sure in json.loads(captions or "[]")),
         error,
         image_id,
-        None if digest is None else Identity(size, modified, digest, pixels),
+        None if digest is None else reading.Identity(size, modified, digest, pixels),
         thumbnail,
     )

@@ -88,8 +88,6 @@ def _listed_images(
 def _caption_images(paths: list[str], options: captioner.FolderOptions, model: Model, progress: Progress) -> Summary:
     if options.engine == "ray":
         return captioner.caption_on_cluster(paths, options, model, progress)
-    if options.kind in ("embed", "xmp"):
-        return captioner.caption_inside(paths, options, model, progress)
     if options.prints_lines and not _needs_list(options) and len(paths) == 1 and Path(paths[0]).is_file():
         return caption_file(paths[0], options, model, progress)
     return captioner.caption_folder(paths, options, model, progress)

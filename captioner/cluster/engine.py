@@ -12,10 +12,10 @@ from pathlib import Path
 from captioner.bulk import output, run, sources
 from captioner.bulk.options import FolderOptions
 from captioner.errors import OutputError
-from captioner.images import display_name
+from captioner.images import display_name, tars
 from captioner.interrupt import on_interrupt
 from captioner.progress import Progress, Summary, Tally
-from captioner.records import Item, Record
+from captioner.records import Record
 
 _BATCHES = 16  # of a part
 _NOTICE = b"\nstopping when the next part is written; Ctrl-C again breaks off\n"
@@ -65,7 +65,7 @@ class _Run:
                 else:
                     self._tally.skipped += 1
 
-    def _parts(self) -> Iterator[tuple[int, list[Item]]]:
+    def _parts(self) -> Iterator[tuple[int, list[tars.Item]]]:
         items = iter(self._inputs)
         for number in count():
             part = list(islice(items, self._rows))
@@ -73,7 +73,7 @@ class _Run:
                 return
             yield number, part
 
-    def _known(self, number: int, items: Sequence[Item]) -> list[Record | None]:
+    def _known(self, number: int, items: Sequence[tars.Item]) -> list[Record | None]:
         """What earlier runs have captioned of a part."""
         written = None if self._options.overwrite else self._files.read(number, list(map(str, items)))
         if written is None:

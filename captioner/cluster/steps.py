@@ -29,8 +29,8 @@ from captioner.bulk.options import FolderOptions
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, CheckpointError, OptionError, OutputError, needing, os_errors_as
 from captioner.files import write_atomically
-from captioner.images import reading
-from captioner.records import Item, Record
+from captioner.images import reading, tars
+from captioner.records import Record
 from captioner.runtime.model import processors
 
 _NEEDING = "`engine` ray"
@@ -39,7 +39,7 @@ with needing(_NEEDING):
     from pyarrow import parquet
 
 Table: TypeAlias = Any
-Part: TypeAlias = tuple[int, Sequence[Item], Sequence[Record | None]]
+Part: TypeAlias = tuple[int, Sequence[tars.Item], Sequence[Record | None]]
 """Its number, its images, and what is known of them."""
 
 _SETTINGS = "_captioner.json"  # programs that read whole folders take what begins so for no data
@@ -149,7 +149,7 @@ def _ray() -> Any:
     return ray
 
 
-def table_of(part: int, items: Sequence[Item], known: Sequence[Record | None]) -> Table:
+def table_of(part: int, items: Sequence[tars.Item], known: Sequence[Record | None]) -> Table:
     """A part to begin with."""
     found = [None if record is None else pickle.dumps(record) for record in known]
     columns = [[part] * len(items), [len(items)] * len(items), list(map(pickle.dumps, items)), found]
@@ -187,7 +187,7 @@ class Captions:
     def __init__(self, model: run.Model, options: FolderOptions, version: str, folder: str) -> None:
         self._model, self._options, self._version = model, options, version
         _enter(folder)
-        self._engine: Any = None
+        self._captioner: Any = None
 
     def __call__(self, table: Table) -> Table:
         """Caption a part; ``stopped`` says why nothing can be captioned here, if so."""
@@ -203,13 +203,13 @@ class Captions:
     def _records(self, table: Table) -> Iterator[Record]:
         # Torch is loaded only here, where the work is done.
         from captioner.bulk.pipeline import caption_loaded
-        from captioner.engine import Engine
 
-        if self._engine is None:
-            self._engine = Engine(self._load(), self._model.decoding)
+        if self._captioner is None:
+            self._captioner = self._load()
         items = zip(_column(table, "item"), _column(table, "loaded"), strict=True)
         due = [(item, loaded) for item, loaded in items if loaded is not None]
-        batches = caption_loaded(self._engine, due, self._options.batch_size, dress=self._options.dress)
+        size, dress = self._options.batch_size, self._options.dress
+        batches = caption_loaded(self._captioner, self._model.decoding, due, size, dress=dress)
         records = (record for batch in batches for record in batch)
         for known in _column(table, "known"):
             yield next(records) if known is None else known

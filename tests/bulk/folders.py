@@ -14,8 +14,9 @@ from typing import Any
 from PIL import Image
 
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.run import Model, Progress, Summary, caption_folder
+from captioner.bulk.run import Model, Progress, Summary
 from captioner.captioner import Captioner
+from captioner.embed.targets import caption_folder
 
 
 def save_image(path: Path, seed: int) -> Path:

@@ -19,6 +19,7 @@ from captioner.bulk import output, run, store
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.store import Store, store_of
+from captioner.embed.targets import caption_folder
 from captioner.errors import OutputError
 from captioner.images import find
 from captioner.images.tars import Tars
@@ -51,7 +52,7 @@ def save(path: Path, number: int) -> None:
 def caption(folder: Path, file: Path, **options: Any) -> tuple[int, int, int]:
     where = {} if options.get("format") == "sidecar" else {"output": str(file)}
     settings = FolderOptions(**{"workers": 0, "batch_size": 2, **where, **options})
-    summary = run.caption_folder([str(folder)], settings, fakes.colour_model(), Progress())
+    summary = caption_folder([str(folder)], settings, fakes.colour_model(), Progress())
     return summary.captioned, summary.skipped, summary.failed
 
 
@@ -289,7 +290,7 @@ def test_a_run_that_cannot_begin_leaves_no_store(folder: Path, tmp_path: Path) -
     broken = type(model)(model.settings, model.decoding, fail)  # type: ignore[arg-type]
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError, match="no model"):
-        run.caption_folder([str(folder)], FolderOptions(output=str(tmp_path / "a.jsonl")), broken)
+        caption_folder([str(folder)], FolderOptions(output=str(tmp_path / "a.jsonl")), broken)
     assert sorted(tmp_path.rglob("*")) == before
 
 

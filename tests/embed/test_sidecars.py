@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from captioner.bulk import sidecars
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State
 from captioner.captioner import Captioner
+from captioner.embed.targets import _Sidecars
 from captioner.errors import OptionError, OutputError
-from captioner.records import Identity, Record
+from captioner.images.reading import Identity
+from captioner.records import Record
 from tests.bulk.folders import caption, contents, make_folder, save_image
 
 
@@ -263,8 +264,8 @@ def test_what_is_written_by_hand_during_the_run_stays(
     captioner: Captioner, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = FolderOptions(format="sidecar", workers=0)
-    target = sidecars.Sidecars(settings)
-    target.open({}, overwrite=False)
+    target = _Sidecars(settings)
+    target.open({})
     image = folder / "0.png"
     assert target.state(image) is State.DUE
     (folder / "0.txt").write_text("by hand")
