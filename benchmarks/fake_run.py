@@ -31,8 +31,8 @@ from captioner.decoding.options import DecodingOptions
 
 NEW = importlib.util.find_spec("captioner.bulk") is not None
 ENGINE, READERS = ("engine", "images.reading") if NEW else ("batch.engine", "batch.workers")
-RECORDS, READING, RUN = (
-    ("records", "images.reading", "bulk.run") if NEW else ("batch.records", "batch.reading", "batch.job")
+IDENTITY, READING, RUN = (
+    ("images.reading", "images.reading", "bulk.run") if NEW else ("batch.records", "batch.reading", "batch.job")
 )
 
 
@@ -40,7 +40,7 @@ class Readers:
     """Stands in for the processes that read images: every file is another image, and none is opened."""
 
     def __init__(self, reader: object, workers: int) -> None:
-        self._identity, self._loaded = module(RECORDS).Identity, module(READING).Loaded
+        self._identity, self._loaded = module(IDENTITY).Identity, module(READING).Loaded
         self._names = [field.name for field in fields(self._identity)]
 
     def __enter__(self) -> Readers:
