@@ -57,9 +57,7 @@ def target_of(link: tarfile.TarInfo) -> str:
 
 
 def contents(tar: Path) -> Contents:
-    """List a tar, which is done again only after a change; of several files of one name the first counts.
-
-    Links in it that lead to its files are files, too.
+    """List a tar, with links to its files; of several of one name the first counts. Done again only after a change.
 
     Raises:
         OSError: it cannot be opened.
@@ -81,8 +79,14 @@ def _listed(tar: str, modified: int) -> Contents:
                     links.setdefault(path_in(info.name), target_of(info))
     except (tarfile.TarError, BrokenTarError, ValueError, OverflowError) as error:
         fault = f"broken, cut off, or no tar ({error})"
-    while found := {name: parts[to] for name, to in links.items() if to in parts and name not in parts}:
-        parts |= found
+    leading: dict[str, list[str]] = {}  # names of links, by what they lead to
+    for name, to in links.items():
+        leading.setdefault(to, []).append(name)
+    reached = list(parts)
+    for to in reached:  # it grows meanwhile, as links may lead to links
+        found = [name for name in leading.get(to, ()) if name not in parts]
+        parts |= dict.fromkeys(found, parts[to])
+        reached += found
     return Contents(parts, fault)
 
 

@@ -27,8 +27,11 @@ _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # the last three 
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|(-?[0-9]+)\.\.(-?[0-9]+))\}")
 _MOST_NAMES = 1_000_000
-_FOLLOW = """WITH RECURSIVE chain (name) AS (VALUES (?) UNION SELECT target FROM links JOIN chain USING (name))
-    SELECT start, size FROM files JOIN chain USING (name)"""
+_LATE = """WITH RECURSIVE reached (name, start, size) AS
+    (SELECT links.name, start, size FROM links JOIN files ON files.name = target
+    UNION SELECT links.name, start, size FROM reached CROSS JOIN links ON target = reached.name)
+    SELECT image, written, max(start), size FROM links LEFT JOIN reached USING (name)
+    WHERE image NOT NULL GROUP BY links.rowid"""
 
 
 @dataclass(frozen=True)
@@ -265,9 +268,9 @@ class _Names:
 
     def late(self) -> Iterator[tuple[str, str, tuple[int, int]]]:
         """Images put off: the link's name, where it says that it leads to, and offset and size there; 0 for none."""
-        for image, first, written in self._db.execute("SELECT image, target, written FROM links WHERE image NOT NULL"):
-            place = self._db.execute(_FOLLOW, (first,)).fetchone()
-            yield os.fsdecode(image), os.fsdecode(written), place or (0, 0)
+        self._db.execute("CREATE INDEX by_target ON links (target)")
+        for image, written, start, size in self._db.execute(_LATE):
+            yield os.fsdecode(image), os.fsdecode(written), (start or 0, size or 0)
 
     def close(self) -> None:
         """Forget them."""
