@@ -11,8 +11,8 @@ from .datasets import DatasetOptions as DatasetOptions
 from .datasets import Record as Record
 from .datasets import read_records as read_records
 from .decoding.options import DecodingOptions as DecodingOptions
-from .embed.targets import caption_folder as caption_folder
-from .embed.targets import caption_inside as caption_inside
+from .embed.folder import caption_folder as caption_folder
+from .embed.folder import caption_inside as caption_inside
 from .errors import CaptionerError as CaptionerError
 from .errors import CheckpointError as CheckpointError
 from .errors import DatasetError as DatasetError

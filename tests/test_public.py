@@ -14,7 +14,7 @@ import pytest
 
 import captioner
 from captioner.bulk.pipeline import caption_paths
-from captioner.embed.targets import caption_folder
+from captioner.embed.folder import caption_folder
 from captioner.metrics.evaluate import score_captions
 
 NAMES = sorted(set(captioner.__all__) - {"__version__"})

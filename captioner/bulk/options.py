@@ -13,8 +13,14 @@ from captioner.options import check, option
 FORMATS = ("text", "jsonl", "csv", "coco", "html", "imagefolder", "sidecar", "xmp", "parquet")
 ENGINES = ("local", "ray")
 _IN_PARTS = ("parquet", "jsonl")  # what a cluster writes
-_FORMAT_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "coco"}
-_FORMAT_OF_ENDING |= {".html": "html", ".htm": "html"}
+_FORMAT_OF_ENDING = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".json": "coco",
+    ".html": "html",
+    ".htm": "html",
+}
 _ONLY_FOR = (
     (("coco",), "`format` coco", ("annotations",)),
     (("sidecar",), "`format` sidecar", ("sidecar_extension", "if_exists")),

@@ -16,7 +16,7 @@ from PIL import Image
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Model, Progress, Summary
 from captioner.captioner import Captioner
-from captioner.embed.targets import caption_folder
+from captioner.embed.folder import caption_folder
 
 
 def save_image(path: Path, seed: int) -> Path:

@@ -19,7 +19,7 @@ from captioner.bulk import output, run, store
 from captioner.bulk.merge import merge
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.store import Store, store_of
-from captioner.embed.targets import caption_folder
+from captioner.embed.folder import caption_folder
 from captioner.errors import OutputError
 from captioner.images import find
 from captioner.images.tars import Tars

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from captioner.bulk.options import FolderOptions
+from captioner.embed.folder import caption_folder
 from captioner.embed.reading import read_captions
-from captioner.embed.targets import caption_folder
 from captioner.errors import CaptionerError, OptionError
 from captioner.images import watch
 from captioner.images.find import Omitted

@@ -12,7 +12,7 @@ import pytest
 
 from captioner.bulk.options import FolderOptions
 from captioner.captioner import Captioner
-from captioner.embed.targets import caption_inside
+from captioner.embed.folder import caption_inside
 from tests.bulk.folders import contents, in_a_child, make_folder, model_of
 
 WAYS: dict[str, dict[str, Any]] = {

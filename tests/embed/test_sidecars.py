@@ -8,7 +8,7 @@ import pytest
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.output import State
 from captioner.captioner import Captioner
-from captioner.embed.targets import _Sidecars
+from captioner.embed.texts import Sidecars
 from captioner.errors import OptionError, OutputError
 from captioner.images.reading import Identity
 from captioner.records import Record
@@ -22,14 +22,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "inner").mkdir()
     (folder / "4.png").rename(folder / "inner" / "4.png")
     return folder
-
-
-@pytest.fixture
-def _noted(tmp_path: Path) -> None:
-    try:
-        os.setxattr(tmp_path, "user.test", b"")
-    except (AttributeError, OSError):
-        pytest.skip("no extended attributes here")
 
 
 def run(captioner: Captioner, folder: Path, **options: object) -> tuple[int, int, int]:
@@ -264,7 +256,7 @@ def test_what_is_written_by_hand_during_the_run_stays(
     captioner: Captioner, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = FolderOptions(format="sidecar", workers=0)
-    target = _Sidecars(settings)
+    target = Sidecars(settings)
     target.open({})
     image = folder / "0.png"
     assert target.state(image) is State.DUE

@@ -12,7 +12,7 @@ from PIL import Image
 from captioner.bulk.options import FolderOptions
 from captioner.bulk.run import Progress
 from captioner.embed.embedding import embed, packet_texts, read_texts
-from captioner.embed.targets import caption_inside
+from captioner.embed.folder import caption_inside
 from captioner.errors import OptionError, OutputError
 from tests.bulk import fakes
 from tests.bulk.folders import contents, in_a_child
@@ -22,14 +22,6 @@ from tests.embed.pictures import XMP, png_chunk
 @pytest.fixture(autouse=True)
 def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioner.engine.Engine", fakes.ColourEngine)
-
-
-@pytest.fixture
-def _noted(tmp_path: Path) -> None:
-    try:
-        os.setxattr(tmp_path, "user.test", b"")
-    except (AttributeError, OSError):
-        pytest.skip("no extended attributes here")
 
 
 @pytest.fixture
