@@ -7,7 +7,7 @@ Without stores the order given is taken.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,31 +53,31 @@ def merge(paths: Sequence[str], output: str, *, overwrite: bool = False) -> bool
     if isinstance(writer, writers.Html):
         _check_folders(parts, Path(output))
     joined = target.with_name(f".captioner-{os.getpid()}.journal")
+    is_whole = checked and all(part.is_own for part in parts)
     try:
-        is_whole = checked and all(part.is_own for part in parts)
-        if is_whole:
-            _join_stores(parts, joined)
-        with replacing(target) as merged:
-            noted = copied(_pieces(parts, writer), merged.write)
-        remove_store(store_of(target))
-        if is_whole:
-            with closing(Store(joined)) as store:
-                store.begin()
+        with _joined_store(parts, joined) if is_whole else nullcontext() as store:
+            with replacing(target) as merged:
+                noted = copied(_pieces(parts, writer), merged.write)
+            remove_store(store_of(target))
+            if store is not None:
                 store.note(**noted, modified=target.stat().st_mtime_ns)
+        if is_whole:
             joined.replace(store_of(target))
     finally:
         remove_store(joined)
     return checked
 
 
-def _join_stores(parts: Sequence[_Part], joined: Path) -> None:
-    """Make one store of all, not yet under its name."""
-    remove_store(joined)
+@contextmanager
+def _joined_store(parts: Sequence[_Part], path: Path) -> Iterator[Store]:
+    """One store of all, not yet under its name."""
+    remove_store(path)
     whole = {name: value for name, value in parts[0].settings.items() if name not in OF_SHARDS}
-    with closing(Store(joined, new=True)) as store:
+    with closing(Store(path, new=True)) as store:
         store.anew(whole, stale=False, finished=True)
         store.begin()
         store.absorb(part.path for part in parts)
+        yield store
 
 
 def _pieces(parts: Sequence[_Part], writer: writers.Writer) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import tarfile
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,8 @@ def test_a_run_over_everything_goes_on_with_merged_shards(folder: Path, tmp_path
     assert caption(folder, file, format=kind) == (1, 7, 1)
     caption(folder, tmp_path / "whole", format=kind)
     assert file.read_bytes() == (tmp_path / "whole").read_bytes()
+    with closing(sqlite3.connect(store_of(file))) as db:  # without it, each new image would be compared with all
+        assert ("by_pixels",) in db.execute("SELECT name FROM sqlite_master").fetchall()
 
 
 def test_shards_that_were_corrected_by_hand_are_merged_as_they_are(folder: Path, tmp_path: Path) -> None:
