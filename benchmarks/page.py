@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import statistics
 import sys
 import threading
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,49 +35,68 @@ from captioner.images.find import find_images
 BUILD = Build("this", REPOSITORY)
 LARGE = {"JPEG": {"quality": 60}, "progressive JPEG": {"quality": 60, "progressive": True}, "PNG": {}, "WebP": {}}
 LARGE_CLIENTS, SIDE = 16, 10_000
-Ask = Callable[[httpx.Client, str, bytes], None]
+FORM = b'--end\r\ncontent-disposition: form-data; name="image"; filename="%s"\r\n\r\n%s\r\n--end--\r\n'
+Ask = Callable[[str, bytes], None]
 
 
-def ask(http: httpx.Client, name: str, data: bytes) -> None:
-    answer = http.post("/api/caption", files={"image": (name, data)}).raise_for_status()
-    assert answer.json()["caption"]
+class Client(threading.local):
+    """What one client sends and gets; it shares the processors with the server, so it is as light as can be."""
+
+    def __init__(self, server: Server) -> None:
+        self._http = HTTPConnection(server.address.removeprefix("http://"), timeout=120)
+
+    def __call__(self, name: str, data: bytes) -> None:
+        """Ask for one caption."""
+        headers = {"content-type": "multipart/form-data; boundary=end"}
+        try:
+            self._http.request("POST", "/api/caption", FORM % (name.encode(), data), headers)
+            with self._http.getresponse() as answer:
+                assert json.load(answer).get("caption"), answer.status
+        except BaseException:
+            self._http.close()  # the next request opens it again
+            raise
 
 
-def ask_old(http: httpx.Client, name: str, data: bytes) -> None:
-    """Ask a build whose programs went through Gradio's queue."""
-    upload = http.post("/gradio_api/upload", files={"files": (name, data)}).raise_for_status()
-    image = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
-    event = http.post("/gradio_api/call/v2/caption", json={"image": image}).raise_for_status()
-    answer = http.get(f"/gradio_api/call/caption/{event.json()['event_id']}")
-    assert "event: complete" in answer.text, answer.text
+class OldClient(threading.local):
+    """As :class:`Client`, of a build whose programs went through Gradio's queue."""
+
+    def __init__(self, server: Server) -> None:
+        self._http = httpx.Client(base_url=server.address, timeout=120)
+
+    def __call__(self, name: str, data: bytes) -> None:
+        """Ask for one caption."""
+        http = self._http
+        upload = http.post("/gradio_api/upload", files={"files": (name, data)}).raise_for_status()
+        image = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
+        event = http.post("/gradio_api/call/v2/caption", json={"image": image}).raise_for_status()
+        answer = http.get(f"/gradio_api/call/caption/{event.json()['event_id']}")
+        assert "event: complete" in answer.text, answer.text
 
 
-def caption(http: httpx.Client, path: Path, number: int, ask: Ask) -> float | None:
+def caption(ask: Ask, path: Path, number: int) -> float | None:
     """Seconds of one request; None if it failed.
 
     A few bytes behind the image make it another one, which the server has not seen before.
     """
     start = time.perf_counter()
     try:
-        ask(http, path.name, path.read_bytes() + number.to_bytes(8, "big"))
-    except (httpx.HTTPError, ValueError, KeyError, AssertionError) as error:
+        ask(path.name, path.read_bytes() + number.to_bytes(8, "big"))
+    except (OSError, HTTPException, httpx.HTTPError, ValueError, KeyError, AssertionError) as error:
         print(f"failed: {error!r}", file=sys.stderr)
         return None
     return time.perf_counter() - start
 
 
 def load(
-    server: Server, images: list[Path], requests: int, clients: int, ask: Ask = ask
+    server: Server, images: list[Path], requests: int, clients: int, kind: Callable[[Server], Ask] = Client
 ) -> tuple[list[float], int, float]:
     """Latencies of the requests that succeeded, how many failed, and the seconds of all together."""
-    # The server closes connections that are idle for five seconds; these are given up earlier.
-    limits = httpx.Limits(max_connections=clients, keepalive_expiry=2)
-    with httpx.Client(base_url=server.address, timeout=120, limits=limits) as http:
-        start = time.perf_counter()
-        with ThreadPoolExecutor(clients) as pool:
-            chosen = islice(cycle(images), requests)
-            numbers = range(clients * 1_000_000, clients * 1_000_000 + requests)
-            found = list(pool.map(lambda path, number: caption(http, path, number, ask), chosen, numbers))
+    ask = kind(server)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        chosen = islice(cycle(images), requests)
+        numbers = range(clients * 1_000_000, clients * 1_000_000 + requests)
+        found = list(pool.map(lambda path, number: caption(ask, path, number), chosen, numbers))
     latencies = [seconds for seconds in found if seconds is not None]
     return latencies, len(found) - len(latencies), time.perf_counter() - start
 
@@ -96,8 +117,8 @@ def folder_speed(images: list[Path], weights: list[str]) -> float:
 def old_speed(old: str, images: list[Path], requests: int, clients: int) -> float:
     """Captions/s of an earlier build with its own weights."""
     with both_builds(old) as (build, _), running_server(build) as server:
-        load(server, images, 8, 1, ask_old)
-        latencies, _, seconds = load(server, images, requests, clients, ask_old)
+        load(server, images, 8, 1, OldClient)
+        latencies, _, seconds = load(server, images, requests, clients, OldClient)
         return len(latencies) / seconds
 
 
