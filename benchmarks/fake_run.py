@@ -1,6 +1,7 @@
 """One folder run in which reading and captioning take no time, so that only the books are measured.
 
     python benchmarks/fake_run.py FOLDER [--output FILE] [--shard I/N] [--die-at N] [--dry-run]
+    python benchmarks/fake_run.py --merge SHARD ... --output FILE
 
 Prints as JSON the seconds until the first image is captioned and until the end, and the most memory in MB.
 ``benchmarks/records.py`` runs it with two builds, whose modules have other names.
@@ -106,13 +107,20 @@ def report() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--merge", nargs="*", default=[])
     parser.add_argument("--output")
     parser.add_argument("--shard")
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args()
     Engine.die_at = args.die_at
+    if args.merge:
+        merge = module("bulk.merge" if NEW else "batch.merge").merge
+        Engine.began = time.perf_counter()
+        merge(args.merge, args.output)
+        report()
+        return
     module(ENGINE).Engine = Engine
     module(READERS).Readers = Readers
     run, options = module(RUN), module("bulk.options" if NEW else "batch.options").FolderOptions
