@@ -285,7 +285,7 @@ class _Run:
         while True:
             page = self._store.due()
             for item, kind in page:
-                if kind == "early" and not self._is_still_there(item):
+                if kind == "early" and not self._is_still_there(item) and self._store.put_off(str(item)):
                     self._tally.due -= 1
                     continue
                 if kind == "changed":
@@ -297,8 +297,8 @@ class _Run:
                 self._list_further(for_more=True)
 
     def _is_still_there(self, item: tars.Item) -> bool:
-        """Whether there is a file of an earlier list; if not, this run's list leaves it out."""
-        return isinstance(item, Path) and item.exists() and self._inputs.wanted(item)
+        """Whether there is a file of an earlier list; if not, this run's list may leave it out."""
+        return isinstance(item, Path) and item.is_file() and self._inputs.wanted(item)
 
     def _caption(self, captioner: Captioner) -> None:
         # Only here: a run with nothing to do does not wait for what models need.

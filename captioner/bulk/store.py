@@ -165,16 +165,18 @@ class Store:
                 (self._listed,),
             )
             found = self._db.execute(
-                """SELECT place, due.turn IS NULL, records.place, size, modified, digest, image_id, error
+                """SELECT place, kind, records.place, size, modified, digest, image_id, error
                 FROM listed CROSS JOIN images USING (name) LEFT JOIN records USING (place) LEFT JOIN due USING (place)
                 WHERE rank > ? ORDER BY rank""",
                 (self._listed,),
             ).fetchall()
+            early = [row[:1] for row in found if row[1] == "early"]
+            self._db.executemany("UPDATE due SET kind = '' WHERE place = ?", early)
         self._listed += len(rows)
-        for item, (place, is_new, recorded, *seen) in zip(items, found, strict=True):
+        for item, (place, kind, recorded, *seen) in zip(items, found, strict=True):
             self.disordered |= place < self._last_place
             self._last_place = place
-            if is_new:
+            if kind is None:
                 yield place, item, None if recorded is None else Seen(*seen)
 
     def queue(self, places: Iterable[int], kind: str = "") -> None:
@@ -185,12 +187,19 @@ class Store:
             )
 
     def queue_pending(self) -> int:
-        """Begin with files that earlier runs have listed and not captioned; how many that are."""
+        """Begin with files that earlier runs have listed and not come to; how many that are."""
         with self.transaction():
             return self._db.execute(
                 """INSERT INTO due (place, kind) SELECT place, 'early' FROM images
-                LEFT JOIN records USING (place) WHERE captions IS NULL AND member IS NULL ORDER BY place"""
+                LEFT JOIN records USING (place) WHERE records.place IS NULL AND member IS NULL ORDER BY place"""
             ).rowcount
+
+    def put_off(self, image: str) -> bool:
+        """Let a file that an earlier run has listed wait until this one lists it; False if it has done so already."""
+        which = "place = (SELECT place FROM images WHERE name = ?)"
+        with self.transaction():
+            query = f"UPDATE due SET place = NULL WHERE kind = 'early' AND {which}"  # its turn is not given again
+            return self._db.execute(query, (os.fsencode(image),)).rowcount > 0
 
     def due(self) -> list[tuple[tars.Item, str]]:
         """The next images whose turn it is, each with the kind of :meth:`queue`; empty if there are none at present."""

@@ -223,6 +223,31 @@ def test_captioning_begins_before_everything_is_listed_and_goes_on_before_that(
     assert file.read_bytes() == b"".join(lines)
 
 
+@pytest.mark.parametrize("listed_together", [1, 512])
+def test_what_is_named_and_not_there_fails_in_every_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed_together: int
+) -> None:
+    monkeypatch.setattr(run, "_LISTED_TOGETHER", listed_together)
+    names = tmp_path / "names"
+    (folder / "link.jpg").symlink_to("nowhere.jpg")
+    names.write_text("".join(f"{folder / name}\n" for name in ("first.jpg", "link.jpg", "", "../last.jpg")))
+    file = tmp_path / "captions.jsonl"
+    options = FolderOptions(output=str(file), from_file=str(names), workers=0, batch_size=2)
+
+    def caption_list() -> tuple[int, int, int]:
+        summary = caption_folder([], options, fakes.colour_model(), Progress())
+        return summary.captioned, summary.skipped, summary.failed
+
+    assert caption_list() == (7, 0, 4)
+    whole = file.read_bytes()
+    assert caption_list() == (0, 7, 4)
+    with sqlite3.connect(store_of(file)) as db:  # as if it had been killed before it came to any
+        db.execute("DELETE FROM records")
+    file.unlink()
+    assert caption_list() == (7, 0, 4)
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_over_everything_goes_on_with_merged_shards(folder: Path, tmp_path: Path, kind: str) -> None:
     parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
