@@ -147,7 +147,8 @@ def _keep_on(
             if summary.captioned or summary.failed > total.failed:
                 progress.summarise(summary)
             captioned, seconds = total.captioned + summary.captioned, total.seconds + summary.seconds
-            total = replace(summary, captioned=captioned, skipped=summary.skipped - total.captioned, seconds=seconds)
+            before = max(0, summary.skipped - total.captioned)  # some of what was captioned may have gone
+            total = replace(summary, captioned=captioned, skipped=before, seconds=seconds)
             if summary.interrupted or (summary.failed and options.fail_fast):
                 break
             progress.summarise(f"waiting for new images in {', '.join(paths)}; Ctrl-C ends it")

@@ -54,16 +54,23 @@ def arrivals(folders: Sequence[str], omitted: Omitted, *, recursive: bool = True
         wanted = change != Change.deleted and (is_listed(path) or Path(path).is_dir())
         return wanted and not any(omitted.fits(os.path.relpath(path, top)) for top in tops if path.startswith(top))
 
-    waiting, began = set(tops), None
+    looks: dict[str, Any] = {"rust_timeout": _BETWEEN_LOOKS, "yield_on_timeout": True, "recursive": recursive}
     with os_errors_as(CaptionerError, "cannot watch the folders: ", advice=_ADVICE):
-        looks: dict[str, Any] = {"rust_timeout": _BETWEEN_LOOKS, "yield_on_timeout": True}
-        for changes in watch(*tops, watch_filter=matters, recursive=recursive, ignore_permission_denied=True, **looks):
-            if gone := [folder for folder in folders if not Path(folder).is_dir()]:
-                raise CaptionerError(f"{gone[0]}: has gone", "give the same command when it is there again")
-            waiting |= {path for _, path in changes}
-            # What was written when the watch began is at rest, or has been reported, so much later.
-            began = began or time.monotonic()
-            rested = {path for path in waiting if at_rest(Path(path))} if time.monotonic() - began > _REST else set()
-            if rested:
-                waiting -= rested
-                yield
+        while True:
+            waiting, began = set(tops), None
+            try:
+                for changes in watch(*tops, watch_filter=matters, ignore_permission_denied=True, **looks):
+                    if gone := [folder for folder in folders if not Path(folder).is_dir()]:
+                        raise CaptionerError(f"{gone[0]}: has gone", "give the same command when it is there again")
+                    waiting |= {path for _, path in changes}
+                    # What was written when the watch began is at rest, or has been reported, so much later.
+                    began = began or time.monotonic()
+                    rests = time.monotonic() - began > _REST
+                    if rested := {path for path in waiting if rests and at_rest(Path(path))}:
+                        waiting -= rested
+                        yield
+            except RuntimeError as error:  # a name that is no UTF-8 ends the watch: everything is looked at again
+                if "decode" not in str(error):
+                    raise CaptionerError(f"cannot watch the folders: {error}") from error
+            except UnicodeEncodeError as error:
+                raise CaptionerError("cannot watch folders whose paths are no UTF-8", "rename them") from error

@@ -153,6 +153,19 @@ def test_captions_deletions_and_what_is_left_out_are_no_arrivals(tmp_path: Path)
     assert not ask(arrivals, 3.5)
 
 
+def test_names_that_are_no_utf8_do_not_end_it(tmp_path: Path) -> None:
+    arrivals = watch.arrivals([str(tmp_path)], Omitted())
+    assert ask(arrivals, 30)
+    (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
+    assert ask(arrivals, 30)
+    (tmp_path / "a.jpg").touch()
+    assert ask(arrivals, 30)
+    odd = tmp_path / os.fsdecode(b"\xff")
+    odd.mkdir()
+    with pytest.raises(CaptionerError, match="cannot watch folders whose paths are no UTF-8; rename them"):
+        next(watch.arrivals([str(odd)], Omitted()))
+
+
 def test_a_folder_that_goes_ends_it_with_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "drive"
     folder.mkdir()
@@ -189,6 +202,8 @@ def test_failures_are_said_once_and_tried_again(
         yield
         yield
         fakes.save_colour(images / "a.png", 1)
+        yield
+        (images / "b.png").unlink()
         yield
         raise KeyboardInterrupt
 
