@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _NOTICE = b"\nfinishing this step and saving; Ctrl-C again breaks off without saving\n"
@@ -34,9 +34,9 @@ def on_interrupt(
     numbers = (signal.SIGINT, signal.SIGTERM) if several else (signal.SIGINT,)
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        if not quiet:
+        with suppress(OSError):  # who reads it may have ended with the same Ctrl-C
             # The signal may have come while Python was writing to stderr, which must not be entered twice.
-            os.write(2, said)
+            os.write(2, b"" if quiet else said)
         for number in numbers:
             signal.signal(number, signal.SIG_IGN if several else signal.default_int_handler)
         note()

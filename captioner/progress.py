@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,12 +115,11 @@ class Progress:
             if line in self._said:
                 return
             self._said.add(line)
-        if self._show == "json":
-            _print({"message": line})
-        elif self._bar is None:
-            print(f"captioner: {line}", file=sys.stderr, flush=True)
+        if self._bar is None:
+            _print({"message": line} if self._show == "json" else f"captioner: {line}")
         else:
-            self._bar.write(f"captioner: {line}", file=sys.stderr)
+            with suppress(OSError):
+                self._bar.write(f"captioner: {line}", file=sys.stderr)
 
     def say_once(self) -> None:
         """From now on, say no line a second time."""
@@ -234,8 +234,9 @@ class Tally:
         )
 
 
-def _print(record: dict[str, Any]) -> None:
-    print(json.dumps(record), file=sys.stderr, flush=True)
+def _print(line: str | dict[str, Any]) -> None:
+    with suppress(OSError):  # that nobody reads it any more ends no job
+        print(line if isinstance(line, str) else json.dumps(line), file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

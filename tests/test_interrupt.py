@@ -40,6 +40,17 @@ def test_it_can_be_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == ""
 
 
+def test_it_is_noted_also_where_nobody_reads_the_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_descriptor: int, _data: bytes) -> int:  # as with `2>&1 | tee log`, since Ctrl-C ends tee, too
+        raise BrokenPipeError
+
+    noted: list[int] = []
+    monkeypatch.setattr("os.write", gone)
+    with on_interrupt(lambda: noted.append(1)):
+        signal.raise_signal(signal.SIGINT)
+    assert noted == [1]
+
+
 def test_outside_the_main_thread_it_does_nothing() -> None:
     def work() -> bool:
         with on_interrupt(lambda: None):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from types import SimpleNamespace
 
@@ -118,3 +119,19 @@ def test_the_total_may_become_known_later(clock: list[float], capsys: pytest.Cap
     assert capsys.readouterr().err == (
         "captioner: 30 images, 1.0 images/s\ncaptioner: 60 of 120 images, 1.0 images/s, 60 s left\n"
     )
+
+
+@pytest.mark.parametrize("show", ["bar", "lines", "json"])
+def test_a_terminal_that_has_gone_ends_nothing(
+    clock: list[float], show: progress.Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=write, flush=lambda: None, encoding="utf-8"))
+    with Progress(show, summary=True) as shown:
+        shown.start(2)
+        clock[0] += 31
+        shown.advance(1, 1)
+        shown.say("a.jpg: no such file")
+        shown.summarise(Summary(1, 0, 1))

@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 all done, 1 some images failed, 2 wrong use, 130 interrupted.
     """
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_RDWR), "w")  # or messages would be printed, too
     if sys.stdout is None:
         say("error: standard output is closed")
         return WRONG_USE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import captioner
 from captioner.model.config import PRECISIONS, RUNTIMES
 from captioner.options import flag_of, is_needed, typed_fields, with_flags
+from captioner.progress import Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -37,14 +37,14 @@ class Command:
 
 def say(text: str) -> None:
     """Print one line on standard error, with the options that it names spelled as flags."""
-    print(f"captioner: {one_line(with_flags(text))}", file=sys.stderr)
+    Progress().say(one_line(text))
 
 
 def progress_bar(total: int, what: str | None = None, *, unit: str = "image", **settings: Any) -> tqdm[NoReturn]:
     """Show a progress bar on standard error; ``settings`` are those of ``tqdm``."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit=unit, file=sys.stderr, **settings)
+    return tqdm(total=total, desc=what, unit=unit, **settings)
 
 
 def one_line(text: str) -> str:

@@ -157,3 +157,15 @@ def test_a_closed_output_is_one_line() -> None:
     command = ["sh", "-c", '"$@" >&-', "sh", *MODULE, "--version"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "captioner: error: standard output is closed\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes descriptors")
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", ""])
+def test_messages_that_nobody_reads_end_nothing_and_are_not_printed(tmp_path: Path, where: str) -> None:
+    (tmp_path / "a.jpg").write_text("no image")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ["sh", "-c", f'"$@" {where}', "sh", *MODULE, "read", tmp_path / "a.jpg"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (1, b"")
