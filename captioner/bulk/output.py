@@ -48,13 +48,13 @@ def output_settings(model: Mapping[str, object], options: FolderOptions, whole: 
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """In words, how settings differ; empty if they do not. The version is recorded, but may differ."""
+    """In words, how settings differ; empty if they do not. The version may differ, and what was not yet may be off."""
     found = []
     for name in {**old, **new}:
         before, now = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             found.append(differences(before, now))
-        elif before != now and name != "captioner":
+        elif before != now and name != "captioner" and not (before is None and now is False):
             # What is recorded keeps its old noun, so that runs that were begun with it go on.
             found.append(f"{name.replace('pictures', 'images')} {_shown(before)}, not {_shown(now)}")
     return ", ".join(filter(None, found))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from captioner.bulk import run
+from captioner.bulk.output import differences
 from captioner.bulk.store import store_of
 from captioner.captioner import Captioner
 from captioner.errors import DatasetError, ImageError, NoDecoderError, OptionError, OutputError
@@ -143,6 +144,13 @@ def test_other_options_are_told_and_not_mixed(
     assert contents(output.parent) == before
     caption(captioner, folder, output=str(output), overwrite=True, **{"format": "jsonl", **changed})
     assert contents(output.parent) != before
+
+
+def test_an_option_that_is_new_and_off_is_no_other_one() -> None:
+    begun = {"decoding": {"beam_size": 3}}
+    assert differences(begun, {"decoding": {"beam_size": 3, "new": False}}) == ""
+    assert differences(begun, {"decoding": {"beam_size": 3, "new": True}}) == "new none, not True"
+    assert differences(begun, {"decoding": {"beam_size": 3, "new": 0}}) == "new none, not 0"
 
 
 def test_other_weights_are_told(
