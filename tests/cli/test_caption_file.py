@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_neither_a_process_nor_a_database_and_each_file_is_read_once(
     ((best,),) = captioner.caption(images[:1])
     assert lines == [f"{images[0]}\t{best.text}"]
     assert counts == {"processes": 0, "databases": 0, "weights": 1, "image": 1}
+
+
+def test_nothing_is_left_in_the_home_folder(images: list[Path], checkpoint_file: Path, tmp_path: Path) -> None:
+    """Packages of ONNX Runtime have kept telemetry there, though not where CI is run."""
+    homes = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(tmp_path))
+    kept = {name: value for name in ("PATH", "PYTHONPATH") if (value := os.environ.get(name))}
+    command = [sys.executable, "-m", "captioner", "caption", str(images[0]), "--weights", str(checkpoint_file)]
+    subprocess.run([*command, "--runtime", "onnx"], env={**kept, **homes}, stdout=subprocess.DEVNULL, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_watch_sees_processes_and_databases(images: list[Path], checkpoint_file: Path) -> None:
