@@ -179,12 +179,7 @@ class Summary:
         done = self.captioned + self.failed
         if done and self.seconds > 0:
             parts.append(f"{done / self.seconds:.1f} images/s")
-        return ", ".join([*parts, *self.left_out])
-
-    @property
-    def left_out(self) -> list[str]:
-        """What was left out, in words; at most one part of a sentence."""
-        return list(filter(None, [str(self.omitted or "")]))
+        return ", ".join(filter(None, [*parts, str(self.omitted or "")]))
 
 
 class Tally:

@@ -238,23 +238,16 @@ class _OutputFile(_Written):
         with os_errors_as(OutputError, f"cannot write {self.path}: "):
             exists = self._is_there()
             found = store_of(self.path).exists()  # its name may be too long
-        if exists and not found and not overwrite:
-            self._refuse_foreign()
         self._store = self._open_store(found=found)
         if overwrite or "settings" not in self._store.state:
             if exists and not overwrite:
-                self._refuse_foreign()
+                what = f"{self.path}: is there already, and no journal of a run lies beside it"
+                raise OutputError(what, "choose another `output`, or `overwrite`")
             self._store.anew(settings, **noted_of(self.path), stale=exists)
             return self._store
         check_same(self.path, self._store.state["settings"], settings)
         self._lost = self._is_torn(self._store) if exists else self._store.state.get("length") != 0
         return self._store
-
-    def _refuse_foreign(self) -> None:
-        raise OutputError(
-            f"{self.path}: is there already, and no journal of a run lies beside it",
-            "choose another `output`, or `overwrite`",
-        )
 
     def _is_there(self) -> bool:
         if self.path.is_dir():

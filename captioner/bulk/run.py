@@ -146,9 +146,9 @@ def _keep_on(
                 summary = Summary(0, 0, 0)
             if summary.captioned or summary.failed > total.failed:
                 progress.summarise(summary)
+            skipped = max(0, summary.skipped - total.captioned)  # some of what was captioned may have gone
             captioned, seconds = total.captioned + summary.captioned, total.seconds + summary.seconds
-            before = max(0, summary.skipped - total.captioned)  # some of what was captioned may have gone
-            total = replace(summary, captioned=captioned, skipped=before, seconds=seconds)
+            total = replace(summary, captioned=captioned, skipped=skipped, seconds=seconds)
             if summary.interrupted or (summary.failed and options.fail_fast):
                 break
             progress.summarise(f"waiting for new images in {', '.join(paths)}; Ctrl-C ends it")
@@ -187,19 +187,17 @@ def print_results(records: Iterable[Record], options: FolderOptions, progress: P
         several: there may be several captions for each image.
     """
     target = file_or_terminal(options, several=several)
-    captioned = failed = 0
+    tally = Tally(progress, options.omitted)
     target.begin()
     for record in records:
         target.write([replace(record, captions=tuple(map(options.dress, record.captions)))])
-        if record.error is None:
-            captioned += 1
-        else:
-            failed += 1
-            progress.say(record.error)
-            if options.fail_fast:
-                break
+        errors = [] if record.error is None else [record.error]
+        tally.due += 1
+        tally.note(1 - len(errors), errors)
+        if errors and options.fail_fast:
+            break
     target.finish(listed=True, complete=True)
-    return Summary(captioned, 0, failed, seconds=progress.seconds)
+    return tally.summary()
 
 
 class _Run:
@@ -286,7 +284,8 @@ class _Run:
         while True:
             page = self._store.due()
             for item, kind in page:
-                if kind == "early" and not self._is_still_there(item) and self._store.put_off(str(item)):
+                is_there = kind != "early" or (isinstance(item, Path) and item.is_file() and self._inputs.wanted(item))
+                if not is_there and self._store.put_off(str(item)):
                     self._tally.due -= 1
                     continue
                 if kind == "changed":
@@ -296,10 +295,6 @@ class _Run:
                 if self._is_listed:
                     return
                 self._list_further(for_more=True)
-
-    def _is_still_there(self, item: tars.Item) -> bool:
-        """Whether there is a file of an earlier list; if not, this run's list may leave it out."""
-        return isinstance(item, Path) and item.is_file() and self._inputs.wanted(item)
 
     def _caption(self, captioner: Captioner) -> None:
         # Only here: a run with nothing to do does not wait for what models need.

@@ -182,9 +182,8 @@ class Store:
     def queue(self, places: Iterable[int], kind: str = "") -> None:
         """Have images their turn, after those that have it already; ``kind`` says why, such as ``changed``."""
         with self.transaction():
-            self._db.executemany(
-                "INSERT OR IGNORE INTO due (place, kind) VALUES (?, ?)", ((place, kind) for place in places)
-            )
+            rows = ((place, kind) for place in places)
+            self._db.executemany("INSERT OR IGNORE INTO due (place, kind) VALUES (?, ?)", rows)
 
     def queue_pending(self) -> int:
         """Begin with files that earlier runs have listed and not come to; how many that are."""
@@ -196,9 +195,8 @@ class Store:
 
     def put_off(self, image: str) -> bool:
         """Let a file that an earlier run has listed wait until this one lists it; False if it has done so already."""
-        which = "place = (SELECT place FROM images WHERE name = ?)"
+        query = "UPDATE due SET place = NULL WHERE kind = 'early' AND place = (SELECT place FROM images WHERE name = ?)"
         with self.transaction():
-            query = f"UPDATE due SET place = NULL WHERE kind = 'early' AND {which}"  # its turn is not given again
             return self._db.execute(query, (os.fsencode(image),)).rowcount > 0
 
     def due(self) -> list[tuple[tars.Item, str]]:

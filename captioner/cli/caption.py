@@ -110,8 +110,8 @@ def _shown(args: argparse.Namespace, options: captioner.FolderOptions) -> Shown:
 def _exit_code(summary: Summary, options: captioner.FolderOptions, progress: Progress, *, quiet: bool) -> int:
     if options.dry_run:
         if not quiet:
-            counts = [f"{summary.remaining:,} to caption", f"{summary.skipped:,} to skip", *summary.left_out]
-            progress.say(", ".join(counts))
+            counts = f"{summary.remaining:,} to caption", f"{summary.skipped:,} to skip", str(summary.omitted or "")
+            progress.say(", ".join(filter(None, counts)))
         return flags.DONE
     if not (summary.interrupted and summary.remaining):
         return flags.FAILED if summary.failed else flags.DONE

@@ -70,6 +70,16 @@ def test_the_watch_sees_processes_and_databases(images: list[Path], checkpoint_f
     assert counts == {"processes": 1, "databases": 1, "weights": 1, "image": 0}  # another process opens it
 
 
+def test_programs_are_told_how_far_an_image_alone_is(
+    images: list[Path], checkpoint_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_text("no image")
+    for path, failed in ((images[0], 0), (tmp_path / "a.jpg", 1)):
+        assert main(["caption", str(path), "--weights", str(checkpoint_file), "--progress", "json"]) == failed
+        *_, state, _summary = map(json.loads, capsys.readouterr().err.splitlines())
+        assert (state["done"], state["total"], state["failed"]) == (1, 1, failed)
+
+
 @pytest.mark.parametrize("kind", ["text", "jsonl", "csv"])
 def test_an_image_alone_is_printed_as_in_a_folder(
     images: list[Path],
