@@ -10,7 +10,7 @@ from typing import Any
 
 from captioner import __version__, writers
 from captioner.bulk.options import FolderOptions
-from captioner.bulk.store import DamagedStoreError, Seen, Store, remove_store, store_of
+from captioner.bulk.store import DamagedStoreError, Key, Seen, Store, remove_store, store_of
 from captioner.datasets.coco import CocoIds
 from captioner.errors import CaptionerError, OutputError, os_errors_as
 from captioner.files import replacing
@@ -18,7 +18,6 @@ from captioner.images import reading, tars
 from captioner.records import Captions, Record
 
 Settings = dict[str, object]
-Key = int | bytes
 
 OF_SHARDS = ("pictures", "tars")
 """Settings that shards alone have: how much all of them have to do."""

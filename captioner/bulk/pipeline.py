@@ -11,8 +11,7 @@ from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ImageError, OptionError
-from captioner.images import DEFAULT_MAX_PIXELS, Pixels, tars
-from captioner.images.find import find_images
+from captioner.images import DEFAULT_MAX_PIXELS, Pixels, find, tars
 from captioner.images.reading import ImageReader, Loaded, Readers
 from captioner.records import Captions, Record
 
@@ -52,7 +51,7 @@ def caption_paths(
         ImageError: there is not one image.
     """
     paths = list(paths)
-    found = find_images(paths, recursive=recursive)
+    found = find.find_images(paths, recursive=recursive)
     record = None
     for record in caption_items(
         captioner, found, options, batch_size=batch_size, max_pixels=max_pixels, workers=workers

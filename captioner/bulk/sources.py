@@ -8,8 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from captioner.bulk.options import FolderOptions, Shard
-from captioner.bulk.output import Key
-from captioner.bulk.store import kept_somewhere, packed, unpacked
+from captioner.bulk.store import Key, kept_somewhere, packed, unpacked
 from captioner.errors import ImageError, OptionError
 from captioner.images.find import list_images
 from captioner.images.tars import Item, Member, Tars, expand

@@ -23,6 +23,7 @@ from captioner.errors import OutputError
 from captioner.images import reading, tars
 from captioner.records import Captions, Record
 
+Key = int | bytes  # of an image: what only one in a run may have
 _VERSION = 2
 _BY_PIXELS = "CREATE INDEX IF NOT EXISTS by_pixels ON records (pixels) WHERE captions IS NOT NULL"
 _SCHEMA = f"""

@@ -114,7 +114,7 @@ class Counting:
 
 def test_only_a_few_batches_are_read_ahead(captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     endless = Counting(folder / "1.png")
-    monkeypatch.setattr("captioner.bulk.pipeline.find_images", endless)
+    monkeypatch.setattr("captioner.images.find.find_images", endless)
     results = caption_paths(captioner, [folder], captioner.options, batch_size=2)
     for number in range(1, 8):
         next(results)
