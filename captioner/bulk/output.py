@@ -251,8 +251,9 @@ class _OutputFile(_Written):
     def _is_there(self) -> bool:
         if self.path.is_dir():
             raise OutputError(f"`output` {self.path}: is a folder", "give a file in it")
-        if self.path.exists() and not self.path.is_file():
-            raise OutputError(f"`output` {self.path}: is no regular file", "leave out `output` to print instead")
+        given = Path(self._options.output or "")  # a pipe has no real path
+        if given.exists() and not given.is_file():
+            raise OutputError(f"`output` {given}: is no regular file", "leave out `output` to print instead")
         if not self.path.parent.is_dir():
             raise OutputError(f"`output` {self.path}: there is no folder {self.path.parent}")
         return self.path.exists() and self.path.stat().st_size > 0

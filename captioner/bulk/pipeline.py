@@ -16,6 +16,7 @@ from captioner.images.reading import ImageReader, Loaded, Readers
 from captioner.records import Captions, Record
 
 _REMEMBERED = 50_000  # images; a caption takes about 500 bytes
+READ_AHEAD = 16  # images that may be ready and wait for the network, beside a batch
 _REPORTED = 4  # times the batch size: after as many images there is a report at the latest
 
 
@@ -78,15 +79,10 @@ def caption_items(
         raise OptionError(f"workers must be at least 0, not {workers}")
     reader = ImageReader(captioner.preprocessing, limit)
     with Readers(reader, workers) as readers:
-        loaded = readers.read(items, ahead=read_ahead(batch_size))
+        loaded = readers.read(items, ahead=batch_size + READ_AHEAD)
         with closing(caption_loaded(captioner, options, loaded, batch_size)) as batches:
             for batch in batches:
                 yield from batch
-
-
-def read_ahead(batch_size: int) -> int:
-    """How many images may be ready and wait for the network."""
-    return batch_size + 16
 
 
 def caption_loaded(

@@ -298,7 +298,7 @@ class _Run:
 
     def _caption(self, captioner: Captioner) -> None:
         # Only here: a run with nothing to do does not wait for what models need.
-        from captioner.bulk.pipeline import caption_loaded, read_ahead
+        from captioner.bulk.pipeline import READ_AHEAD, caption_loaded
 
         options, check = self._options, self._target.check
         reader = reading.ImageReader(captioner.preprocessing, options.pixel_limit, check, options.kind == "html")
@@ -306,7 +306,7 @@ class _Run:
         if workers is None:  # reading takes a tenth of the time of encoding, and one image is not worth a process
             workers = max(1, min(8, processors() // 2)) if self._total != 1 else 0
         with reading.Readers(reader, workers) as readers:
-            loaded = readers.read(self._due(), ahead=read_ahead(options.batch_size))
+            loaded = readers.read(self._due(), ahead=options.batch_size + READ_AHEAD)
             wanted = takewhile(lambda _: not self._tally.interrupted, loaded)
             decoding, size = self._model.decoding, options.batch_size
             batches = caption_loaded(captioner, decoding, wanted, size, dress=options.dress, known=self._known)

@@ -236,9 +236,12 @@ class Store:
         return new, grows
 
     def forget(self, images: Iterable[str]) -> None:
-        """Drop failures that no longer exist, such as tars that were missing; the output is stale if there were any."""
-        names = [(os.fsencode(image),) for image in images]
+        """Drop failures of what can be read now: images, and folders; the output is stale if there were any."""
+        failed = "SELECT name FROM records CROSS JOIN images USING (place) WHERE error IS NOT NULL"
         with self.transaction():
+            apart = self._db.execute(f"{failed} AND name NOT IN (SELECT name FROM listed)")
+            names = [(os.fsencode(image),) for image in images]
+            names += [(name,) for (name,) in apart if Path(os.fsdecode(name)).is_dir()]
             which = "(SELECT place FROM images JOIN records USING (place) WHERE name = ? AND error IS NOT NULL)"
             dropped = self._db.executemany(f"DELETE FROM records WHERE place = {which}", names).rowcount
             if dropped > 0:

@@ -223,15 +223,19 @@ def test_two_processes_do_not_write_one_file(captioner: Captioner, folder: Path,
 
 def test_places_that_cannot_be_written_are_refused(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
+    reader, writer = os.pipe()
     for place, message in {
         folder: "is a folder; give a file in it",
         tmp_path / "absent" / "captions": "there is no folder",
         tmp_path / "pipe": "is no regular file; leave out `output`",
         Path("/dev/null"): "is no regular file",
+        Path(f"/dev/fd/{writer}"): f"/dev/fd/{writer}: is no regular file",  # such as /dev/stdout
         tmp_path / ("x" * 255): "cannot write .*: File name too long",
     }.items():
         with pytest.raises(OutputError, match=message):
             caption(captioner, folder, output=str(place))
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_link_stays_a_link(captioner: Captioner, folder: Path, output: Path, tmp_path: Path) -> None:

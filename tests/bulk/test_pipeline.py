@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioner.bulk.pipeline import caption_paths, read_ahead
+from captioner.bulk.pipeline import READ_AHEAD, caption_paths
 from captioner.captioner import Captioner
 from captioner.errors import ImageError, OptionError
 from captioner.records import Record
@@ -119,7 +119,7 @@ def test_only_a_few_batches_are_read_ahead(captioner: Captioner, folder: Path, m
     for number in range(1, 8):
         next(results)
         # A few batches of equal images, which are reported when they are eight.
-        assert endless.asked <= number + 4 * 8 + read_ahead(2)
+        assert endless.asked <= number + 4 * 8 + 2 + READ_AHEAD
     results.close()  # type: ignore[attr-defined]  # a generator
 
 

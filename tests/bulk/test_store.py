@@ -248,6 +248,25 @@ def test_what_is_named_and_not_there_fails_in_every_run(
     assert file.read_bytes() == whole
 
 
+def test_a_folder_that_could_not_be_read_leaves_no_trace(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(folder / "sub" / "9.jpg", 9)
+    scan, file = os.scandir, tmp_path / "captions.jsonl"
+
+    def refuse(path: Path) -> Any:
+        if path.name == "sub":
+            raise PermissionError
+        return scan(path)
+
+    with monkeypatch.context() as closed:
+        closed.setattr(os, "scandir", refuse)
+        assert caption(folder, file) == (7, 0, 2)
+    assert caption(folder, file) == (1, 7, 1)
+    caption(folder, tmp_path / "whole.jsonl")
+    assert file.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_over_everything_goes_on_with_merged_shards(folder: Path, tmp_path: Path, kind: str) -> None:
     parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
