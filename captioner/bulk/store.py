@@ -236,14 +236,14 @@ class Store:
         return new, grows
 
     def forget(self, images: Iterable[str]) -> None:
-        """Drop failures of what can be read now: images, and folders; the output is stale if there were any."""
+        """Drop failures of tars and folders that can be read now; the output is stale if there were any."""
         failed = "SELECT name FROM records CROSS JOIN images USING (place) WHERE error IS NOT NULL"
+        apart = "name = ? AND NOT EXISTS (SELECT 1 FROM listed WHERE listed.name = images.name)"
         with self.transaction():
-            apart = self._db.execute(f"{failed} AND name NOT IN (SELECT name FROM listed)")
             names = [(os.fsencode(image),) for image in images]
-            names += [(name,) for (name,) in apart if Path(os.fsdecode(name)).is_dir()]
-            which = "(SELECT place FROM images JOIN records USING (place) WHERE name = ? AND error IS NOT NULL)"
-            dropped = self._db.executemany(f"DELETE FROM records WHERE place = {which}", names).rowcount
+            names += [(name,) for (name,) in self._db.execute(failed) if Path(os.fsdecode(name)).is_dir()]
+            which = f"place = (SELECT place FROM images WHERE {apart})"
+            dropped = self._db.executemany(f"DELETE FROM records WHERE error IS NOT NULL AND {which}", names).rowcount
             if dropped > 0:
                 self.note(stale=True)
 
