@@ -146,8 +146,8 @@ def _keep_on(
                 summary = Summary(0, 0, 0)
             if summary.captioned or summary.failed > total.failed:
                 progress.summarise(summary)
-            skipped = max(0, summary.skipped - total.captioned)  # some of what was captioned may have gone
             captioned, seconds = total.captioned + summary.captioned, total.seconds + summary.seconds
+            skipped = max(0, summary.skipped - total.captioned)  # some of what was captioned may have gone
             total = replace(summary, captioned=captioned, skipped=skipped, seconds=seconds)
             if summary.interrupted or (summary.failed and options.fail_fast):
                 break

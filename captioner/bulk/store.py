@@ -238,11 +238,10 @@ class Store:
     def forget(self, images: Iterable[str]) -> None:
         """Drop failures of tars and folders that can be read now; the output is stale if there were any."""
         failed = "SELECT name FROM records CROSS JOIN images USING (place) WHERE error IS NOT NULL"
-        apart = "name = ? AND NOT EXISTS (SELECT 1 FROM listed WHERE listed.name = images.name)"
+        which = "place = (SELECT place FROM images WHERE name = ? AND name NOT IN (SELECT name FROM listed))"
         with self.transaction():
             names = [(os.fsencode(image),) for image in images]
             names += [(name,) for (name,) in self._db.execute(failed) if Path(os.fsdecode(name)).is_dir()]
-            which = f"place = (SELECT place FROM images WHERE {apart})"
             dropped = self._db.executemany(f"DELETE FROM records WHERE error IS NOT NULL AND {which}", names).rowcount
             if dropped > 0:
                 self.note(stale=True)

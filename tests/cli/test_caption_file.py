@@ -70,6 +70,14 @@ def test_the_watch_sees_processes_and_databases(images: list[Path], checkpoint_f
     assert counts == {"processes": 1, "databases": 1, "weights": 1, "image": 0}  # another process opens it
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes descriptors")
+def test_processes_that_read_need_no_standard_error(images: list[Path], checkpoint_file: Path) -> None:
+    options = ["--weights", str(checkpoint_file), "--workers", "1"]
+    command = [sys.executable, "-m", "captioner", "caption", *map(str, images[:2]), *options]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], stdout=subprocess.PIPE, check=True)
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_programs_are_told_how_far_an_image_alone_is(
     images: list[Path], checkpoint_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
