@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 all done, 1 some images failed, 2 wrong use, 130 interrupted.
     """
     if sys.stderr is None:  # it was closed: messages would be printed among the captions
-        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-        os.set_inheritable(2, True)  # by processes that read images
+        os.set_inheritable(os.dup2(os.open(os.devnull, os.O_RDWR), 2), True)  # by processes that read images
         sys.stderr = os.fdopen(2, "w")
     if sys.stdout is None:
         say("error: standard output is closed")
