@@ -207,8 +207,7 @@ class Store:
                 "SELECT turn, kind, name, member FROM due JOIN images USING (place) WHERE turn > ? LIMIT ?",
                 (self._turn, _DUE_TOGETHER),
             ).fetchall()
-        if rows:
-            self._turn = rows[-1][0]
+        self._turn = rows[-1][0] if rows else self._turn
         return [(unpacked(name, member), kind) for _, kind, name, member in rows]
 
     def put(self, records: Iterable[Record]) -> tuple[list[Record], bool]:
