@@ -74,7 +74,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         path: where the file goes; its folder must exist.
 
     Raises:
-        CaptionerError: the folder is absent or cannot be written to, or the disk is full.
+        CaptionerError: the folder is absent or cannot be written to, the file is write-protected, or the disk is full.
     """
     target = Path(path)
     # in the same folder, because only within one file system is the replacement a single step
@@ -83,6 +83,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         try:
             nameless = _nameless(target.parent)
             with nameless or temporary.open("xb") as file:
+                with suppress(FileNotFoundError):  # what others may not read stays so
+                    set_mode(file, status_of_writable(target, str(target)).st_mode)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut could leave the new name without content

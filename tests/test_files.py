@@ -30,6 +30,17 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
+def test_what_others_may_not_read_stays_so(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", "old")
+    (tmp_path / "file").chmod(0o600)
+    write_atomically(tmp_path / "file", "new")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "file").chmod(0o400)
+    with pytest.raises(CaptionerError, match="file: is write-protected, and stays as it is"):
+        write_atomically(tmp_path / "file", "newer")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
+
+
 def test_a_failed_replacement_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_atomically(tmp_path / "file", "old")
 

@@ -349,6 +349,8 @@ class Store:
                 with kept_somewhere():
                     raise
             advice = "what is written is whole, and the same command goes on"
+            if any(what in str(error) for what in ("unable to open", "readonly")):
+                advice = "make it a file that can be written, or choose another `output`"
             raise OutputError(f"cannot write {self.path}: {error}", advice) from error
         except (sqlite3.DatabaseError, *damage) as error:  # type: ignore[misc]
             what = f"{self.path}: is damaged or no journal of captioner"

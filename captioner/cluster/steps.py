@@ -45,9 +45,6 @@ Part: TypeAlias = tuple[int, Sequence[tars.Item], Sequence[Record | None]]
 _SETTINGS = "_captioner.json"  # programs that read whole folders take what begins so for no data
 _PARTS_AT_ONCE = 2048  # of a dataset: their lists lie in the memory of this process
 _STORE_BYTES = 1 << 30  # of a cluster that is started for this run alone
-# Of a processor. Reading waits for files, and takes a tenth of the time of the network. That these differ
-# also keeps Ray from making one step of two.
-_READING, _WRITING = 0.5, 0.25
 _WHOLE = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 _AHEAD = 8
 IMAGES = pa.schema(
@@ -117,17 +114,22 @@ def captioned(
     folder = str(Path.cwd())
     reader = reading.ImageReader(preprocessing, options.pixel_limit)
     tables = (table_of(*part) for part in parts)
+    # Next to a network on processors, reading and writing have little to do. They have no processor of their own, or
+    # they would wait for ever where the actors hold all, as when a machine has died.
+    there = ray.cluster_resources()
+    at_once = int(there.get("CPU", 1)) // (1 if there.get("GPU") else 4)
+    tasks = {**_WHOLE, "num_cpus": 0, "concurrency": max(1, at_once)}
     while some := list(islice(tables, _PARTS_AT_ONCE)):
         dataset = (
             ray.data.from_arrow(some)
-            .map_batches(read, fn_args=(reader, folder), num_cpus=_READING, **_WHOLE)
+            .map_batches(read, fn_args=(reader, folder), **tasks)
             .map_batches(
                 Captions,
                 fn_constructor_args=(model, options, __version__, folder),
                 **_actors(options.ray_actors, model.device),
                 **_WHOLE,
             )
-            .map_batches(write, fn_args=(files,), num_cpus=_WRITING, **_WHOLE)
+            .map_batches(write, fn_args=(files,), **tasks)
         )
         for row in dataset.iter_rows():
             yield pickle.loads(row["done"])

@@ -16,7 +16,7 @@ from captioner.bulk.output import Settings, State, Target
 from captioner.bulk.store import Seen, Store
 from captioner.caption import Caption
 from captioner.errors import CaptionerError, ImageError, OutputError, os_errors_as
-from captioner.files import replacing, set_mode, status_of_writable
+from captioner.files import replacing, status_of_writable
 from captioner.images import display_name, printable, read_file, reading, tars
 from captioner.records import Captions, Record
 
@@ -245,8 +245,6 @@ class Sidecars(FilePerImage):
                     content = self._added(there, caption, file)
             with replacing(file) as output:
                 output.write(content)
-                if before is not None and is_kept:
-                    set_mode(output, before.st_mode)
                 note.write(output)
 
     def _added(self, there: bytes, caption: str, file: Path) -> bytes:

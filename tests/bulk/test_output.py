@@ -211,6 +211,31 @@ def test_a_damaged_journal_is_one_line(captioner: Captioner, folder: Path, outpu
     assert caption(captioner, folder, output=str(output), overwrite=True).captioned == 7
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_output_keeps_its_permissions(captioner: Captioner, folder: Path, output: Path, kind: str) -> None:
+    (folder / f"{2:012}.png").unlink()  # nothing is left to do
+    caption(captioner, folder, output=str(output), format=kind)
+    output.chmod(0o400)
+    whole = output.read_bytes()
+    assert caption(captioner, folder, output=str(output), format=kind).skipped == 7
+    save_image(folder / f"{2:012}.png", 9)  # in the middle: the output is written anew
+    with pytest.raises(OutputError, match="captions: is write-protected, and stays as it is; what is written is whole"):
+        caption(captioner, folder, output=str(output), format=kind)
+    assert output.read_bytes() == whole
+    output.chmod(0o600)
+    caption(captioner, folder, output=str(output), format=kind)
+    assert len(output.read_bytes()) > len(whole)
+    assert output.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_cannot_be_opened_is_one_line(captioner: Captioner, folder: Path, output: Path) -> None:
+    store_of(output).mkdir()
+    advice = "make it a file that can be written, or choose another `output`"
+    with pytest.raises(OutputError, match=f"cannot write .*captions.journal: unable to open .*; {advice}"):
+        caption(captioner, folder, output=str(output))
+    assert not output.exists()
+
+
 def test_two_processes_do_not_write_one_file(captioner: Captioner, folder: Path, output: Path) -> None:
     caption(captioner, folder, output=str(output))
     other = sqlite3.connect(store_of(output), isolation_level=None)
