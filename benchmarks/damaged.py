@@ -102,7 +102,7 @@ def caption(folder: Path, output: Path, count: int) -> list[str]:
         wrong.append(f"exit code {process.returncode}")
     if most > MOST_MEGABYTES:
         wrong.append(f"{most:.0f} MB of memory")
-    return wrong + [f"unexpected on standard error: {line}" for line in odd[:5]]
+    return wrong + [f"unexpected on standard error: {line}" for line in odd[:30]]
 
 
 def check_records(output: Path, files: list[Path]) -> list[str]:

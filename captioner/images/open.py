@@ -356,13 +356,13 @@ def _muted_warnings() -> Iterator[None]:
 
 def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) -> tuple[Image.Image, Box]:
     """Decode an image, and say where in it the picture lies."""
-    box: Box = (0, 0, *image.size)
+    box: Box | None = None
     side = min_size and _DRAFT_MARGIN * min_size
     if image.width * image.height > _FEW_PIXELS and (factor := large.factor(image, data, side)) > 1:
         return large.read_png(image, data, factor), (0, 0, image.width / factor, image.height / factor)
     if side is not None and kind == "JPEG":
         drafted: Any = image.draft(None, (side, side))
-        box = drafted[1] if drafted else box
+        box = drafted and drafted[1]
     try:
         with _muted_warnings() if kind == "TIFF" else nullcontext():  # TIFF alone reads metadata while it decodes.
             image.load()
@@ -375,7 +375,7 @@ def _decode(image: Image.Image, data: bytes, kind: str, min_size: int | None) ->
         if not whole:
             raise
         return _decode(decoder_of(kind, "")(io.BytesIO(data + _END)), data + _END, kind, min_size)
-    return image, box
+    return image, box or (0, 0, *image.size)  # what a HEIC holds may have another size than its header says
 
 
 def _lacks_only_its_end(data: bytes) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from captioner.errors import ImageError
-from captioner.images import open_image
+from captioner.images import Preprocessing, open_image
 from tests.images.pictures import HAS_AVIF, ORIENTATION, encoded, four_colours, gradient, heic, smooth_noise
 
 
@@ -107,3 +107,13 @@ def test_random_bytes_after_a_signature_are_refused_or_read(head: bytes, tail: b
         assert open_image(head + tail, max_pixels=4_000_000).mode == "RGB"
     except ImageError as error:
         assert str(error).startswith("<bytes>: ")  # noqa: PT017  # Either outcome is right.
+
+
+def test_a_heic_whose_cut_leaves_the_image_is_what_it_shows() -> None:
+    data = bytearray(heic(four_colours(63, 64)))  # an odd side: the image is cut out of a larger one
+    cut = data.index(b"clap") + 4  # width, height, and how far right and down it is moved, each a fraction
+    assert list(struct.unpack_from(">8I", data, cut)[:4]) == [63, 1, 64, 1]
+    struct.pack_into(">2I", data, cut + 24, 4, 2)  # two pixels down, where there is nothing
+    half = (0.5, 0.5, 0.5)
+    assert Preprocessing(16, mean=half, std=half).load(bytes(data)).shape == (16, 16, 3)
+    assert open_image(bytes(data)).size == (63, 62)
