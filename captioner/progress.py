@@ -192,7 +192,7 @@ class Tally:
         interrupted: whether Ctrl-C was pressed.
     """
 
-    def __init__(self, progress: Progress, omitted: find.Omitted) -> None:
+    def __init__(self, progress: Progress, omitted: find.Omitted | None = None) -> None:
         self._progress, self._omitted = progress, omitted
         self.due = self.skipped = 0
         self.is_listed, self.interrupted = True, False

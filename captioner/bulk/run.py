@@ -187,7 +187,7 @@ def print_results(records: Iterable[Record], options: FolderOptions, progress: P
         several: there may be several captions for each image.
     """
     target = file_or_terminal(options, several=several)
-    tally = Tally(progress, options.omitted)
+    tally = Tally(progress)
     target.begin()
     for record in records:
         target.write([replace(record, captions=tuple(map(options.dress, record.captions)))])
