@@ -34,9 +34,9 @@ def on_interrupt(
     numbers = (signal.SIGINT, signal.SIGTERM) if several else (signal.SIGINT,)
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        with suppress(OSError):  # who reads it may have ended with the same Ctrl-C
-            # The signal may have come while Python was writing to stderr, which must not be entered twice.
-            os.write(2, b"" if quiet else said)
+        if not quiet:
+            with suppress(OSError):  # who reads it may have ended with the same Ctrl-C
+                os.write(2, said)  # no print: Python may be writing there, which must not be entered twice
         for number in numbers:
             signal.signal(number, signal.SIG_IGN if several else signal.default_int_handler)
         note()

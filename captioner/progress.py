@@ -8,10 +8,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from captioner.images import find
 from captioner.options import with_flags
+
+if TYPE_CHECKING:
+    from captioner.images import find
 
 Shown = Literal["bar", "lines", "json", "none"]
 

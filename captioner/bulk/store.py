@@ -207,7 +207,8 @@ class Store:
                 "SELECT turn, kind, name, member FROM due JOIN images USING (place) WHERE turn > ? LIMIT ?",
                 (self._turn, _DUE_TOGETHER),
             ).fetchall()
-        self._turn = rows[-1][0] if rows else self._turn
+        if rows:
+            self._turn = rows[-1][0]
         return [(unpacked(name, member), kind) for _, kind, name, member in rows]
 
     def put(self, records: Iterable[Record]) -> tuple[list[Record], bool]:

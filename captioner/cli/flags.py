@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import captioner
 from captioner.model.config import PRECISIONS, RUNTIMES
 from captioner.options import flag_of, is_needed, typed_fields, with_flags
+from captioner.progress import Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -38,8 +37,7 @@ class Command:
 
 def say(text: str) -> None:
     """Print one line on standard error, with the options that it names spelled as flags."""
-    with suppress(OSError):  # nobody reads it
-        print(f"captioner: {one_line(with_flags(text))}", file=sys.stderr)
+    Progress().say(one_line(text))
 
 
 def progress_bar(total: int, what: str | None = None, *, unit: str = "image", **settings: Any) -> tqdm[NoReturn]:

@@ -114,11 +114,10 @@ def captioned(
     folder = str(Path.cwd())
     reader = reading.ImageReader(preprocessing, options.pixel_limit)
     tables = (table_of(*part) for part in parts)
-    # Next to a network on processors, reading and writing have little to do. They have no processor of their own, or
-    # they would wait for ever where the actors hold all, as when a machine has died.
-    there = ray.cluster_resources()
-    at_once = int(there.get("CPU", 1)) // (1 if there.get("GPU") else 4)
-    tasks = {**_WHOLE, "num_cpus": 0, "concurrency": max(1, at_once)}
+    # Unlike actors, the tasks have no processor of their own: where actors hold all, as when a machine has died, they
+    # would wait for ever. That they differ also keeps Ray from making one step of two.
+    processors, gpus = _there_for(model.device)
+    tasks = {**_WHOLE, "num_cpus": 0, "concurrency": processors if gpus else max(1, processors // 4)}
     while some := list(islice(tables, _PARTS_AT_ONCE)):
         dataset = (
             ray.data.from_arrow(some)
@@ -137,12 +136,16 @@ def captioned(
 
 def _actors(wanted: int | None, device: str) -> dict[str, Any]:
     """How many hold the model, and what each needs."""
-    ray = _ray()
-    there = ray.cluster_resources()
-    on_gpus = there.get("GPU", 0) >= 1 and device != "cpu"
-    most = int(there["GPU"]) if on_gpus else max(1, int(there.get("CPU", 1) * 7 // 8))
-    pool = ray.data.ActorPoolStrategy(min_size=wanted or 1, max_size=wanted or most)
-    return {"compute": pool, "num_cpus": 1, "num_gpus": 1 if on_gpus else 0}
+    processors, gpus = _there_for(device)
+    most = wanted or gpus or max(1, processors * 7 // 8)
+    pool = _ray().data.ActorPoolStrategy(min_size=wanted or 1, max_size=most)
+    return {"compute": pool, "num_cpus": 1, "num_gpus": 1 if gpus else 0}
+
+
+def _there_for(device: str) -> tuple[int, int]:
+    """Processors of the cluster, and GPUs that a model on this device may use."""
+    there = _ray().cluster_resources()
+    return max(1, int(there.get("CPU", 1))), 0 if device == "cpu" else int(there.get("GPU", 0))
 
 
 def _ray() -> Any:

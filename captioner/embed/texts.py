@@ -236,8 +236,7 @@ class Sidecars(FilePerImage):
         note = self._note.about(identity, content)
         with os_errors_as(CaptionerError, f"cannot write {display_name(file)}: "):
             before = status_of_writable(file, display_name(file)) if file.exists() else None
-            is_kept = before is not None and not self._overwrite and not _is_blank(file)
-            if is_kept:
+            if before is not None and not self._overwrite and not _is_blank(file):
                 there, old = file.read_bytes(), Note.read(file)
                 if old is None or old.caption != short_digest(there) or self._note.differences(old):
                     # What is noted differs from the content: that is not this program's alone, and never replaced.
