@@ -42,6 +42,7 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs Chromium: apt-get install chromium")
+    api.expect.set_options(timeout=PATIENCE)
     with api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium, args=_QUIET)
         yield running

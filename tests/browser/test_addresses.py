@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 Visit = Callable[..., "Page"]
 
+# The page learns of its tabs two seconds late, as on a busy machine.
+_LATE = """
+const Observer = MutationObserver;
+window.MutationObserver = class extends Observer {
+    constructor(call) { super((...seen) => setTimeout(call, 2000, ...seen)); }
+};
+"""
 _PRINT_JSON = "import builtins, json; print = lambda answer: builtins.print(json.dumps(answer))"
 
 
@@ -55,6 +62,13 @@ def test_tabs_are_in_the_address_and_in_the_title(visit: Visit, address: str) ->
     expect_tab(*one)
     page.go_back()
     expect_tab(*about)
+
+
+def test_a_visitor_who_is_faster_than_the_page_stays_where_they_went(visit: Visit, address: str) -> None:
+    page = visit(address, script=_LATE)
+    open_tab(page, "Many images")
+    page.wait_for_function("document.title === 'Many images - captioner'")
+    assert page.url == f"{address}#many"
 
 
 def test_without_javascript_one_sentence_says_so(visit: Visit, address: str) -> None:

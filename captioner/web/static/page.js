@@ -213,6 +213,11 @@
     if (document.title !== title) document.title = title;
   }
 
+  // Somebody who is faster than the page goes where they want.
+  document.addEventListener("click", (event) => {
+    if (event.isTrusted && event.target.closest?.("[role=tab]")) arriving = false;
+  }, true);
+
   window.addEventListener("hashchange", () => {
     arriving = true;
     followTab();
