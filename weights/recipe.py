@@ -17,24 +17,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+from captioner.caption import features
+
 # The encoder learns with the decoder, or hardly at all where the decoder learns from captions that it draws.
 SEEN = "--attention-spread 0.3 --finetune-from 7 --encoder-lr 1e-4 --augment crop --dropout 0.4 --lr 1e-3 --epochs 8"
 CRITICAL = (
     "--objective self_critical --cross-entropy-weight 0.2 --reward-end --attention-spread 0.1 --finetune-from 9 "
     "--encoder-lr 1e-5 --augment crop --dropout 0.3"
 )
+WORDS = "--attributes 16 --min-count 20"
 SEARCH = "--beam-size 5 --no-repeat-ngram 2"
 
 
 class Recipe:
-    """The commands in their order; each method runs one, unless its result is there, and gives that."""
+    """The commands of captioner that the recipe is made of; each gives what it made."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.output: Path = args.output
         self.unlabelled: Path = args.unlabelled
         self.dry_run: bool = args.dry_run
         self.human = [f"flickr8k:{args.flickr8k}", f"table:{args.wider}"]
-        self.texts = ["--attributes", "16", "--text", *map(str, args.text)]
+        self.texts = ["--text", *map(str, args.text)]
 
     def run(self, *arguments: str | Path, most: int = 0) -> None:
         """Run a command of captioner; stop the recipe where its exit code is above ``most``."""
@@ -80,7 +83,7 @@ def keep_surest(said: Path, kept: Path, share: float, images: Path) -> None:
     """Of captions of the images in a folder keep those with the highest log-probability for each word and the end."""
     with said.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["error"]]
-    rows.sort(key=lambda row: -float(row["log_prob"]) / (len(row["caption"].split()) + 1))
+    rows.sort(key=lambda row: features(float(row["log_prob"]), len(row["caption"].split()))[0], reverse=True)
     with kept.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "caption", "split"])
@@ -112,15 +115,15 @@ def main(arguments: list[str] | None = None) -> int:
     named = recipe.classifier(last_epoch(second), "named")
     pseudo = recipe.say("round1", 0.7, "--length-penalty 0.8 --tag-threshold 0.3", named)
     # Two models that have read more, and learnt from that, say it again together.
-    reading = "--attention-spread 0.1 --min-count 20 --dropout 0.4 --lr 7e-4 --epochs 3"
+    reading = f"{WORDS} --attention-spread 0.1 --dropout 0.4 --lr 7e-4 --epochs 3"
     words = recipe.train("words", reading, init=last_epoch(second), pseudo=pseudo, reads=True)
-    drawing = f"{CRITICAL} --min-count 20 --attributes 16"
+    drawing = f"{CRITICAL} {WORDS}"
     teachers = [
         recipe.train(f"teacher{seed}", f"{drawing} --lr 2e-4 --epochs 2 --seed {seed}", init=words) for seed in (0, 1)
     ]
     pseudo = recipe.say("round2", 0.75, "--length-penalty 1 --consensus", *teachers)
     # The shipped model begins anew, with all of this.
-    student = recipe.train("student", f"{SEEN} --min-count 20", pseudo=pseudo, reads=True)
+    student = recipe.train("student", f"{SEEN} {WORDS}", pseudo=pseudo, reads=True)
     critical = recipe.train("critical", f"{drawing} --lr 1.5e-4 --epochs 2", init=last_epoch(student))
     result = recipe.classifier(critical, "captioner")
     grid = shlex.split(f"{SEARCH} --length-penalty 0.8 1 --consensus yes no --tag-threshold 0 0.2 0.25 0.3")

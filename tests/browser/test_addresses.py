@@ -64,9 +64,13 @@ def test_tabs_are_in_the_address_and_in_the_title(visit: Visit, address: str) ->
     expect_tab(*about)
 
 
-def test_a_visitor_who_is_faster_than_the_page_stays_where_they_went(visit: Visit, address: str) -> None:
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_a_visitor_who_is_faster_than_the_page_stays_where_they_went(visit: Visit, address: str, by: str) -> None:
     page = visit(address, script=_LATE)
-    open_tab(page, "Many images")
+    if by == "mouse":
+        open_tab(page, "Many images")
+    else:
+        page.get_by_role("tab", name="One image").press("ArrowRight")
     page.wait_for_function("document.title === 'Many images - captioner'")
     assert page.url == f"{address}#many"
 

@@ -12,6 +12,8 @@ from tests.light import installing
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+DOGS = "A brown dog is jumping over a wooden fence."
+"""What the shipped weights write."""
 SAID = {
     "astronaut.jpg": "a woman in an orange suit",
     "cat.jpg": "the face of a cat",
@@ -55,8 +57,8 @@ def write_table(folder: Path, rows: Iterable[tuple[str, str]]) -> str:
 
 @pytest.fixture(scope="session")
 def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The four images with two captions each, as a data set."""
+    """The four images with captions, as a data set; one caption is the model's, so that four words match anywhere."""
     folder = tmp_path_factory.mktemp("table")
     for image in photos.iterdir():
         shutil.copy(image, folder)
-    return write_table(folder, [*SAID.items(), *((name, "a thing on a table") for name in SAID)])
+    return write_table(folder, [*SAID.items(), *((name, "a thing on a table") for name in SAID), ("dogs.jpg", DOGS)])

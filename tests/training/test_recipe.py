@@ -14,20 +14,8 @@ RECIPE = runpy.run_path(str(Path(__file__).parents[2] / "weights" / "recipe.py")
 
 
 def test_every_command_is_one_that_captioner_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [
-        "--flickr8k",
-        "F",
-        "--wider",
-        "W",
-        "--unlabelled",
-        "U",
-        "--text",
-        "T1",
-        "T2",
-        "--output",
-        "absent folder",
-    ]
-    assert RECIPE["main"]([*folders, "--dry-run"]) == 0
+    folders = "--flickr8k F --wider W --unlabelled U --text T1 T2 --output 'absent folder'"
+    assert RECIPE["main"]([*shlex.split(folders), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     made = set()
     for line in lines:

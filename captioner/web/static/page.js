@@ -207,15 +207,17 @@
     const open = allTabs().find((tab) => tab.getAttribute("aria-selected") === "true");
     if (!open) return;
     if (open === addressed()) arriving = false;
-    else if (arriving) addressed().click();
-    else history.pushState(null, "", open === allTabs()[0] ? location.pathname + location.search : `#${open.dataset.tabId}`);
+    else if (arriving) {
+      addressed().click();
+      arriving = true; // until it is open
+    } else history.pushState(null, "", open === allTabs()[0] ? location.pathname + location.search : `#${open.dataset.tabId}`);
     const title = open === allTabs()[0] ? "captioner" : `${open.textContent.trim()} - captioner`;
     if (document.title !== title) document.title = title;
   }
 
   // Somebody who is faster than the page goes where they want.
   document.addEventListener("click", (event) => {
-    if (event.isTrusted && event.target.closest?.("[role=tab]")) arriving = false;
+    if (event.target.closest?.("[role=tab]")) arriving = false;
   }, true);
 
   window.addEventListener("hashchange", () => {
